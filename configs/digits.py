@@ -1,0 +1,36 @@
+"""A 135k-parameter ViT on the handwritten digits that ship with the package.
+
+python -m vit_jax.train --config=configs/digits.py
+"""
+
+import ml_collections
+
+from vit_jax import config, models
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """Returns the recipe."""
+    c = config.to_config_dict(config.Config())
+    c.batch_size = 64
+    c.total_steps = 2000
+    c.model = models.spec("vit_mu4", width=64, depth=4, num_heads=4, mlp_dim=128, num_classes=10)
+    c.data.name = "digits"
+    c.data.train_split = "train[:90%]"
+    c.data.val_split = "train[90%:]"
+    c.data.test_split = "test"
+    c.data.image_size = (16, 16)
+    c.data.channels = 1
+    c.data.mean = (0.5,)
+    c.data.std = (0.5,)
+    c.data.affine.degrees = 15.0
+    c.data.affine.scale = 0.15
+    c.data.affine.shift = 0.06
+    c.data.threads = 2
+    c.optim.learning_rate = 2e-3
+    c.optim.warmup_steps = 100
+    c.optim.weight_decay = 0.05
+    c.optim.clip_norm = 1.0
+    c.eval.every_steps = 500
+    c.eval.batch_size = 360
+    c.checkpoint.every_steps = 500
+    return c

@@ -1,0 +1,110 @@
+"""What every command shares: flags, config overrides, one-line errors and exit codes."""
+
+import json
+import runpy
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+
+import ml_collections
+from absl import flags, logging
+from etils import epath
+
+from vit_jax import config as config_lib
+from vit_jax.errors import ConfigError, InputMissingError, UserError, suggest
+
+Main = Callable[[flags.FlagValues, dict[str, str]], None]
+
+
+def new_flags() -> flags.FlagValues:
+    """Returns the flags that every command has."""
+    values = flags.FlagValues()
+    flags.DEFINE_bool("debug", False, "Show the traceback of an error.", flag_values=values)
+    flags.DEFINE_bool("help", False, "Show this help.", short_name="h", flag_values=values)
+    return values
+
+
+def run(main: Main, values: flags.FlagValues, doc: str, argv: Sequence[str] | None = None) -> int:
+    """Parses flags, runs a command and returns its exit code; an error is one line on stderr."""
+    argv = list(sys.argv if argv is None else argv)
+    if not flags.FLAGS.is_parsed():  # Grain's worker processes ask for absl's own flags
+        flags.FLAGS.mark_as_parsed()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        rest = values(argv, known_only=True)[1:]
+        if values.help:
+            print(f"{doc.strip()}\n\n{values.get_help()}")
+            return 0
+        main(values, parse_overrides(rest, values))
+    except (UserError, flags.Error) as error:
+        if "--debug" in argv:
+            traceback.print_exc()
+        message = " ".join(str(error).split())
+        print(f"error: {message}", file=sys.stderr, flush=True)
+        return error.exit_code if isinstance(error, UserError) else ConfigError.exit_code
+    except KeyboardInterrupt:
+        print("error: stopped at once; nothing was saved", file=sys.stderr, flush=True)
+        return 130
+    return 0
+
+
+def parse_overrides(rest: Sequence[str], values: flags.FlagValues) -> dict[str, str]:
+    """Reads `--config.a.b=c` or `--config.a.b c` from what no flag took.
+
+    Raises:
+      ConfigError: An argument is neither a flag nor an override.
+    """
+    overrides: dict[str, str] = {}
+    items = list(rest)
+    while items:
+        item = items.pop(0)
+        name, equals, text = item.removeprefix("-").removeprefix("-").partition("=")
+        if not item.startswith("-") or not name.startswith("config."):
+            known = suggest(name, [*values, "config.KEY"])
+            raise ConfigError(item.partition("=")[0], f"no such flag; {known}")
+        if not equals:
+            if not items:
+                raise ConfigError(name, "expected a value, as in --config.key=value")
+            text = items.pop(0)
+        overrides[name.removeprefix("config.")] = text
+    return overrides
+
+
+def load_config_file(path: str) -> ml_collections.ConfigDict:
+    """Runs a config file and returns what its `get_config()` gives.
+
+    Raises:
+      ConfigError: There is no such file, or it fails; with file and line.
+    """
+    if not path:
+        raise ConfigError("--config", "expected a config file, as in --config=configs/digits.py")
+    if not epath.Path(path).is_file():
+        raise ConfigError("--config", f"no file {path}")
+    try:
+        tree = runpy.run_path(path)["get_config"]()
+    except UserError:
+        raise
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == path]
+        line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else 0
+        raise ConfigError(f"{path}:{line}", f"{type(error).__name__}: {error}") from error
+    if not isinstance(tree, ml_collections.ConfigDict):
+        raise ConfigError(path, f"expected get_config() to return a ConfigDict, got {type(tree)}")
+    return tree
+
+
+def load_run_config(workdir: epath.Path) -> ml_collections.ConfigDict:
+    """Reads the resolved config of a run from its `config.json`; runs no Python file.
+
+    Raises:
+      InputMissingError: There is no such file, or it is not one of ours.
+    """
+    path = workdir / "config.json"
+    if not path.is_file():
+        raise InputMissingError(f"{path}: no such file; expected the work directory of a run")
+    try:
+        values = json.loads(path.read_text())
+    except ValueError as error:
+        raise InputMissingError(f"{path}: not valid JSON ({error})") from error
+    return config_lib.to_config_dict(config_lib.resolve(values))

@@ -1,0 +1,152 @@
+"""What a run says and writes: lines, one progress line, metrics.jsonl, TensorBoard."""
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from typing import Any, TextIO
+
+import jax
+import rich.console
+import rich.progress
+import tensorboardX
+from etils import epath
+
+from vit_jax.workdir import is_local
+
+_console = rich.console.Console(highlight=False, markup=False, soft_wrap=True)
+
+
+def say(message: str) -> None:
+    """Prints a line; only the first process speaks."""
+    if jax.process_index() == 0:
+        _console.print(message)
+
+
+class Progress:
+    """One line that is updated in place on a terminal; elsewhere, a plain line now and then.
+
+    Args:
+      total: Steps until the end.
+      start: Steps done before.
+      every_seconds: Between plain lines.
+      label: What is being counted.
+    """
+
+    def __init__(self, total: int, start: int, every_seconds: float, label: str) -> None:
+        self._total, self._start, self._label = total, start, label
+        self._every, self._last = every_seconds, time.monotonic()
+        self._began = time.monotonic()
+        self._live: rich.progress.Progress | None = None
+        if _console.is_terminal and jax.process_index() == 0:
+            columns = (rich.progress.TextColumn("{task.description}"), rich.progress.BarColumn(20))
+            self._live = rich.progress.Progress(*columns, console=_console, transient=True)
+            self._task = self._live.add_task("", total=total, completed=start)
+            self._live.start()
+
+    def due(self) -> bool:
+        """Returns whether it is time for another line."""
+        return self._live is not None or time.monotonic() - self._last >= self._every
+
+    def show(self, step: int, text: str) -> None:
+        """Shows the line for a step: position, the text, time left."""
+        self._last = time.monotonic()
+        done = step - self._start
+        left = (self._last - self._began) / max(done, 1) * (self._total - step)
+        share = 100 * step // self._total
+        line = (
+            f"{self._label} {step:,}/{self._total:,} {share}% | {text} | ETA {format_seconds(left)}"
+        )
+        if self._live is None:
+            say(line)
+        else:
+            self._live.update(self._task, description=line, completed=step)
+
+    def close(self) -> None:
+        """Takes the line away."""
+        if self._live is not None:
+            self._live.stop()
+
+
+class MetricsWriter:
+    """Writes metrics by step to metrics.jsonl and TensorBoard.
+
+    What an earlier process wrote after the step that it is resumed from is cut off.
+
+    Args:
+      workdir: Of the run.
+      step: The step that the run starts from.
+      tensorboard: Whether to write TensorBoard events.
+    """
+
+    def __init__(self, workdir: epath.Path, step: int, *, tensorboard: bool) -> None:
+        self._path = workdir / "metrics.jsonl"
+        self._local = is_local(workdir)
+        self._active = jax.process_index() == 0
+        self._rows = [row for row in read_metrics(self._path) if row["step"] <= step]
+        self._file: TextIO | None = None
+        self._board: tensorboardX.SummaryWriter | None = None
+        if not self._active:
+            return
+        self._path.write_text("".join(json.dumps(row) + "\n" for row in self._rows))
+        if self._local:
+            self._file = open(self._path, "a", buffering=1)  # noqa: SIM115 - closed in `close`
+        if tensorboard:
+            self._board = tensorboardX.SummaryWriter(str(workdir), purge_step=step + 1)
+
+    def find(self, step: int, prefix: str) -> dict[str, float]:
+        """Returns the metrics `PREFIX/KEY` that were written for a step, by key."""
+        found: dict[str, float] = {}
+        for row in self._rows:
+            if row["step"] == step:
+                marked = {key.partition("/")[::2]: value for key, value in row.items()}
+                found |= {key: value for (mark, key), value in marked.items() if mark == prefix}
+        return found
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Appends a row."""
+        if not self._active:
+            return
+        row = {"step": step, **values}
+        self._rows.append(row)
+        if self._file is not None:
+            self._file.write(json.dumps(row) + "\n")
+        if self._board is not None:
+            for key, value in values.items():
+                self._board.add_scalar(key, value, step)
+
+    def flush(self) -> None:
+        """Makes sure that what was written survives the process."""
+        if self._file is not None:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        elif self._active:  # object stores cannot append
+            self._path.write_text("".join(json.dumps(row) + "\n" for row in self._rows))
+        if self._board is not None:
+            self._board.flush()
+
+    def close(self) -> None:
+        """Flushes and closes."""
+        self.flush()
+        if self._file is not None:
+            self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+
+def read_metrics(path: epath.Path) -> list[dict[str, Any]]:
+    """Returns the whole rows of a metrics.jsonl; a row cut off by a kill does not count."""
+    rows = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows
+
+
+def format_seconds(seconds: float) -> str:
+    """Returns h:mm:ss, or m:ss under an hour."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

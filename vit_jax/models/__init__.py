@@ -1,0 +1,160 @@
+"""The models, by name.
+
+    models.list_models("vit*")
+    model = models.create("vit_s16", num_classes=10)
+    variables = model.init(jax.random.key(0), images, train=False)
+    output = model.apply(variables, images, train=False)        # models.Output
+
+A name is `vit_SIZEPATCH`: any size of `vit.SIZES` with any patch, such as `vit_b14`.
+"""
+
+import dataclasses
+import fnmatch
+import re
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import flax.linen as nn
+import jax
+import ml_collections
+from jaxtyping import Array, Float
+
+from vit_jax.errors import ConfigError, pick, suggest
+from vit_jax.models import vit
+from vit_jax.models.output import Output
+
+__all__ = ["Output", "check", "create", "features", "field_types", "forward", "list_models", "spec"]
+
+# The registered names: what has been published, and the text-book model.
+NAMES = (
+    *("vit_mu16", "vit_ti16", "vit_s16", "vit_s32", "vit_m16"),
+    *("vit_b8", "vit_b16", "vit_b32", "vit_b16_textbook", "vit_l16", "vit_l32"),
+    *("vit_so400m14", "vit_h14", "vit_g14", "vit_G14"),
+)
+_NAME = re.compile(
+    rf"vit_(?P<size>{'|'.join(vit.SIZES)})(?P<patch>[1-9]\d*)(?P<variant>{'|'.join(vit.VARIANTS)})"
+)
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Returns the registered names that match a shell pattern, such as `vit_b*`."""
+    return [name for name in NAMES if fnmatch.fnmatchcase(name, pattern)]
+
+
+def create(name: str, **overrides: Any) -> nn.Module:
+    """Makes a model: the named one's fields, with some of them set otherwise.
+
+    Raises:
+      ConfigError: No such model or field, or a field's value is impossible.
+    """
+    fields = spec(name, **overrides).to_dict()
+    check(fields)
+    del fields["name"], fields["base"]
+    return vit.ViT(**fields)
+
+
+def spec(name: str, **overrides: Any) -> ml_collections.ConfigDict:
+    """Returns the model section of a config: the name, every field of the model, and its base.
+
+    `base` is the name whose fields fill the section, so that another `name` can bring its own.
+
+    Raises:
+      ConfigError: No such model or field.
+    """
+    fields = _preset(name)
+    for key in overrides:
+        if key not in fields:
+            known = suggest(key, fields)
+            raise ConfigError(f"config.model.{key}", f"{name} has no such field; {known}")
+    tree = {"name": name, **fields, **overrides, "base": name}
+    return ml_collections.ConfigDict(tree, type_safe=False)
+
+
+def field_types(name: str) -> dict[str, Any]:
+    """Returns the type of each field of the named model."""
+    hints = typing.get_type_hints(vit.ViT)
+    return {key: hints[key] for key in _preset(name)}
+
+
+def check(fields: Mapping[str, Any]) -> None:
+    """Checks a model section's values, and against each other.
+
+    Raises:
+      ConfigError: A value is not in its table or its range, or two do not fit.
+    """
+    path = "config.model."
+    for key, table in vit.CHOICES.items():
+        pick(table, fields[key], path + key)
+    for site in fields["dropout_sites"]:
+        pick(dict.fromkeys(vit.DROPOUT_SITES), site, path + "dropout_sites")
+    for key in ("width", "depth", "num_heads", "mlp_dim"):
+        if fields[key] < 1:
+            raise ConfigError(path + key, f"expected at least 1, got {fields[key]}")
+    for key in ("num_classes", "num_registers", "representation_size", "layer_scale"):
+        if fields[key] < 0:
+            raise ConfigError(path + key, f"expected at least 0, got {fields[key]}")
+    for key in ("dropout", "attn_dropout", "drop_path"):
+        if not 0 <= fields[key] < 1:
+            raise ConfigError(path + key, f"expected 0 <= rate < 1, got {fields[key]}")
+    width, num_heads = fields["width"], fields["num_heads"]
+    if width % num_heads:
+        raise ConfigError(path + "num_heads", f"{num_heads} does not divide width {width}")
+    if fields["posemb"] == "sincos2d" and (width % 4 or width < 8):
+        raise ConfigError(path + "width", f"sincos2d needs a multiple of 4 from 8, got {width}")
+    if min(fields["patch"]) < 1:
+        raise ConfigError(path + "patch", f"expected at least 1, got {fields['patch']}")
+
+
+def forward(
+    model: nn.Module, params: Any, images: Float[Array, "b H W c"], key: Array | None = None
+) -> Output:
+    """Returns the output for normalized images; with a random key, as in training."""
+    rngs = None if key is None else {"dropout": key}
+    output = model.apply({"params": params}, images, train=key is not None, rngs=rngs)
+    return cast(Output, output)
+
+
+def features(
+    model: nn.Module,
+    params: Any,
+    images: Float[Array, "b H W c"],
+    names: Sequence[str],
+) -> dict[str, Array]:
+    """Returns the outputs of submodules by name, such as `blocks_3` or `blocks_11/attn`.
+
+    A name is the path of a submodule's parameters.
+
+    Raises:
+      ConfigError: There is no such submodule.
+    """
+    _, state = model.apply(
+        {"params": params},
+        images,
+        train=False,
+        mutable=["intermediates"],
+        capture_intermediates=lambda module, method: method == "__call__" and bool(module.path),
+    )
+    found = {
+        "/".join(key.key for key in path[:-1]): value
+        for path, value in jax.tree_util.tree_leaves_with_path(
+            state["intermediates"], is_leaf=lambda node: isinstance(node, tuple)
+        )
+    }
+    return {name: pick(found, name, "features")[0] for name in names}
+
+
+def _preset(name: str) -> dict[str, Any]:
+    """Returns every field of the named model."""
+    match = _NAME.fullmatch(name)
+    if not match:
+        raise ConfigError("config.model.name", f"unknown '{name}'; {suggest(name, NAMES)}")
+    width, depth, num_heads, mlp_dim = vit.SIZES[match["size"]]
+    defaults = {
+        field.name: field.default
+        for field in dataclasses.fields(vit.ViT)
+        if field.name not in ("parent", "name")
+    }
+    sizes = {"width": width, "depth": depth, "num_heads": num_heads, "mlp_dim": mlp_dim}
+    patch = (int(match["patch"]),) * 2
+    return {**defaults, **sizes, "patch": patch, **vit.VARIANTS[match["variant"]]}

@@ -1,0 +1,77 @@
+"""Transformer blocks: attention and a feed-forward network, each with a residual connection."""
+
+import functools
+from collections.abc import Callable
+
+import flax.linen as nn
+from jaxtyping import Array, Float
+
+Part = Callable[..., nn.Module]
+
+# Stochastic depth: the whole branch of an image at once (Huang et al. 2016).
+DropPath = functools.partial(nn.Dropout, broadcast_dims=(1, 2))
+
+
+class LayerScale(nn.Module):
+    """A learned factor for each channel of a residual branch (Touvron et al. 2021, CaiT, eq. 4)."""
+
+    initial: float
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
+        """Scales the channels."""
+        scale = self.param("scale", nn.initializers.constant(self.initial), (x.shape[-1],))
+        return x * scale.astype(x.dtype)
+
+
+class Block(nn.Module):
+    """What both orders share: the parts, and the end of a residual branch."""
+
+    attention: Part
+    mlp: Part
+    norm: Part
+    layer_scale: float = 0.0  # initial value; 0 has none
+    drop_path: float = 0.0
+
+    def _branch_end(self, x: Array, index: int, train: bool) -> Array:
+        if self.layer_scale:
+            x = LayerScale(self.layer_scale, name=f"scale{index}")(x)
+        return DropPath(self.drop_path)(x, deterministic=not train)
+
+
+class PreNormBlock(Block):
+    """x + attention(norm(x)), then x + mlp(norm(x)) (Dosovitskiy et al. 2021, eq. 2 and 3)."""
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b n d"], *, train: bool) -> Float[Array, "b n d"]:
+        """Maps tokens to tokens."""
+        y = self.attention(name="attn")(self.norm(name="norm1")(x), train=train)
+        x = x + self._branch_end(y, 1, train)
+        y = self.mlp(name="mlp")(self.norm(name="norm2")(x), train=train)
+        return x + self._branch_end(y, 2, train)
+
+
+class PostNormBlock(Block):
+    """norm(x + attention(x)), then norm(x + mlp(x)) (Vaswani et al. 2017, section 3.1)."""
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b n d"], *, train: bool) -> Float[Array, "b n d"]:
+        """Maps tokens to tokens."""
+        y = self.attention(name="attn")(x, train=train)
+        x = self.norm(name="norm1")(x + self._branch_end(y, 1, train))
+        y = self.mlp(name="mlp")(x, train=train)
+        return self.norm(name="norm2")(x + self._branch_end(y, 2, train))
+
+
+BLOCKS: dict[str, type[Block]] = {"pre": PreNormBlock, "post": PostNormBlock}
+
+# The share of the rate `drop_path` that block i of n takes.
+DROP_PATH_SCHEDULES: dict[str, Callable[[int, int], float]] = {
+    "linear": lambda i, n: i / max(n - 1, 1),
+    "constant": lambda i, n: 1.0,
+}
+
+
+def drop_path_rates(rate: float, schedule: str, depth: int) -> list[float]:
+    """Returns the rate of each block: rising from 0 (linear), or the same for all (constant)."""
+    return [rate * DROP_PATH_SCHEDULES[schedule](i, depth) for i in range(depth)]

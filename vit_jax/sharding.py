@@ -1,0 +1,117 @@
+"""Devices: the mesh, and how named dimensions lie on it.
+
+Models name the dimensions of their parameters and activations; `RULES` says which mesh axis each
+name is split over. The axes are `data` (the batch), `fsdp` (the batch, and parameters by their
+width) and `tensor` (heads and the hidden units of feed-forward networks).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from vit_jax import config as config_lib
+from vit_jax.errors import ConfigError
+
+AXES = ("data", "fsdp", "tensor")
+BATCH_AXES = ("data", "fsdp")
+
+RULES: tuple[tuple[str, str | tuple[str, ...] | None], ...] = (
+    # Parameters.
+    ("embed", "fsdp"),
+    ("mlp", "tensor"),
+    ("heads", "tensor"),
+    ("qkv", None),
+    ("kv", None),
+    ("classes", None),
+    # Activations.
+    ("batch", BATCH_AXES),
+    ("tokens", None),
+    ("channels", None),
+)
+
+
+def make_mesh(
+    config: config_lib.Mesh, devices: Sequence[jax.Device] | None = None
+) -> jax.sharding.Mesh:
+    """Arranges the devices, all of them unless told which, by the config's sizes.
+
+    Raises:
+      ConfigError: The sizes do not multiply to the number of devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    sizes = [config.data, config.fsdp, config.tensor]
+    if -1 in sizes:
+        rest = math.prod(size for size in sizes if size != -1)
+        sizes[sizes.index(-1)] = len(devices) // rest
+    if math.prod(sizes) != len(devices):
+        asked = f"data={config.data}, fsdp={config.fsdp}, tensor={config.tensor}"
+        raise ConfigError("config.mesh", f"{asked} does not fit {len(devices)} devices")
+    return jax.make_mesh(
+        tuple(sizes), AXES, axis_types=(jax.sharding.AxisType.Auto,) * len(AXES), devices=devices
+    )
+
+
+def num_shares(mesh: jax.sharding.Mesh) -> int:
+    """Returns into how many parts the devices cut a batch."""
+    return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+
+
+def check_batch_size(batch_size: int, path: str, mesh: jax.sharding.Mesh, accum_steps: int) -> None:
+    """Checks that the devices can share the batch.
+
+    Raises:
+      ConfigError: With the nearest sizes that they can.
+    """
+    unit = num_shares(mesh) * accum_steps
+    if batch_size % unit:
+        below, above = batch_size // unit * unit, -(-batch_size // unit) * unit
+        near = f"{below} or {above}" if below else str(above)
+        parts = f"{unit // accum_steps} devices" + f" x {accum_steps} micro-batches" * (
+            accum_steps > 1
+        )
+        raise ConfigError(path, f"{batch_size} cannot be shared by {parts}; try {near}")
+
+
+def batch_sharding(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
+    """Returns the layout of a batch: its first dimension over the batch axes."""
+    return jax.sharding.NamedSharding(mesh, jax.P(BATCH_AXES))
+
+
+def replicated(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
+    """Returns the layout of what every device holds whole."""
+    return jax.sharding.NamedSharding(mesh, jax.P())
+
+
+def put(batch: Mapping[str, np.ndarray], mesh: jax.sharding.Mesh) -> dict[str, jax.Array]:
+    """Moves this host's rows of a batch to its devices; the result is the global batch."""
+    sharding = batch_sharding(mesh)
+    return {
+        key: jax.make_array_from_process_local_data(sharding, rows) for key, rows in batch.items()
+    }
+
+
+def param_shardings(boxed: Any, mesh: jax.sharding.Mesh) -> Any:
+    """Returns the layout of each parameter from its dimension names.
+
+    Args:
+      boxed: The parameters with their names, as `eval_shape` of a linen `init` gives them.
+      mesh: The devices.
+
+    Raises:
+      ConfigError: A mesh axis does not divide a dimension.
+    """
+    shardings = nn.logical_to_mesh_sharding(nn.get_partition_spec(boxed), mesh, RULES)
+    paths = jax.tree_util.tree_leaves_with_path(nn.unbox(boxed))
+    for (path, leaf), sharding in zip(paths, jax.tree.leaves(shardings), strict=True):
+        for size, axis in zip(leaf.shape, sharding.spec, strict=False):
+            if axis is not None and size % mesh.shape[axis]:
+                name = "/".join(str(key.key) for key in path)
+                raise ConfigError(
+                    f"config.mesh.{axis}",
+                    f"{mesh.shape[axis]} does not divide a dimension of {size} of {name}",
+                )
+    return shardings

@@ -1,0 +1,133 @@
+"""The training state: data only, laid out over the mesh from the first moment."""
+
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+from vit_jax import config as config_lib
+from vit_jax import optim, sharding
+
+Params = Any
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Everything that a step changes; model, optimizer and random keys follow from the config."""
+
+    step: Int[Array, ""]  # batches seen, skipped ones too
+    skipped: Int[Array, ""]  # of them, those whose update was not finite
+    params: Params
+    opt_state: optax.OptState
+    ema: Params  # moving average of the parameters; empty where it is off
+
+    @property
+    def eval_params(self) -> Params:
+        """The parameters to evaluate: the average where there is one."""
+        return self.ema or self.params
+
+
+def image_shape(data: config_lib.Data) -> tuple[int, int, int]:
+    """Returns height, width and channels of an image."""
+    return (*data.image_size, data.channels)
+
+
+def abstract_params(model: nn.Module, shape: tuple[int, ...]) -> Params:
+    """Returns the shapes of the parameters with their dimension names; computes nothing."""
+    return jax.eval_shape(lambda: _init_params(model, shape, 0))
+
+
+def lay_out(boxed: Params, mesh: jax.sharding.Mesh) -> Params:
+    """Returns the shapes and layout of the parameters from the result of `abstract_params`."""
+    return jax.tree.map(_with_sharding, nn.unbox(boxed), sharding.param_shardings(boxed, mesh))
+
+
+def abstract(
+    boxed: Params, tx: optax.GradientTransformation, mesh: jax.sharding.Mesh, *, ema: bool
+) -> TrainState:
+    """Returns the shapes and the layout of the state; computes nothing.
+
+    Args:
+      boxed: The result of `abstract_params`.
+      tx: The optimizer; what it keeps for a parameter lies as that parameter does.
+      mesh: The devices.
+      ema: Whether there is a moving average.
+    """
+    params = lay_out(boxed, mesh)
+    whole = sharding.replicated(mesh)
+    leaves = jax.tree.leaves(params)
+    by_name = {n: p.sharding for n, p in zip(optim.parameter_names(params), leaves, strict=True)}
+
+    def of_parameter(path: tuple[Any, ...], leaf: Any) -> jax.ShapeDtypeStruct:
+        # Moments are kept in trees like that of the parameters, at the end of the path.
+        keys = [getattr(key, "key", None) for key in path]
+        start = max((i + 1 for i, key in enumerate(keys) if key is None), default=0)
+        return _with_sharding(leaf, by_name.get("/".join(map(str, keys[start:])), whole))
+
+    opt_state = jax.tree_util.tree_map_with_path(of_parameter, jax.eval_shape(tx.init, params))
+    scalar: Any = jax.ShapeDtypeStruct((), jnp.int32, sharding=whole)
+    return TrainState(scalar, scalar, params, opt_state, params if ema else {})
+
+
+def init(
+    model: nn.Module,
+    tx: optax.GradientTransformation,
+    shape: tuple[int, ...],
+    seed: int,
+    shapes: TrainState,
+) -> TrainState:
+    """Makes the state at step 0, straight into the layout of `abstract`."""
+
+    def make() -> TrainState:
+        params = nn.unbox(_init_params(model, shape, seed))
+        zero = jnp.zeros((), jnp.int32)
+        average = jax.tree.map(jnp.copy, params) if shapes.ema else {}
+        return TrainState(zero, zero, params, tx.init(params), average)
+
+    return jax.jit(make, out_shardings=jax.tree.map(lambda leaf: leaf.sharding, shapes))()
+
+
+def apply_gradients(
+    state: TrainState,
+    loss: Float[Array, ""],
+    grads: Params,
+    tx: optax.GradientTransformation,
+    learning_rate: Float[Array, ""],
+    ema_decay: float,
+) -> tuple[TrainState, dict[str, Array]]:
+    """Takes one step against the gradients; returns the state and what there is to log.
+
+    Where the loss, the gradients or the new parameters are not finite, everything but the counts
+    stays as it was.
+    """
+    grad_norm = optax.global_norm(grads)
+    direction, opt_state = tx.update(grads, state.opt_state, state.params)
+    params = jax.tree.map(lambda p, d: p - learning_rate * d, state.params, direction)
+    ema = state.ema
+    if ema:
+        ema = jax.tree.map(lambda e, p: ema_decay * e + (1 - ema_decay) * p, ema, params)
+    finite = jnp.isfinite(loss + grad_norm + optax.global_norm(params))
+    new, old = (params, opt_state, ema), (state.params, state.opt_state, state.ema)
+    params, opt_state, ema = jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
+    skipped = state.skipped + ~finite
+    metrics = {
+        "loss": loss,
+        "learning_rate": learning_rate,
+        "grad_norm": grad_norm,
+        "param_norm": optax.global_norm(params),
+        "skipped": skipped,
+    }
+    return TrainState(state.step + 1, skipped, params, opt_state, ema), metrics
+
+
+def _init_params(model: nn.Module, shape: tuple[int, ...], seed: int) -> Params:
+    images = jnp.zeros((1, *shape), jnp.float32)
+    return model.init(jax.random.key(seed), images, train=False)["params"]
+
+
+def _with_sharding(leaf: Any, layout: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=layout)
