@@ -6,12 +6,16 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 
+import jax
 import ml_collections
 from absl import flags, logging
 from etils import epath
 
 from vit_jax import config as config_lib
 from vit_jax.errors import ConfigError, InputMissingError, UserError, suggest
+
+# Compiled programs, from one run of a command to the next; JAX_COMPILATION_CACHE_DIR moves it.
+CACHE = epath.Path("~/.cache/vit_jax/compiled")
 
 Main = Callable[[flags.FlagValues, dict[str, str]], None]
 
@@ -27,9 +31,9 @@ def new_flags() -> flags.FlagValues:
 def run(main: Main, values: flags.FlagValues, doc: str, argv: Sequence[str] | None = None) -> int:
     """Parses flags, runs a command and returns its exit code; an error is one line on stderr."""
     argv = list(sys.argv if argv is None else argv)
-    if not flags.FLAGS.is_parsed():  # Grain's worker processes ask for absl's own flags
-        flags.FLAGS.mark_as_parsed()
     logging.set_verbosity(logging.ERROR)
+    if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
+        jax.config.update("jax_compilation_cache_dir", str(CACHE.expanduser()))
     try:
         rest = values(argv, known_only=True)[1:]
         if values.help:

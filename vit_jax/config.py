@@ -32,7 +32,7 @@ SCALARS: dict[Any, tuple[type, str]] = {
 }
 
 
-def _field(default: Any, low: float | None = None, high: float | None = None) -> Any:
+def _field(default: Any, low: int | float | None = None, high: int | float | None = None) -> Any:
     return dataclasses.field(default=default, metadata={"low": low, "high": high})
 
 
@@ -298,7 +298,7 @@ def _describe(hint: Any) -> str:
 
 
 def _check_range(
-    value: Any, path: str, low: float | None = None, high: float | None = None
+    value: Any, path: str, low: int | float | None = None, high: int | float | None = None
 ) -> None:
     for item in value if isinstance(value, tuple) else (value,):
         if low is not None and not item >= low:
@@ -316,13 +316,14 @@ def _parse(text: str, like: Any, path: str) -> Any:
         if text.lower() in words:
             return words[text.lower()]
         raise ConfigError(path, f"expected true or false, got {text!r}")
-    if isinstance(like, tuple) and text and text[0] not in "([":
-        text = f"({text},)"
+    if isinstance(like, tuple) and text[:1] not in ("(", "["):
+        text = f"({text.rstrip(',')},)" if text else "()"
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
-        kind = "a tuple such as 16,16" if isinstance(like, tuple) else _describe(type(like))
-        raise ConfigError(path, f"expected {kind}, got {text!r}") from None
+        if isinstance(like, tuple):  # of bare words, such as patterns
+            return tuple(word.strip() for word in text.strip("(),[]").split(","))
+        raise ConfigError(path, f"expected {_describe(type(like))}, got {text!r}") from None
 
 
 def _check(config: Config) -> None:

@@ -19,26 +19,25 @@ from etils import epath
 
 from vit_jax import checkpoint, cli, losses, metrics, models, sharding, state
 from vit_jax import config as config_lib
-from vit_jax.data import loader, sources, transforms
+from vit_jax.data import loader, transforms
 from vit_jax.data.sources import Source
-from vit_jax.errors import ConfigError, InputMissingError, pick
+from vit_jax.errors import InputMissingError, pick
 from vit_jax.logs import Progress, say
+from vit_jax.run import SPLITS, eval_batch_size, open_split
 from vit_jax.workdir import write_json
 
 EvalStep = Callable[[Any, metrics.Sums, Mapping[str, jax.Array]], metrics.Sums]
 Result = dict[str, float | int]
-SPLITS = {"train": "train_split", "val": "val_split", "test": "test_split"}
 
 
 def make_eval_step(
-    model: nn.Module, config: config_lib.Config, mesh: jax.sharding.Mesh
+    model: nn.Module, loss_fn: losses.Loss, data: config_lib.Data, mesh: jax.sharding.Mesh
 ) -> EvalStep:
     """Returns the compiled step `(params, sums, batch) -> sums`, which adds a batch to the sums."""
-    loss_fn = pick(losses.LOSSES, config.loss, "config.loss")
 
     def eval_step(params: Any, sums: metrics.Sums, batch: Mapping[str, jax.Array]) -> metrics.Sums:
         with nn.logical_axis_rules(sharding.RULES):
-            images = transforms.normalize(batch["image"], config.data.mean, config.data.std)
+            images = transforms.normalize(batch["image"], data.mean, data.std)
             logits = models.forward(model, params, images).logits
         targets = losses.targets(batch["label"], logits.shape[-1])
         new = metrics.sums(logits, batch["label"], loss_fn(logits, targets), batch["mask"])
@@ -61,7 +60,7 @@ def evaluate(
 
     Returns nothing where `stopped` says so before the end.
     """
-    size = config.eval.batch_size or config.batch_size
+    size = eval_batch_size(config, mesh)
     batches: Iterable[loader.Batch] = loader.eval_batches(source, config.data, size)
     total = -(-len(source) // size)
     progress = Progress(total, 0, config.log.every_seconds, f"evaluate {label}")
@@ -77,19 +76,6 @@ def evaluate(
     finally:
         progress.close()
     return metrics.means(jax.device_get(sums))
-
-
-def check_classes(model: Mapping[str, Any], source: Source) -> None:
-    """Checks that the model has the data set's classes.
-
-    Raises:
-      ConfigError: It has another number of them.
-    """
-    found, expected = model["num_classes"], len(source.class_names)
-    if found != expected:
-        name = source.fingerprint["name"]
-        problem = f"the data set {name} has {expected} classes, got {found}"
-        raise ConfigError("config.model.num_classes", problem)
 
 
 def format_result(name: str, result: Result) -> str:
@@ -114,12 +100,10 @@ def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
         tree.data[field] = split
     config = config_lib.resolve(tree)
     mesh = sharding.make_mesh(config.mesh)
-    size = config.eval.batch_size or config.batch_size
-    key = "config.eval.batch_size" if config.eval.batch_size else "config.batch_size"
-    sharding.check_batch_size(size, key, mesh, 1)
-    source = sources.load(config.data, field)
-    check_classes(config.model, source)
+    eval_batch_size(config, mesh)
+    source = open_split(config, field)
     model = models.create(**config.model)
+    loss_fn = pick(losses.LOSSES, config.loss, "config.loss")
     with jax.set_mesh(mesh):
         # The images may be of another size now; the parameters are as they were trained.
         boxed = state.abstract_params(model, state.image_shape(trained.data))
@@ -127,8 +111,8 @@ def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
         step, params = checkpoint.load_params(
             workdir, values.step, shapes, ema=config.optim.ema_decay > 0
         )
-        say(f"evaluate  {workdir}, step {step:,}, on {source.fingerprint['name']}")
-        eval_step = make_eval_step(model, config, mesh)
+        say(f"evaluate  {workdir}, step {step:,}, on {source.name}")
+        eval_step = make_eval_step(model, loss_fn, config.data, mesh)
         result = evaluate(eval_step, params, source, config, mesh, label=split)
     assert result is not None  # noqa: S101 - for the type checker: nothing stops it
     say(format_result(split, result))

@@ -89,7 +89,8 @@ class MetricsWriter:
         if not self._active:
             return
         self._path.write_text("".join(json.dumps(row) + "\n" for row in self._rows))
-        if self._local:
+        if self._local:  # only evaluations are asked for again, and they are few
+            self._rows = [row for row in self._rows if _is_evaluation(row)]
             self._file = open(self._path, "a", buffering=1)  # noqa: SIM115 - closed in `close`
         if tensorboard:
             self._board = tensorboardX.SummaryWriter(str(workdir), purge_step=step + 1)
@@ -108,7 +109,8 @@ class MetricsWriter:
         if not self._active:
             return
         row = {"step": step, **values}
-        self._rows.append(row)
+        if self._file is None or _is_evaluation(row):
+            self._rows.append(row)
         if self._file is not None:
             self._file.write(json.dumps(row) + "\n")
         if self._board is not None:
@@ -143,6 +145,10 @@ def read_metrics(path: epath.Path) -> list[dict[str, Any]]:
         except ValueError:
             break
     return rows
+
+
+def _is_evaluation(row: Mapping[str, Any]) -> bool:
+    return any("/" in key for key in row)
 
 
 def format_seconds(seconds: float) -> str:

@@ -1,6 +1,7 @@
 """Evaluation metrics as sums over examples, so that any batching counts each example once."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +27,7 @@ def sums(
     }
 
 
-def means(totals: Mapping[str, Array]) -> dict[str, float | int]:
+def means(totals: Mapping[str, Any]) -> dict[str, float | int]:
     """Returns `{"top1", "top5", "loss"}` as means, and the `count` they are over."""
     count = int(totals["count"])
     result: dict[str, float | int] = {

@@ -53,7 +53,7 @@ def seal(path: epath.Path, score: float | None) -> None:
         file.flush()
         if is_local(path):
             os.fsync(file.fileno())
-    temporary.rename(path / SEAL)
+    temporary.replace(path / SEAL)
 
 
 def read_seal(path: epath.Path) -> dict[str, Any]:

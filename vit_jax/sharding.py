@@ -60,7 +60,9 @@ def num_shares(mesh: jax.sharding.Mesh) -> int:
     return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
 
 
-def check_batch_size(batch_size: int, path: str, mesh: jax.sharding.Mesh, accum_steps: int) -> None:
+def check_batch_size(
+    batch_size: int, path: str, mesh: jax.sharding.Mesh, accum_steps: int = 1
+) -> None:
     """Checks that the devices can share the batch.
 
     Raises:

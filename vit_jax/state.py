@@ -7,7 +7,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from vit_jax import config as config_lib
 from vit_jax import optim, sharding
@@ -17,10 +17,13 @@ Params = Any
 
 @flax.struct.dataclass
 class TrainState:
-    """Everything that a step changes; model, optimizer and random keys follow from the config."""
+    """Everything that a step changes; model, optimizer and random keys follow from the config.
 
-    step: Int[Array, ""]  # batches seen, skipped ones too
-    skipped: Int[Array, ""]  # of them, those whose update was not finite
+    The leaves are arrays, or their shapes and layout.
+    """
+
+    step: Any  # int32[]: batches seen, skipped ones too
+    skipped: Any  # int32[]: of them, those whose update was not finite
     params: Params
     opt_state: optax.OptState
     ema: Params  # moving average of the parameters; empty where it is off
@@ -69,7 +72,7 @@ def abstract(
         return _with_sharding(leaf, by_name.get("/".join(map(str, keys[start:])), whole))
 
     opt_state = jax.tree_util.tree_map_with_path(of_parameter, jax.eval_shape(tx.init, params))
-    scalar: Any = jax.ShapeDtypeStruct((), jnp.int32, sharding=whole)
+    scalar = jax.ShapeDtypeStruct((), jnp.int32, sharding=whole)
     return TrainState(scalar, scalar, params, opt_state, params if ema else {})
 
 
@@ -104,13 +107,13 @@ def apply_gradients(
     Where the loss, the gradients or the new parameters are not finite, everything but the counts
     stays as it was.
     """
-    grad_norm = optax.global_norm(grads)
+    grad_norm = optax.tree.norm(grads)
     direction, opt_state = tx.update(grads, state.opt_state, state.params)
     params = jax.tree.map(lambda p, d: p - learning_rate * d, state.params, direction)
     ema = state.ema
     if ema:
         ema = jax.tree.map(lambda e, p: ema_decay * e + (1 - ema_decay) * p, ema, params)
-    finite = jnp.isfinite(loss + grad_norm + optax.global_norm(params))
+    finite = jnp.isfinite(loss + grad_norm + optax.tree.norm(params))
     new, old = (params, opt_state, ema), (state.params, state.opt_state, state.ema)
     params, opt_state, ema = jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
     skipped = state.skipped + ~finite
@@ -118,7 +121,7 @@ def apply_gradients(
         "loss": loss,
         "learning_rate": learning_rate,
         "grad_norm": grad_norm,
-        "param_norm": optax.global_norm(params),
+        "param_norm": optax.tree.norm(params),
         "skipped": skipped,
     }
     return TrainState(state.step + 1, skipped, params, opt_state, ema), metrics

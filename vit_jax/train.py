@@ -6,7 +6,6 @@
 Running the same command again resumes.
 """
 
-import dataclasses
 import json
 import math
 import sys
@@ -17,77 +16,30 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import optax
 from absl import flags
 from etils import epath
 
-from vit_jax import __version__, cli, losses, models, optim, seals, sharding
+from vit_jax import cli, losses, models, optim, seals, sharding
 from vit_jax import config as config_lib
 from vit_jax import state as state_lib
 from vit_jax.checkpoint import Checkpoints
-from vit_jax.data import loader, sources, transforms
-from vit_jax.data.sources import Source
-from vit_jax.errors import DataError, Interrupted, pick
-from vit_jax.evaluate import (
-    SPLITS,
-    EvalStep,
-    Result,
-    check_classes,
-    evaluate,
-    format_result,
-    make_eval_step,
-)
+from vit_jax.data import loader, transforms
+from vit_jax.errors import Interrupted
+from vit_jax.evaluate import EvalStep, Result, evaluate, format_result, make_eval_step
 from vit_jax.interrupt import Stop
 from vit_jax.logs import MetricsWriter, format_seconds, say
 from vit_jax.report import Reporter
+from vit_jax.run import Run, prepare
 from vit_jax.state import TrainState
 from vit_jax.workdir import lock, write_json
 
 TrainStep = Callable[[TrainState, Mapping[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]]
 
 
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """A run, checked and laid out over the devices; nothing is computed yet."""
-
-    config: config_lib.Config
-    mesh: jax.sharding.Mesh
-    splits: Mapping[str, Source]  # train, and val and test where the config has them
-    total_steps: int
-    model: nn.Module
-    schedule: optim.Schedule
-    tx: optax.GradientTransformation
-    shapes: TrainState
-
-
-def plan(config: config_lib.Config) -> Plan:
-    """Opens the data, makes model and optimizer, and checks that all of it fits together.
-
-    Raises:
-      UserError: Something does not; see `errors`.
-    """
-    mesh = sharding.make_mesh(config.mesh)
-    accum_steps = config.optim.accum_steps
-    sharding.check_batch_size(config.batch_size, "config.batch_size", mesh, accum_steps)
-    if config.eval.batch_size:
-        sharding.check_batch_size(config.eval.batch_size, "config.eval.batch_size", mesh, 1)
-    model = models.create(**config.model)
-    fields = {name: field for name, field in SPLITS.items() if getattr(config.data, field)}
-    splits = {name: sources.load(config.data, field) for name, field in fields.items()}
-    for source in splits.values():
-        check_classes(config.model, source)
-    total_steps = _total_steps(config, splits["train"])
-    boxed = state_lib.abstract_params(model, state_lib.image_shape(config.data))
-    schedule, tx = optim.make(config.optim, nn.unbox(boxed), total_steps)
-    shapes = state_lib.abstract(boxed, tx, mesh, ema=config.optim.ema_decay > 0)
-    return Plan(config, mesh, splits, total_steps, model, schedule, tx, shapes)
-
-
-def make_train_step(plan: Plan) -> TrainStep:
+def make_train_step(run: Run) -> TrainStep:
     """Returns the compiled step `(state, batch) -> (state, metrics)`; it donates the state."""
-    config, model = plan.config, plan.model
-    loss_fn = pick(losses.LOSSES, config.loss, "config.loss")
-    trains = optim.trainable(config.optim, plan.shapes.params)
+    config, model = run.config, run.model
+    trains = optim.trainable(config.optim, run.shapes.params)
 
     def mean_loss(params: Any, batch: Mapping[str, jax.Array], key: jax.Array) -> jax.Array:
         params = jax.tree.map(lambda p, t: p if t else jax.lax.stop_gradient(p), params, trains)
@@ -96,7 +48,7 @@ def make_train_step(plan: Plan) -> TrainStep:
             output = models.forward(model, params, images, key=key)
         num_classes = output.logits.shape[-1]
         targets = losses.targets(batch["label"], num_classes, config.label_smoothing)
-        return jnp.mean(loss_fn(output.logits, targets))
+        return jnp.mean(run.loss_fn(output.logits, targets))
 
     def train_step(
         state: TrainState, batch: Mapping[str, jax.Array]
@@ -104,14 +56,14 @@ def make_train_step(plan: Plan) -> TrainStep:
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
         loss_and_grad = jax.value_and_grad(mean_loss)
         loss, grads = accumulate(loss_and_grad, state.params, batch, key, config.optim.accum_steps)
-        rate = jnp.asarray(plan.schedule(state.step), jnp.float32)
-        return state_lib.apply_gradients(state, loss, grads, plan.tx, rate, config.optim.ema_decay)
+        rate = jnp.asarray(run.schedule(state.step), jnp.float32)
+        return state_lib.apply_gradients(state, loss, grads, run.tx, rate, config.optim.ema_decay)
 
-    layout = jax.tree.map(lambda leaf: leaf.sharding, plan.shapes)
+    layout = jax.tree.map(lambda leaf: leaf.sharding, run.shapes)
     return jax.jit(
         train_step,
-        in_shardings=(layout, sharding.batch_sharding(plan.mesh)),
-        out_shardings=(layout, sharding.replicated(plan.mesh)),
+        in_shardings=(layout, sharding.batch_sharding(run.mesh)),
+        out_shardings=(layout, sharding.replicated(run.mesh)),
         donate_argnums=0,
     )
 
@@ -156,11 +108,12 @@ def train(
       UserError: Something that the user can mend; see `errors`.
     """
     with Stop() as stop, lock(workdir):
-        run = plan(config)
+        run = prepare(config)
         with jax.set_mesh(run.mesh):
-            _announce(run, workdir)
+            say("\n".join(run.describe()))
+            say(f"workdir   {workdir}")
             checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep)
-            state = checkpoints.restore(run.shapes, _meta(run), allowed)
+            state = checkpoints.restore(run.shapes, run.fingerprint, allowed)
             finished = _read_finished(run, workdir, state)
             if finished:
                 return finished
@@ -184,7 +137,7 @@ def train(
 
 
 def loop(
-    run: Plan, state: TrainState, checkpoints: Checkpoints, writer: MetricsWriter, stop: Stop
+    run: Run, state: TrainState, checkpoints: Checkpoints, writer: MetricsWriter, stop: Stop
 ) -> TrainState:
     """Steps, evaluates and saves until the end; the state that comes back is saved.
 
@@ -193,7 +146,8 @@ def loop(
       DivergedError: Too many steps in a row were not finite.
     """
     config, step, best = run.config, int(state.step), checkpoints.best_score()
-    train_step, eval_step = make_train_step(run), make_eval_step(run.model, config, run.mesh)
+    train_step = make_train_step(run)
+    eval_step = make_eval_step(run.model, run.loss_fn, config.data, run.mesh)
     source, data = run.splits["train"], config.data
     batches = loader.train_batches(source, data, config.batch_size, seed=config.seed, step=step)
     reporter = Reporter(config, writer, state, run.total_steps)
@@ -213,7 +167,7 @@ def loop(
             if saves or stop.requested or (score is not None and score > best):
                 best = max(best, -math.inf if score is None else score)
                 writer.flush()
-                if checkpoints.save(step, state, _meta(run), score):
+                if checkpoints.save(step, state, run.fingerprint, score):
                     say(f"save      step {step:,}")
             if stop.requested:
                 checkpoints.wait()
@@ -233,7 +187,7 @@ def _due(every: int, step: int) -> bool:
 
 
 def _evaluate(
-    run: Plan, eval_step: EvalStep, state: TrainState, name: str, stop: Stop
+    run: Run, eval_step: EvalStep, state: TrainState, name: str, stop: Stop
 ) -> Result | None:
     result = evaluate(
         eval_step,
@@ -250,7 +204,7 @@ def _evaluate(
 
 
 def _finish(
-    run: Plan,
+    run: Run,
     workdir: epath.Path,
     state: TrainState,
     writer: MetricsWriter,
@@ -262,7 +216,7 @@ def _finish(
     step = int(state.step)
     results: dict[str, Any] = {"val": writer.find(step, "val")} if "val" in run.splits else {}
     if "test" in run.splits:
-        eval_step = make_eval_step(run.model, run.config, run.mesh)
+        eval_step = make_eval_step(run.model, run.loss_fn, run.config.data, run.mesh)
         results["test"] = _evaluate(run, eval_step, state, "test", stop)
         if results["test"] is None:
             raise Interrupted("stopped during the last evaluation; the same command goes on")
@@ -273,7 +227,7 @@ def _finish(
         "step": step,
         "eval": results,
         "best": {"step": best, "val_top1": scores[best]} if best is not None else {},
-        "parameters": _count(run.shapes.params),
+        "parameters": run.num_parameters,
         "skipped": int(state.skipped),
         "train_seconds": round(seconds, 2),
         "images_per_second": round((step - start) * run.config.batch_size / max(seconds, 1e-9), 1),
@@ -283,7 +237,7 @@ def _finish(
     return content
 
 
-def _read_finished(run: Plan, workdir: epath.Path, state: TrainState | None) -> dict[str, Any]:
+def _read_finished(run: Run, workdir: epath.Path, state: TrainState | None) -> dict[str, Any]:
     """Returns the results of a run that has nothing left to do, or nothing."""
     path = workdir / "results.json"
     if state is None or int(state.step) < run.total_steps or not path.exists():
@@ -295,46 +249,6 @@ def _read_finished(run: Plan, workdir: epath.Path, state: TrainState | None) -> 
     for name, result in content["eval"].items():
         say(f"          {format_result(name, result)}")
     return content
-
-
-def _meta(run: Plan) -> dict[str, Any]:
-    data = {name: source.fingerprint for name, source in run.splits.items()}
-    return {"config": config_lib.as_dict(run.config), "data": data}
-
-
-def _total_steps(config: config_lib.Config, source: Source) -> int:
-    if len(source) < config.batch_size:
-        raise DataError(
-            f"config.data.train_split: '{config.data.train_split}' holds {len(source)} images, "
-            f"fewer than one batch of {config.batch_size}"
-        )
-    return config.total_steps or max(1, int(config.total_epochs * len(source) / config.batch_size))
-
-
-def _count(params: Any) -> int:
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
-
-
-def _announce(run: Plan, workdir: epath.Path) -> None:
-    """Says what is about to happen."""
-    config, devices = run.config, run.mesh.devices.flatten()
-    sizes = "  ".join(f"{name} {len(source):,}" for name, source in run.splits.items())
-    source = run.splits["train"]
-    epochs = run.total_steps * config.batch_size / len(source)
-    height, width, _ = state_lib.image_shape(config.data)
-    mesh = " x ".join(f"{axis} {size}" for axis, size in run.mesh.shape.items() if size > 1)
-    say(f"vit_jax {__version__}  jax {jax.__version__}  workdir {workdir}")
-    say(f"devices   {len(devices)} x {devices[0].device_kind}" + f"  ({mesh})" * bool(mesh))
-    say(f"data      {config.data.name}  {sizes}  {len(source.class_names)} classes")
-    say(
-        f"model     {config.model['name']}  {_count(run.shapes.params):,} parameters  "
-        f"{height}x{width} pixels  {config.model['dtype']}"
-    )
-    say(
-        f"plan      {run.total_steps:,} steps = {epochs:.1f} epochs  global batch "
-        f"{config.batch_size}  {config.optim.name}  learning rate {config.optim.learning_rate}  "
-        f"seed {config.seed}"
-    )
 
 
 def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import grain
 import jax
 import numpy as np
+from absl import flags
 
 from vit_jax import config as config_lib
 from vit_jax.data import transforms
@@ -96,5 +97,7 @@ def _read(
     reading = grain.ReadOptions(num_threads=data.threads, prefetch_buffer_size=data.threads)
     stream = batches.to_iter_dataset(reading)
     if data.workers:
+        if not flags.FLAGS.is_parsed():  # Grain's workers ask for absl's own flags
+            flags.FLAGS.mark_as_parsed()
         stream = stream.mp_prefetch(grain.MultiprocessingOptions(num_workers=data.workers))
     return iter(stream)

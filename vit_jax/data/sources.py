@@ -5,7 +5,7 @@ Every entry of `SOURCES` is called with the data section and a split, and return
 
 import logging
 from collections.abc import Callable
-from typing import Any, Protocol, TypedDict
+from typing import Any, Protocol, TypedDict, runtime_checkable
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -22,11 +22,12 @@ class Record(TypedDict):
     id: str  # names the record in an error
 
 
+@runtime_checkable
 class Source(Protocol):
     """Labelled images by index."""
 
+    name: str  # with version and split
     class_names: tuple[str, ...]
-    fingerprint: dict[str, Any]  # what a resumed run must find again
 
     def __len__(self) -> int:
         """Returns the number of images."""
@@ -37,15 +38,20 @@ class Source(Protocol):
         ...
 
 
+def fingerprint(source: Source) -> dict[str, Any]:
+    """Returns what a resumed run must find again."""
+    return {"name": source.name, "examples": len(source), "classes": list(source.class_names)}
+
+
 class TfdsSource:
     """A split of a TFDS data set prepared as array_record; images stay encoded."""
 
     def __init__(self, builder: tfds.core.DatasetBuilder, split: str) -> None:
         decoders = {"image": tfds.decode.SkipDecoding()}
-        self._records = builder.as_data_source(split, decoders=decoders)
-        self._name = f"{builder.info.full_name}:{split}"
+        empty = builder.info.splits[split].num_examples == 0  # which TFDS cannot open
+        self._records = [] if empty else builder.as_data_source(split, decoders=decoders)
+        self.name = f"{builder.info.full_name}:{split}"
         self.class_names = tuple(builder.info.features["label"].names)
-        self.fingerprint = _fingerprint(self._name, self)
 
     def __len__(self) -> int:
         return len(self._records)
@@ -53,11 +59,7 @@ class TfdsSource:
     def __getitem__(self, index: int) -> Record:
         record = self._records[index]
         label = int(record["label"])
-        return {"image": record["image"], "label": label, "id": f"{self._name}[{index}]"}
-
-
-def _fingerprint(name: str, source: Source) -> dict[str, Any]:
-    return {"name": name, "examples": len(source), "classes": source.class_names}
+        return {"image": record["image"], "label": label, "id": f"{self.name}[{index}]"}
 
 
 class Synthetic:
@@ -76,9 +78,8 @@ class Synthetic:
             for index in range(sizes[span.splitname])[span.from_ : span.to]
         ]
         self._shape = (*data.image_size, data.channels)
-        self._name = f"synthetic:{split}"
+        self.name = f"synthetic:{split}"
         self.class_names = tuple(f"class_{i}" for i in range(data.synthetic.num_classes))
-        self.fingerprint = _fingerprint(self._name, self)
 
     def __len__(self) -> int:
         return len(self._places)
@@ -89,7 +90,7 @@ class Synthetic:
         label = int(rng.integers(len(self.class_names)))
         brightness = 32 + 192 * (label + 0.5) / len(self.class_names)
         image = rng.integers(-32, 32, self._shape, np.int16) + np.int16(brightness)
-        return {"image": image.astype(np.uint8), "label": label, "id": f"{self._name}[{index}]"}
+        return {"image": image.astype(np.uint8), "label": label, "id": f"{self.name}[{index}]"}
 
 
 def _digits(data: config_lib.Data, split: str) -> Source:

@@ -8,7 +8,7 @@ import dataclasses
 import io
 import math
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 import numpy as np
@@ -28,6 +28,7 @@ INTERPOLATIONS = {
 MODES = {1: "L", 3: "RGB"}
 
 
+@runtime_checkable
 class Transform(Protocol):
     """A map of one image; deterministic ones do not touch the random generator."""
 

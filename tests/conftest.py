@@ -1,0 +1,94 @@
+"""Eight virtual devices, data and caches of the test session alone, and the smallest of runs."""
+
+import os
+import pathlib
+import subprocess
+import sys
+from collections.abc import Callable
+
+# Before JAX reads it; the tests compile much and run little.
+os.environ["XLA_FLAGS"] = " ".join(
+    [
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_backend_optimization_level=0",
+        "--xla_llvm_disable_expensive_passes=true",
+    ]
+)
+
+import jax
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)  # many tests compile the same
+
+TINY = {
+    "batch_size": "16",
+    "total_steps": "4",
+    "model.name": "vit_mu4",
+    "model.width": "16",
+    "model.num_heads": "2",
+    "model.mlp_dim": "32",
+    "model.num_classes": "10",
+    "data.name": "synthetic",
+    "data.image_size": "8,8",
+    "data.channels": "1",
+    "data.mean": "0.5",
+    "data.std": "0.25",
+    "data.synthetic.train_examples": "64",
+    "data.synthetic.test_examples": "21",
+    "data.threads": "1",
+    "optim.learning_rate": "0.01",
+    "log.tensorboard": "false",
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def session_dirs(tmp_path_factory):
+    """Keeps data sets and compiled programs of the tests out of the user's home."""
+    base = tmp_path_factory.mktemp("session")
+    names = {"TFDS_DATA_DIR": "tfds", "JAX_COMPILATION_CACHE_DIR": "compiled"}
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update({name: str(base / folder) for name, folder in names.items()})
+    jax.config.update("jax_compilation_cache_dir", str(base / "compiled"))
+    yield base
+    for name, value in before.items():
+        os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+@pytest.fixture
+def tiny_config():
+    """Returns a function from overrides such as `{"optim.name": "sgd"}` to the smallest config."""
+    from vit_jax import config
+
+    def make(overrides: dict[str, str] | None = None) -> config.Config:
+        tree = config.to_config_dict(config.Config())
+        config.override(tree, {**TINY, **(overrides or {})})
+        return config.resolve(tree)
+
+    return make
+
+
+@pytest.fixture
+def run_command(tmp_path) -> Callable[..., subprocess.CompletedProcess]:
+    """Returns a function that runs `python -m vit_jax.COMMAND FLAGS` in an empty directory."""
+
+    def run(command: str, *flags: str, env: dict[str, str] | None = None, **kwargs):
+        return subprocess.run(
+            [sys.executable, "-m", f"vit_jax.{command}", *flags],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT), **(env or {})},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            **kwargs,
+        )
+
+    return run
+
+
+def tiny_flags(*flags: str) -> list[str]:
+    """Returns the flags of the smallest run of the digits config; later ones win."""
+    config = f"--config={ROOT / 'configs' / 'digits.py'}"
+    return [config, *(f"--config.{key}={value}" for key, value in TINY.items()), *flags]

@@ -1,0 +1,79 @@
+"""The feed-forward network."""
+
+import math
+
+import chex
+import flax.errors
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vit_jax.models.layers.mlp import ACTIVATIONS, Mlp
+
+KEY = jax.random.key(0, impl="unsafe_rbg")  # compiles faster than the default
+X = np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32)
+
+# The published definitions, apart from the library: Hendrycks and Gimpel 2016, section 2.
+FORMULAS = {
+    "gelu": np.vectorize(lambda x: x * (1 + math.erf(x / math.sqrt(2))) / 2),
+    "gelu_tanh": lambda x: x / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))),
+    "relu": lambda x: np.maximum(x, 0),
+}
+
+
+def random_params(width, mlp_dim):
+    rng = np.random.default_rng(1)
+    shapes = {"fc1": (width, mlp_dim), "fc2": (mlp_dim, width)}
+    return {
+        name: {key: rng.normal(size=size).astype(np.float32) for key, size in sizes}
+        for name, shape in shapes.items()
+        for sizes in [(("kernel", shape), ("bias", shape[1:]))]
+    }
+
+
+def ones_and_identity(width):
+    """Parameters that map everything to ones, by way of hidden ones."""
+    zeros, ones = np.zeros((width, width), np.float32), np.ones(width, np.float32)
+    return {
+        "fc1": {"kernel": zeros, "bias": ones},
+        "fc2": {"kernel": np.eye(width, dtype=np.float32), "bias": 0 * ones},
+    }
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_equals_two_matrix_products_and_the_activation(activation):
+    params = random_params(4, 6)
+    hidden = FORMULAS[activation](X @ params["fc1"]["kernel"] + params["fc1"]["bias"])
+    expected = hidden @ params["fc2"]["kernel"] + params["fc2"]["bias"]
+    output = Mlp(6, activation).apply({"params": params}, jnp.asarray(X), train=False)
+    chex.assert_trees_all_close(output, expected.astype(np.float32), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_an_activation_equals_its_published_formula(activation):
+    x = np.linspace(-4, 4, 33, dtype=np.float32)
+    expected = FORMULAS[activation](x.astype(np.float64)).astype(np.float32)
+    chex.assert_trees_all_close(ACTIVATIONS[activation](x), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_dropout_acts_after_each_of_the_two_layers():
+    x = jnp.zeros((4, 8, 16))
+    output = Mlp(16, "relu", dropout=0.5).apply(
+        {"params": ones_and_identity(16)}, x, train=True, rngs={"dropout": KEY}
+    )
+    kept = np.asarray(output) != 0
+    assert set(np.unique(output)) == {0.0, 4.0}  # kept twice: 1 / 0.5 / 0.5
+    assert abs(kept.mean() - 0.25) < 4 * math.sqrt(0.25 * 0.75 / kept.size)
+
+
+def test_dropout_is_off_in_evaluation():
+    output = Mlp(4, "relu", dropout=0.5).apply(
+        {"params": ones_and_identity(4)}, jnp.asarray(X), train=False
+    )
+    chex.assert_trees_all_equal(output, np.ones_like(X))
+
+
+def test_dropout_needs_a_key():
+    with pytest.raises(flax.errors.InvalidRngError):
+        Mlp(4, dropout=0.5).apply({"params": ones_and_identity(4)}, jnp.asarray(X), train=True)

@@ -1,0 +1,191 @@
+"""Checkpoints: what is kept, what is refused, and which one a damaged newest falls back to."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import pytest
+from etils import epath
+
+from vit_jax import seals
+from vit_jax.checkpoint import Checkpoints, load_params
+from vit_jax.errors import CheckpointError, ConfigError, InputMissingError
+from vit_jax.state import TrainState
+
+META = {"config": {"seed": 0, "log": {"x": 1}, "optim": {"lr": 1.0}}, "data": {"train": "t"}}
+
+
+def state(step):
+    """Returns a small state whose numbers tell its step."""
+    params = {"a": jnp.full((4, 8), float(step)), "b": {"c": jnp.arange(3.0) * step}}
+    moments = (params, jnp.int32(step))
+    return TrainState(jnp.int32(step), jnp.int32(0), params, moments, {"a": params["a"] / 2})
+
+
+def shapes():
+    layout = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=layout), state(0))
+
+
+def save(directory, *steps, scores=None, keep=2):
+    checkpoints = Checkpoints(directory, keep)
+    for step in steps:
+        checkpoints.save(step, state(step), META, (scores or {}).get(step))
+    checkpoints.close()
+
+
+def restore(directory, meta=META, allowed=()):
+    return Checkpoints(directory, 2).restore(shapes(), meta, allowed)
+
+
+@pytest.fixture
+def directory(tmp_path):
+    return epath.Path(tmp_path) / "checkpoints"
+
+
+def test_what_is_saved_is_restored(directory):
+    save(directory, 3)
+    chex.assert_trees_all_equal(restore(directory), state(3))
+
+
+def test_no_checkpoint_at_all_is_none(directory):
+    assert restore(directory) is None
+
+
+def test_the_newest_and_the_best_are_kept(directory):
+    save(directory, 1, 2, 3, 4, 5, scores={1: 0.1, 2: 0.9, 3: 0.5, 5: 0.3})
+    assert seals.sealed_steps(directory) == [2, 4, 5]
+
+
+def test_no_sealed_step_goes_before_a_newer_one_is_sealed(directory, monkeypatch):
+    save(directory, 1, 2)
+    monkeypatch.setattr(seals, "seal", lambda *args: None)  # the process dies before it can
+    save(directory, 3)
+    assert seals.sealed_steps(directory) == [1, 2]
+
+
+def test_the_state_may_change_while_it_is_being_saved(directory):
+    step = jax.jit(lambda s: jax.tree.map(lambda x: x + 1, s), donate_argnums=0)
+    big = jnp.zeros((512, 1024))
+    current = TrainState(jnp.int32(0), jnp.int32(0), {"a": big}, (), {})
+    like = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), current
+    )
+    checkpoints = Checkpoints(directory, 5)
+    for number in range(1, 6):
+        current = step(current)
+        checkpoints.save(number, current, META)
+        current = step(current)
+    checkpoints.close()
+    for number in range(5, 0, -1):
+        restored = Checkpoints(directory, 5).restore(like, META)
+        assert (restored.params["a"] == 2 * number - 1).all()
+        (directory / str(number)).rmtree()
+
+
+def largest_file(path):
+    files = [file for file in seals._files(path) if file.name != seals.SEAL]
+    return max(files, key=lambda file: len(file.read_bytes()))
+
+
+def flip(path):
+    file = largest_file(path)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(bytes(content))
+
+
+def truncate(path):
+    file = largest_file(path)
+    file.write_bytes(file.read_bytes()[:10])
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [flip, truncate, lambda path: largest_file(path).unlink(), lambda p: (p / "params").rmtree()],
+    ids=["flipped", "truncated", "deleted", "params deleted"],
+)
+def test_a_damaged_newest_falls_back_and_says_so(directory, harm, capsys):
+    save(directory, 1, 2)
+    harm(directory / "2")
+    chex.assert_trees_all_equal(restore(directory), state(1))
+    out = capsys.readouterr().out
+    assert "warning: checkpoint of step 2 is damaged" in out
+    assert out.count("warning") == 1
+    assert (directory / "damaged-2").exists()
+    save(directory, 2)  # the same step can be saved again
+    chex.assert_trees_all_equal(restore(directory), state(2))
+
+
+def test_an_empty_step_directory_is_removed_and_named(directory, capsys):
+    save(directory, 1)
+    (directory / "99").mkdir()
+    (directory / "5.orbax-checkpoint-tmp").mkdir()
+    chex.assert_trees_all_equal(restore(directory), state(1))
+    assert "removed 99, whose save never finished" in capsys.readouterr().out
+    assert sorted(path.name for path in directory.iterdir()) == ["1"]
+
+
+def test_no_good_checkpoint_is_refused_with_what_was_tried(directory):
+    save(directory, 1, 2)
+    flip(directory / "1")
+    truncate(directory / "2")
+    with pytest.raises(CheckpointError) as error:
+        restore(directory)
+    assert error.value.exit_code == 74
+    assert f"{directory}/2: " in str(error.value)
+    assert f"{directory}/1: " in str(error.value)
+    assert seals.sealed_steps(directory) == [1, 2]  # nothing is lost
+
+
+def test_a_changed_key_is_refused_unless_allowed_or_free(directory):
+    save(directory, 1)
+    free = {**META, "config": {**META["config"], "log": {"x": 2}}}
+    assert restore(directory, free) is not None
+    changed = {**META, "config": {**META["config"], "optim": {"lr": 2.0}}}
+    with pytest.raises(
+        ConfigError, match=r"config\.optim\.lr: this run was started with 1.0, not 2"
+    ):
+        restore(directory, changed)
+    assert restore(directory, changed, ("optim.lr",)) is not None
+    with pytest.raises(ConfigError, match="the data set is not the one this run was started with"):
+        restore(directory, {**META, "data": {"train": "u"}})
+
+
+def test_a_state_of_another_shape_is_one_line(directory):
+    save(directory, 1)
+    other = shapes().replace(params={"z": shapes().params["a"]})
+    with pytest.raises(CheckpointError, match="cannot restore the checkpoint") as error:
+        Checkpoints(directory, 2).restore(other, META)
+    assert "\n" not in str(error.value)
+
+
+def test_a_save_that_fails_is_one_line_and_older_ones_stay(directory, monkeypatch):
+    save(directory, 1)
+    checkpoints = Checkpoints(directory, 2)
+
+    def fail(*args):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(seals, "seal", fail)
+    checkpoints.save(2, state(2), META)
+    with pytest.raises(CheckpointError, match="cannot save the checkpoint: No space left"):
+        checkpoints.wait()
+    monkeypatch.undo()
+    chex.assert_trees_all_equal(restore(directory), state(1))
+
+
+def test_parameters_are_loaded_by_step_best_or_newest(directory):
+    save(directory, 1, 2, 3, scores={1: 0.9, 2: 0.1}, keep=3)
+    workdir = directory.parent
+    for name, step in (("", 3), ("best", 1), ("2", 2)):
+        found, params = load_params(workdir, name, shapes().params, ema=False)
+        assert found == step
+        chex.assert_trees_all_equal(params, state(step).params)
+    _, average = load_params(workdir, "3", shapes().ema, ema=True)
+    chex.assert_trees_all_equal(average, state(3).ema)
+    flip(directory / "3")
+    assert load_params(workdir, "", shapes().params, ema=False)[0] == 2
+    with pytest.raises(CheckpointError, match="no good checkpoint"):
+        load_params(workdir, "3", shapes().params, ema=False)
+    with pytest.raises(InputMissingError, match="no checkpoint; train first"):
+        load_params(workdir / "nowhere", "", shapes().params, ema=False)

@@ -1,0 +1,113 @@
+"""Every command: flags and overrides in, one line and an exit code out."""
+
+import pytest
+from absl import flags
+
+from vit_jax import cli
+from vit_jax.errors import ConfigError, DataError, InputMissingError
+
+
+def new_flags():
+    values = cli.new_flags()
+    flags.DEFINE_integer("number", 0, "A number.", flag_values=values)
+    return values
+
+
+def run(capsys, *argv, main=lambda values, overrides: None):
+    code = cli.run(main, new_flags(), "Does a thing.", ["prog", *argv])
+    return code, *capsys.readouterr()
+
+
+def test_overrides_are_read_with_equals_or_space(capsys):
+    seen = {}
+    argv = ("--config.a.b=1", "--number=3", "--config.c", "x=y", "-config.d=")
+    code, _, err = run(capsys, *argv, main=lambda _, overrides: seen.update(overrides))
+    assert (code, err) == (0, "")
+    assert seen == {"a.b": "1", "c": "x=y", "d": ""}
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--numbr=3"], "error: --numbr: no such flag; did you mean 'number'?"),
+        (["--number=x"], "error: flag --number=x: "),
+        (["stray"], "error: stray: no such flag; "),
+        (["--config.a"], "error: config.a: expected a value, as in --config.key=value"),
+    ],
+)
+def test_a_wrong_flag_is_one_line_and_64(capsys, argv, message):
+    code, out, err = run(capsys, *argv)
+    assert code == 64
+    assert out == ""
+    assert err.startswith(message)
+    assert err.count("\n") == 1
+
+
+def test_an_error_is_one_line_with_its_code_and_debug_adds_the_traceback(capsys):
+    def fail(values, overrides):
+        raise DataError("train[3]:\n  bad label")
+
+    code, _, err = run(capsys, main=fail)
+    assert (code, err) == (65, "error: train[3]: bad label\n")
+    code, _, err = run(capsys, "--debug", main=fail)
+    assert code == 65
+    assert "Traceback" in err
+    assert err.endswith("error: train[3]: bad label\n")
+
+
+def test_help_fits_a_screen(capsys):
+    code, out, _ = run(capsys, "--help")
+    assert code == 0
+    assert out.startswith("Does a thing.")
+    assert "--number" in out
+    assert len(out.splitlines()) < 25
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def get_config():\n  return 1 +\n", "c.py:2: SyntaxError"),
+        ("x = 1\n", "KeyError: 'get_config'"),
+        ("def get_config():\n  x = 1\n  return y\n", "c.py:3: NameError"),
+        ("def get_config():\n  return 3\n", "expected get_config() to return a ConfigDict"),
+        (
+            "from vit_jax import config\n\ndef get_config():\n"
+            "  c = config.to_config_dict(config.Config())\n  c.optm.name = 'sgd'\n",
+            "c.py:5: AttributeError",
+        ),
+        (
+            "from vit_jax import models\n\ndef get_config():\n  models.spec('vit_s61x')\n",
+            "config.model.name: unknown 'vit_s61x'; did you mean 'vit_s16'?",
+        ),
+    ],
+)
+def test_a_config_file_that_fails_is_named_with_its_line(tmp_path, text, message):
+    path = tmp_path / "c.py"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as error:
+        cli.load_config_file(str(path))
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize("path", ["", "nowhere.py", "."])
+def test_a_missing_config_file_is_refused(path):
+    with pytest.raises(ConfigError, match="--config"):
+        cli.load_config_file(path)
+
+
+def test_a_run_config_is_read_back_and_a_wrong_one_refused(tmp_path, tiny_config):
+    import json
+
+    from etils import epath
+
+    from vit_jax import config as config_lib
+
+    workdir = epath.Path(tmp_path)
+    with pytest.raises(InputMissingError, match="no such file"):
+        cli.load_run_config(workdir)
+    (workdir / "config.json").write_text("{")
+    with pytest.raises(InputMissingError, match="not valid JSON"):
+        cli.load_run_config(workdir)
+    config = tiny_config()
+    (workdir / "config.json").write_text(json.dumps(config_lib.as_dict(config)))
+    assert config_lib.resolve(cli.load_run_config(workdir)) == config

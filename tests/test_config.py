@@ -1,0 +1,200 @@
+"""The schema is the only source of settings, and its one checker knows every path."""
+
+import ast
+import dataclasses
+import json
+
+import ml_collections
+import pytest
+from conftest import ROOT
+
+from vit_jax import config as config_lib
+from vit_jax import models
+from vit_jax.errors import ConfigError
+
+
+def tree():
+    return config_lib.to_config_dict(valid())
+
+
+def valid():
+    return dataclasses.replace(config_lib.Config(), total_steps=10)
+
+
+def test_resolve_inverts_to_config_dict():
+    assert config_lib.resolve(tree()) == valid()
+
+
+def test_resolved_config_survives_json():
+    text = json.dumps(config_lib.as_dict(valid()))
+    assert config_lib.resolve(json.loads(text)) == valid()
+
+
+def test_resolved_config_holds_only_strings_and_numbers():
+    def leaves(value):
+        if isinstance(value, dict | tuple | list):
+            items = value.values() if isinstance(value, dict) else value
+            return [leaf for item in items for leaf in leaves(item)]
+        return [value]
+
+    assert {type(leaf) for leaf in leaves(config_lib.as_dict(valid()))} <= {str, int, float, bool}
+
+
+def assign(path, value):
+    node = config = tree()
+    *sections, key = path.split(".")
+    for section in sections:
+        node = node[section]
+    node[key] = value
+    return config
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("optim.learnig_rate", 1.0, "config.optim.learnig_rate: no such field; did you mean 'lear"),
+        ("seeed", 1, "config.seeed: no such field; did you mean 'seed'?"),
+        ("data", {"image_sise": (8, 8)}, "config.data.image_sise: no such field; did you mean 'im"),
+        ("data", 3, "config.data: expected a section, got 3"),
+        ("model", {"name": "vit_s16", "dpeth": 3}, "config.model.dpeth: vit_s16 has no such field"),
+        ("model.dpeth", 3, "did you mean 'depth'?"),
+        ("model.name", "vit_b61x", "config.model.name: unknown 'vit_b61x'; did you mean 'vit_b16'"),
+        ("model.depth", 1.5, "config.model.depth: expected an integer, got 1.5"),
+        (
+            "model.patch",
+            (3, 3),
+            "config.data.image_size: height 224 is not a multiple of config.mo",
+        ),
+        ("model.patch", (4,), "config.model.patch: expected a tuple of 2 (an integer), got (4,)"),
+        ("model.patch", 4, "config.model.patch: expected a tuple of 2 (an integer), got 4"),
+        ("model.num_heads", 5, "config.model.num_heads: 5 does not divide width 384"),
+        ("model.pool", "mean", "config.model.pool: unknown 'mean'; choose from cls, gap, map"),
+        ("batch_size", "big", "config.batch_size: expected an integer, got 'big'"),
+        ("batch_size", True, "config.batch_size: expected an integer, got True"),
+        ("batch_size", None, "config.batch_size: expected an integer, got None"),
+        ("batch_size", 0, "config.batch_size: expected at least 1, got 0"),
+        ("optim.learning_rate", -1.0, "config.optim.learning_rate: expected at least 0, got -1.0"),
+        ("optim.learning_rate", float("nan"), "config.optim.learning_rate: expected at least 0"),
+        ("optim.ema_decay", 1.5, "config.optim.ema_decay: expected at most 1, got 1.5"),
+        ("optim.freeze", "head", "config.optim.freeze: expected a tuple of any number (text)"),
+        ("optim.decay_rules", ((1, 2.0),), "config.optim.decay_rules[0][0]: expected text, got 1"),
+        ("data.image_size", (8, 8, 8), "config.data.image_size: expected a tuple of 2 (an integer"),
+        ("data.mean", (0.5,), "config.data.mean: expected 3 numbers, one a channel"),
+        ("log.tensorboard", 1, "config.log.tensorboard: expected true or false, got 1"),
+        ("total_epochs", 2.0, "config.total_steps: give either total_steps or total_epochs"),
+        ("total_steps", 0, "config.total_steps: give either total_steps or total_epochs"),
+        ("checkpoint.keep", 1, "config.checkpoint.keep: expected at least 2, got 1"),
+        ("mesh.data", 0, "config.mesh: expected positive sizes and at most one -1, got (0, 1, 1)"),
+        ("optim.accum_steps", 3, "config.optim.accum_steps: 3 does not divide config.batch_size 1"),
+    ],
+)
+def test_wrong_setting_is_refused_with_its_path(path, value, message):
+    with pytest.raises(ConfigError) as error:
+        config_lib.resolve(assign(path, value))
+    assert message in str(error.value)
+    assert error.value.exit_code == 64
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "value"),
+    [
+        ("optim.learning_rate", "1e-3", 1e-3),
+        ("optim.learning_rate", "1", 1.0),
+        ("data.image_size", "32,48", (32, 48)),
+        ("data.image_size", "(32, 48)", (32, 48)),
+        ("data.train_split", "train[:90%]", "train[:90%]"),
+        ("optim.freeze", "('stem/.*',)", ("stem/.*",)),
+        ("optim.freeze", "stem/.*, head/.*", ("stem/.*", "head/.*")),
+        ("optim.freeze", "", ()),
+        ("log.tensorboard", "False", False),
+        ("model.depth", "3", 3),
+    ],
+)
+def test_flag_text_is_read_as_the_type_of_the_field(path, text, value):
+    config = tree()
+    config_lib.override(config, {path: text})
+    assert config_lib.flatten(config_lib.as_dict(config_lib.resolve(config)))[path] == value
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "message"),
+    [
+        (
+            "optm.learning_rate",
+            "1",
+            "config.optm.learning_rate: no such field; did you mean 'optim",
+        ),
+        ("optim.lerning_rate", "1", "did you mean 'optim.learning_rate'?"),
+        ("optim", "1", "config.optim: expected a section, got 1"),
+        ("batch_size", "1e3", "config.batch_size: expected an integer, got 1000.0"),
+        ("batch_size", "many", "config.batch_size: expected an integer, got 'many'"),
+        ("log.tensorboard", "maybe", "config.log.tensorboard: expected true or false, got 'maybe'"),
+        (
+            "data.image_size",
+            "8x8",
+            "config.data.image_size: expected a tuple of 2 (an integer), got ('",
+        ),
+        ("model.name", "vit_x16", "config.model.name: unknown 'vit_x16'; did you mean 'vit_"),
+    ],
+)
+def test_wrong_flag_is_refused_with_its_path(path, text, message):
+    config = tree()
+    with pytest.raises(ConfigError) as error:
+        config_lib.override(config, {path: text})
+        config_lib.resolve(config)
+    assert message in str(error.value)
+
+
+def test_another_model_name_brings_its_sizes_and_keeps_what_the_file_set():
+    config = tree()
+    config.model = models.spec("vit_s16", pool="gap")
+    config_lib.override(config, {"model.name": "vit_b16", "model.width": "384"})
+    model = config_lib.resolve(config).model
+    assert (model["name"], model["pool"], model["depth"]) == ("vit_b16", "gap", 12)
+    assert (model["mlp_dim"], model["width"]) == (3072, 384)
+
+
+def test_another_model_name_in_a_config_file_brings_its_sizes():
+    config = tree()
+    config.model.name = "vit_b16"
+    assert config_lib.resolve(config).model["width"] == 768
+
+
+def test_every_field_of_the_schema_is_read_somewhere():
+    source = "".join(path.read_text() for path in (ROOT / "vit_jax").rglob("*.py"))
+    nodes = list(ast.walk(ast.parse(source)))
+    read = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+    read |= {node.value for node in nodes if isinstance(node, ast.Constant)}  # tables of fields
+    sections = [value for value in vars(config_lib).values() if dataclasses.is_dataclass(value)]
+    fields = {field.name for section in sections for field in dataclasses.fields(section)}
+    assert fields <= read
+
+
+def test_no_hidden_defaults():
+    for path in (ROOT / "vit_jax").rglob("*.py"):
+        assert "config.get(" not in path.read_text(), path
+
+
+def test_a_free_key_may_change_and_no_other():
+    old = config_lib.as_dict(valid())
+    new = json.loads(json.dumps(old))
+    new["log"]["every_seconds"] = 1.0
+    new["mesh"]["fsdp"] = 2
+    new["data"]["workers"] = 2
+    assert config_lib.changed_keys(json.loads(json.dumps(old)), new) == []
+    new["optim"]["learning_rate"] = 1.0
+    new["seed"] = 7
+    changed = config_lib.changed_keys(json.loads(json.dumps(old)), new)
+    assert changed == ["optim.learning_rate", "seed"]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=lambda p: p.stem)
+def test_every_config_file_resolves_and_is_a_document(path):
+    from vit_jax import cli
+
+    loaded = cli.load_config_file(str(path))
+    assert isinstance(loaded, ml_collections.ConfigDict)
+    config_lib.resolve(loaded)
+    text = path.read_text()
+    assert f"--config=configs/{path.name}" in ast.get_docstring(ast.parse(text))
+    assert len(text.splitlines()) <= 60

@@ -1,0 +1,153 @@
+"""Evaluation counts every image exactly once, however it is batched and shared."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from etils import epath
+
+from vit_jax import evaluate as evaluate_lib
+from vit_jax import state
+from vit_jax import train as train_lib
+from vit_jax.cli import run as run_command
+from vit_jax.run import prepare
+
+
+def params_of(run):
+    """Returns parameters whose head is not zero, so that images differ."""
+    shape = state.image_shape(run.config.data)
+    with jax.set_mesh(run.mesh):
+        first = state.init(run.model, run.tx, shape, 0, run.shapes).params
+    noise = jax.random.normal(jax.random.key(1), first["head"]["kernel"].shape)
+    return {**first, "head": {**first["head"], "kernel": noise}}
+
+
+def counts(config, devices=None):
+    run = prepare(config, devices)
+    params = params_of(run)
+    with jax.set_mesh(run.mesh):
+        step = evaluate_lib.make_eval_step(run.model, run.loss_fn, config.data, run.mesh)
+        source = run.splits["test"]
+        return evaluate_lib.evaluate(step, params, source, config, run.mesh, label="test")
+
+
+def test_any_batch_size_and_devices_equal_a_plain_loop(tiny_config):
+    config = tiny_config()
+    run = prepare(config)
+    params, source = params_of(run), run.splits["test"]
+    images = np.stack([source[i]["image"] for i in range(21)])
+    labels = np.array([source[i]["label"] for i in range(21)])
+    normalized = (jnp.asarray(images, jnp.float32) / 255 - 0.5) / 0.25
+    logits = np.asarray(run.model.apply({"params": params}, normalized, train=False).logits)
+    order = np.argsort(-logits, axis=1, kind="stable")
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    log_probs = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    expected = {
+        "top1": np.mean(order[:, 0] == labels),
+        "top5": np.mean((order[:, :5] == labels[:, None]).any(axis=1)),
+        "loss": -np.mean(log_probs[np.arange(21), labels]),
+        "count": 21,
+    }
+    assert 0 < expected["top1"] < expected["top5"]
+    single = {"mesh.data": "1"}
+    results = [
+        counts(config),
+        counts(tiny_config({"eval.batch_size": "8"})),
+        counts(tiny_config({"eval.batch_size": "24", "mesh.fsdp": "2"})),
+        counts(tiny_config({"eval.batch_size": "5", **single}), jax.devices()[:1]),
+        counts(tiny_config({"eval.batch_size": "1", **single}), jax.devices()[:1]),
+    ]
+    for result in results:
+        assert result["count"] == 21
+        assert result["top1"] == expected["top1"]
+        assert result["top5"] == expected["top5"]
+        np.testing.assert_allclose(result["loss"], expected["loss"], rtol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A finished run with a best checkpoint and a moving average."""
+    from conftest import TINY
+
+    from vit_jax import config as config_lib
+
+    tree = config_lib.to_config_dict(config_lib.Config())
+    extra = {"data.val_split": "test[:9]", "eval.every_steps": "2", "optim.ema_decay": "0.5"}
+    config_lib.override(tree, {**TINY, **extra, "checkpoint.every_steps": "2"})
+    workdir = tmp_path_factory.mktemp("run")
+    results = train_lib.train(config_lib.resolve(tree), epath.Path(workdir))
+    return workdir, results
+
+
+def evaluate(capsys, workdir, *flags):
+    argv = ["evaluate", f"--workdir={workdir}", *flags]
+    code = run_command(evaluate_lib.main, evaluate_lib._flags(), "", argv)
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_the_command_gives_the_figures_of_the_run(trained, capsys):
+    workdir, results = trained
+    code, out, _ = evaluate(capsys, workdir)
+    assert code == 0
+    report = json.loads(out.splitlines()[-1])
+    assert report == {"step": 4, "eval": {"test": results["eval"]["test"]}}
+    assert json.loads((workdir / "evaluations" / "4-test.json").read_text()) == report
+
+
+def test_the_command_takes_a_split_a_step_and_overrides(trained, capsys):
+    workdir, results = trained
+    flags = ("--split=train[:13]", "--step=2", "--config.eval.batch_size=8")
+    code, out, _ = evaluate(capsys, workdir, *flags)
+    assert code == 0
+    report = json.loads(out.splitlines()[-1])
+    assert report["step"] == 2
+    assert report["eval"]["train[:13]"]["count"] == 13
+    code, out, _ = evaluate(capsys, workdir, "--split=val", "--step=best")
+    report = json.loads(out.splitlines()[-1])
+    assert report["step"] == results["best"]["step"]
+    assert report["eval"]["val"]["top1"] == results["best"]["val_top1"]
+
+
+def test_the_command_evaluates_at_another_image_size(trained, capsys):
+    workdir, _ = trained
+    code, out, _ = evaluate(capsys, workdir, "--config.data.image_size=12,8")
+    assert code == 0
+    assert json.loads(out.splitlines()[-1])["eval"]["test"]["count"] == 21
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "message"),
+    [
+        (["--step=3"], 66, "--step=3: no such checkpoint; there are 2, 4"),
+        (["--step=newest"], 66, "--step=newest: no such checkpoint"),
+        (["--split=tst"], 64, "config.data.test_split: Unknown split 'tst'"),
+        (["--config.eval.batch_size=9"], 64, "config.eval.batch_size: 9 cannot be shared by 8"),
+        (["--config.modl.depth=1"], 64, "config.modl.depth: no such field; did you mean 'model.d"),
+    ],
+)
+def test_a_wrong_flag_of_the_command_is_one_line(trained, capsys, flags, code, message):
+    got, _, err = evaluate(capsys, trained[0], *flags)
+    assert got == code
+    assert err.startswith(f"error: {message}")
+    assert err.count("\n") == 1
+
+
+def test_a_directory_without_a_run_is_refused(tmp_path, capsys):
+    code, _, err = evaluate(capsys, tmp_path)
+    assert code == 66
+    assert "no such file; expected the work directory of a run" in err
+
+
+def test_an_evaluation_can_be_stopped(tiny_config):
+    run = prepare(tiny_config())
+    params = params_of(run)
+    with jax.set_mesh(run.mesh):
+        step = evaluate_lib.make_eval_step(run.model, run.loss_fn, run.config.data, run.mesh)
+        source = run.splits["test"]
+        result = evaluate_lib.evaluate(
+            step, params, source, run.config, run.mesh, label="test", stopped=lambda: True
+        )
+    assert result is None

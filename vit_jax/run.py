@@ -1,0 +1,131 @@
+"""A run: everything that follows from its config, before anything is computed.
+
+Config -> mesh, data, model, loss, schedule, optimizer, shapes and layout of the state
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import optax
+
+from vit_jax import __version__, losses, models, optim, sharding, state
+from vit_jax import config as config_lib
+from vit_jax.data import sources
+from vit_jax.data.sources import Source
+from vit_jax.errors import ConfigError, DataError, pick
+
+# The splits of a run, and the field of the data section that names each.
+SPLITS = {"train": "train_split", "val": "val_split", "test": "test_split"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run, checked and laid out over the devices; nothing is computed yet."""
+
+    config: config_lib.Config
+    mesh: jax.sharding.Mesh
+    splits: Mapping[str, Source]  # train, and val and test where the config has them
+    total_steps: int
+    model: nn.Module
+    loss_fn: losses.Loss
+    schedule: optim.Schedule
+    tx: optax.GradientTransformation
+    shapes: state.TrainState
+
+    @property
+    def num_parameters(self) -> int:
+        """The number of parameters."""
+        return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(self.shapes.params))
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """What a resumed run must find again: the `config`, and the `data` of each split."""
+        data = {name: sources.fingerprint(source) for name, source in self.splits.items()}
+        return {"config": config_lib.as_dict(self.config), "data": data}
+
+    def describe(self) -> list[str]:
+        """Returns the lines that say what is about to happen."""
+        config, devices, train = self.config, self.mesh.devices.flatten(), self.splits["train"]
+        mesh = " x ".join(f"{axis} {size}" for axis, size in self.mesh.shape.items() if size > 1)
+        sizes = "  ".join(f"{name} {len(source):,}" for name, source in self.splits.items())
+        height, width = config.data.image_size
+        epochs = self.total_steps * config.batch_size / len(train)
+        return [
+            f"vit_jax {__version__}  jax {jax.__version__}",
+            f"devices   {len(devices)} x {devices[0].device_kind}" + f"  ({mesh})" * bool(mesh),
+            f"data      {config.data.name}  {sizes}  {len(train.class_names)} classes",
+            f"model     {config.model['name']}  {self.num_parameters:,} parameters  "
+            f"{height}x{width} pixels  {config.model['dtype']}",
+            f"plan      {self.total_steps:,} steps = {epochs:.1f} epochs  global batch "
+            f"{config.batch_size}  {config.optim.name}  learning rate "
+            f"{config.optim.learning_rate}  seed {config.seed}",
+        ]
+
+
+def prepare(config: config_lib.Config, devices: Sequence[jax.Device] | None = None) -> Run:
+    """Opens the data, makes model and optimizer, and checks that all of it fits together.
+
+    Args:
+      config: The run.
+      devices: To run on; all of them unless told which.
+
+    Raises:
+      UserError: Something does not; see `errors`.
+    """
+    mesh = sharding.make_mesh(config.mesh, devices)
+    accum_steps = config.optim.accum_steps
+    sharding.check_batch_size(config.batch_size, "config.batch_size", mesh, accum_steps)
+    eval_batch_size(config, mesh)
+    model = models.create(**config.model)
+    loss_fn = pick(losses.LOSSES, config.loss, "config.loss")
+    splits = {
+        name: open_split(config, field)
+        for name, field in SPLITS.items()
+        if name == "train" or getattr(config.data, field)
+    }
+    total_steps = _total_steps(config, splits["train"])
+    boxed = state.abstract_params(model, state.image_shape(config.data))
+    schedule, tx = optim.make(config.optim, nn.unbox(boxed), total_steps)
+    shapes = state.abstract(boxed, tx, mesh, ema=config.optim.ema_decay > 0)
+    return Run(config, mesh, splits, total_steps, model, loss_fn, schedule, tx, shapes)
+
+
+def open_split(config: config_lib.Config, field: str) -> Source:
+    """Opens the split that a field of the data section names.
+
+    Raises:
+      ConfigError: There is no such data set or split, or the model has not its classes.
+      DataError: The split is empty.
+    """
+    source = sources.load(config.data, field)
+    found, expected = config.model["num_classes"], len(source.class_names)
+    if found != expected:
+        problem = f"the data set {source.name} has {expected} classes, got {found}"
+        raise ConfigError("config.model.num_classes", problem)
+    return source
+
+
+def eval_batch_size(config: config_lib.Config, mesh: jax.sharding.Mesh) -> int:
+    """Returns the global batch size of an evaluation.
+
+    Raises:
+      ConfigError: The devices cannot share it.
+    """
+    if not config.eval.batch_size:
+        sharding.check_batch_size(config.batch_size, "config.batch_size", mesh)
+        return config.batch_size
+    sharding.check_batch_size(config.eval.batch_size, "config.eval.batch_size", mesh)
+    return config.eval.batch_size
+
+
+def _total_steps(config: config_lib.Config, source: Source) -> int:
+    if len(source) < config.batch_size:
+        raise DataError(
+            f"config.data.train_split: '{config.data.train_split}' holds {len(source)} images, "
+            f"fewer than one batch of {config.batch_size}"
+        )
+    return config.total_steps or max(1, int(config.total_epochs * len(source) / config.batch_size))
