@@ -51,6 +51,7 @@ def session_dirs(tmp_path_factory):
     names = {"TFDS_DATA_DIR": "tfds", "JAX_COMPILATION_CACHE_DIR": "compiled"}
     before = {name: os.environ.get(name) for name in names}
     os.environ.update({name: str(base / folder) for name, folder in names.items()})
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
     jax.config.update("jax_compilation_cache_dir", str(base / "compiled"))
     yield base
     for name, value in before.items():

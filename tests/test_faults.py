@@ -22,7 +22,7 @@ from vit_jax.checkpoint import Checkpoints
 from vit_jax.logs import read_metrics
 from vit_jax.run import prepare
 
-NUM_STEPS = 60
+NUM_STEPS = 40
 FLAGS = tiny_flags(
     f"--config.total_steps={NUM_STEPS}",
     "--config.data.val_split=test[:9]",
@@ -160,9 +160,6 @@ def test_a_signal_saves_exits_75_and_the_same_command_goes_on(tmp_path, number, 
     assert code == 0, err
     assert f"resume    from the checkpoint of step {step}" in out
     assert digest(tmp_path) == uninterrupted
-    code, out, _ = finish(launch(tmp_path))
-    assert code == 0
-    assert "finished  this run is complete" in out
 
 
 def test_a_second_run_in_the_same_workdir_is_refused(tmp_path):

@@ -7,6 +7,7 @@ import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from vit_jax import models, sharding
@@ -88,9 +89,9 @@ def assert_count(count, expected):
 def tiny():
     """A model, its parameters and two images."""
     model = models.create("vit_s16", **TINY)
-    images = jax.random.normal(KEY, (2, 8, 8, 3))
-    params = nn.unbox(jax.jit(functools.partial(model.init, train=False))(KEY, images))["params"]
-    return model, params, images
+    images = jnp.asarray(np.random.default_rng(0).normal(size=(2, 8, 8, 3)), jnp.float32)
+    params = jax.jit(lambda: model.init(KEY, images, train=False)["params"])()
+    return model, nn.unbox(params), images
 
 
 def test_every_registered_name_has_an_expected_count():

@@ -1,0 +1,25 @@
+"""ViT-S/16 on made-up 224-pixel images: a dry run of an ImageNet-sized job, and its speed.
+
+The images are noise whose brightness tells the class; the accuracy means nothing.
+
+python -m vit_jax.train --config=configs/synthetic.py
+python -m vit_jax.train --config=configs/synthetic.py --config.model.name=vit_b16
+"""
+
+import ml_collections
+
+from vit_jax import config, models
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """Returns the recipe."""
+    c = config.to_config_dict(config.Config())
+    c.batch_size = 64
+    c.total_steps = 100
+    c.model = models.spec("vit_s16", num_classes=1000, dtype="bfloat16")
+    c.data.name = "synthetic"
+    c.data.synthetic.num_classes = 1000
+    c.optim.warmup_steps = 10
+    c.optim.weight_decay = 0.1
+    c.optim.clip_norm = 1.0
+    return c

@@ -1,0 +1,27 @@
+"""A signal becomes a request; the second Ctrl-C ends at once."""
+
+import os
+import signal
+
+import pytest
+
+from vit_jax.interrupt import Stop
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_is_a_request(number):
+    before = signal.getsignal(number)
+    with Stop() as stop:
+        assert not stop.requested
+        os.kill(os.getpid(), number)
+        assert stop.requested
+    assert signal.getsignal(number) is before
+
+
+def test_the_second_ctrl_c_ends_at_once_and_a_second_sigterm_does_not():
+    with Stop() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.requested
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)

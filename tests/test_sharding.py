@@ -1,0 +1,73 @@
+"""The mesh, and how the parameters of every model lie on it."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vit_jax import config as config_lib
+from vit_jax import models, sharding
+from vit_jax.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("sizes", "shape"),
+    [((-1, 1, 1), (8, 1, 1)), ((-1, 2, 2), (2, 2, 2)), ((2, -1, 1), (2, 4, 1)), ((1, 1, 8),) * 2],
+)
+def test_one_size_may_be_the_rest(sizes, shape):
+    mesh = sharding.make_mesh(config_lib.Mesh(*sizes))
+    assert tuple(mesh.shape.values()) == shape
+    assert tuple(mesh.shape) == sharding.AXES
+
+
+@pytest.mark.parametrize("sizes", [(3, 1, 1), (-1, 3, 1), (-1, 16, 1), (2, 2, 1)])
+def test_sizes_that_do_not_fit_the_devices_are_refused(sizes):
+    with pytest.raises(ConfigError, match=r"^config.mesh: .* does not fit 8 devices"):
+        sharding.make_mesh(config_lib.Mesh(*sizes))
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "accum_steps", "hint"),
+    [(12, 1, "try 8 or 16"), (5, 1, "try 8$"), (8, 2, "x 2 micro-batches; try 16")],
+)
+def test_a_batch_that_cannot_be_shared_names_the_nearest(batch_size, accum_steps, hint):
+    mesh = sharding.make_mesh(config_lib.Mesh())
+    with pytest.raises(ConfigError, match=hint):
+        sharding.check_batch_size(batch_size, "config.batch_size", mesh, accum_steps)
+
+
+def test_a_batch_is_put_row_by_row():
+    mesh = sharding.make_mesh(config_lib.Mesh(2, 2, 2))
+    batch = sharding.put({"label": np.arange(8)}, mesh)["label"]
+    assert batch.sharding.spec == jax.P(("data", "fsdp"))
+    np.testing.assert_array_equal(batch, np.arange(8))
+    shards = {shard.data.tolist()[0] for shard in batch.addressable_shards}
+    assert shards == {0, 2, 4, 6}
+
+
+@pytest.mark.parametrize("name", models.list_models())
+def test_every_model_lies_on_a_mesh_of_all_axes(name):
+    model = models.create(name, depth=1, num_registers=2, layer_scale=0.1, qk_norm=True, pool="map")
+    size = 2 * model.patch[0]
+    images = jnp.zeros((1, size, size, 3))
+    boxed = jax.eval_shape(lambda: model.init(jax.random.key(0), images, train=False)["params"])
+    mesh = sharding.make_mesh(config_lib.Mesh(4, 2, 1))
+    layouts = jax.tree.leaves(sharding.param_shardings(boxed, mesh))
+    leaves = jax.tree.leaves(nn.unbox(boxed))
+    split = sum(
+        leaf.size
+        for leaf, layout in zip(leaves, layouts, strict=True)
+        if "fsdp" in jax.tree.leaves(tuple(layout.spec))
+    )
+    assert split > 0.97 * sum(leaf.size for leaf in leaves) or name == "vit_mu16"
+
+
+def test_an_axis_that_does_not_divide_names_the_parameter():
+    model = models.create("vit_ti16", depth=1)
+    images = jnp.zeros((1, 32, 32, 3))
+    boxed = jax.eval_shape(lambda: model.init(jax.random.key(0), images, train=False)["params"])
+    mesh = sharding.make_mesh(config_lib.Mesh(4, 1, 2))
+    message = r"config.mesh.tensor: 2 does not divide a dimension of 3 of blocks_0/attn/"
+    with pytest.raises(ConfigError, match=message):
+        sharding.param_shardings(boxed, mesh)

@@ -1,0 +1,44 @@
+"""One process writes a work directory, and files appear whole."""
+
+import json
+
+import pytest
+from etils import epath
+
+from vit_jax import workdir
+from vit_jax.errors import WorkdirError
+
+
+def test_a_second_holder_is_refused_with_the_first_ones_name(tmp_path):
+    path = epath.Path(tmp_path) / "run"
+    with workdir.lock(path):
+        with (
+            pytest.raises(WorkdirError, match=r"process \d+ on .* is training in "),
+            workdir.lock(path),
+        ):
+            pass
+    with workdir.lock(path):
+        assert path.is_dir()
+
+
+def test_a_file_in_the_place_of_the_directory_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(WorkdirError, match="--workdir: cannot write") as error,
+        workdir.lock(epath.Path(tmp_path) / "file" / "run"),
+    ):
+        pass
+    assert error.value.exit_code == 73
+
+
+def test_json_is_replaced_whole(tmp_path):
+    path = epath.Path(tmp_path) / "deep" / "results.json"
+    for content in ({"a": 1}, {"b": [2, 3]}):
+        workdir.write_json(path, content)
+        assert json.loads(path.read_text()) == content
+    assert [file.name for file in path.parent.iterdir()] == ["results.json"]
+
+
+def test_object_stores_are_not_local():
+    assert workdir.is_local(epath.Path("/tmp/x"))  # noqa: S108
+    assert not workdir.is_local(epath.Path("gs://bucket/x"))
