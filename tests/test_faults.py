@@ -153,8 +153,8 @@ def test_a_signal_saves_exits_75_and_the_same_command_goes_on(tmp_path, number, 
     process.send_signal(number)
     code, out, err = finish(process)
     assert code == 75, out + err
-    assert err.startswith("error: stopped at step ")
-    step = int(err.split()[4].rstrip(","))
+    assert err.startswith("stopped: at step ")
+    step = int(err.split()[3].rstrip(","))
     assert f"save      step {step}" in out
     code, out, err = finish(launch(tmp_path))
     assert code == 0, err

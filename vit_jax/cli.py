@@ -44,10 +44,11 @@ def run(main: Main, values: flags.FlagValues, doc: str, argv: Sequence[str] | No
         if "--debug" in argv:
             traceback.print_exc()
         message = " ".join(str(error).split())
-        print(f"error: {message}", file=sys.stderr, flush=True)
-        return error.exit_code if isinstance(error, UserError) else ConfigError.exit_code
+        kind = error if isinstance(error, UserError) else ConfigError
+        print(f"{kind.label}: {message}", file=sys.stderr, flush=True)
+        return kind.exit_code
     except KeyboardInterrupt:
-        print("error: stopped at once; nothing was saved", file=sys.stderr, flush=True)
+        print("stopped: at once; what was not saved yet is lost", file=sys.stderr, flush=True)
         return 130
     return 0
 

@@ -14,6 +14,7 @@ T = TypeVar("T")
 class UserError(Exception):
     """An error whose message is for the user: what, where, what was expected, a hint."""
 
+    label = "error"
     exit_code = 1
 
 
@@ -64,6 +65,7 @@ class CheckpointError(UserError):
 class Interrupted(UserError):
     """SIGTERM or Ctrl-C: the state is saved, and the same command goes on."""
 
+    label = "stopped"
     exit_code = 75
 
 

@@ -171,7 +171,7 @@ def loop(
                     say(f"save      step {step:,}")
             if stop.requested:
                 checkpoints.wait()
-                raise Interrupted(f"stopped at step {step:,}, saved; the same command goes on")
+                raise Interrupted(f"at step {step:,}, saved; the same command goes on")
             if last:
                 return state
             batch = sharding.put(reporter.wait_for(batches), run.mesh)
@@ -219,7 +219,7 @@ def _finish(
         eval_step = make_eval_step(run.model, run.loss_fn, run.config.data, run.mesh)
         results["test"] = _evaluate(run, eval_step, state, "test", stop)
         if results["test"] is None:
-            raise Interrupted("stopped during the last evaluation; the same command goes on")
+            raise Interrupted("in the last evaluation; the same command goes on")
         writer.write(step, {f"test/{key}": value for key, value in results["test"].items()})
     scores = seals.scores(workdir / "checkpoints")
     best = seals.best_step(workdir / "checkpoints")

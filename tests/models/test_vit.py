@@ -121,6 +121,7 @@ def gelu_tanh(x):
         ("vit_b16_textbook", {}, post_norm, relu, 1e-5),
         ("vit_b16", {}, pre_norm, gelu, 1e-6),
         ("vit_b16", {"activation": "gelu_tanh"}, pre_norm, gelu_tanh, 1e-6),
+        ("vit_b16", {"norm_eps": 0.1}, pre_norm, gelu, 0.1),
     ],
 )
 def test_equals_the_reference_in_numpy(name, overrides, block, activation, eps):

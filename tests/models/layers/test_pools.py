@@ -17,7 +17,7 @@ TOKENS = jnp.asarray(np.random.default_rng(0).normal(size=(2, 6, 8)), jnp.float3
 
 
 def make(name):
-    return POOLS[name](num_heads=2, mlp_dim=16)
+    return POOLS[name](num_heads=2, mlp_dim=16, norm_eps=0.1)
 
 
 def random_params(module):
@@ -71,7 +71,7 @@ def test_map_is_the_probes_attention_and_a_feed_forward_residual():
     params = random_params(make("map"))
     probe = jnp.broadcast_to(params["probe"], (2, 1, 8))
     x = Attention(num_heads=2).apply({"params": params["attn"]}, probe, TOKENS, train=False)
-    y = nn.LayerNorm(epsilon=1e-6).apply({"params": params["norm"]}, x)
+    y = nn.LayerNorm(epsilon=0.1).apply({"params": params["norm"]}, x)
     expected = (x + Mlp(16).apply({"params": params["mlp"]}, y, train=False))[:, 0]
     chex.assert_trees_all_close(pooled("map", TOKENS, 1), expected, rtol=1e-6, atol=1e-6)
 
