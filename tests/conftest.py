@@ -65,8 +65,7 @@ def tiny_config():
 
     def make(overrides: dict[str, str] | None = None) -> config.Config:
         tree = config.to_config_dict(config.Config())
-        config.override(tree, {**TINY, **(overrides or {})})
-        return config.resolve(tree)
+        return config.resolve(config.override(tree, {**TINY, **(overrides or {})}))
 
     return make
 

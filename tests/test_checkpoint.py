@@ -11,7 +11,10 @@ from vit_jax.checkpoint import Checkpoints, load_params
 from vit_jax.errors import CheckpointError, ConfigError, InputMissingError
 from vit_jax.state import TrainState
 
-META = {"config": {"seed": 0, "log": {"x": 1}, "optim": {"lr": 1.0}}, "data": {"train": "t"}}
+META = {
+    "config": {"seed": 0, "log": {"x": 1}, "optim": {"lr": 1.0}, "data": {"train_split": "t"}},
+    "data": {"train_split": "t"},
+}
 
 
 def state(step):
@@ -112,8 +115,11 @@ def test_a_damaged_newest_falls_back_and_says_so(directory, harm, capsys):
     assert "warning: checkpoint of step 2 is damaged" in out
     assert out.count("warning") == 1
     assert (directory / "damaged-2").exists()
-    save(directory, 2)  # the same step can be saved again
-    chex.assert_trees_all_equal(restore(directory), state(2))
+    for _ in range(2):  # the same step can be saved again, and be damaged again
+        save(directory, 2)
+        chex.assert_trees_all_equal(restore(directory), state(2))
+        harm(directory / "2")
+        chex.assert_trees_all_equal(restore(directory), state(1))
 
 
 def test_an_empty_step_directory_is_removed_and_named(directory, capsys):
@@ -147,14 +153,17 @@ def test_a_changed_key_is_refused_unless_allowed_or_free(directory):
     ):
         restore(directory, changed)
     assert restore(directory, changed, ("optim.lr",)) is not None
-    with pytest.raises(ConfigError, match="the data set is not the one this run was started with"):
-        restore(directory, {**META, "data": {"train": "u"}})
+    assert restore(directory, changed, ("config.optim",)) is not None
+    with pytest.raises(ConfigError, match=r"no field config.optim.rl; did you mean 'optim.lr'"):
+        restore(directory, changed, ("optim.rl",))
+    with pytest.raises(ConfigError, match="the data are not those that this run was started with"):
+        restore(directory, {**META, "data": {"train_split": "u"}})
 
 
 def test_a_state_of_another_shape_is_one_line(directory):
     save(directory, 1)
     other = shapes().replace(params={"z": shapes().params["a"]})
-    with pytest.raises(CheckpointError, match="cannot restore the checkpoint") as error:
+    with pytest.raises(CheckpointError, match="the checkpoint is of another model: a is") as error:
         Checkpoints(directory, 2).restore(other, META)
     assert "\n" not in str(error.value)
 

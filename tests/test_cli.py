@@ -67,7 +67,9 @@ def test_help_fits_a_screen(capsys):
     ("text", "message"),
     [
         ("def get_config():\n  return 1 +\n", "c.py:2: SyntaxError"),
-        ("x = 1\n", "KeyError: 'get_config'"),
+        ("x = 1\n", "expected a function get_config()"),
+        ("raise SystemExit(0)\n", "c.py:1: SystemExit: 0"),
+        ("\0", "c.py"),
         ("def get_config():\n  x = 1\n  return y\n", "c.py:3: NameError"),
         ("def get_config():\n  return 3\n", "expected get_config() to return a ConfigDict"),
         (
@@ -110,4 +112,8 @@ def test_a_run_config_is_read_back_and_a_wrong_one_refused(tmp_path, tiny_config
         cli.load_run_config(workdir)
     config = tiny_config()
     (workdir / "config.json").write_text(json.dumps(config_lib.as_dict(config)))
-    assert config_lib.resolve(cli.load_run_config(workdir)) == config
+    assert cli.load_run_config(workdir) == config
+    for text in ("null", "5", '"abc"', "[]"):
+        (workdir / "config.json").write_text(text)
+        with pytest.raises(InputMissingError, match="expected the settings of a run"):
+            cli.load_run_config(workdir)

@@ -74,7 +74,9 @@ def assign(path, value):
         ("batch_size", None, "config.batch_size: expected an integer, got None"),
         ("batch_size", 0, "config.batch_size: expected at least 1, got 0"),
         ("optim.learning_rate", -1.0, "config.optim.learning_rate: expected at least 0, got -1.0"),
-        ("optim.learning_rate", float("nan"), "config.optim.learning_rate: expected at least 0"),
+        ("optim.learning_rate", float("nan"), "config.optim.learning_rate: expected a number, got"),
+        ("optim", {5: 1}, "config.optim.5: no such field"),
+        ("model", "vit_s16", "config.model: expected a section, got 'vit_s16'"),
         ("optim.ema_decay", 1.5, "config.optim.ema_decay: expected at most 1, got 1.5"),
         ("optim.freeze", "head", "config.optim.freeze: expected a tuple of any number (text)"),
         ("optim.decay_rules", ((1, 2.0),), "config.optim.decay_rules[0][0]: expected text, got 1"),
@@ -106,14 +108,15 @@ def test_wrong_setting_is_refused_with_its_path(path, value, message):
         ("optim.freeze", "('stem/.*',)", ("stem/.*",)),
         ("optim.freeze", "stem/.*, head/.*", ("stem/.*", "head/.*")),
         ("optim.freeze", "", ()),
+        ("optim.freeze", ".*/(bias|scale)", (".*/(bias|scale)",)),
+        ("optim.freeze", "(stem|posemb)/.*, head/[a-z]", ("(stem|posemb)/.*", "head/[a-z]")),
         ("log.tensorboard", "False", False),
         ("model.depth", "3", 3),
     ],
 )
 def test_flag_text_is_read_as_the_type_of_the_field(path, text, value):
-    config = tree()
-    config_lib.override(config, {path: text})
-    assert config_lib.flatten(config_lib.as_dict(config_lib.resolve(config)))[path] == value
+    config = config_lib.resolve(config_lib.override(tree(), {path: text}))
+    assert config_lib.flatten(config_lib.as_dict(config))[path] == value
 
 
 @pytest.mark.parametrize(
@@ -124,7 +127,14 @@ def test_flag_text_is_read_as_the_type_of_the_field(path, text, value):
             "1",
             "config.optm.learning_rate: no such field; did you mean 'optim",
         ),
-        ("optim.lerning_rate", "1", "did you mean 'optim.learning_rate'?"),
+        ("optim.lerning_rate", "1", "did you mean 'learning_rate'?"),
+        ("model.base", "vit_b16", "config.model.base: no such field"),
+        ("model.patch", "0,0", "config.model.patch: expected at least 1, got (0, 0)"),
+        ("optim.learning_rate", "1e999", "config.optim.learning_rate: expected a number, got inf"),
+        ("seed", "{[]: 1}", "config.seed: expected an integer, got '{[]: 1}'"),
+        ("seed", "4294967296", "config.seed: expected at most 4294967295"),
+        ("total_epochs", "inf", "config.total_epochs: expected a number, got 'inf'"),
+        ("model.norm_eps", "-1", "config.model.norm_eps: expected more than 0, got -1.0"),
         ("optim", "1", "config.optim: expected a section, got 1"),
         ("batch_size", "1e3", "config.batch_size: expected an integer, got 1000.0"),
         ("batch_size", "many", "config.batch_size: expected an integer, got 'many'"),
@@ -138,20 +148,33 @@ def test_flag_text_is_read_as_the_type_of_the_field(path, text, value):
     ],
 )
 def test_wrong_flag_is_refused_with_its_path(path, text, message):
-    config = tree()
     with pytest.raises(ConfigError) as error:
-        config_lib.override(config, {path: text})
-        config_lib.resolve(config)
+        config_lib.resolve(config_lib.override(tree(), {path: text}))
     assert message in str(error.value)
 
 
-def test_another_model_name_brings_its_sizes_and_keeps_what_the_file_set():
+def test_another_model_name_brings_its_sizes_and_keeps_the_rest_of_the_file():
     config = tree()
     config.model = models.spec("vit_s16", pool="gap")
-    config_lib.override(config, {"model.name": "vit_b16", "model.width": "384"})
-    model = config_lib.resolve(config).model
+    flags = {"model.name": "vit_b16", "model.width": "384"}
+    model = config_lib.resolve(config_lib.override(config, flags)).model
     assert (model["name"], model["pool"], model["depth"]) == ("vit_b16", "gap", 12)
     assert (model["mlp_dim"], model["width"]) == (3072, 384)
+
+
+def test_another_model_name_takes_none_of_the_sizes_that_the_file_set():
+    config = tree()
+    config.model = models.spec("vit_mu4", width=64, depth=4, mlp_dim=128, num_classes=10)
+    model = config_lib.resolve(config_lib.override(config, {"model.name": "vit_s32"})).model
+    preset = models.spec("vit_s32", num_classes=10).to_dict()
+    assert {**model, "base": "vit_s32"} == preset
+
+
+def test_flags_reach_fields_that_a_replaced_section_left_out():
+    config = tree()
+    config.optim = {"name": "sgd"}
+    changed = config_lib.resolve(config_lib.override(config, {"optim.momentum": "0.5"}))
+    assert (changed.optim.name, changed.optim.momentum) == ("sgd", 0.5)
 
 
 def test_another_model_name_in_a_config_file_brings_its_sizes():

@@ -54,7 +54,7 @@ def test_any_batch_size_and_devices_equal_a_plain_loop(tiny_config):
     single = {"mesh.data": "1"}
     results = [
         counts(config),
-        counts(tiny_config({"eval.batch_size": "8"})),
+        counts(tiny_config({"eval.batch_size": "9"})),
         counts(tiny_config({"eval.batch_size": "24", "mesh.fsdp": "2"})),
         counts(tiny_config({"eval.batch_size": "5", **single}), jax.devices()[:1]),
         counts(tiny_config({"eval.batch_size": "1", **single}), jax.devices()[:1]),
@@ -75,9 +75,9 @@ def trained(tmp_path_factory):
 
     tree = config_lib.to_config_dict(config_lib.Config())
     extra = {"data.val_split": "test[:9]", "eval.every_steps": "2", "optim.ema_decay": "0.5"}
-    config_lib.override(tree, {**TINY, **extra, "checkpoint.every_steps": "2"})
+    settings = config_lib.override(tree, {**TINY, **extra, "checkpoint.every_steps": "2"})
     workdir = tmp_path_factory.mktemp("run")
-    results = train_lib.train(config_lib.resolve(tree), epath.Path(workdir))
+    results = train_lib.train(config_lib.resolve(settings), epath.Path(workdir))
     return workdir, results
 
 
@@ -124,7 +124,8 @@ def test_the_command_evaluates_at_another_image_size(trained, capsys):
         (["--step=3"], 66, "--step=3: no such checkpoint; there are 2, 4"),
         (["--step=newest"], 66, "--step=newest: no such checkpoint"),
         (["--split=tst"], 64, "config.data.test_split: Unknown split 'tst'"),
-        (["--config.eval.batch_size=9"], 64, "config.eval.batch_size: 9 cannot be shared by 8"),
+        (["--config.mesh.data=3"], 64, "config.mesh: data=3, fsdp=1, tensor=1 does not fit 8"),
+        (["--config.data.channels=3"], 64, "config.data.mean: expected 3 numbers, one a channel"),
         (["--config.modl.depth=1"], 64, "config.modl.depth: no such field; did you mean 'model.d"),
     ],
 )
@@ -132,6 +133,15 @@ def test_a_wrong_flag_of_the_command_is_one_line(trained, capsys, flags, code, m
     got, _, err = evaluate(capsys, trained[0], *flags)
     assert got == code
     assert err.startswith(f"error: {message}")
+    assert err.count("\n") == 1
+
+
+def test_another_model_than_the_trained_one_is_named(trained, capsys):
+    code, _, err = evaluate(capsys, trained[0], "--config.model.mlp_dim=64")
+    assert code == 74
+    assert (
+        "the checkpoint is of another model: blocks_0/mlp/fc1/bias is (32,), expected (64,)" in err
+    )
     assert err.count("\n") == 1
 
 

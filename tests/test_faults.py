@@ -17,7 +17,6 @@ from conftest import ROOT, tiny_flags
 from etils import epath
 
 from vit_jax import cli, state
-from vit_jax import config as config_lib
 from vit_jax.checkpoint import Checkpoints
 from vit_jax.logs import read_metrics
 from vit_jax.run import prepare
@@ -56,7 +55,7 @@ def finish(process):
 
 def digest(workdir):
     """Returns the SHA-256 over every leaf of the newest checkpoint, and each step's metrics."""
-    config = config_lib.resolve(cli.load_run_config(epath.Path(workdir)))
+    config = cli.load_run_config(epath.Path(workdir))
     run = prepare(config, jax.devices()[:1])
     with jax.set_mesh(run.mesh):
         final = Checkpoints(epath.Path(workdir) / "checkpoints", 2).restore(

@@ -106,7 +106,7 @@ def test_one_step_is_the_update_written_by_hand(tiny_config):
 
 def test_ema_follows_the_parameters(tiny_config):
     config = tiny_config({"optim.ema_decay": "0.5"})
-    run, first, _ = start(config)
+    _, first, _ = start(config)
     before = jax.device_get(first.params)
     after, _ = steps(config, 1)
     expected = jax.tree.map(lambda a, b: 0.5 * a + 0.5 * b, before, after.params)
@@ -293,6 +293,8 @@ def test_another_mesh_goes_on_with_the_same_run(tiny_config, tmp_path):
     longer = tiny_config({"total_steps": "4", "mesh.fsdp": "4", "log.every_seconds": "1.0"})
     results = run_here(longer, tmp_path, allowed=("total_steps",))
     assert results["step"] == 4
+    with pytest.raises(ConfigError, match=r"config.total_steps: the run is at step 4 already"):
+        run_here(tiny_config({"total_steps": "3"}), tmp_path, allowed=("total_steps",))
 
 
 @pytest.mark.parametrize(
@@ -311,7 +313,8 @@ def test_another_mesh_goes_on_with_the_same_run(tiny_config, tmp_path):
         ({"optim.name": "adm"}, ConfigError, "config.optim.name: unknown 'adm'; did you mean"),
         ({"optim.warmup_steps": "4"}, ConfigError, "config.optim.warmup_steps: expected fewer th"),
         ({"optim.freeze": "hed/.*"}, ConfigError, "config.optim.freeze: 'hed/.*' matches no p"),
-        ({"eval.batch_size": "9"}, ConfigError, "config.eval.batch_size: 9 cannot be shared by 8"),
+        ({"data.interpolation": "cubic"}, ConfigError, "config.data.interpolation: unknown 'cubi"),
+        ({"data.channels": "2", "data.mean": "0,0", "data.std": "1,1"}, ConfigError, "expected 1"),
         ({"optim.accum_steps": "4"}, ConfigError, "8 devices x 4 micro-batches; try 32"),
     ],
 )

@@ -11,12 +11,12 @@ from vit_jax.errors import WorkdirError
 
 def test_a_second_holder_is_refused_with_the_first_ones_name(tmp_path):
     path = epath.Path(tmp_path) / "run"
-    with workdir.lock(path):
-        with (
-            pytest.raises(WorkdirError, match=r"process \d+ on .* is training in "),
-            workdir.lock(path),
-        ):
-            pass
+    with (
+        workdir.lock(path),
+        pytest.raises(WorkdirError, match=r"process \d+ on .* is training in "),
+        workdir.lock(path),
+    ):
+        pass
     with workdir.lock(path):
         assert path.is_dir()
 

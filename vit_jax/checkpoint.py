@@ -11,7 +11,7 @@ and its own retention runs before a step can be sealed.)
 import concurrent.futures
 import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -20,7 +20,7 @@ from etils import epath
 
 from vit_jax import config as config_lib
 from vit_jax import seals
-from vit_jax.errors import CheckpointError, ConfigError, InputMissingError
+from vit_jax.errors import CheckpointError, ConfigError, InputMissingError, suggest
 from vit_jax.logs import say
 from vit_jax.state import TrainState
 
@@ -65,8 +65,7 @@ class Checkpoints:
             if not problem:
                 _check_same_run(_read_meta(path), meta, allowed)
                 state = _read_state(path, shapes)
-                for damaged in tried:  # so that their steps can be saved again
-                    damaged.rename(self._directory / f"damaged-{damaged.name}")
+                self._put_aside(tried)
                 return state
             say(f"warning: checkpoint of step {step} is damaged ({problem}); taking the one before")
             tried[path] = problem
@@ -92,8 +91,8 @@ class Checkpoints:
         """
         self.wait()
         if step in seals.sealed_steps(self._directory):
-            if score is not None:
-                seals.seal(self._directory / str(step), score)
+            if score is not None and jax.process_index() == 0:
+                seals.rescore(self._directory / str(step), score)
             return False
         if self._manager is None:
             self._manager = ocp.CheckpointManager(self._directory.absolute())
@@ -125,7 +124,8 @@ class Checkpoints:
         finally:
             self._thread.shutdown()
             if self._manager is not None:
-                self._manager.close()
+                with contextlib.suppress(Exception):  # `wait` has said what failed
+                    self._manager.close()
 
     def best_score(self) -> float:
         """Returns the highest score of a sealed step, or minus infinity."""
@@ -147,6 +147,14 @@ class Checkpoints:
                 path = self._directory / str(step)
                 (path / seals.SEAL).unlink()
                 path.rmtree()
+
+    def _put_aside(self, damaged: Iterable[epath.Path]) -> None:
+        """Renames damaged steps, so that the same steps can be saved again."""
+        for path in damaged if jax.process_index() == 0 else ():
+            aside = self._directory / f"damaged-{path.name}"
+            if aside.exists():
+                aside.rmtree()
+            path.rename(aside)
 
     def _remove_unsealed(self) -> None:
         if jax.process_index() or not self._directory.exists():
@@ -202,13 +210,19 @@ def load_params(workdir: epath.Path, step: str, shapes: Any, *, ema: bool) -> tu
 def _check_same_run(
     saved: Mapping[str, Any], now: Mapping[str, Any], allowed: tuple[str, ...]
 ) -> None:
+    """Refuses settings and data that are not those that the run was started with."""
     saved, now = (json.loads(json.dumps(meta)) for meta in (saved, now))
+    before, after = (config_lib.flatten(meta["config"]) for meta in (saved, now))
+    free = [key.removeprefix("config.") for key in allowed]
+    for name in free:
+        if not any(_is_within(key, name) for key in {**before, **after}):
+            problem = f"no field config.{name}; {suggest(name, after)}"
+            raise ConfigError("--allow_config_change", problem)
     changed = [
         key
         for key in config_lib.changed_keys(saved["config"], now["config"])
-        if not any(key == free or key.startswith(f"{free}.") for free in allowed)
+        if not any(_is_within(key, name) for name in free)
     ]
-    before, after = config_lib.flatten(saved["config"]), config_lib.flatten(now["config"])
     if changed:
         key = changed[0]
         others = f" (and {', '.join(changed[1:])})" * (len(changed) > 1)
@@ -217,13 +231,34 @@ def _check_same_run(
             f"this run was started with {before.get(key)!r}, not {after.get(key)!r}{others}; "
             f"take a new --workdir, or --allow_config_change={key}",
         )
-    for key, value in saved["data"].items():
-        same = now["data"].get(key) == value or any(free.startswith("data") for free in allowed)
-        if not same:
+    for field, was in saved["data"].items():
+        key, found = f"data.{field}", now["data"].get(field)
+        if found != was and not any(_is_within(key, name) for name in free):
             raise ConfigError(
-                f"config.data.{key}",
-                f"the data set is not the one this run was started with: {value} then, "
-                f"{now['data'].get(key)} now; --allow_config_change=data goes on all the same",
+                f"config.{key}",
+                f"the data are not those that this run was started with: {was} then, {found} "
+                f"now; --allow_config_change={key} goes on all the same",
+            )
+
+
+def _is_within(key: str, name: str) -> bool:
+    """Returns whether a dotted key is the named one, or in the named section."""
+    return key == name or key.startswith(f"{name}.")
+
+
+def _check_shapes(path: epath.Path, shapes: Any) -> None:
+    """Refuses parameters that are not those of the model, by name."""
+    with ocp.StandardCheckpointer() as checkpointer:
+        saved = checkpointer.metadata(path.absolute()).item_metadata.tree
+    found, expected = (
+        {jax.tree_util.keystr(p, simple=True, separator="/"): tuple(leaf.shape) for p, leaf in tree}
+        for tree in map(jax.tree_util.tree_leaves_with_path, (saved, shapes))
+    )
+    for name in sorted(found.keys() | expected.keys()):
+        if found.get(name) != expected.get(name):
+            raise CheckpointError(
+                f"{path}: the checkpoint is of another model: {name} is "
+                f"{found.get(name, 'not there')}, expected {expected.get(name, 'none')}"
             )
 
 
@@ -244,6 +279,8 @@ def _read_state(path: epath.Path, shapes: TrainState) -> TrainState:
 
 def _read(path: epath.Path, shapes: Any) -> Any:
     with _failing("restore", path), ocp.StandardCheckpointer() as checkpointer:
+        if path.name != "rest":
+            _check_shapes(path, shapes)
         return checkpointer.restore(path.absolute(), shapes)
 
 

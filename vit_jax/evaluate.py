@@ -6,6 +6,7 @@
 Reads the run's config.json and its newest checkpoint unless told otherwise; runs no config file.
 """
 
+import dataclasses
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -15,16 +16,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from absl import flags
-from etils import epath
 
 from vit_jax import checkpoint, cli, losses, metrics, models, sharding, state
 from vit_jax import config as config_lib
 from vit_jax.data import loader, transforms
 from vit_jax.data.sources import Source
-from vit_jax.errors import InputMissingError, pick
+from vit_jax.errors import ConfigError, pick
 from vit_jax.logs import Progress, say
 from vit_jax.run import SPLITS, eval_batch_size, open_split
-from vit_jax.workdir import write_json
+from vit_jax.workdir import open_path, write_json
 
 EvalStep = Callable[[Any, metrics.Sums, Mapping[str, jax.Array]], metrics.Sums]
 Result = dict[str, float | int]
@@ -89,18 +89,21 @@ def format_result(name: str, result: Result) -> str:
 def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
     """Evaluates the checkpoint of a work directory; prints and writes the figures as JSON."""
     if not values.workdir:
-        raise InputMissingError("--workdir: expected the work directory of a run")
-    workdir = epath.Path(values.workdir)
-    tree = cli.load_run_config(workdir)
-    trained = config_lib.resolve(tree)
-    config_lib.override(tree, overrides)
+        raise ConfigError("--workdir", "expected the work directory of a run")
+    workdir = open_path(values.workdir, "--workdir")
+    trained = cli.load_run_config(workdir)
+    # The devices of the training are not those of today.
+    tree = dataclasses.replace(trained, mesh=config_lib.Mesh())
+    settings = config_lib.override(config_lib.to_config_dict(tree), overrides)
     split = values.split
-    field = pick(SPLITS, split, "--split") if split in SPLITS else "test_split"
+    field = SPLITS.get(split, "test_split")
     if split not in SPLITS:
-        tree.data[field] = split
-    config = config_lib.resolve(tree)
+        settings["data"][field] = split
+    config = config_lib.resolve(settings)
+    if config.data.channels != trained.data.channels:
+        problem = f"this run was trained with {trained.data.channels}, got {config.data.channels}"
+        raise ConfigError("config.data.channels", problem)
     mesh = sharding.make_mesh(config.mesh)
-    eval_batch_size(config, mesh)
     source = open_split(config, field)
     model = models.create(**config.model)
     loss_fn = pick(losses.LOSSES, config.loss, "config.loss")
@@ -117,10 +120,8 @@ def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
     assert result is not None  # noqa: S101 - for the type checker: nothing stops it
     say(format_result(split, result))
     report = {"step": step, "eval": {split: result}}
-    path = workdir / "evaluations" / f"{step}-{_file_name(split)}.json"
-    write_json(path, report)
-    say(f"wrote {path}")
     say(json.dumps(report))
+    write_json(workdir / "evaluations" / f"{step}-{_file_name(split)}.json", report)
 
 
 def _file_name(split: str) -> str:

@@ -1,6 +1,7 @@
 """What a run says and writes: lines, one progress line, metrics.jsonl, TensorBoard."""
 
 import json
+import math
 import os
 import time
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ import rich.progress
 import tensorboardX
 from etils import epath
 
-from vit_jax.workdir import is_local
+from vit_jax.workdir import is_local, write_text
 
 _console = rich.console.Console(highlight=False, markup=False, soft_wrap=True)
 
@@ -39,8 +40,8 @@ class Progress:
         self._began = time.monotonic()
         self._live: rich.progress.Progress | None = None
         if _console.is_terminal and jax.process_index() == 0:
-            columns = (rich.progress.TextColumn("{task.description}"), rich.progress.BarColumn(20))
-            self._live = rich.progress.Progress(*columns, console=_console, transient=True)
+            text = rich.progress.TextColumn("{task.description}")
+            self._live = rich.progress.Progress(text, console=_console, transient=True)
             self._task = self._live.add_task("", total=total, completed=start)
             self._live.start()
 
@@ -53,10 +54,7 @@ class Progress:
         self._last = time.monotonic()
         done = step - self._start
         left = (self._last - self._began) / max(done, 1) * (self._total - step)
-        share = 100 * step // self._total
-        line = (
-            f"{self._label} {step:,}/{self._total:,} {share}% | {text} | ETA {format_seconds(left)}"
-        )
+        line = f"{self._label} {step:,}/{self._total:,} ETA {format_seconds(left)} | {text}"
         if self._live is None:
             say(line)
         else:
@@ -88,7 +86,7 @@ class MetricsWriter:
         self._board: tensorboardX.SummaryWriter | None = None
         if not self._active:
             return
-        self._path.write_text("".join(json.dumps(row) + "\n" for row in self._rows))
+        write_text(self._path, "".join(json.dumps(row) + "\n" for row in self._rows))
         if self._local:  # only evaluations are asked for again, and they are few
             self._rows = [row for row in self._rows if _is_evaluation(row)]
             self._file = open(self._path, "a", buffering=1)  # noqa: SIM115 - closed in `close`
@@ -108,7 +106,8 @@ class MetricsWriter:
         """Appends a row."""
         if not self._active:
             return
-        row = {"step": step, **values}
+        finite = {key: value if math.isfinite(value) else None for key, value in values.items()}
+        row = {"step": step, **finite}  # JSON has no NaN
         if self._file is None or _is_evaluation(row):
             self._rows.append(row)
         if self._file is not None:
@@ -123,7 +122,7 @@ class MetricsWriter:
             self._file.flush()
             os.fsync(self._file.fileno())
         elif self._active:  # object stores cannot append
-            self._path.write_text("".join(json.dumps(row) + "\n" for row in self._rows))
+            write_text(self._path, "".join(json.dumps(row) + "\n" for row in self._rows))
         if self._board is not None:
             self._board.flush()
 
@@ -141,9 +140,11 @@ def read_metrics(path: epath.Path) -> list[dict[str, Any]]:
     rows = []
     for line in path.read_text().splitlines() if path.exists() else []:
         try:
-            rows.append(json.loads(line))
+            row = json.loads(line)
         except ValueError:
             break
+        if isinstance(row, dict) and isinstance(row.get("step"), int):
+            rows.append(row)
     return rows
 
 

@@ -66,8 +66,8 @@ class Reporter:
             self._window, self._waited = (now, step), 0.0
         self._progress.show(
             step,
-            f"loss {values['loss']:.4f} | lr {values['learning_rate']:.2e} | {speed:,.0f} images/s"
-            f" | data {waiting:.0%} | skipped {values['skipped']}",
+            f"loss {values['loss']:.4f} | lr {values['learning_rate']:.1e} | {speed:,.0f} images/s"
+            f" | data {waiting:.0%}" + f" | skipped {values['skipped']}" * bool(values["skipped"]),
         )
 
     def _check_finite(self, step: int, values: Mapping[str, float]) -> None:
@@ -77,6 +77,6 @@ class Reporter:
         if self._in_a_row >= self._config.max_skipped:
             raise DivergedError(
                 f"step {step}: {self._in_a_row} steps in a row were not finite (loss "
-                f"{values['loss']}, gradient norm {values['grad_norm']}); the last checkpoint is "
-                "good; try a lower config.optim.learning_rate or config.optim.clip_norm=1"
+                f"{values['loss']}, gradient norm {values['grad_norm']}); nothing bad "
+                "was saved; try a lower config.optim.learning_rate or config.optim.clip_norm=1"
             )

@@ -14,7 +14,7 @@ import optax
 
 from vit_jax import __version__, losses, models, optim, sharding, state
 from vit_jax import config as config_lib
-from vit_jax.data import sources
+from vit_jax.data import sources, transforms
 from vit_jax.data.sources import Source
 from vit_jax.errors import ConfigError, DataError, pick
 
@@ -43,8 +43,8 @@ class Run:
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        """What a resumed run must find again: the `config`, and the `data` of each split."""
-        data = {name: sources.fingerprint(source) for name, source in self.splits.items()}
+        """What a resumed run must find again: the `config`, and the `data` of each split field."""
+        data = {SPLITS[name]: sources.fingerprint(split) for name, split in self.splits.items()}
         return {"config": config_lib.as_dict(self.config), "data": data}
 
     def describe(self) -> list[str]:
@@ -79,7 +79,6 @@ def prepare(config: config_lib.Config, devices: Sequence[jax.Device] | None = No
     mesh = sharding.make_mesh(config.mesh, devices)
     accum_steps = config.optim.accum_steps
     sharding.check_batch_size(config.batch_size, "config.batch_size", mesh, accum_steps)
-    eval_batch_size(config, mesh)
     model = models.create(**config.model)
     loss_fn = pick(losses.LOSSES, config.loss, "config.loss")
     splits = {
@@ -101,6 +100,7 @@ def open_split(config: config_lib.Config, field: str) -> Source:
       ConfigError: There is no such data set or split, or the model has not its classes.
       DataError: The split is empty.
     """
+    transforms.check(config.data)
     source = sources.load(config.data, field)
     found, expected = config.model["num_classes"], len(source.class_names)
     if found != expected:
@@ -110,16 +110,9 @@ def open_split(config: config_lib.Config, field: str) -> Source:
 
 
 def eval_batch_size(config: config_lib.Config, mesh: jax.sharding.Mesh) -> int:
-    """Returns the global batch size of an evaluation.
-
-    Raises:
-      ConfigError: The devices cannot share it.
-    """
-    if not config.eval.batch_size:
-        sharding.check_batch_size(config.batch_size, "config.batch_size", mesh)
-        return config.batch_size
-    sharding.check_batch_size(config.eval.batch_size, "config.eval.batch_size", mesh)
-    return config.eval.batch_size
+    """Returns the global batch size of an evaluation, rounded up to what the devices can share."""
+    shares = sharding.num_shares(mesh)
+    return -(-(config.eval.batch_size or config.batch_size) // shares) * shares
 
 
 def _total_steps(config: config_lib.Config, source: Source) -> int:

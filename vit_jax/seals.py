@@ -8,14 +8,13 @@ import concurrent.futures
 import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from etils import epath
 
 from vit_jax.errors import CheckpointError
-from vit_jax.workdir import is_local
+from vit_jax.workdir import write_text
 
 SEAL = "seal.json"
 TMP = ".orbax-checkpoint-tmp"  # Orbax's suffix of what is not finished; ours too
@@ -45,15 +44,12 @@ def best_step(directory: epath.Path) -> int | None:
 
 def seal(path: epath.Path, score: float | None) -> None:
     """Writes the SHA-256 of every file of a finished step beside them."""
-    body = {"score": score, "files": _digests(path)}
-    text = json.dumps({**body, "seal": _digest_of(body)}, indent=1)
-    temporary = path.parent / f"{path.name}.{SEAL}{TMP}"
-    with temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        if is_local(path):
-            os.fsync(file.fileno())
-    temporary.replace(path / SEAL)
+    _write(path, {"score": score, "files": _digests(path)})
+
+
+def rescore(path: epath.Path, score: float) -> None:
+    """Gives a sealed step another score."""
+    _write(path, {**read_seal(path), "score": score})
 
 
 def read_seal(path: epath.Path) -> dict[str, Any]:
@@ -67,28 +63,34 @@ def read_seal(path: epath.Path) -> dict[str, Any]:
         body = {"score": content["score"], "files": content["files"]}
         if content["seal"] == _digest_of(body):
             return body
-    except (ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError):
         pass
     raise CheckpointError(f"{path / SEAL}: the seal is damaged")
 
 
 def find_damage(path: epath.Path) -> str:
-    """Returns what is wrong with a sealed step, or nothing."""
+    """Returns what is wrong with a sealed step, or nothing; files of others may be there."""
     try:
         expected = read_seal(path)["files"]
+        found = _digests(path)
     except CheckpointError:
         return "its seal is unreadable"
-    found = _digests(path)
-    for name in sorted(expected.keys() | found.keys()):
+    except OSError as error:
+        return f"it cannot be read: {error.strerror or error}"
+    for name, digest in expected.items():
         if name not in found:
             return f"{name} is missing"
-        if found[name] != expected.get(name):
+        if found[name] != digest:
             return f"{name} has changed"
     return ""
 
 
+def _write(path: epath.Path, body: Mapping[str, Any]) -> None:
+    write_text(path / SEAL, json.dumps({**body, "seal": _digest_of(body)}, indent=1))
+
+
 def _digests(path: epath.Path) -> dict[str, str]:
-    files = [file for file in _files(path) if file != path / SEAL]
+    files = [file for file in _files(path) if SEAL not in file.name]
     names = [str(file.relative_to(path)) for file in files]
     with concurrent.futures.ThreadPoolExecutor() as threads:
         return dict(sorted(zip(names, threads.map(_digest, files), strict=True)))

@@ -24,14 +24,14 @@ from vit_jax import config as config_lib
 from vit_jax import state as state_lib
 from vit_jax.checkpoint import Checkpoints
 from vit_jax.data import loader, transforms
-from vit_jax.errors import Interrupted
+from vit_jax.errors import ConfigError, Interrupted
 from vit_jax.evaluate import EvalStep, Result, evaluate, format_result, make_eval_step
 from vit_jax.interrupt import Stop
 from vit_jax.logs import MetricsWriter, format_seconds, say
 from vit_jax.report import Reporter
 from vit_jax.run import Run, prepare
 from vit_jax.state import TrainState
-from vit_jax.workdir import lock, write_json
+from vit_jax.workdir import lock, open_path, write_json
 
 TrainStep = Callable[[TrainState, Mapping[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]]
 
@@ -123,6 +123,7 @@ def train(
                 state = state_lib.init(run.model, run.tx, shape, config.seed, run.shapes)
             else:
                 say(f"resume    from the checkpoint of step {int(state.step):,}")
+                _check_not_past_the_end(run, int(state.step))
             write_json(workdir / "config.json", config_lib.as_dict(config))
             writer = MetricsWriter(workdir, int(state.step), tensorboard=config.log.tensorboard)
             began, start = time.monotonic(), int(state.step)
@@ -153,7 +154,7 @@ def loop(
     reporter = Reporter(config, writer, state, run.total_steps)
     try:
         while True:
-            last = step == run.total_steps
+            last = step >= run.total_steps
             evaluates = "val" in run.splits and (last or _due(config.eval.every_steps, step))
             saves = last or _due(config.checkpoint.every_steps, step)
             if evaluates or saves or stop.requested:
@@ -180,6 +181,13 @@ def loop(
             reporter.push(step, step_metrics)
     finally:
         reporter.close()
+        batches.close()
+
+
+def _check_not_past_the_end(run: Run, step: int) -> None:
+    if step > run.total_steps:
+        problem = f"the run is at step {step:,} already, past the end at {run.total_steps:,}"
+        raise ConfigError("config.total_steps", problem)
 
 
 def _due(every: int, step: int) -> bool:
@@ -242,8 +250,11 @@ def _read_finished(run: Run, workdir: epath.Path, state: TrainState | None) -> d
     path = workdir / "results.json"
     if state is None or int(state.step) < run.total_steps or not path.exists():
         return {}
-    content = json.loads(path.read_text())
-    if content["step"] != run.total_steps:
+    try:
+        content = json.loads(path.read_text())
+        if content["step"] != run.total_steps:
+            return {}
+    except (ValueError, KeyError, TypeError):  # not ours: written again at the end
         return {}
     say(f"finished  this run is complete: step {content['step']:,} of {run.total_steps:,}")
     for name, result in content["eval"].items():
@@ -254,10 +265,9 @@ def _read_finished(run: Run, workdir: epath.Path, state: TrainState | None) -> d
 def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
     """Trains what a config file and the flags describe."""
     tree = cli.load_config_file(values.config)
-    config_lib.override(tree, overrides)
-    config = config_lib.resolve(tree)
+    config = config_lib.resolve(config_lib.override(tree, overrides))
     workdir = values.workdir or f"runs/{epath.Path(values.config).stem}"
-    train(config, epath.Path(workdir), tuple(values.allow_config_change))
+    train(config, open_path(workdir, "--workdir"), tuple(values.allow_config_change))
 
 
 def _flags() -> flags.FlagValues:

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 from etils import epath
 
-from vit_jax.errors import WorkdirError
+from vit_jax.errors import ConfigError, WorkdirError
 
 
 def is_local(path: epath.Path) -> bool:
@@ -51,10 +51,34 @@ def lock(workdir: epath.Path) -> Iterator[None]:
         yield
 
 
+def open_path(text: str, flag: str) -> epath.Path:
+    """Returns the path that a flag gives, local or in an object store.
+
+    Raises:
+      ConfigError: The extra for that object store is not installed.
+    """
+    path = epath.Path(text)
+    try:
+        path.exists()
+    except ImportError as error:
+        hint = "pip install 'vit_jax[gcs]' adds gs:// paths"
+        raise ConfigError(flag, f"cannot reach {text}: {error}; {hint}") from error
+    return path
+
+
 def write_json(path: epath.Path, content: Mapping[str, Any]) -> None:
-    """Writes a JSON file at once: a reader sees the old one or the new one."""
+    """Writes a JSON file; only the first process does."""
     if jax.process_index() == 0:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.parent / f".{path.name}.tmp"
-        temporary.write_text(json.dumps(content, indent=2) + "\n")
-        temporary.replace(path)
+        write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def write_text(path: epath.Path, text: str) -> None:
+    """Writes a file at once: whatever happens, a reader sees the old one or the new one."""
+    temporary = path.parent / f".{path.name}.tmp"
+    with temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        if is_local(path):
+            os.fsync(file.fileno())
+    temporary.replace(path)

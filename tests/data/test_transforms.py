@@ -127,7 +127,7 @@ def test_the_training_pipeline_is_random_and_the_evaluation_pipeline_is_not():
 )
 def test_a_wrong_setting_is_refused(field, value, message):
     with pytest.raises(ConfigError, match=message):
-        transforms.for_evaluation(dataclasses.replace(config_lib.Data(), **{field: value}), 10)
+        transforms.check(dataclasses.replace(config_lib.Data(), **{field: value}))
 
 
 def test_normalize_scales_then_centres():

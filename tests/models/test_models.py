@@ -227,6 +227,7 @@ def test_check_accepts_every_choice_of_a_table(field):
         *((field, 0) for field in ("width", "depth", "num_heads", "mlp_dim")),
         *((field, -1) for field in ("num_classes", "num_registers", "representation_size")),
         ("layer_scale", -1e-4),
+        *(("norm_eps", value) for value in (0.0, -1e-6)),
         *((field, 1.0) for field in ("dropout", "attn_dropout", "drop_path")),
         *((field, -0.1) for field in ("dropout", "attn_dropout", "drop_path")),
         ("num_heads", 5),

@@ -56,12 +56,14 @@ def layer_norm(x, layer, eps):
     return centred / deviation * layer["scale"] + layer["bias"]
 
 
-def attend(x, layer):
+def attend(x, layer, eps):
     """Multi-head self-attention of the tokens (n, d) of one image."""
     kernel, bias = layer["qkv"]["kernel"], layer["qkv"]["bias"]
     joined = []
     for head in range(kernel.shape[2]):
         q, k, v = (x @ kernel[:, i, head] + bias[i, head] for i in range(3))
+        if "q_norm" in layer:
+            q, k = layer_norm(q, layer["q_norm"], eps), layer_norm(k, layer["k_norm"], eps)
         weights = np.exp(q @ k.T / math.sqrt(q.shape[1]))
         joined.append(weights / weights.sum(1, keepdims=True) @ v)
     out = layer["out"]["kernel"].reshape(-1, x.shape[1])
@@ -73,13 +75,14 @@ def feed_forward(x, layer, activation):
 
 
 def post_norm(x, block, activation, eps):
-    x = layer_norm(x + attend(x, block["attn"]), block["norm1"], eps)
+    x = layer_norm(x + attend(x, block["attn"], eps), block["norm1"], eps)
     return layer_norm(x + feed_forward(x, block["mlp"], activation), block["norm2"], eps)
 
 
 def pre_norm(x, block, activation, eps):
-    x = x + attend(layer_norm(x, block["norm1"], eps), block["attn"])
-    return x + feed_forward(layer_norm(x, block["norm2"], eps), block["mlp"], activation)
+    scale1, scale2 = (block.get(name, {"scale": 1})["scale"] for name in ("scale1", "scale2"))
+    x = x + scale1 * attend(layer_norm(x, block["norm1"], eps), block["attn"], eps)
+    return x + scale2 * feed_forward(layer_norm(x, block["norm2"], eps), block["mlp"], activation)
 
 
 def embed(image, params):
@@ -121,7 +124,7 @@ def gelu_tanh(x):
         ("vit_b16_textbook", {}, post_norm, relu, 1e-5),
         ("vit_b16", {}, pre_norm, gelu, 1e-6),
         ("vit_b16", {"activation": "gelu_tanh"}, pre_norm, gelu_tanh, 1e-6),
-        ("vit_b16", {"norm_eps": 0.1}, pre_norm, gelu, 0.1),
+        ("vit_b16", {"norm_eps": 0.1, "qk_norm": True, "layer_scale": 1.0}, pre_norm, gelu, 0.1),
     ],
 )
 def test_equals_the_reference_in_numpy(name, overrides, block, activation, eps):
@@ -315,6 +318,16 @@ def test_gap_is_the_mean_of_the_patches_without_the_registers():
     model = create(pool="gap", num_registers=3)
     output = run(model, random_params(model))
     expected = output.tokens[:, 3:].mean(axis=1)
+    chex.assert_trees_all_close(output.features, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_the_pool_map_has_the_models_heads_activation_and_epsilon():
+    fields = {"num_heads": 4, "mlp_dim": 12, "activation": "relu", "norm_eps": 0.1}
+    model = create(pool="map", depth=1, **fields)
+    params = random_params(model)
+    output = run(model, params)
+    pool = vit.POOLS["map"](**fields)
+    expected = pool.apply({"params": params["pool"]}, output.tokens, 0, train=False)
     chex.assert_trees_all_close(output.features, expected, rtol=1e-6, atol=1e-6)
 
 

@@ -5,7 +5,7 @@ random draws are the same for any number of hosts, workers and threads. Nothing 
 needs to be saved: a resumed run starts the stream at its step.
 """
 
-from collections.abc import Iterator
+import signal
 from typing import Any
 
 import grain
@@ -29,7 +29,7 @@ def train_batches(
     step: int = 0,
     host: int | None = None,
     num_hosts: int | None = None,
-) -> Iterator[Batch]:
+) -> grain.DatasetIterator[Batch]:
     """Yields this host's rows of each batch, for ever: `{"image": uint8, "label": int32}`.
 
     Every image comes once an epoch; the order and the random transforms change with each epoch.
@@ -55,7 +55,7 @@ def eval_batches(
     *,
     host: int | None = None,
     num_hosts: int | None = None,
-) -> Iterator[Batch]:
+) -> grain.DatasetIterator[Batch]:
     """Yields this host's rows of the batches that hold every image once, in order.
 
     The last batch is filled up with rows whose `mask` is False.
@@ -82,6 +82,12 @@ class _Padded:
         return {**row, "mask": np.bool_(real)}
 
 
+def _ignore_signals(worker: int, num_workers: int) -> None:
+    """Leaves Ctrl-C, which a terminal sends to every process, to the training process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
 def _read(
     rows: grain.MapDataset,
     data: config_lib.Data,
@@ -89,7 +95,7 @@ def _read(
     step: int,
     host: int | None,
     num_hosts: int | None,
-) -> Iterator[Batch]:
+) -> grain.DatasetIterator[Batch]:
     host = jax.process_index() if host is None else host
     num_hosts = jax.process_count() if num_hosts is None else num_hosts
     # Blocks of B/n rows, every n-th from h on: host h reads rows [hB/n, (h+1)B/n) of each batch.
@@ -99,5 +105,6 @@ def _read(
     if data.workers:
         if not flags.FLAGS.is_parsed():  # Grain's workers ask for absl's own flags
             flags.FLAGS.mark_as_parsed()
-        stream = stream.mp_prefetch(grain.MultiprocessingOptions(num_workers=data.workers))
+        options = grain.MultiprocessingOptions(num_workers=data.workers)
+        stream = stream.mp_prefetch(options, worker_init_fn=_ignore_signals)
     return iter(stream)

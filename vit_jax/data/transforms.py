@@ -111,6 +111,17 @@ class Pipeline:
             raise DataError(f"{record['id']}: not an image that can be decoded: {error}") from error
 
 
+def check(data: config_lib.Data) -> None:
+    """Checks the settings that name a transform.
+
+    Raises:
+      ConfigError: An interpolation or a number of channels that there is not.
+    """
+    pick(INTERPOLATIONS, data.interpolation, "config.data.interpolation")
+    if data.channels not in MODES:
+        raise ConfigError("config.data.channels", f"expected 1 or 3, got {data.channels}")
+
+
 def for_training(data: config_lib.Data, num_classes: int) -> Pipeline:
     """Returns the random pipeline of the training split."""
     pipeline = for_evaluation(data, num_classes)
@@ -122,14 +133,7 @@ def for_training(data: config_lib.Data, num_classes: int) -> Pipeline:
 
 
 def for_evaluation(data: config_lib.Data, num_classes: int) -> Pipeline:
-    """Returns the deterministic pipeline of the other splits.
-
-    Raises:
-      ConfigError: An interpolation or a number of channels that there is not.
-    """
-    pick(INTERPOLATIONS, data.interpolation, "config.data.interpolation")
-    if data.channels not in MODES:
-        raise ConfigError("config.data.channels", f"expected 1 or 3, got {data.channels}")
+    """Returns the deterministic pipeline of the other splits."""
     resize = Resize(data.image_size, data.interpolation)
     return Pipeline((resize,), data.channels, num_classes)
 

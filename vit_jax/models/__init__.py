@@ -24,7 +24,17 @@ from vit_jax.errors import ConfigError, pick, suggest
 from vit_jax.models import vit
 from vit_jax.models.output import Output
 
-__all__ = ["Output", "check", "create", "features", "field_types", "forward", "list_models", "spec"]
+__all__ = [
+    "SIZE_FIELDS",
+    "Output",
+    "check",
+    "create",
+    "features",
+    "field_types",
+    "forward",
+    "list_models",
+    "spec",
+]
 
 # The registered names: what has been published, and the text-book model.
 NAMES = (
@@ -35,6 +45,10 @@ NAMES = (
 _NAME = re.compile(
     rf"vit_(?P<size>{'|'.join(vit.SIZES)})(?P<patch>[1-9]\d*)(?P<variant>{'|'.join(vit.VARIANTS)})"
 )
+
+
+# What a name stands for.
+SIZE_FIELDS = ("width", "depth", "num_heads", "mlp_dim", "patch")
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -97,6 +111,8 @@ def check(fields: Mapping[str, Any]) -> None:
     for key in ("dropout", "attn_dropout", "drop_path"):
         if not 0 <= fields[key] < 1:
             raise ConfigError(path + key, f"expected 0 <= rate < 1, got {fields[key]}")
+    if not fields["norm_eps"] > 0:
+        raise ConfigError(path + "norm_eps", f"expected more than 0, got {fields['norm_eps']}")
     width, num_heads = fields["width"], fields["num_heads"]
     if width % num_heads:
         raise ConfigError(path + "num_heads", f"{num_heads} does not divide width {width}")
