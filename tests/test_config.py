@@ -129,7 +129,7 @@ def test_flag_text_is_read_as_the_type_of_the_field(path, text, value):
         ),
         ("optim.lerning_rate", "1", "did you mean 'learning_rate'?"),
         ("model.base", "vit_b16", "config.model.base: no such field"),
-        ("model.patch", "0,0", "config.model.patch: expected at least 1, got (0, 0)"),
+        ("model.patch", "0,0", "config.model.patch: expected two sizes from 1, got (0, 0)"),
         ("optim.learning_rate", "1e999", "config.optim.learning_rate: expected a number, got inf"),
         ("seed", "{[]: 1}", "config.seed: expected an integer, got '{[]: 1}'"),
         ("seed", "4294967296", "config.seed: expected at most 4294967295"),

@@ -126,19 +126,27 @@ def train(
                 _check_not_past_the_end(run, int(state.step))
             write_json(workdir / "config.json", config_lib.as_dict(config))
             writer = MetricsWriter(workdir, int(state.step), tensorboard=config.log.tensorboard)
+            eval_step = make_eval_step(run.model, run.loss_fn, config.data, run.mesh)
             began, start = time.monotonic(), int(state.step)
             try:
-                state = loop(run, state, checkpoints, writer, stop)
+                state = loop(run, state, eval_step, checkpoints, writer, stop)
                 seconds = time.monotonic() - began
                 checkpoints.wait()
-                return _finish(run, workdir, state, writer, stop, seconds, start)
+                speed = (int(state.step) - start) * config.batch_size / max(seconds, 1e-9)
+                pace = {"train_seconds": round(seconds, 2), "images_per_second": round(speed, 1)}
+                return _finish(run, workdir, state, eval_step, writer, stop, pace)
             finally:
                 writer.close()
                 checkpoints.close()
 
 
 def loop(
-    run: Run, state: TrainState, checkpoints: Checkpoints, writer: MetricsWriter, stop: Stop
+    run: Run,
+    state: TrainState,
+    eval_step: EvalStep,
+    checkpoints: Checkpoints,
+    writer: MetricsWriter,
+    stop: Stop,
 ) -> TrainState:
     """Steps, evaluates and saves until the end; the state that comes back is saved.
 
@@ -148,7 +156,6 @@ def loop(
     """
     config, step, best = run.config, int(state.step), checkpoints.best_score()
     train_step = make_train_step(run)
-    eval_step = make_eval_step(run.model, run.loss_fn, config.data, run.mesh)
     source, data = run.splits["train"], config.data
     batches = loader.train_batches(source, data, config.batch_size, seed=config.seed, step=step)
     reporter = Reporter(config, writer, state, run.total_steps)
@@ -215,16 +222,18 @@ def _finish(
     run: Run,
     workdir: epath.Path,
     state: TrainState,
+    eval_step: EvalStep,
     writer: MetricsWriter,
     stop: Stop,
-    seconds: float,
-    start: int,
+    pace: Mapping[str, float],
 ) -> dict[str, Any]:
-    """Evaluates on the test split, writes `results.json` and says how it went."""
+    """Evaluates on the test split, writes `results.json` and says how it went.
+
+    The pace is that of this process: of a resumed run, only the last part.
+    """
     step = int(state.step)
     results: dict[str, Any] = {"val": writer.find(step, "val")} if "val" in run.splits else {}
     if "test" in run.splits:
-        eval_step = make_eval_step(run.model, run.loss_fn, run.config.data, run.mesh)
         results["test"] = _evaluate(run, eval_step, state, "test", stop)
         if results["test"] is None:
             raise Interrupted("in the last evaluation; the same command goes on")
@@ -237,11 +246,11 @@ def _finish(
         "best": {"step": best, "val_top1": scores[best]} if best is not None else {},
         "parameters": run.num_parameters,
         "skipped": int(state.skipped),
-        "train_seconds": round(seconds, 2),
-        "images_per_second": round((step - start) * run.config.batch_size / max(seconds, 1e-9), 1),
+        **pace,
     }
     write_json(workdir / "results.json", content)
-    say(f"done      {step:,} steps in {format_seconds(seconds)}  {workdir / 'results.json'}")
+    took = format_seconds(pace["train_seconds"])
+    say(f"done      step {step:,}, {took} of training  {workdir / 'results.json'}")
     return content
 
 

@@ -106,7 +106,7 @@ def check(fields: Mapping[str, Any]) -> None:
         if fields[key] < 1:
             raise ConfigError(path + key, f"expected at least 1, got {fields[key]}")
     for key in ("num_classes", "num_registers", "representation_size", "layer_scale"):
-        if fields[key] < 0:
+        if not fields[key] >= 0:
             raise ConfigError(path + key, f"expected at least 0, got {fields[key]}")
     for key in ("dropout", "attn_dropout", "drop_path"):
         if not 0 <= fields[key] < 1:
@@ -118,8 +118,8 @@ def check(fields: Mapping[str, Any]) -> None:
         raise ConfigError(path + "num_heads", f"{num_heads} does not divide width {width}")
     if fields["posemb"] == "sincos2d" and (width % 4 or width < 8):
         raise ConfigError(path + "width", f"sincos2d needs a multiple of 4 from 8, got {width}")
-    if min(fields["patch"]) < 1:
-        raise ConfigError(path + "patch", f"expected at least 1, got {fields['patch']}")
+    if len(fields["patch"]) != 2 or min(fields["patch"]) < 1:
+        raise ConfigError(path + "patch", f"expected two sizes from 1, got {fields['patch']}")
 
 
 def forward(
@@ -139,7 +139,7 @@ def features(
 ) -> dict[str, Array]:
     """Returns the outputs of submodules by name, such as `blocks_3` or `blocks_11/attn`.
 
-    A name is the path of a submodule's parameters.
+    A name is the path of a submodule, as in the names of its parameters.
 
     Raises:
       ConfigError: There is no such submodule.
@@ -151,13 +151,12 @@ def features(
         mutable=["intermediates"],
         capture_intermediates=lambda module, method: method == "__call__" and bool(module.path),
     )
-    found = {
-        "/".join(key.key for key in path[:-1]): value
-        for path, value in jax.tree_util.tree_leaves_with_path(
-            state["intermediates"], is_leaf=lambda node: isinstance(node, tuple)
-        )
-    }
-    return {name: pick(found, name, "features")[0] for name in names}
+    calls = jax.tree_util.tree_leaves_with_path(
+        state["intermediates"], is_leaf=lambda node: isinstance(node, tuple)
+    )
+    outputs = {"/".join(key.key for key in path[:-1]): value for path, (value,) in calls}
+    found = {name: value for name, value in outputs.items() if isinstance(value, jax.Array)}
+    return {name: pick(found, name, "features") for name in names}
 
 
 def _preset(name: str) -> dict[str, Any]:
