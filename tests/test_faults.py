@@ -100,20 +100,19 @@ def saving(workdir):
 
 
 def campaign(workdir, num_kills):
-    """Kills the run again and again, every other time while a save is under way."""
+    """Kills the run again and again: half at random moments, half while a save is under way."""
     rng = random.Random(0)
     metrics = pathlib.Path(workdir) / "metrics.jsonl"
-    killed = while_saving = 0
+    killed = 0
     while killed < num_kills:
         process = launch(workdir)
         begun = metrics.stat().st_size if metrics.exists() else 0
         wait_until(process, lambda size=begun: metrics.exists() and metrics.stat().st_size != size)
         if killed % 2:
             wait_until(process, lambda: saving(workdir))
-            time.sleep(rng.random() * 0.05)
+            time.sleep(rng.random() * 0.03)
         else:
             time.sleep(rng.random() * 1.0)
-        while_saving += saving(workdir)
         process.kill()
         code, out, err = finish(process)
         if code == 0:  # it came to its end first: start over
@@ -122,17 +121,15 @@ def campaign(workdir, num_kills):
                 path.rmdir() if path.is_dir() else path.unlink()
             continue
         assert code == -signal.SIGKILL, out + err
-        killed += 1
-    return while_saving
+        killed += killed % 2 == 0 or saving(workdir)  # it counts if it left an unfinished save
 
 
 def check_campaign(workdir, num_kills, uninterrupted):
-    while_saving = campaign(workdir, num_kills)
+    campaign(workdir, num_kills)
     code, out, err = finish(launch(workdir))
     assert code == 0, out + err
     assert "resume" in out
     assert digest(workdir) == uninterrupted
-    return while_saving
 
 
 def test_two_kills_change_nothing(tmp_path, uninterrupted):
@@ -141,7 +138,7 @@ def test_two_kills_change_nothing(tmp_path, uninterrupted):
 
 @pytest.mark.slow
 def test_twenty_kills_change_nothing(tmp_path, uninterrupted):
-    assert check_campaign(tmp_path, 20, uninterrupted) >= 5
+    check_campaign(tmp_path, 20, uninterrupted)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -124,7 +124,7 @@ class Checkpoints:
         finally:
             self._thread.shutdown()
             if self._manager is not None:
-                with contextlib.suppress(Exception):  # `wait` has said what failed
+                with _failing("finish", self._directory):
                     self._manager.close()
 
     def best_score(self) -> float:
