@@ -1,7 +1,7 @@
 """A 137k-parameter ViT on the handwritten digits that ship with the package.
 
 Measured with this code: test top-1 99.26 % as the mean of seeds 0, 1 and 2 (98.89 to 99.72 %, 360
-images), 57 s of training on 2 CPU cores.
+images), about a minute of training on 2 CPU cores.
 
 python -m vit_jax.train --config=configs/digits.py
 """
