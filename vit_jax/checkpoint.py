@@ -185,13 +185,8 @@ def load_params(workdir: epath.Path, step: str, shapes: Any, *, ema: bool) -> tu
         raise InputMissingError(f"{directory}: no checkpoint; train first")
     wanted = steps[::-1]
     if step:
-        number = (
-            seals.best_step(directory)
-            if step == "best"
-            else int(step)
-            if step.isdecimal()
-            else None
-        )
+        best = seals.best_step(directory) if step == "best" else None
+        number = int(step) if step.isdecimal() else best
         if number not in steps:
             known = ", ".join(map(str, steps))
             raise InputMissingError(f"--step={step}: no such checkpoint; there are {known}")

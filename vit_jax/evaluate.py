@@ -9,7 +9,7 @@ Reads the run's config.json and its newest checkpoint unless told otherwise; run
 import dataclasses
 import json
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -61,7 +61,7 @@ def evaluate(
     Returns nothing where `stopped` says so before the end.
     """
     size = eval_batch_size(config, mesh)
-    batches: Iterable[loader.Batch] = loader.eval_batches(source, config.data, size)
+    batches = loader.eval_batches(source, config.data, size)
     total = -(-len(source) // size)
     progress = Progress(total, 0, config.log.every_seconds, f"evaluate {label}")
     sums = jax.device_put(metrics.zeros(), sharding.replicated(mesh))
@@ -75,6 +75,7 @@ def evaluate(
                 progress.show(i, f"{min(i * size, len(source)):,} images")
     finally:
         progress.close()
+        batches.close()
     return metrics.means(jax.device_get(sums))
 
 

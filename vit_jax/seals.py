@@ -17,7 +17,7 @@ from vit_jax.errors import CheckpointError
 from vit_jax.workdir import write_text
 
 SEAL = "seal.json"
-TMP = ".orbax-checkpoint-tmp"  # Orbax's suffix of what is not finished; ours too
+TMP = ".orbax-checkpoint-tmp"  # Orbax's suffix of what is not finished
 
 
 def sealed_steps(directory: epath.Path) -> list[int]:
