@@ -16,7 +16,7 @@ def get_config() -> ml_collections.ConfigDict:
     c = config.to_config_dict(config.Config())
     c.batch_size = 64
     c.total_steps = 2000
-    c.model = models.spec("vit_mu4", width=64, depth=4, num_heads=4, mlp_dim=128, num_classes=10)
+    c.model = models.spec("vit_mu4", width=64, depth=4, num_heads=4, mlp_dim=128, num_classes=0)
     c.data.name = "digits"
     c.data.train_split = "train[:90%]"
     c.data.val_split = "train[90%:]"

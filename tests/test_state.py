@@ -8,11 +8,11 @@ import optax
 import pytest
 
 from vit_jax import state
-from vit_jax.run import prepare
+from vit_jax.run import open_run
 
 
 def test_init_gives_what_abstract_promises(tiny_config):
-    run = prepare(tiny_config({"mesh.fsdp": "2", "mesh.tensor": "2", "optim.ema_decay": "0.9"}))
+    run = open_run(tiny_config({"mesh.fsdp": "2", "mesh.tensor": "2", "optim.ema_decay": "0.9"}))
     with jax.set_mesh(run.mesh):
         first = state.init(run.model, run.tx, (8, 8, 1), 0, run.shapes)
     chex.assert_trees_all_equal_shapes_and_dtypes(first, run.shapes)

@@ -19,7 +19,7 @@ from vit_jax.fields import build, coerce, field, parse
 
 # A resumed run may change these and stay the same run.
 FREE_SECTIONS = ("checkpoint", "log", "mesh")
-FREE_KEYS = ("data.data_dir", "data.threads", "data.workers")
+FREE_KEYS = ("data.data_dir", "data.root", "data.threads", "data.workers")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,12 +46,23 @@ class Data:
 
     name: str = "digits"
     data_dir: str = ""  # where prepared data sets live; "" is TFDS's default
+    image_key: str = "image"  # features of a TFDS data set
+    label_key: str = "label"
+    root: str = ""  # takes the place of name: a folder of images, SPLIT/CLASS/* or CLASS/*
+    val_share: float = field(0.1, 0, 1)  # of CLASS/*, what makes the split `val`, by name hash
     train_split: str = "train"  # TFDS split arithmetic, such as train[:90%]
     val_split: str = ""  # evaluated while training; chooses the best checkpoint
     test_split: str = "test"  # evaluated once, at the end
     image_size: tuple[int, int] = field((224, 224), 1)  # height, width
     channels: int = field(3, 1)
+    background: tuple[int, ...] = field((255, 255, 255), 0, 255)  # behind what is transparent
+    max_pixels: int = field(64_000_000, 1, 178_956_970)  # above: refused, from the header
+    max_unreadable: float = field(0.01, 0, 1)  # share of a split; above, the run ends
     interpolation: str = "bicubic"
+    fit: str = "crop"  # for evaluation: crop the centre of the resized image, or squash it
+    crop_fraction: float = field(1.0, 0.01, 1)  # of the resized image, which the crop keeps
+    crop_area: tuple[float, ...] = field((), 0.001, 1)  # for training, such as (0.08, 1); () is off
+    flip: bool = False  # mirror every other training image
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)  # a channel, of pixels scaled to 0..1
     std: tuple[float, ...] = field((0.5, 0.5, 0.5), 1e-6)
     affine: Affine = Affine()

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import sys
 import time
 from collections.abc import Mapping
 from typing import Any, TextIO
@@ -15,13 +16,22 @@ from etils import epath
 
 from vit_jax.workdir import is_local, write_text
 
-_console = rich.console.Console(highlight=False, markup=False, soft_wrap=True)
+_console, _aside = (
+    rich.console.Console(highlight=False, markup=False, soft_wrap=True, stderr=stderr)
+    for stderr in (False, True)
+)
 
 
-def say(message: str) -> None:
+def say(message: str, console: rich.console.Console = _console) -> None:
     """Prints a line; only the first process speaks."""
     if jax.process_index() == 0:
-        _console.print(message)
+        console.print(message)
+
+
+def warn(message: str) -> None:
+    """Prints a line on stderr, whichever process it is that has to say it."""
+    where = f"process {jax.process_index()}: " if jax.process_count() > 1 else ""
+    print(f"warning: {where}{message}", file=sys.stderr, flush=True)
 
 
 class Progress:
@@ -32,16 +42,22 @@ class Progress:
       start: Steps done before.
       every_seconds: Between plain lines.
       label: What is being counted.
+      aside: Whether to keep out of the output where that is no terminal: it goes to stderr.
     """
 
-    def __init__(self, total: int, start: int, every_seconds: float, label: str) -> None:
+    def __init__(
+        self, total: int, start: int, every_seconds: float, label: str, *, aside: bool = False
+    ) -> None:
+        self._console = _aside if aside and not _console.is_terminal else _console
         self._total, self._start, self._label = total, start, label
         self._every, self._last = every_seconds, time.monotonic()
         self._began = time.monotonic()
         self._live: rich.progress.Progress | None = None
-        if _console.is_terminal and jax.process_index() == 0:
+        if self._console.is_terminal and jax.process_index() == 0:
             text = rich.progress.TextColumn("{task.description}")
-            self._live = rich.progress.Progress(text, console=_console, transient=True)
+            self._live = rich.progress.Progress(
+                text, console=self._console, transient=True, redirect_stdout=False
+            )
             self._task = self._live.add_task("", total=total, completed=start)
             self._live.start()
 
@@ -56,7 +72,7 @@ class Progress:
         left = (self._last - self._began) / max(done, 1) * (self._total - step)
         line = f"{self._label} {step:,}/{self._total:,} ETA {format_seconds(left)} | {text}"
         if self._live is None:
-            say(line)
+            say(line, self._console)
         else:
             self._live.update(self._task, description=line, completed=step)
 

@@ -44,7 +44,7 @@ class Run:
     @property
     def fingerprint(self) -> dict[str, Any]:
         """What a resumed run must find again: the `config`, and the `data` of each split field."""
-        data = {SPLITS[name]: sources.fingerprint(split) for name, split in self.splits.items()}
+        data = {SPLITS[name]: source.fingerprint for name, source in self.splits.items()}
         return {"config": config_lib.as_dict(self.config), "data": data}
 
     def describe(self) -> list[str]:
@@ -57,7 +57,8 @@ class Run:
         return [
             f"vit_jax {__version__}  jax {jax.__version__}",
             f"devices   {len(devices)} x {devices[0].device_kind}" + f"  ({mesh})" * bool(mesh),
-            f"data      {config.data.name}  {sizes}  {len(train.class_names)} classes",
+            f"data      {config.data.root or config.data.name}  {sizes}  "
+            f"{len(train.class_names)} classes",
             f"model     {config.model['name']}  {self.num_parameters:,} parameters  "
             f"{height}x{width} pixels  {config.model['dtype']}",
             f"plan      {self.total_steps:,} steps = {epochs:.1f} epochs  global batch "
@@ -66,7 +67,7 @@ class Run:
         ]
 
 
-def prepare(config: config_lib.Config, devices: Sequence[jax.Device] | None = None) -> Run:
+def open_run(config: config_lib.Config, devices: Sequence[jax.Device] | None = None) -> Run:
     """Opens the data, makes model and optimizer, and checks that all of it fits together.
 
     Args:
@@ -76,16 +77,19 @@ def prepare(config: config_lib.Config, devices: Sequence[jax.Device] | None = No
     Raises:
       UserError: Something does not; see `errors`.
     """
+    transforms.check(config.data)
     mesh = sharding.make_mesh(config.mesh, devices)
     accum_steps = config.optim.accum_steps
     sharding.check_batch_size(config.batch_size, "config.batch_size", mesh, accum_steps)
-    model = models.create(**config.model)
     loss_fn = pick(losses.LOSSES, config.loss, "config.loss")
-    splits = {
-        name: open_split(config, field)
+    train = sources.load(config.data, SPLITS["train"])
+    config = _with_classes(config, train)
+    splits = {"train": train} | {
+        name: sources.load(config.data, field, train.class_names)
         for name, field in SPLITS.items()
-        if name == "train" or getattr(config.data, field)
+        if name != "train" and getattr(config.data, field)
     }
+    model = models.create(**config.model)
     total_steps = _total_steps(config, splits["train"])
     boxed = state.abstract_params(model, state.image_shape(config.data))
     schedule, tx = optim.make(config.optim, nn.unbox(boxed), total_steps)
@@ -93,20 +97,13 @@ def prepare(config: config_lib.Config, devices: Sequence[jax.Device] | None = No
     return Run(config, mesh, splits, total_steps, model, loss_fn, schedule, tx, shapes)
 
 
-def open_split(config: config_lib.Config, field: str) -> Source:
-    """Opens the split that a field of the data section names.
-
-    Raises:
-      ConfigError: There is no such data set or split, or the model has not its classes.
-      DataError: The split is empty.
-    """
-    transforms.check(config.data)
-    source = sources.load(config.data, field)
-    found, expected = config.model["num_classes"], len(source.class_names)
-    if found != expected:
-        problem = f"the data set {source.name} has {expected} classes, got {found}"
+def _with_classes(config: config_lib.Config, source: Source) -> config_lib.Config:
+    """Returns the config with the number of classes that the data have, where it says none."""
+    asked, found = config.model["num_classes"], len(source.class_names)
+    if asked not in (0, found):
+        problem = f"the data set {source.name} has {found} classes, got {asked}; 0 takes them all"
         raise ConfigError("config.model.num_classes", problem)
-    return source
+    return dataclasses.replace(config, model={**config.model, "num_classes": found})
 
 
 def eval_batch_size(config: config_lib.Config, mesh: jax.sharding.Mesh) -> int:

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from vit_jax import config as config_lib
-from vit_jax.data import loader, sources
+from vit_jax.data import loader, sources, transforms
+from vit_jax.data.sources import Source
+from vit_jax.errors import DataError
 
 DATA = config_lib.Data(
     name="synthetic",
@@ -15,9 +17,12 @@ DATA = config_lib.Data(
     test_split="test[:11]",
     image_size=(6, 6),
     channels=1,
+    crop_area=(0.5, 1.0),
+    flip=True,
     affine=config_lib.Affine(degrees=30.0, shift=0.2),
     threads=2,
 )
+PLAIN = dataclasses.replace(DATA, crop_area=(), flip=False, affine=config_lib.Affine())
 SOURCE = sources.load(DATA, "train_split")
 
 
@@ -62,13 +67,20 @@ def test_threads_do_not_change_the_stream():
     assert_same(take(5, data=dataclasses.replace(DATA, threads=7)), take(5))
 
 
-def test_worker_processes_do_not_change_the_stream():
-    assert_same(take(5, data=dataclasses.replace(DATA, workers=2)), take(5))
+@pytest.mark.parametrize("workers", [2, 3])
+def test_worker_processes_do_not_change_the_stream(workers):
+    data = dataclasses.replace(DATA, workers=workers)
+    whole = take(5)
+    assert_same(take(5, data=data), whole)
+    assert_same(take(2, data=data, step=3), whole[3:])
+    assert_same(
+        take(2, data=data, step=3, host=1, num_hosts=2),
+        [{key: value[4:] for key, value in batch.items()} for batch in whole[3:]],
+    )
 
 
 def test_an_epoch_holds_every_image_once_and_the_next_is_in_another_order():
-    plain = dataclasses.replace(DATA, affine=config_lib.Affine())
-    rows = [row.tobytes() for batch in take(5, data=plain) for row in batch["image"]]
+    rows = [row.tobytes() for batch in take(5, data=PLAIN) for row in batch["image"]]
     first, second = rows[:20], rows[20:]
     assert (
         sorted(first) == sorted(second) == sorted(SOURCE[i]["image"].tobytes() for i in range(20))
@@ -102,18 +114,80 @@ def test_hosts_share_an_evaluation():
     assert sum(batch["mask"].sum() for part in parts for batch in part) == 11
 
 
-def test_an_error_in_a_record_reaches_the_reader():
-    class Bad:
-        name = "bad"
-        class_names = ("a", "b")
+class Broken(Source):
+    """The images of SOURCE, some of them broken, and a label of choice."""
 
-        def __len__(self):
-            return 8
+    def __init__(self, broken, label=0, num=20):
+        super().__init__("broken", ("a", "b"))
+        self.broken, self.label, self.num = broken, label, num
 
-        def __getitem__(self, index):
-            return {"image": SOURCE[0]["image"], "label": 2, "id": f"bad[{index}]"}
+    def __len__(self):
+        return self.num
 
-    from vit_jax.errors import DataError
+    def __getitem__(self, index):
+        if index in self.broken:
+            raise OSError(f"cannot read\n{index}")
+        return {"image": np.full((6, 6, 1), index, np.uint8), "label": self.label}
 
-    with pytest.raises(DataError, match=r"bad\[\d\]: expected a label from 0 to 1, got 2"):
-        next(loader.train_batches(Bad(), DATA, 4, seed=0))
+
+def batches_of(source, num=5, **overrides):
+    data = dataclasses.replace(PLAIN, max_unreadable=0.2, **overrides)
+    stream = loader.train_batches(source, data, 4, seed=0)
+    return [
+        sorted(row[0, 0, 0] for row in batch["image"]) for batch in itertools.islice(stream, num)
+    ]
+
+
+@pytest.mark.parametrize("overrides", [{}, {"workers": 2}])
+def test_the_next_image_takes_the_place_of_an_unreadable_one(capsys, overrides):
+    source = Broken({3, 7, 8, 19})
+    assert "unreadable" not in next(loader.train_batches(source, DATA, 4, seed=0))
+    rows = batches_of(source, **overrides)
+    replaced = {3: 4, 7: 9, 8: 9, 19: 0}
+    whole = [[replaced.get(i, i) for i in batch] for batch in batches_of(Broken(()))]
+    assert rows == [sorted(batch) for batch in whole]
+    assert source.unreadable == {i: f"cannot read {i}" for i in (3, 7, 8, 19)}
+
+
+def test_an_unreadable_image_is_named_once(capsys):
+    source = Broken({3})
+    batches_of(source, num=15)
+    list(loader.eval_batches(source, DATA, 8))
+    err = capsys.readouterr().err
+    assert err == "warning: broken[3]: cannot be read: cannot read 3\n"
+
+
+def test_an_unreadable_image_is_left_out_of_an_evaluation():
+    source = Broken({3})
+    batches = list(loader.eval_batches(source, DATA, 8))
+    assert [len(batch["mask"]) for batch in batches] == [8, 8, 8]
+    kept = [row[0, 0, 0] for batch in batches for row in batch["image"][batch["mask"]]]
+    assert kept == [i for i in range(20) if i != 3]
+
+
+def test_too_many_unreadable_images_end_the_run():
+    with pytest.raises(DataError, match=r"^broken: 5 of the 20 images cannot be read, more than 4"):
+        batches_of(Broken({1, 5, 9, 13, 17}))
+    with pytest.raises(DataError, match="2 of the 20 images cannot be read, more than 1"):
+        list(loader.eval_batches(Broken({1, 5}), DATA, 8))  # one per cent of few is one
+
+
+def test_a_source_of_nothing_but_unreadable_images_ends_at_once():
+    with pytest.raises(DataError, match=r"broken\[\d+\]: neither it nor the next 99 images can be"):
+        batches_of(Broken(range(1000), num=1000))
+
+
+@pytest.mark.parametrize("label", [-1, 2, 255])
+def test_a_bad_label_ends_the_run_with_the_record(label):
+    expected = rf"^broken\[\d+\]: expected a label from 0 to 1, got {label}"
+    with pytest.raises(DataError, match=expected):
+        batches_of(Broken((), label=label))
+
+
+def test_an_error_in_a_transform_is_not_taken_for_an_unreadable_image(monkeypatch):
+    def fail(self, image, rng):
+        raise ZeroDivisionError("a mistake of ours")
+
+    monkeypatch.setattr(transforms.CentreCrop, "__call__", fail)
+    with pytest.raises(ZeroDivisionError):
+        batches_of(Broken(()))

@@ -10,59 +10,45 @@ from PIL import Image
 
 from vit_jax import config as config_lib
 from vit_jax.data import transforms
-from vit_jax.errors import ConfigError, DataError
+from vit_jax.data.images import UnreadableError
+from vit_jax.errors import ConfigError
 
 RNG = np.random.default_rng(0)
 GRADIENT = (np.add.outer(np.arange(12), np.arange(16)) * 9).astype(np.uint8)[..., None]
 
 
-def png(pixels):
+PIPELINE = transforms.for_evaluation(config_lib.Data(channels=1, fit="squash"))
+
+
+def test_pixels_are_taken_as_they_are_and_files_are_decoded():
+    assert PIPELINE.decode(GRADIENT) is GRADIENT
     file = io.BytesIO()
-    Image.fromarray(pixels).save(file, format="png")
-    return file.getvalue()
+    Image.fromarray(GRADIENT[..., 0]).save(file, format="png")
+    np.testing.assert_array_equal(PIPELINE.decode(file.getvalue()), GRADIENT)
 
 
-def record(image, label=3):
-    return {"image": image, "label": label, "id": "set:train[7]"}
-
-
-def test_decoding_gives_the_pixels_of_the_channels_asked_for():
-    grey = GRADIENT[..., 0]
-    for channels in (1, 3):
-        out = transforms.Pipeline((), channels, 10)(record(png(grey)), RNG)
-        assert out["image"].shape == (12, 16, channels)
-        np.testing.assert_array_equal(out["image"], np.repeat(grey[..., None], channels, -1))
-        assert out["label"] == np.int32(3)
-
-
-@pytest.mark.parametrize("label", [-1, 10, 255])
-def test_a_bad_label_is_refused_with_the_record_id(label):
-    pipeline = transforms.Pipeline((), 1, 10)
-    message = rf"^set:train\[7\]: expected a label from 0 to 9, got {label}$"
-    with pytest.raises(DataError, match=message):
-        pipeline(record(GRADIENT, label), RNG)
-
-
-@pytest.mark.parametrize("content", [b"", b"not an image", png(GRADIENT[..., 0])[:45]])
-def test_a_broken_image_is_refused_with_the_record_id(content):
-    with pytest.raises(DataError, match=r"^set:train\[7\]: not an image that can be decoded"):
-        transforms.Pipeline((), 1, 10)(record(content), RNG)
+@pytest.mark.parametrize(
+    "image", [GRADIENT[..., 0], np.repeat(GRADIENT, 3, -1), GRADIENT.astype(np.float32)]
+)
+def test_pixels_of_another_form_are_refused(image):
+    with pytest.raises(UnreadableError, match=r"expected uint8 \(height, width, 1\) by config"):
+        PIPELINE.decode(image)
 
 
 def test_resize_gives_height_and_width_in_that_order():
-    out = transforms.Resize((6, 32), "bicubic")(GRADIENT, RNG)
+    out = transforms.Squash((6, 32), "bicubic")(GRADIENT, RNG)
     assert out.shape == (6, 32, 1)
     assert out.dtype == np.uint8
 
 
 def test_resize_to_the_same_size_changes_nothing():
-    assert transforms.Resize((12, 16), "bicubic")(GRADIENT, RNG) is GRADIENT
+    assert transforms.Squash((12, 16), "bicubic")(GRADIENT, RNG) is GRADIENT
 
 
 def test_resize_is_antialiased():
     stripes = np.zeros((8, 8, 1), np.uint8)
     stripes[:, ::2] = 200
-    out = transforms.Resize((8, 2), "bilinear")(stripes, RNG)
+    out = transforms.Squash((8, 2), "bilinear")(stripes, RNG)
     np.testing.assert_allclose(out, 100, atol=15)
 
 
@@ -103,15 +89,119 @@ def test_affine_scales_up_about_the_centre():
     assert not out[:4].any()
 
 
+PHOTO = np.random.default_rng(0).integers(0, 256, (45, 70, 3)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("interpolation", transforms.INTERPOLATIONS)
+@pytest.mark.parametrize(
+    ("shape", "size", "fraction", "whole"),
+    [  # whole: height and width that torchvision and timm resize to before they cut
+        ((45, 70), (16, 16), 0.875, (18, 28)),
+        ((70, 45), (16, 16), 1.0, (24, 16)),
+        ((45, 70), (12, 24), 1.0, (15, 24)),
+        ((45, 70), (24, 12), 0.5, (48, 74)),
+        ((30, 30), (45, 45), 0.9, (50, 50)),
+    ],
+)
+def test_the_centre_crop_is_that_of_the_whole_resized_image(
+    shape, size, fraction, whole, interpolation
+):
+    image = np.ascontiguousarray(np.resize(PHOTO, (*shape, 3)))
+    out = transforms.CentreCrop(size, fraction, interpolation)(image, RNG)
+    method = transforms.INTERPOLATIONS[interpolation]
+    resized = np.asarray(Image.fromarray(image).resize(whole[::-1], method))
+    top, left = (round((w - s) / 2) for w, s in zip(whole, size, strict=True))
+    expected = resized[top : top + size[0], left : left + size[1]].astype(int)
+    if interpolation == "nearest":  # falls on either side of a pixel's edge
+        assert np.mean(out == expected) > 0.8
+    else:
+        np.testing.assert_allclose(out, expected, atol=1)
+
+
+def test_the_centre_crop_of_a_thread_of_pixels_needs_little_memory():
+    thread = np.full((1, 5000, 3), 7, np.uint8)
+    out = transforms.CentreCrop((224, 224), 0.875, "bicubic")(thread, RNG)
+    np.testing.assert_array_equal(out, np.full((224, 224, 3), 7))
+
+
+def test_squash_keeps_the_whole_image():
+    image = np.zeros((8, 32, 1), np.uint8)
+    image[:, :4] = 255
+    out = transforms.Squash((8, 8), "bilinear")(image, RNG)
+    assert out[:, 0].min() > 200
+    assert not out[:, 2:].any()
+
+
+def boxes(monkeypatch, shape, size, area, num=300):
+    """Returns the parts that the random crop cuts out, as (left, top, right, bottom)."""
+    seen = []
+
+    def note(image, size, interpolation, box=None):
+        seen.append(box)
+        return image
+
+    monkeypatch.setattr(transforms, "_resize", note)
+    crop = transforms.RandomResizedCrop(size, area, "bicubic")
+    for i in range(num):
+        crop(np.zeros((*shape, 3), np.uint8), np.random.default_rng(i))
+    return np.array(seen)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (32, 64)])
+def test_random_crops_have_the_area_and_the_shape_asked_for(monkeypatch, size):
+    left, top, right, bottom = boxes(monkeypatch, (200, 300), size, (0.1, 0.4)).T
+    assert left.min() >= 0
+    assert top.min() >= 0
+    assert right.max() <= 300
+    assert bottom.max() <= 200
+    area = (right - left) * (bottom - top) / (200 * 300)
+    assert (area.min(), area.max()) == pytest.approx((0.1, 0.4), abs=0.02)
+    shape = (right - left) / (bottom - top) / (size[1] / size[0])
+    assert (shape.min(), shape.max()) == pytest.approx((3 / 4, 4 / 3), abs=0.05)
+    assert np.ptp(left) > 100
+    assert np.ptp(top) > 60
+
+
+def test_a_random_crop_that_never_fits_takes_the_largest_centred_part(monkeypatch):
+    parts = boxes(monkeypatch, (10, 1000), (8, 8), (1.0, 1.0), num=5)
+    np.testing.assert_allclose(parts, [(495, 0, 505, 10)] * 5)
+
+
+def test_flips_are_fair_and_mirror():
+    flip = transforms.RandomFlip()
+    outs = [flip(PHOTO, np.random.default_rng(i)) for i in range(400)]
+    mirrored = [np.array_equal(out, PHOTO[:, ::-1]) for out in outs]
+    kept = [np.array_equal(out, PHOTO) for out in outs]
+    assert sum(mirrored) + sum(kept) == 400
+    assert 160 < sum(mirrored) < 240
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 6])
+def test_every_transform_takes_any_number_of_channels(channels):
+    image = np.random.default_rng(1).integers(0, 256, (20, 30, channels)).astype(np.uint8)
+    data = config_lib.Data(
+        channels=channels,
+        image_size=(12, 16),
+        crop_area=(0.3, 1.0),
+        flip=True,
+        affine=config_lib.Affine(degrees=20.0),
+    )
+    out = transforms.for_training(data)(image, np.random.default_rng(3))
+    assert out.shape == (12, 16, channels)
+    # A channel is treated as if it were alone.
+    alone = transforms.for_training(dataclasses.replace(data, channels=1))
+    np.testing.assert_array_equal(out[..., :1], alone(image[..., :1], np.random.default_rng(3)))
+
+
 def test_the_training_pipeline_is_random_and_the_evaluation_pipeline_is_not():
     data = config_lib.Data(
         channels=1, image_size=(12, 16), affine=config_lib.Affine(degrees=20.0, shift=0.2)
     )
-    train, test = transforms.for_training(data, 10), transforms.for_evaluation(data, 10)
-    draws = [train(record(GRADIENT), np.random.default_rng(i))["image"] for i in (0, 0, 1)]
+    train, test = transforms.for_training(data), transforms.for_evaluation(data)
+    draws = [train(GRADIENT, np.random.default_rng(i)) for i in (0, 0, 1)]
     np.testing.assert_array_equal(draws[0], draws[1])
     assert not np.array_equal(draws[0], draws[2])
-    np.testing.assert_array_equal(test(record(GRADIENT), RNG)["image"], GRADIENT)
+    np.testing.assert_array_equal(test(GRADIENT, RNG), GRADIENT)
 
 
 @pytest.mark.parametrize(
@@ -122,12 +212,16 @@ def test_the_training_pipeline_is_random_and_the_evaluation_pipeline_is_not():
             "cubic",
             "config.data.interpolation: unknown 'cubic'; did you mean 'bicu",
         ),
-        ("channels", 2, "config.data.channels: expected 1 or 3, got 2"),
+        ("fit", "corp", "config.data.fit: unknown 'corp'; did you mean 'crop'?"),
+        ("crop_area", (0.5,), "config.data.crop_area: expected \\(least, most\\) or"),
+        ("crop_area", (0.5, 0.2), "config.data.crop_area: expected \\(least, most\\) or"),
+        ("background", (0, 0), "config.data.background: expected red, green and blue"),
+        ("channels", 6, "config.data.channels: image files have 1 to 4 channels, got 6"),
     ],
 )
 def test_a_wrong_setting_is_refused(field, value, message):
     with pytest.raises(ConfigError, match=message):
-        transforms.check(dataclasses.replace(config_lib.Data(), **{field: value}))
+        transforms.check(dataclasses.replace(config_lib.Data(root="photos"), **{field: value}))
 
 
 def test_normalize_scales_then_centres():

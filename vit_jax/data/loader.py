@@ -3,9 +3,14 @@
 A batch is cut from the endless shuffled stream before hosts share it, so that its rows and their
 random draws are the same for any number of hosts, workers and threads. Nothing of an iterator
 needs to be saved: a resumed run starts the stream at its step.
+
+An image that cannot be read is named once and counted. In training the next one in the data set
+takes its place; in an evaluation it is left out.
 """
 
+import dataclasses
 import signal
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grain
@@ -15,9 +20,63 @@ from absl import flags
 
 from vit_jax import config as config_lib
 from vit_jax.data import transforms
-from vit_jax.data.sources import Record, Source
+from vit_jax.data.images import UnreadableError
+from vit_jax.data.sources import Source
+from vit_jax.errors import DataError, UserError
+from vit_jax.logs import warn
 
 Batch = dict[str, np.ndarray]
+Row = dict[str, Any]
+
+# Unreadable images in a row that end a training.
+_MOST_IN_A_ROW = 100
+
+
+class Batches:
+    """An iterator of batches, which takes note of the images that could not be read.
+
+    Args:
+      stream: Batches with a column `unreadable`: indices of the source, or -1.
+      reader: What reads the images.
+      tolerance: The share of the data set that may be unreadable; one image always may.
+      report: Called with a line for each unreadable image, once.
+
+    Raises:
+      DataError: Too many images cannot be read.
+    """
+
+    def __init__(
+        self,
+        stream: grain.DatasetIterator[Batch],
+        reader: "_Reader",
+        tolerance: float,
+        report: Callable[[str], None],
+    ) -> None:
+        self._stream, self._reader, self._report = stream, reader, report
+        self._most = max(1, int(tolerance * len(reader.source)))
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        batch = dict(next(self._stream))
+        for index in batch.pop("unreadable"):
+            if index >= 0 and index not in self._reader.source.unreadable:
+                self._note(int(index))
+        return batch
+
+    def close(self) -> None:
+        """Ends the threads and processes that read."""
+        self._stream.close()
+
+    def _note(self, index: int) -> None:
+        source = self._reader.source
+        reason = source.unreadable[index] = self._reader.problem(index)
+        line = f"{source.describe(index)}: cannot be read: {reason}"
+        if len(source.unreadable) > self._most:
+            found = f"{len(source.unreadable)} of the {len(source):,} images cannot be read"
+            raise DataError(f"{source.name}: {found}, more than {self._most:,}; the last is {line}")
+        self._report(line)
 
 
 def train_batches(
@@ -29,7 +88,7 @@ def train_batches(
     step: int = 0,
     host: int | None = None,
     num_hosts: int | None = None,
-) -> grain.DatasetIterator[Batch]:
+) -> Batches:
     """Yields this host's rows of each batch, for ever: `{"image": uint8, "label": int32}`.
 
     Every image comes once an epoch; the order and the random transforms change with each epoch.
@@ -43,9 +102,10 @@ def train_batches(
       host: Index of this host, of `num_hosts`; asked of JAX unless given.
       num_hosts: Number of hosts.
     """
-    pipeline = transforms.for_training(data, len(source.class_names))
-    stream = grain.MapDataset.source(source).seed(seed).shuffle().repeat().random_map(pipeline)
-    return _read(stream, data, batch_size, step, host, num_hosts)
+    reader = _Reader(source, transforms.for_training(data))
+    order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
+    stream = _read(order.random_map(reader.train), data, batch_size, step, host, num_hosts)
+    return Batches(stream, reader, data.max_unreadable, warn)
 
 
 def eval_batches(
@@ -55,31 +115,78 @@ def eval_batches(
     *,
     host: int | None = None,
     num_hosts: int | None = None,
-) -> grain.DatasetIterator[Batch]:
+    report: Callable[[str], None] = warn,
+) -> Batches:
     """Yields this host's rows of the batches that hold every image once, in order.
 
-    The last batch is filled up with rows whose `mask` is False.
+    Rows whose `mask` is False hold no image: those that fill up the last batch, and those of
+    unreadable images, of which `report` gets a line each.
     """
-    pipeline = transforms.for_evaluation(data, len(source.class_names))
-    length = -(-len(source) // batch_size) * batch_size
-    padded = _Padded(source, pipeline, length)
-    return _read(grain.MapDataset.source(padded), data, batch_size, 0, host, num_hosts)
+    reader = _Reader(source, transforms.for_evaluation(data), data.image_size)
+    order = grain.MapDataset.range(-(-len(source) // batch_size) * batch_size)
+    stream = _read(order.map(reader.evaluate), data, batch_size, 0, host, num_hosts)
+    return Batches(stream, reader, data.max_unreadable, report)
 
 
-class _Padded:
-    """The transformed images of a source with a mask, and blank rows after them."""
+@dataclasses.dataclass(frozen=True)
+class _Reader:
+    """From an index of the source to a row of a batch."""
 
-    def __init__(self, source: Source, pipeline: transforms.Pipeline, length: int) -> None:
-        self._source, self._pipeline, self._length = source, pipeline, length
+    source: Source
+    pipeline: transforms.Pipeline
+    image_size: tuple[int, int] = (0, 0)  # of a row without an image
 
-    def __len__(self) -> int:
-        return self._length
+    def train(self, index: int, rng: np.random.Generator) -> Row:
+        """Returns the row of an image, or of the next one that can be read."""
+        for i in range(_MOST_IN_A_ROW):
+            place = (int(index) + i) % len(self.source)
+            try:
+                row = self._row(place, rng)
+            except UnreadableError:
+                continue
+            return {**row, "unreadable": np.int64(index if i else -1)}
+        reason = self.problem(int(index))
+        raise DataError(
+            f"{self.source.describe(int(index))}: neither it nor the next {_MOST_IN_A_ROW - 1} "
+            f"images can be read: {reason}"
+        )
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        real = index < len(self._source)
-        record: Record = self._source[index if real else 0]
-        row = self._pipeline(record, np.random.default_rng(0))
-        return {**row, "mask": np.bool_(real)}
+    def evaluate(self, index: int) -> Row:
+        """Returns the row of an image, or one whose mask is False."""
+        real = index < len(self.source)
+        try:
+            if real:
+                row = self._row(int(index), np.random.default_rng(0))
+                return {**row, "mask": np.bool_(True), "unreadable": np.int64(-1)}
+        except UnreadableError:
+            pass
+        image = np.zeros((*self.image_size, self.pipeline.channels), np.uint8)
+        unreadable = np.int64(index if real else -1)
+        return {"image": image, "label": np.int32(0), "mask": np.bool_(False)} | {
+            "unreadable": unreadable
+        }
+
+    def problem(self, index: int) -> str:
+        """Returns why an image cannot be read, in one line."""
+        try:
+            self._row(index, np.random.default_rng(0))
+        except UnreadableError as error:
+            return " ".join(str(error).split())
+        return "it could not be read before"
+
+    def _row(self, index: int, rng: np.random.Generator) -> Row:
+        try:
+            record = self.source[index]
+            pixels = self.pipeline.decode(record["image"])
+        except (UnreadableError, UserError):
+            raise
+        except Exception as error:  # what a source raises on a corrupt record is its own
+            raise UnreadableError(str(error) or type(error).__name__) from error
+        label, num_classes = record["label"], len(self.source.class_names)
+        if not 0 <= label < num_classes:
+            expected = f"expected a label from 0 to {num_classes - 1}"
+            raise DataError(f"{self.source.describe(index)}: {expected}, got {label}")
+        return {"image": self.pipeline(pixels, rng), "label": np.int32(label)}
 
 
 def _ignore_signals(worker: int, num_workers: int) -> None:

@@ -1,14 +1,13 @@
-"""What happens to one image on the host: from a record to uint8 pixels of the model's size.
+"""What happens to one image on the host: from a record's image to uint8 pixels of the model's size.
 
 Host transforms are frozen dataclasses called as `transform(image, rng)` on uint8 (h, w, c). The
 pixels travel to the device as uint8; `normalize` runs there.
 """
 
 import dataclasses
-import io
 import math
-from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Sequence
+from typing import Protocol, runtime_checkable
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,8 +15,8 @@ from jaxtyping import Array, Float, UInt8
 from PIL import Image
 
 from vit_jax import config as config_lib
-from vit_jax.data.sources import Record
-from vit_jax.errors import ConfigError, DataError, pick
+from vit_jax.data import images
+from vit_jax.errors import ConfigError, pick
 
 INTERPOLATIONS = {
     "nearest": Image.Resampling.NEAREST,
@@ -25,7 +24,8 @@ INTERPOLATIONS = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
-MODES = {1: "L", 3: "RGB"}
+
+Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels
 
 
 @runtime_checkable
@@ -38,18 +38,86 @@ class Transform(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class Resize:
-    """Resizes to a height and width; Pillow's filters are antialiased."""
+class Squash:
+    """Resizes to a height and width, whatever the shape of the image."""
 
     size: tuple[int, int]
     interpolation: str
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Returns uint8 of the size."""
-        if image.shape[:2] == self.size:
-            return image
-        method = INTERPOLATIONS[self.interpolation]
-        return _from_pil(_to_pil(image).resize(self.size[::-1], method))
+        return _resize(image, self.size, self.interpolation)
+
+
+@dataclasses.dataclass(frozen=True)
+class CentreCrop:
+    """Resizes until the size divided by the fraction is just covered, and cuts out the centre.
+
+    Sizes and offsets are rounded as torchvision's `Resize` and `CenterCrop` round them, so that
+    published weights see the pixels they were evaluated with. Nothing but the crop is computed.
+    """
+
+    size: tuple[int, int]
+    fraction: float
+    interpolation: str
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Returns uint8 of the size."""
+        sides = image.shape[:2]
+        targets = [math.floor(side / self.fraction) for side in self.size]
+        short = 0 if targets[0] * sides[1] >= targets[1] * sides[0] else 1
+        resized = [targets[short] * side // sides[short] for side in sides]
+        spans = []
+        for side, whole, crop in zip(sides, resized, self.size, strict=True):
+            start = round((whole - crop) / 2)
+            spans.append((start * side / whole, (start + crop) * side / whole))
+        (top, bottom), (left, right) = spans
+        return _resize(image, self.size, self.interpolation, (left, top, right, bottom))
+
+
+# How an image is brought to the model's size, for evaluation.
+FITS: dict[str, Callable[[tuple[int, int], float, str], Transform]] = {
+    "crop": CentreCrop,
+    "squash": lambda size, fraction, interpolation: Squash(size, interpolation),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomResizedCrop:
+    """Cuts out a random part, and resizes it ("Inception crop", Szegedy et al. 2015).
+
+    The share of the area is drawn evenly; the shape, relative to that of the size, from 3/4 to 4/3
+    evenly in its logarithm. After ten draws that do not fit, the largest centred part is taken.
+    """
+
+    size: tuple[int, int]
+    area: tuple[float, ...]
+    interpolation: str
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Returns uint8 of the size."""
+        height, width = image.shape[:2]
+        shape = self.size[1] / self.size[0]
+        least, most = self.area
+        for _ in range(10):
+            area = height * width * rng.uniform(least, most)
+            ratio = shape * math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
+            crop_height, crop_width = round(math.sqrt(area / ratio)), round(math.sqrt(area * ratio))
+            if 0 < crop_height <= height and 0 < crop_width <= width:
+                top = float(rng.integers(height - crop_height + 1))
+                left = float(rng.integers(width - crop_width + 1))
+                box = (left, top, left + crop_width, top + crop_height)
+                return _resize(image, self.size, self.interpolation, box)
+        return CentreCrop(self.size, 1.0, self.interpolation)(image, rng)
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomFlip:
+    """Mirrors every other image, left to right."""
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Returns uint8 of the same size."""
+        return np.ascontiguousarray(image[:, ::-1]) if rng.random() < 0.5 else image
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,69 +141,82 @@ class RandomAffine:
             *(cos, sin, width / 2 - cos * x - sin * y),
             *(-sin, cos, height / 2 + sin * x - cos * y),
         )
-        method = Image.Transform.AFFINE
-        bilinear = Image.Resampling.BILINEAR
-        return _from_pil(_to_pil(image).transform((width, height), method, inverse, bilinear))
+        method, bilinear = Image.Transform.AFFINE, Image.Resampling.BILINEAR
+        return _join(
+            [band.transform((width, height), method, inverse, bilinear) for band in _split(image)]
+        )
 
 
 @dataclasses.dataclass(frozen=True)
 class Pipeline:
-    """A record to `{"image": uint8 (h, w, c), "label": int32}`.
-
-    Raises:
-      DataError: The label is not a class, or the image cannot be decoded; with the record's id.
-    """
+    """The image of a record to uint8 pixels (h, w, c) of the model's size."""
 
     transforms: Sequence[Transform]
     channels: int
-    num_classes: int
+    background: tuple[int, ...]
+    max_pixels: int
 
-    def __call__(self, record: Record, rng: np.random.Generator) -> dict[str, Any]:
-        """Decodes, checks and transforms one record."""
-        label = record["label"]
-        if not 0 <= label < self.num_classes:
-            expected = f"expected a label from 0 to {self.num_classes - 1}"
-            raise DataError(f"{record['id']}: {expected}, got {label}")
-        image = self._decode(record)
+    def decode(self, image: bytes | Image.Image | np.ndarray) -> np.ndarray:
+        """Returns the pixels of the image of a record; pixels stay as they are.
+
+        Raises:
+          UnreadableError: The file is no readable image, or the pixels have not the channels.
+        """
+        if isinstance(image, Image.Image):
+            return images.to_pixels(image, self.channels, self.background)
+        if isinstance(image, bytes):
+            return images.decode(image, self.channels, self.background, self.max_pixels)
+        if image.ndim != 3 or image.shape[-1] != self.channels or image.dtype != np.uint8:
+            found = f"{image.dtype} {image.shape}"
+            expected = f"expected uint8 (height, width, {self.channels})"
+            raise images.UnreadableError(f"{expected} by config.data.channels, got {found}")
+        return image
+
+    def __call__(self, pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Transforms the pixels."""
         for transform in self.transforms:
-            image = transform(image, rng)
-        return {"image": image, "label": np.int32(label)}
-
-    def _decode(self, record: Record) -> np.ndarray:
-        if isinstance(record["image"], np.ndarray):
-            return record["image"]
-        try:
-            with Image.open(io.BytesIO(record["image"])) as image:
-                return _from_pil(image.convert(MODES[self.channels]))
-        except OSError as error:
-            raise DataError(f"{record['id']}: not an image that can be decoded: {error}") from error
+            pixels = transform(pixels, rng)
+        return pixels
 
 
 def check(data: config_lib.Data) -> None:
-    """Checks the settings that name a transform.
+    """Checks the settings that name a transform, and those that belong together.
 
     Raises:
-      ConfigError: An interpolation or a number of channels that there is not.
+      ConfigError: One is not there, or not possible.
     """
     pick(INTERPOLATIONS, data.interpolation, "config.data.interpolation")
-    if data.channels not in MODES:
-        raise ConfigError("config.data.channels", f"expected 1 or 3, got {data.channels}")
+    pick(FITS, data.fit, "config.data.fit")
+    if data.root and data.channels not in images.MODES:
+        raise ConfigError(
+            "config.data.channels", f"image files have 1 to 4 channels, got {data.channels}"
+        )
+    if data.crop_area and not (len(data.crop_area) == 2 and data.crop_area[0] <= data.crop_area[1]):
+        raise ConfigError(
+            "config.data.crop_area", f"expected (least, most) or (), got {data.crop_area}"
+        )
+    if len(data.background) != 3:
+        raise ConfigError("config.data.background", "expected red, green and blue, 0 to 255")
 
 
-def for_training(data: config_lib.Data, num_classes: int) -> Pipeline:
+def for_training(data: config_lib.Data) -> Pipeline:
     """Returns the random pipeline of the training split."""
-    pipeline = for_evaluation(data, num_classes)
+    pipeline = for_evaluation(data)
+    transforms = list(pipeline.transforms)
+    if data.crop_area:
+        transforms = [RandomResizedCrop(data.image_size, data.crop_area, data.interpolation)]
+    if data.flip:
+        transforms.append(RandomFlip())
     affine = data.affine
-    if not (affine.degrees or affine.scale or affine.shift):
-        return pipeline
-    random = RandomAffine(affine.degrees, affine.scale, affine.shift)
-    return dataclasses.replace(pipeline, transforms=(*pipeline.transforms, random))
+    if affine.degrees or affine.scale or affine.shift:
+        transforms.append(RandomAffine(affine.degrees, affine.scale, affine.shift))
+    return dataclasses.replace(pipeline, transforms=tuple(transforms))
 
 
-def for_evaluation(data: config_lib.Data, num_classes: int) -> Pipeline:
+def for_evaluation(data: config_lib.Data) -> Pipeline:
     """Returns the deterministic pipeline of the other splits."""
-    resize = Resize(data.image_size, data.interpolation)
-    return Pipeline((resize,), data.channels, num_classes)
+    fit = FITS[data.fit](data.image_size, data.crop_fraction, data.interpolation)
+    return Pipeline((fit,), data.channels, data.background, data.max_pixels)
 
 
 def normalize(
@@ -146,10 +227,24 @@ def normalize(
     return (scaled - jnp.asarray(mean, jnp.float32)) / jnp.asarray(std, jnp.float32)
 
 
-def _to_pil(image: np.ndarray) -> Image.Image:
-    return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+def _resize(
+    image: np.ndarray, size: tuple[int, int], interpolation: str, box: Box | None = None
+) -> np.ndarray:
+    """Resizes a part of an image; Pillow's filters are antialiased, and see beyond the part."""
+    height, width = image.shape[:2]
+    if size == (height, width) and box in (None, (0, 0, width, height)):
+        return image
+    method = INTERPOLATIONS[interpolation]
+    return _join([band.resize(size[::-1], method, box) for band in _split(image)])
 
 
-def _from_pil(image: Image.Image) -> np.ndarray:
-    pixels = np.asarray(image)
-    return pixels[..., None] if pixels.ndim == 2 else pixels
+def _split(image: np.ndarray) -> list[Image.Image]:
+    """Returns an image as Pillow's; grey and colour in one, other channels one by one."""
+    if image.shape[-1] == 3:
+        return [Image.fromarray(image)]
+    return [Image.fromarray(np.ascontiguousarray(band)) for band in np.moveaxis(image, -1, 0)]
+
+
+def _join(bands: Sequence[Image.Image]) -> np.ndarray:
+    first = np.asarray(bands[0])
+    return first if first.ndim == 3 else np.stack([np.asarray(band) for band in bands], axis=-1)

@@ -45,12 +45,12 @@ def test_digits_are_scans_from_0_to_255():
 def test_a_source_has_names_fingerprint_and_record_ids():
     source = sources.load(DIGITS, "val_split")
     assert source.class_names == tuple("0123456789")
-    assert sources.fingerprint(source) == {
+    assert source.fingerprint == {
         "name": "digits/1.0.0:train[90%:]",
         "examples": 144,
         "classes": list("0123456789"),
     }
-    assert source[3]["id"] == "digits/1.0.0:train[90%:][3]"
+    assert source.describe(3) == "digits/1.0.0:train[90%:][3]"
 
 
 def test_synthetic_is_a_function_of_the_index_and_splits_differ():

@@ -1,0 +1,34 @@
+"""A ViT-Ti/16 from scratch on a folder of images, whose folders are the classes.
+
+PHOTOS/CLASS/*, of which a tenth, cut by a hash of the names, validates; or PHOTOS/train/CLASS/* and
+PHOTOS/val/CLASS/*. From scratch it wants thousands of images a class; nobody has measured it.
+
+python -m vit_jax.train --config=configs/folder.py --config.data.root=PHOTOS
+python -m vit_jax.predict --workdir=runs/folder IMAGE_OR_FOLDER...
+"""
+
+import ml_collections
+
+from vit_jax import config, models
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """Returns the recipe."""
+    c = config.to_config_dict(config.Config())
+    c.batch_size = 64
+    c.total_epochs = 30.0
+    c.model = models.spec("vit_ti16", num_classes=0, drop_path=0.1)
+    c.data.train_split = "train"
+    c.data.val_split = "val"
+    c.data.test_split = ""
+    c.data.image_size = (224, 224)
+    c.data.crop_area = (0.2, 1.0)
+    c.data.crop_fraction = 0.875
+    c.data.flip = True
+    c.optim.learning_rate = 1e-3
+    c.optim.warmup_steps = 20
+    c.optim.weight_decay = 0.05
+    c.optim.clip_norm = 1.0
+    c.eval.every_steps = 200
+    c.checkpoint.every_steps = 200
+    return c

@@ -1,0 +1,28 @@
+"""A run is opened from its config, and what does not fit is refused before anything is computed."""
+
+import pytest
+
+from vit_jax.errors import ConfigError
+from vit_jax.run import open_run
+
+
+@pytest.mark.parametrize("asked", [0, 7])
+def test_the_model_has_the_classes_of_the_data(tiny_config, asked):
+    overrides = {"model.num_classes": str(asked), "data.synthetic.num_classes": "7"}
+    run = open_run(tiny_config(overrides))
+    assert run.config.model["num_classes"] == 7
+    assert run.shapes.params["head"]["bias"].shape == (7,)
+
+
+def test_other_classes_than_those_of_the_data_are_refused(tiny_config):
+    message = (
+        r"config\.model\.num_classes: the data set synthetic:train has 10 classes, got 7; 0 ta"
+    )
+    with pytest.raises(ConfigError, match=message):
+        open_run(tiny_config({"model.num_classes": "7"}))
+
+
+def test_the_lines_name_data_model_and_plan(tiny_config):
+    lines = "\n".join(open_run(tiny_config()).describe())
+    for part in ("synthetic  train 64  test 21  10 classes", "vit_mu4", "8x8 pixels", "4 steps"):
+        assert part in lines

@@ -1,0 +1,109 @@
+"""One image file to pixels: what kinds are read, and how each becomes 8-bit channels.
+
+Nothing outside `FORMATS` is opened, and nothing over the pixel limit is decoded: both are known
+from the header. Colour profiles are not applied.
+"""
+
+import io
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+
+# Pillow's name of the pixels with a number of channels: grey, with alpha, colour, with alpha.
+MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+
+# Pillow warns from 89 million pixels on; the limit here is the caller's.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+# EXIF's orientations: how the stored rows and columns become the upright picture.
+_ORIENTATION = 0x0112
+_UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: lambda x: x[:, ::-1],
+    3: lambda x: x[::-1, ::-1],
+    4: lambda x: x[::-1],
+    5: lambda x: x.swapaxes(0, 1),
+    6: lambda x: x[::-1].swapaxes(0, 1),
+    7: lambda x: x[::-1, ::-1].swapaxes(0, 1),
+    8: lambda x: x[:, ::-1].swapaxes(0, 1),
+}
+
+
+class UnreadableError(Exception):
+    """An image cannot be read; the message says why."""
+
+
+def decode(
+    content: bytes, channels: int, background: tuple[int, ...], max_pixels: int
+) -> UInt8[np.ndarray, "h w c"]:
+    """Returns the pixels of an image file, upright, with 1 to 4 channels (see `MODES`).
+
+    16-bit values are scaled, not clipped; of an animation the first frame is taken; without an
+    alpha channel to keep it in, transparency shows the background.
+
+    Args:
+      content: The file.
+      channels: How many to return.
+      background: Red, green and blue behind what is transparent.
+      max_pixels: Height times width that are decoded at most.
+
+    Raises:
+      UnreadableError: It is not an image, it is broken, or it is too large.
+    """
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                raise UnreadableError(f"{width}x{height} pixels, more than {max_pixels:,}")
+            image.load()
+            return to_pixels(image, channels, background)
+    except UnreadableError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise UnreadableError(f"more than {max_pixels:,} pixels") from error
+    except Exception as error:  # decoders raise what they like on a broken file
+        raise UnreadableError(_reason(content, error)) from error
+
+
+def to_pixels(
+    image: Image.Image, channels: int, background: tuple[int, ...]
+) -> UInt8[np.ndarray, "h w c"]:
+    """Returns the pixels of one of Pillow's images; see `decode`."""
+    pixels = np.asarray(_to_mode(image, MODES[channels], background))
+    return _upright(pixels.reshape(image.height, image.width, channels), image)
+
+
+def _to_mode(image: Image.Image, mode: str, background: tuple[int, ...]) -> Image.Image:
+    if image.mode == "F":
+        raise UnreadableError("its pixels are floating-point numbers, expected 8 or 16 bits")
+    if image.mode.startswith("I"):
+        wide = np.asarray(image).astype(np.int64).clip(0, 65535)
+        image = Image.fromarray(((wide * 255 + 32767) // 65535).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        if not mode.endswith("A"):
+            canvas = Image.new("RGBA", image.size, (*background, 255))
+            canvas.alpha_composite(image)
+            image = canvas
+    return image.convert(mode)
+
+
+def _upright(pixels: np.ndarray, image: Image.Image) -> np.ndarray:
+    try:
+        orientation = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # broken EXIF is no reason not to read the image
+        orientation = 1
+    return np.ascontiguousarray(_UPRIGHT.get(orientation, lambda x: x)(pixels))
+
+
+def _reason(content: bytes, error: Exception) -> str:
+    if not content:
+        return "it is empty"
+    if isinstance(error, Image.UnidentifiedImageError):
+        return f"not an image of a known kind ({', '.join(FORMATS)})"
+    return f"{error}" or type(error).__name__

@@ -1,0 +1,68 @@
+"""What a source of images is: random access to labelled images, by index."""
+
+import abc
+from collections.abc import Mapping
+from typing import Any, TypedDict
+
+import numpy as np
+import tensorflow_datasets as tfds
+from PIL import Image
+
+
+class Record(TypedDict):
+    """One labelled image."""
+
+    image: bytes | Image.Image | np.ndarray  # an encoded file, Pillow's image, or uint8 (h, w, c)
+    label: int
+
+
+class Source(abc.ABC):
+    """Labelled images by index.
+
+    Attributes:
+      name: The data set, with its version and the split.
+      class_names: The classes, in the order of the labels.
+      unreadable: What could not be read so far, and why, by index.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+
+    def __init__(self, name: str, class_names: tuple[str, ...]) -> None:
+        self.name, self.class_names = name, class_names
+        self.unreadable: dict[int, str] = {}
+
+    @abc.abstractmethod
+    def __len__(self) -> int:
+        """Returns the number of images."""
+
+    @abc.abstractmethod
+    def __getitem__(self, index: int) -> Record:
+        """Returns an image; the same one for the same index, always."""
+
+    def describe(self, index: int) -> str:
+        """Returns what names the image in an error."""
+        return f"{self.name}[{index}]"
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """What a resumed run must find again."""
+        return {"name": self.name, "examples": len(self), "classes": list(self.class_names)}
+
+
+def select(split: str, sizes: Mapping[str, int]) -> list[tuple[str, int]]:
+    """Returns what TFDS's split arithmetic, such as `train[:90%]+test`, takes of splits of sizes.
+
+    Raises:
+      ValueError: There is no such split, or the text is none.
+    """
+    infos = {
+        name: tfds.core.SplitInfo(name=name, shard_lengths=[size], num_bytes=0)
+        for name, size in sizes.items()
+    }
+    spans = tfds.core.ReadInstruction.from_spec(split).to_absolute(infos)
+    return [
+        (span.splitname, index)
+        for span in spans
+        for index in range(sizes[span.splitname])[span.from_ : span.to]
+    ]

@@ -1,0 +1,155 @@
+"""A folder of images: ROOT/SPLIT/CLASS/* or ROOT/CLASS/*, the class names being those of folders.
+
+Below a class folder, images may lie at any depth; what is hidden or has no image's extension is
+passed over. ROOT/CLASS/* is cut into the splits `train` and `val` by a hash of each file's name, so
+that an image stays in its split when others come. Within a split the order is that of the hashes:
+any slice, such as train[:10%], is a fair sample.
+"""
+
+import hashlib
+import os
+import pathlib
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from vit_jax import config as config_lib
+from vit_jax.data.images import EXTENSIONS
+from vit_jax.data.sources.base import Record, Source, select
+from vit_jax.errors import DataError, InputMissingError
+
+# Folder names of a split that is asked for by another name.
+_SYNONYMS = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
+
+
+class File(NamedTuple):
+    """An image of a split."""
+
+    hash: str  # of its path below the folder of the split
+    path: str
+    size: int  # bytes
+    label: int
+
+
+class Folder(Source):
+    """A split of a folder of images.
+
+    Args:
+      data: `root` and `val_share`.
+      split: With TFDS's split arithmetic.
+      class_names: Of the folders, where the labels must be those of another split or run.
+
+    Raises:
+      InputMissingError: There is no such folder.
+      DataError: It holds no class, an empty one, or one that is not among the names given.
+    """
+
+    def __init__(
+        self, data: config_lib.Data, split: str, class_names: tuple[str, ...] = ()
+    ) -> None:
+        root = pathlib.Path(data.root).expanduser()
+        if not root.is_dir():
+            raise InputMissingError(f"config.data.root: no folder {data.root}")
+        splits = _split_folders(root, split)
+        classes = splits.get("train", next(iter(splits.values()))) if splits else root
+        names = class_names or tuple(path.name for path in _class_folders(classes))
+        if splits:
+            files: dict[str, list[File]] = {name: [] for name in splits}
+            asked = [name for name in _named(split) if name in splits]
+            files |= {name: _files(splits[name], names) for name in asked}
+        else:
+            files = _cut(_files(root, names), data.val_share)
+        places = select(split, {name: len(part) for name, part in files.items()})
+        super().__init__(f"folder/{_digest(files)}:{split}", names)
+        self._files = [files[name][index] for name, index in places]
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, index: int) -> Record:
+        file = self._files[index]
+        with open(file.path, "rb") as stream:
+            return {"image": stream.read(), "label": file.label}
+
+    def describe(self, index: int) -> str:
+        """Returns the path of the image."""
+        return self._files[index].path
+
+
+def find_images(folder: str | os.PathLike[str]) -> Iterator[os.DirEntry[str]]:
+    """Yields the image files below a folder, whatever their depth; hidden ones are passed over."""
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            yield from find_images(entry.path)
+        elif entry.name.lower().endswith(EXTENSIONS):
+            yield entry
+
+
+def _named(split: str) -> list[str]:
+    return re.findall(r"(?:^|\+)\s*([\w-]+)", split)
+
+
+def _folders(folder: pathlib.Path) -> list[pathlib.Path]:
+    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
+def _split_folders(root: pathlib.Path, split: str) -> dict[str, pathlib.Path]:
+    """Returns the folders of ROOT/SPLIT/CLASS/*, by split; none where the root has classes."""
+    names = {"train", "val", "test", *_SYNONYMS, *_named(split)}
+    found = {}
+    for folder in _folders(root):
+        if folder.name in names and _folders(folder):
+            found[folder.name] = found[_SYNONYMS.get(folder.name, folder.name)] = folder
+    return found
+
+
+def _class_folders(folder: pathlib.Path) -> list[pathlib.Path]:
+    folders = _folders(folder)
+    if not folders:
+        raise DataError(f"config.data.root: {folder} has no folders; expected one a class")
+    return folders
+
+
+def _files(folder: pathlib.Path, class_names: tuple[str, ...]) -> list[File]:
+    """Returns the images below a split's folder, ordered by their hashes."""
+    files: list[File] = []
+    labels = {name: label for label, name in enumerate(class_names)}
+    for path in _class_folders(folder):
+        if path.name not in labels:
+            known = ", ".join(class_names[:5]) + ", ..." * (len(class_names) > 5)
+            raise DataError(f"{path}: not a class; the classes are {known}")
+        before = len(files)
+        for entry in find_images(path):
+            name = os.path.relpath(entry.path, folder).replace(os.sep, "/")
+            digest = hashlib.sha256(os.fsencode(name)).hexdigest()
+            files.append(File(digest, entry.path, _size(entry), labels[path.name]))
+        if len(files) == before:
+            raise DataError(f"{path}: the class has no image; expected {' '.join(EXTENSIONS)}")
+    return sorted(files)
+
+
+def _size(entry: os.DirEntry[str]) -> int:
+    try:
+        return entry.stat().st_size
+    except OSError:  # a link to nowhere: named as unreadable when it is read
+        return 0
+
+
+def _cut(files: list[File], val_share: float) -> dict[str, list[File]]:
+    """Returns the splits `train` and `val`."""
+    border = round(val_share * 16**8)
+    parts: dict[str, list[File]] = {"train": [], "val": []}
+    for file in files:
+        parts["val" if int(file.hash[:8], 16) < border else "train"].append(file)
+    return parts
+
+
+def _digest(files: dict[str, list[File]]) -> str:
+    """Returns what tells one listing of names and sizes from another."""
+    digest = hashlib.sha256()
+    for part in files.values():
+        for file in part:
+            digest.update(f"{file.hash} {file.size}\n".encode())
+    return digest.hexdigest()[:12]
