@@ -1,8 +1,9 @@
-"""A signal becomes a request; the second Ctrl-C ends at once."""
+"""A signal becomes a request, among hosts a common one; the second Ctrl-C ends at once."""
 
 import os
 import signal
 
+import jax
 import pytest
 
 from vit_jax.interrupt import Stop
@@ -15,6 +16,7 @@ def test_a_signal_is_a_request(number):
         assert not stop.requested
         os.kill(os.getpid(), number)
         assert stop.requested
+        assert stop.poll()
     assert signal.getsignal(number) is before
 
 
@@ -25,3 +27,13 @@ def test_the_second_ctrl_c_ends_at_once_and_a_second_sigterm_does_not():
         assert stop.requested
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_among_hosts_a_request_counts_once_all_have_answered(monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with Stop() as stop:
+        assert not stop.poll()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert not stop.requested  # the others do not know
+        assert [stop.poll(), stop.poll()] == [False, True]
+        assert stop.requested

@@ -71,3 +71,45 @@ def test_an_axis_that_does_not_divide_names_the_parameter():
     message = r"config.mesh.tensor: 2 does not divide a dimension of 3 of blocks_0/attn/"
     with pytest.raises(ConfigError, match=message):
         sharding.param_shardings(boxed, mesh)
+
+
+def processes_of(sizes, num_processes):
+    """Returns the process of each device, where the devices lie host by host."""
+    count = int(np.prod(sizes))
+    return (np.arange(count) // (count // num_processes)).reshape(sizes)
+
+
+@pytest.mark.parametrize(
+    ("processes", "expected"),
+    [
+        (processes_of((8, 1, 1), 2), {0: (0, 2), 1: (1, 2)}),
+        (processes_of((2, 2, 2), 2), {0: (0, 2), 1: (1, 2)}),
+        (processes_of((1, 1, 2), 2), {0: (0, 1), 1: (0, 1)}),  # the tensor axis spans both
+        (processes_of((2, 1, 4), 4), {0: (0, 2), 1: (0, 2), 2: (1, 2), 3: (1, 2)}),
+        (processes_of((8, 1, 1), 2)[::-1], {0: (1, 2), 1: (0, 2)}),
+        (np.array([0, 1, 0, 1]).reshape(4, 1, 1), {}),  # they take turns
+        (np.array([0, 0, 0, 1]).reshape(4, 1, 1), {}),
+        (np.array([1, 0, 0, 1]).reshape(4, 1, 1), {}),
+        (processes_of((2, 1, 3), 3), {}),  # the second host holds rows of both
+    ],
+)
+def test_a_host_holds_one_block_of_the_rows_or_none_does(processes, expected):
+    assert sharding.row_blocks(processes) == expected
+
+
+def test_a_mesh_whose_order_interleaves_hosts_is_laid_host_by_host(monkeypatch):
+    monkeypatch.setattr(sharding, "_process_of", lambda device: device.id % 2)
+    mesh = sharding.make_mesh(config_lib.Mesh(-1, 2, 1))
+    assert [device.id for device in mesh.devices.flat] == [0, 2, 4, 6, 1, 3, 5, 7]
+    assert sharding.host_share(mesh) == (0, 2)
+
+
+def test_a_tensor_axis_that_cuts_across_hosts_is_refused(monkeypatch):
+    monkeypatch.setattr(sharding, "_process_of", lambda device: device.id // 3)
+    message = "config.mesh.tensor: expected a divisor or a multiple of the 3 devices of a host"
+    with pytest.raises(ConfigError, match=message):
+        sharding.make_mesh(config_lib.Mesh(-1, 1, 2), jax.devices()[:6])
+
+
+def test_one_host_holds_all_rows():
+    assert sharding.host_share(sharding.make_mesh(config_lib.Mesh(2, 2, 2))) == (0, 1)

@@ -19,7 +19,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from vit_jax import config as config_lib
-from vit_jax import seals
+from vit_jax import hosts, seals
 from vit_jax.errors import CheckpointError, ConfigError, InputMissingError, suggest
 from vit_jax.logs import say
 from vit_jax.state import TrainState
@@ -58,20 +58,13 @@ class Checkpoints:
           CheckpointError: There are checkpoints, and none is good.
           ConfigError: The checkpoint is of a run with other settings.
         """
-        tried: dict[epath.Path, str] = {}
-        for step in reversed(seals.sealed_steps(self._directory)):
-            path = self._directory / str(step)
-            problem = seals.find_damage(path)
-            if not problem:
-                _check_same_run(_read_meta(path), meta, allowed)
-                state = _read_state(path, shapes)
-                self._put_aside(tried)
-                return state
-            say(f"warning: checkpoint of step {step} is damaged ({problem}); taking the one before")
-            tried[path] = problem
-        if tried:
-            raise CheckpointError(f"no good checkpoint; tried {_list(tried)}")
-        return None
+        found = hosts.first(lambda: self._find(meta, allowed))
+        if found is None:
+            return None
+        step, damaged = found
+        state = _read_state(self._directory / str(step), shapes)
+        self._put_aside(self._directory / str(step) for step in damaged)
+        return state
 
     def save(
         self, step: int, state: TrainState, meta: Mapping[str, Any], score: float | None = None
@@ -90,7 +83,7 @@ class Checkpoints:
           CheckpointError: This save or the one before it failed.
         """
         self.wait()
-        if step in seals.sealed_steps(self._directory):
+        if hosts.first(lambda: step in seals.sealed_steps(self._directory)):
             if score is not None and jax.process_index() == 0:
                 seals.rescore(self._directory / str(step), score)
             return False
@@ -107,20 +100,18 @@ class Checkpoints:
         return True
 
     def wait(self) -> None:
-        """Waits until the last save is sealed.
+        """Waits until the last save is sealed; on every host, for it is host 0 that seals.
 
         Raises:
           CheckpointError: It failed.
         """
         if self._sealing is not None:
-            sealing, self._sealing = self._sealing, None
-            with _failing("save", self._directory):
-                sealing.result()
+            hosts.agree(self._settle)
 
     def close(self) -> None:
         """Waits for the last save and ends Orbax's threads."""
         try:
-            self.wait()
+            self._settle()
         finally:
             self._thread.shutdown()
             if self._manager is not None:
@@ -129,7 +120,33 @@ class Checkpoints:
 
     def best_score(self) -> float:
         """Returns the highest score of a sealed step, or minus infinity."""
-        return max(seals.scores(self._directory).values(), default=float("-inf"))
+        return hosts.first(
+            lambda: max(seals.scores(self._directory).values(), default=float("-inf"))
+        )
+
+    def _find(
+        self, meta: Mapping[str, Any], allowed: tuple[str, ...]
+    ) -> tuple[int, list[int]] | None:
+        """Returns the newest good step, and the damaged ones after it."""
+        tried: dict[int, str] = {}
+        for step in reversed(seals.sealed_steps(self._directory)):
+            path = self._directory / str(step)
+            problem = seals.find_damage(path)
+            if not problem:
+                _check_same_run(_read_meta(path), meta, allowed)
+                return step, list(tried)
+            say(f"warning: checkpoint of step {step} is damaged ({problem}); taking the one before")
+            tried[step] = problem
+        if tried:
+            raise CheckpointError(f"no good checkpoint; tried {_list(self._directory, tried)}")
+        return None
+
+    def _settle(self) -> None:
+        """Waits until this host's part of the last save is done."""
+        if self._sealing is not None:
+            sealing, self._sealing = self._sealing, None
+            with _failing("save", self._directory):
+                sealing.result()
 
     def _finish(self, step: int, score: float | None) -> None:
         assert self._manager is not None  # noqa: S101 - for the type checker
@@ -180,6 +197,12 @@ def load_params(workdir: epath.Path, step: str, shapes: Any, *, ema: bool) -> tu
       CheckpointError: The one asked for is damaged, or all are.
     """
     directory = workdir / "checkpoints"
+    number = hosts.first(lambda: _find(directory, step))
+    return number, _read(directory / str(number) / ("ema" if ema else "params"), shapes)
+
+
+def _find(directory: epath.Path, step: str) -> int:
+    """Returns the good step that is asked for."""
     steps = seals.sealed_steps(directory)
     if not steps:
         raise InputMissingError(f"{directory}: no checkpoint; train first")
@@ -191,15 +214,20 @@ def load_params(workdir: epath.Path, step: str, shapes: Any, *, ema: bool) -> tu
             known = ", ".join(map(str, steps))
             raise InputMissingError(f"--step={step}: no such checkpoint; there are {known}")
         wanted = [number]
-    tried: dict[epath.Path, str] = {}
+    tried: dict[int, str] = {}
     for number in wanted:
-        path = directory / str(number)
-        problem = seals.find_damage(path)
+        problem = seals.find_damage(directory / str(number))
         if not problem:
-            return number, _read(path / ("ema" if ema else "params"), shapes)
+            return number
         say(f"warning: checkpoint of step {number} is damaged ({problem})")
-        tried[path] = problem
-    raise CheckpointError(f"no good checkpoint; tried {_list(tried)}")
+        tried[number] = problem
+    raise CheckpointError(f"no good checkpoint; tried {_list(directory, tried)}")
+
+
+def read_class_names(workdir: epath.Path, step: int) -> tuple[str, ...]:
+    """Returns the classes that a checkpoint was trained on, in the order of the logits."""
+    meta = _read_meta(workdir / "checkpoints" / str(step))
+    return tuple(meta["data"]["train_split"]["classes"])
 
 
 def _check_same_run(
@@ -257,8 +285,8 @@ def _check_shapes(path: epath.Path, shapes: Any) -> None:
             )
 
 
-def _list(tried: Mapping[epath.Path, str]) -> str:
-    return "; ".join(f"{path}: {problem}" for path, problem in tried.items())
+def _list(directory: epath.Path, tried: Mapping[int, str]) -> str:
+    return "; ".join(f"{directory / str(step)}: {problem}" for step, problem in tried.items())
 
 
 def _read_meta(path: epath.Path) -> dict[str, Any]:

@@ -39,8 +39,11 @@ def make_mesh(
 ) -> jax.sharding.Mesh:
     """Arranges the devices, all of them unless told which, by the config's sizes.
 
+    They lie as the network wants it where every host then holds one block of the batch's rows, and
+    host by host otherwise.
+
     Raises:
-      ConfigError: The sizes do not multiply to the number of devices.
+      ConfigError: The sizes do not multiply to the number of devices, or cut across hosts.
     """
     devices = jax.devices() if devices is None else devices
     sizes = [config.data, config.fsdp, config.tensor]
@@ -50,9 +53,49 @@ def make_mesh(
     if math.prod(sizes) != len(devices):
         asked = f"data={config.data}, fsdp={config.fsdp}, tensor={config.tensor}"
         raise ConfigError("config.mesh", f"{asked} does not fit {len(devices)} devices")
-    return jax.make_mesh(
-        tuple(sizes), AXES, axis_types=(jax.sharding.AxisType.Auto,) * len(AXES), devices=devices
-    )
+    auto = (jax.sharding.AxisType.Auto,) * len(AXES)
+    mesh = jax.make_mesh(tuple(sizes), AXES, axis_types=auto, devices=devices)
+    if not row_blocks(_processes(mesh)):
+        ordered = sorted(devices, key=lambda device: (_process_of(device), device.id))
+        mesh = jax.sharding.Mesh(np.array(ordered).reshape(sizes), AXES, axis_types=auto)
+    if not row_blocks(_processes(mesh)):
+        on_one = len(devices) // len({_process_of(device) for device in devices})
+        problem = f"expected a divisor or a multiple of the {on_one} devices of a host"
+        raise ConfigError("config.mesh.tensor", f"{problem}, got {sizes[AXES.index('tensor')]}")
+    return mesh
+
+
+def host_share(mesh: jax.sharding.Mesh) -> tuple[int, int]:
+    """Returns which share of the rows of a batch this host holds: its index, and of how many.
+
+    Hosts that a tensor axis spans hold the same share.
+    """
+    return row_blocks(_processes(mesh))[jax.process_index()]
+
+
+def row_blocks(processes: np.ndarray) -> dict[int, tuple[int, int]]:
+    """Returns the share of each process where the batch's rows fall into equal blocks, or nothing.
+
+    Args:
+      processes: The process of each device of a mesh.
+    """
+    rows = processes.reshape(-1, processes.shape[-1])  # data and fsdp; tensor
+    blocks = {}
+    for process in np.unique(processes).tolist():
+        held = np.flatnonzero((rows == process).any(axis=1))
+        size = len(held)
+        if len(rows) % size or held[0] % size or held[-1] - held[0] != size - 1:
+            return {}
+        blocks[process] = int(held[0]) // size, len(rows) // size
+    return blocks if len({count for _, count in blocks.values()}) == 1 else {}
+
+
+def _processes(mesh: jax.sharding.Mesh) -> np.ndarray:
+    return np.vectorize(_process_of, otypes=[int])(mesh.devices)
+
+
+def _process_of(device: jax.Device) -> int:
+    return device.process_index
 
 
 def num_shares(mesh: jax.sharding.Mesh) -> int:

@@ -6,6 +6,7 @@
 Running the same command again resumes.
 """
 
+import functools
 import json
 import math
 import sys
@@ -19,19 +20,26 @@ import jax.numpy as jnp
 from absl import flags
 from etils import epath
 
-from vit_jax import cli, losses, models, optim, seals, sharding
+from vit_jax import cli, hosts, launchers, losses, models, optim, seals, sharding
 from vit_jax import config as config_lib
 from vit_jax import state as state_lib
 from vit_jax.checkpoint import Checkpoints
 from vit_jax.data import loader, transforms
 from vit_jax.errors import ConfigError, Interrupted
-from vit_jax.evaluate import EvalStep, Result, evaluate, format_result, make_eval_step
+from vit_jax.evaluate import (
+    EvalStep,
+    Result,
+    evaluate,
+    format_result,
+    make_eval_step,
+    must_agree,
+)
 from vit_jax.interrupt import Stop
 from vit_jax.logs import MetricsWriter, format_seconds, say
 from vit_jax.report import Reporter
-from vit_jax.run import Run, prepare
+from vit_jax.run import Run, open_run
 from vit_jax.state import TrainState
-from vit_jax.workdir import lock, open_path, write_json
+from vit_jax.workdir import lock, open_path, owner, write_json
 
 TrainStep = Callable[[TrainState, Mapping[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]]
 
@@ -108,13 +116,13 @@ def train(
       UserError: Something that the user can mend; see `errors`.
     """
     with Stop() as stop, lock(workdir):
-        run = prepare(config)
+        run = hosts.agree(lambda: open_run(config), lambda run: _must_agree(run, workdir))
         with jax.set_mesh(run.mesh):
             say("\n".join(run.describe()))
             say(f"workdir   {workdir}")
             checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep)
             state = checkpoints.restore(run.shapes, run.fingerprint, allowed)
-            finished = _read_finished(run, workdir, state)
+            finished = hosts.first(lambda: _read_finished(run, workdir, state))
             if finished:
                 return finished
             if state is None:
@@ -124,7 +132,7 @@ def train(
             else:
                 say(f"resume    from the checkpoint of step {int(state.step):,}")
                 _check_not_past_the_end(run, int(state.step))
-            write_json(workdir / "config.json", config_lib.as_dict(config))
+            write_json(workdir / "config.json", config_lib.as_dict(run.config))
             writer = MetricsWriter(workdir, int(state.step), tensorboard=config.log.tensorboard)
             eval_step = make_eval_step(run.model, run.loss_fn, config.data, run.mesh)
             began, start = time.monotonic(), int(state.step)
@@ -157,17 +165,26 @@ def loop(
     config, step, best = run.config, int(state.step), checkpoints.best_score()
     train_step = make_train_step(run)
     source, data = run.splits["train"], config.data
-    batches = loader.train_batches(source, data, config.batch_size, seed=config.seed, step=step)
+    host, num_hosts = sharding.host_share(run.mesh)
+    batches = loader.train_batches(
+        source,
+        data,
+        config.batch_size,
+        seed=config.seed,
+        step=step,
+        host=host,
+        num_hosts=num_hosts,
+    )
     reporter = Reporter(config, writer, state, run.total_steps)
     try:
         while True:
             last = step >= run.total_steps
             evaluates = "val" in run.splits and (last or _due(config.eval.every_steps, step))
             saves = last or _due(config.checkpoint.every_steps, step)
-            if evaluates or saves or stop.requested:
+            if stop.poll() or evaluates or saves:
                 reporter.drain()
             score = None
-            if evaluates and not writer.find(step, "val"):
+            if evaluates and not hosts.first(functools.partial(writer.find, step, "val")):
                 result = _evaluate(run, eval_step, state, "val", stop)
                 if result:
                     writer.write(step, {f"val/{key}": value for key, value in result.items()})
@@ -191,6 +208,19 @@ def loop(
         batches.close()
 
 
+def _must_agree(run: Run, workdir: epath.Path) -> dict[str, Any]:
+    """Returns what all hosts must have alike; a work directory of its own would show here."""
+    shared = "is it the same directory on all hosts?"
+    return {
+        "--workdir": str(workdir),
+        **must_agree(run.config, run.fingerprint["data"]),
+        f"{workdir / '.lock'} ({shared})": owner(workdir),
+        f"newest of {workdir / 'checkpoints'} ({shared})": (
+            seals.sealed_steps(workdir / "checkpoints")[-1:]
+        ),
+    }
+
+
 def _check_not_past_the_end(run: Run, step: int) -> None:
     if step > run.total_steps:
         problem = f"the run is at step {step:,} already, past the end at {run.total_steps:,}"
@@ -211,7 +241,7 @@ def _evaluate(
         run.config,
         run.mesh,
         label=name,
-        stopped=lambda: stop.requested,
+        stopped=stop.poll,
     )
     if result:
         say(f"evaluate  step {int(state.step):,}  {format_result(name, result)}")
@@ -246,6 +276,7 @@ def _finish(
         "best": {"step": best, "val_top1": scores[best]} if best is not None else {},
         "parameters": run.num_parameters,
         "skipped": int(state.skipped),
+        "unreadable": {name: len(source.unreadable) for name, source in run.splits.items()},
         **pace,
     }
     write_json(workdir / "results.json", content)
@@ -273,14 +304,18 @@ def _read_finished(run: Run, workdir: epath.Path, state: TrainState | None) -> d
 
 def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
     """Trains what a config file and the flags describe."""
-    tree = cli.load_config_file(values.config)
-    config = config_lib.resolve(config_lib.override(tree, overrides))
+    config = hosts.agree(lambda: _read_config(values.config, overrides))
     workdir = values.workdir or f"runs/{epath.Path(values.config).stem}"
     train(config, open_path(workdir, "--workdir"), tuple(values.allow_config_change))
 
 
+def _read_config(path: str, overrides: Mapping[str, str]) -> config_lib.Config:
+    return config_lib.resolve(config_lib.override(cli.load_config_file(path), overrides))
+
+
 def _flags() -> flags.FlagValues:
     values = cli.new_flags()
+    launchers.define_flags(values)
     flags.DEFINE_string("config", "", "The config file of the run.", flag_values=values)
     flags.DEFINE_string(
         "workdir",

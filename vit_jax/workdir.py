@@ -6,11 +6,12 @@ import json
 import os
 import socket
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TextIO
 
 import jax
 from etils import epath
 
+from vit_jax import hosts
 from vit_jax.errors import ConfigError, WorkdirError
 
 
@@ -26,29 +27,41 @@ def lock(workdir: epath.Path) -> Iterator[None]:
     Raises:
       WorkdirError: It cannot be written, or a live process holds it.
     """
+    with hosts.agree(lambda: _hold(workdir)):
+        yield
+
+
+def owner(workdir: epath.Path) -> str:
+    """Returns who holds a local work directory, or held it last."""
+    path = workdir / ".lock"
+    return path.read_text() if is_local(workdir) and path.exists() else ""
+
+
+def _hold(workdir: epath.Path) -> TextIO:
+    """Returns the file that is held open; only the first process holds the directory."""
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         locks = is_local(workdir) and jax.process_index() == 0
-        file = open(workdir / ".lock" if locks else os.devnull, "a+")  # noqa: SIM115 - closed below
+        file = open(workdir / ".lock" if locks else os.devnull, "a+")  # noqa: SIM115 - by `lock`
     except OSError as error:
         problem = error.strerror or error
         raise WorkdirError(
             f"--workdir: cannot write {workdir} ({problem}); give another"
         ) from error
-    with file:
-        if not locks:
-            yield
-            return
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+    if not locks:
+        return file
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        with file:
             file.seek(0)
-            owner = file.read() or "another process"
-            raise WorkdirError(f"--workdir: {owner} is training in {workdir}") from None
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
-        yield
+            holder = file.read() or "another process"
+        raise WorkdirError(f"--workdir: {holder} is training in {workdir}") from None
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}")
+    file.flush()
+    os.fsync(file.fileno())  # the other hosts look for it
+    return file
 
 
 def open_path(text: str, flag: str) -> epath.Path:
