@@ -4,7 +4,7 @@ import pytest
 from absl import flags
 
 from vit_jax import cli
-from vit_jax.errors import ConfigError, DataError, InputMissingError
+from vit_jax.errors import ConfigError, DataError
 
 
 def new_flags():
@@ -97,23 +97,19 @@ def test_a_missing_config_file_is_refused(path):
         cli.load_config_file(path)
 
 
-def test_a_run_config_is_read_back_and_a_wrong_one_refused(tmp_path, tiny_config):
-    import json
+def test_operands_stand_anywhere_and_after_two_dashes_anywhere_else(capsys):
+    def parse(*argv):
+        values, seen = new_flags(), []
+        values.set_gnu_getopt(True)
+        code = cli.run(
+            lambda _, rest: seen.extend(rest), values, "", ["prog", *argv], cli.parse_operands
+        )
+        return code, seen, capsys.readouterr().err
 
-    from etils import epath
-
-    from vit_jax import config as config_lib
-
-    workdir = epath.Path(tmp_path)
-    with pytest.raises(InputMissingError, match="no such file"):
-        cli.load_run_config(workdir)
-    (workdir / "config.json").write_text("{")
-    with pytest.raises(InputMissingError, match="not valid JSON"):
-        cli.load_run_config(workdir)
-    config = tiny_config()
-    (workdir / "config.json").write_text(json.dumps(config_lib.as_dict(config)))
-    assert cli.load_run_config(workdir) == config
-    for text in ("null", "5", '"abc"', "[]"):
-        (workdir / "config.json").write_text(text)
-        with pytest.raises(InputMissingError, match="expected the settings of a run"):
-            cli.load_run_config(workdir)
+    assert parse("a.jpg", "--number=3", "b/", "--", "--c.png") == (
+        0,
+        ["a.jpg", "b/", "--c.png"],
+        "",
+    )
+    code, _, err = parse("a.jpg", "--numbr=3")
+    assert (code, err) == (64, "error: --numbr: no such flag; did you mean 'number'?\n")

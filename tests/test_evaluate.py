@@ -12,7 +12,8 @@ from vit_jax import evaluate as evaluate_lib
 from vit_jax import state
 from vit_jax import train as train_lib
 from vit_jax.cli import run as run_command
-from vit_jax.run import prepare
+from vit_jax.errors import DataError
+from vit_jax.run import open_run
 
 
 def params_of(run):
@@ -25,7 +26,7 @@ def params_of(run):
 
 
 def counts(config, devices=None):
-    run = prepare(config, devices)
+    run = open_run(config, devices)
     params = params_of(run)
     with jax.set_mesh(run.mesh):
         step = evaluate_lib.make_eval_step(run.model, run.loss_fn, config.data, run.mesh)
@@ -35,7 +36,7 @@ def counts(config, devices=None):
 
 def test_any_batch_size_and_devices_equal_a_plain_loop(tiny_config):
     config = tiny_config()
-    run = prepare(config)
+    run = open_run(config)
     params, source = params_of(run), run.splits["test"]
     images = np.stack([source[i]["image"] for i in range(21)])
     labels = np.array([source[i]["label"] for i in range(21)])
@@ -152,7 +153,7 @@ def test_a_directory_without_a_run_is_refused(tmp_path, capsys):
 
 
 def test_an_evaluation_can_be_stopped(tiny_config):
-    run = prepare(tiny_config())
+    run = open_run(tiny_config())
     params = params_of(run)
     with jax.set_mesh(run.mesh):
         step = evaluate_lib.make_eval_step(run.model, run.loss_fn, run.config.data, run.mesh)
@@ -161,3 +162,13 @@ def test_an_evaluation_can_be_stopped(tiny_config):
             step, params, source, run.config, run.mesh, label="test", stopped=lambda: True
         )
     assert result is None
+
+
+def test_a_data_set_without_a_readable_image_is_refused(tiny_config, monkeypatch):
+    run = open_run(tiny_config({"data.test_split": "test[:1]"}))
+    source = run.splits["test"]
+    monkeypatch.setattr(type(source), "__getitem__", lambda self, index: {}["gone"])
+    with jax.set_mesh(run.mesh):
+        step = evaluate_lib.make_eval_step(run.model, run.loss_fn, run.config.data, run.mesh)
+        with pytest.raises(DataError, match=r"synthetic:test\[:1\]: no image can be read"):
+            evaluate_lib.evaluate(step, params_of(run), source, run.config, run.mesh, label="test")

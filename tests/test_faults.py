@@ -16,10 +16,10 @@ import pytest
 from conftest import ROOT, tiny_flags
 from etils import epath
 
-from vit_jax import cli, state
+from vit_jax import state, trained
 from vit_jax.checkpoint import Checkpoints
 from vit_jax.logs import read_metrics
-from vit_jax.run import prepare
+from vit_jax.run import open_run
 
 NUM_STEPS = 40
 FLAGS = tiny_flags(
@@ -55,8 +55,8 @@ def finish(process):
 
 def digest(workdir):
     """Returns the SHA-256 over every leaf of the newest checkpoint, and each step's metrics."""
-    config = cli.load_run_config(epath.Path(workdir))
-    run = prepare(config, jax.devices()[:1])
+    config = trained.read_config(epath.Path(workdir))
+    run = open_run(config, jax.devices()[:1])
     with jax.set_mesh(run.mesh):
         final = Checkpoints(epath.Path(workdir) / "checkpoints", 2).restore(
             run.shapes, run.fingerprint

@@ -18,12 +18,12 @@ from vit_jax.checkpoint import Checkpoints
 from vit_jax.data import loader
 from vit_jax.errors import ConfigError, DataError, DivergedError, Interrupted
 from vit_jax.logs import read_metrics
-from vit_jax.run import prepare
+from vit_jax.run import open_run
 
 
 def start(config, devices=None):
     """Returns the run, its state at step 0, and its batches."""
-    run = prepare(config, devices)
+    run = open_run(config, devices)
     shape = state.image_shape(config.data)
     with jax.set_mesh(run.mesh):
         first = state.init(run.model, run.tx, shape, config.seed, run.shapes)
@@ -173,7 +173,7 @@ def test_a_run_that_diverges_stops_with_70_and_saves_nothing_bad(tiny_config, tm
     with pytest.raises(DivergedError, match="3 steps in a row were not finite") as error:
         run_here(config, tmp_path)
     assert error.value.exit_code == 70
-    run = prepare(config)
+    run = open_run(config)
     with jax.set_mesh(run.mesh):
         restored = Checkpoints(epath.Path(tmp_path) / "checkpoints", 2).restore(
             run.shapes, run.fingerprint
@@ -204,7 +204,7 @@ def test_the_loop_makes_no_implicit_transfer(tiny_config):
 
 def everything(workdir, config):
     """Returns all that a run leaves: arrays of the newest checkpoint, and each step's metrics."""
-    run = prepare(config)
+    run = open_run(config)
     with jax.set_mesh(run.mesh):
         final = Checkpoints(epath.Path(workdir) / "checkpoints", 2).restore(
             run.shapes, run.fingerprint
@@ -265,7 +265,7 @@ def test_results_count_every_image_and_name_the_best(tiny_config, tmp_path):
     assert set(results["eval"]) == {"val", "test"}
     assert results["eval"]["val"]["count"] == 9
     assert results["eval"]["test"]["count"] == 21
-    assert set(results["eval"]["test"]) == {"top1", "top5", "loss", "count"}
+    assert set(results["eval"]["test"]) == {"top1", "top5", "loss", "count", "skipped"}
     scores = {
         row["step"]: row["val/top1"]
         for row in read_metrics(epath.Path(tmp_path) / "metrics.jsonl")
@@ -314,11 +314,11 @@ def test_another_mesh_goes_on_with_the_same_run(tiny_config, tmp_path):
         ({"optim.warmup_steps": "4"}, ConfigError, "config.optim.warmup_steps: expected fewer th"),
         ({"optim.freeze": "hed/.*"}, ConfigError, "config.optim.freeze: 'hed/.*' matches no p"),
         ({"data.interpolation": "cubic"}, ConfigError, "config.data.interpolation: unknown 'cubi"),
-        ({"data.channels": "2", "data.mean": "0,0", "data.std": "1,1"}, ConfigError, "expected 1"),
+        ({"data.fit": "corp"}, ConfigError, "config.data.fit: unknown 'corp'; did you mean 'crop'"),
         ({"optim.accum_steps": "4"}, ConfigError, "8 devices x 4 micro-batches; try 32"),
     ],
 )
 def test_what_does_not_fit_together_is_refused(tiny_config, overrides, kind, message):
     with pytest.raises(kind) as error:
-        prepare(tiny_config(overrides))
+        open_run(tiny_config(overrides))
     assert message in str(error.value)

@@ -1,22 +1,21 @@
 """What every command shares: flags, config overrides, one-line errors and exit codes."""
 
-import json
 import logging as stdlib_logging
 import runpy
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import ml_collections
 from absl import flags, logging
 from etils import epath
 
-from vit_jax import config as config_lib
+from vit_jax import hosts
 from vit_jax.errors import (
     CheckpointError,
     ConfigError,
-    InputMissingError,
     UserError,
     suggest,
 )
@@ -24,7 +23,7 @@ from vit_jax.errors import (
 # Compiled programs, from one run of a command to the next; JAX_COMPILATION_CACHE_DIR moves it.
 CACHE = epath.Path("~/.cache/vit_jax/compiled")
 
-Main = Callable[[flags.FlagValues, dict[str, str]], None]
+Main = Callable[[flags.FlagValues, Any], None]
 
 
 def new_flags() -> flags.FlagValues:
@@ -35,8 +34,22 @@ def new_flags() -> flags.FlagValues:
     return values
 
 
-def run(main: Main, values: flags.FlagValues, doc: str, argv: Sequence[str] | None = None) -> int:
-    """Parses flags, runs a command and returns its exit code; an error is one line on stderr."""
+def run(
+    main: Main,
+    values: flags.FlagValues,
+    doc: str,
+    argv: Sequence[str] | None = None,
+    parse: Callable[[Sequence[str], flags.FlagValues], Any] | None = None,
+) -> int:
+    """Runs a command and returns its exit code; an error is one line on stderr.
+
+    Args:
+      main: Called with the flags, and what `parse` makes of the rest of the command line.
+      values: The command's flags.
+      doc: What it does.
+      argv: The command line.
+      parse: `parse_overrides` unless given.
+    """
     argv = list(sys.argv if argv is None else argv)
     logging.set_verbosity(logging.FATAL)  # Orbax's own; what fails is said in one line
     stdlib_logging.getLogger("asyncio").setLevel(stdlib_logging.CRITICAL)
@@ -48,7 +61,8 @@ def run(main: Main, values: flags.FlagValues, doc: str, argv: Sequence[str] | No
         if values.help:
             print(f"{doc.strip()}\n\n{values.get_help()}")
             return 0
-        main(values, parse_overrides(rest, values))
+        with hosts.joined(values):
+            main(values, hosts.agree(lambda: (parse or parse_overrides)(rest, values)))
     except (UserError, flags.Error) as error:
         return _say(error, error if isinstance(error, UserError) else ConfigError, values.debug)
     except OSError as error:
@@ -89,6 +103,21 @@ def parse_overrides(rest: Sequence[str], values: flags.FlagValues) -> dict[str, 
     return overrides
 
 
+def parse_operands(rest: Sequence[str], values: flags.FlagValues) -> list[str]:
+    """Reads operands, such as files, from what no flag took; after `--` all is operands.
+
+    Raises:
+      ConfigError: There is no such flag.
+    """
+    items = list(rest)
+    border = items.index("--") if "--" in items else len(items)
+    for item in items[:border]:
+        if item.startswith("-") and item != "-":
+            name = item.lstrip("-").partition("=")[0]
+            raise ConfigError(item.partition("=")[0], f"no such flag; {suggest(name, values)}")
+    return items[:border] + items[border + 1 :]
+
+
 def load_config_file(path: str) -> ml_collections.ConfigDict:
     """Runs a config file and returns what its `get_config()` gives.
 
@@ -115,21 +144,3 @@ def load_config_file(path: str) -> ml_collections.ConfigDict:
     if not isinstance(tree, ml_collections.ConfigDict):
         raise ConfigError(path, f"expected get_config() to return a ConfigDict, got {type(tree)}")
     return tree
-
-
-def load_run_config(workdir: epath.Path) -> config_lib.Config:
-    """Reads the resolved config of a run from its `config.json`; runs no Python file.
-
-    Raises:
-      InputMissingError: There is no such file, or it is not one of ours.
-    """
-    path = workdir / "config.json"
-    if not path.is_file():
-        raise InputMissingError(f"{path}: no such file; expected the work directory of a run")
-    try:
-        values = json.loads(path.read_text())
-    except ValueError as error:
-        raise InputMissingError(f"{path}: not valid JSON ({error})") from error
-    if not isinstance(values, dict):
-        raise InputMissingError(f"{path}: expected the settings of a run, got {values!r:.40}")
-    return config_lib.resolve(values)

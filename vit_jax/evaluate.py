@@ -16,14 +16,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from absl import flags
+from etils import epath
 
-from vit_jax import checkpoint, cli, losses, metrics, models, sharding, state
+from vit_jax import cli, hosts, launchers, losses, metrics, models, sharding, trained
 from vit_jax import config as config_lib
-from vit_jax.data import loader, transforms
+from vit_jax.data import loader, sources, transforms
 from vit_jax.data.sources import Source
-from vit_jax.errors import ConfigError, pick
+from vit_jax.errors import ConfigError, DataError, pick
 from vit_jax.logs import Progress, say
-from vit_jax.run import SPLITS, eval_batch_size, open_split
+from vit_jax.run import SPLITS, eval_batch_size
 from vit_jax.workdir import open_path, write_json
 
 EvalStep = Callable[[Any, metrics.Sums, Mapping[str, jax.Array]], metrics.Sums]
@@ -56,12 +57,17 @@ def evaluate(
     label: str,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Result | None:
-    """Returns top-1, top-5 and loss as means over every image of a source, and their count.
+    """Returns top-1, top-5 and loss as means over every image of a source that can be read.
 
-    Returns nothing where `stopped` says so before the end.
+    Their `count`, and how many were `skipped` as unreadable, are beside them. Returns nothing where
+    `stopped` says so before the end.
+
+    Raises:
+      DataError: More images cannot be read than the config allows, or none can.
     """
     size = eval_batch_size(config, mesh)
-    batches = loader.eval_batches(source, config.data, size)
+    host, num_hosts = sharding.host_share(mesh)
+    batches = loader.eval_batches(source, config.data, size, host=host, num_hosts=num_hosts)
     total = -(-len(source) // size)
     progress = Progress(total, 0, config.log.every_seconds, f"evaluate {label}")
     sums = jax.device_put(metrics.zeros(), sharding.replicated(mesh))
@@ -76,53 +82,77 @@ def evaluate(
     finally:
         progress.close()
         batches.close()
-    return metrics.means(jax.device_get(sums))
+    totals = jax.device_get(sums)
+    if not totals["count"]:
+        raise DataError(f"{source.name}: no image can be read")
+    return {**metrics.means(totals), "skipped": len(source) - int(totals["count"])}
 
 
 def format_result(name: str, result: Result) -> str:
     """Returns one line of figures."""
     return (
         f"{name}: top-1 {result['top1']:.2%}  top-5 {result['top5']:.2%}  "
-        f"loss {result['loss']:.4f}  ({result['count']:,} images)"
+        f"loss {result['loss']:.4f}  ({result['count']:,} images"
+        + f", {result['skipped']:,} unreadable" * bool(result["skipped"])
+        + ")"
     )
+
+
+def must_agree(config: config_lib.Config, data: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what all hosts must have alike, by the path of the field.
+
+    Args:
+      config: Of the run.
+      data: The fingerprint of what each split field names.
+    """
+    settings = config_lib.flatten(config_lib.as_dict(config))
+    fixed = {key: value for key, value in settings.items() if key not in config_lib.FREE_KEYS}
+    return config_lib.flatten({"config": {**fixed, "data": data}})
 
 
 def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
     """Evaluates the checkpoint of a work directory; prints and writes the figures as JSON."""
+    asked = {f"--{name}": values[name].value for name in ("workdir", "split", "step")}
+    workdir, config, field = hosts.agree(
+        lambda: _settings(values, overrides), lambda found: {**asked, **must_agree(found[1], {})}
+    )
+    mesh = sharding.make_mesh(config.mesh)
+    loss_fn = pick(losses.LOSSES, config.loss, "config.loss")
+    with jax.set_mesh(mesh):
+        run = trained.restore(workdir, values.step, config, mesh)
+        source = hosts.agree(
+            lambda: sources.load(config.data, field, run.class_names),
+            lambda source: must_agree(config, {field: source.fingerprint}),
+        )
+        say(f"evaluate  {workdir}, step {run.step:,}, on {source.name}")
+        eval_step = make_eval_step(run.model, loss_fn, config.data, mesh)
+        result = evaluate(eval_step, run.params, source, config, mesh, label=values.split)
+    assert result is not None  # noqa: S101 - for the type checker: nothing stops it
+    say(format_result(values.split, result))
+    report = {"step": run.step, "eval": {values.split: result}}
+    say(json.dumps(report))
+    write_json(workdir / "evaluations" / f"{run.step}-{_file_name(values.split)}.json", report)
+
+
+def _settings(
+    values: flags.FlagValues, overrides: dict[str, str]
+) -> tuple[epath.Path, config_lib.Config, str]:
+    """Returns the work directory, the config, and which of its fields names the split."""
     if not values.workdir:
         raise ConfigError("--workdir", "expected the work directory of a run")
     workdir = open_path(values.workdir, "--workdir")
-    trained = cli.load_run_config(workdir)
     # The devices of the training are not those of today.
-    tree = dataclasses.replace(trained, mesh=config_lib.Mesh())
+    tree = dataclasses.replace(trained.read_config(workdir), mesh=config_lib.Mesh())
     settings = config_lib.override(config_lib.to_config_dict(tree), overrides)
-    split = values.split
-    field = SPLITS.get(split, "test_split")
-    if split not in SPLITS:
-        settings["data"][field] = split
+    field = SPLITS.get(values.split, "test_split")
+    if values.split not in SPLITS or not settings["data"][field]:
+        settings["data"][field] = values.split
     config = config_lib.resolve(settings)
-    if config.data.channels != trained.data.channels:
-        problem = f"this run was trained with {trained.data.channels}, got {config.data.channels}"
+    if config.data.channels != tree.data.channels:
+        problem = f"this run was trained with {tree.data.channels}, got {config.data.channels}"
         raise ConfigError("config.data.channels", problem)
-    mesh = sharding.make_mesh(config.mesh)
-    source = open_split(config, field)
-    model = models.create(**config.model)
-    loss_fn = pick(losses.LOSSES, config.loss, "config.loss")
-    with jax.set_mesh(mesh):
-        # The images may be of another size now; the parameters are as they were trained.
-        boxed = state.abstract_params(model, state.image_shape(trained.data))
-        shapes = state.lay_out(boxed, mesh)
-        step, params = checkpoint.load_params(
-            workdir, values.step, shapes, ema=config.optim.ema_decay > 0
-        )
-        say(f"evaluate  {workdir}, step {step:,}, on {source.name}")
-        eval_step = make_eval_step(model, loss_fn, config.data, mesh)
-        result = evaluate(eval_step, params, source, config, mesh, label=split)
-    assert result is not None  # noqa: S101 - for the type checker: nothing stops it
-    say(format_result(split, result))
-    report = {"step": step, "eval": {split: result}}
-    say(json.dumps(report))
-    write_json(workdir / "evaluations" / f"{step}-{_file_name(split)}.json", report)
+    transforms.check(config.data)
+    return workdir, config, field
 
 
 def _file_name(split: str) -> str:
@@ -131,6 +161,7 @@ def _file_name(split: str) -> str:
 
 def _flags() -> flags.FlagValues:
     values = cli.new_flags()
+    launchers.define_flags(values)
     flags.DEFINE_string("workdir", "", "The work directory of a run.", flag_values=values)
     flags.DEFINE_string(
         "split",

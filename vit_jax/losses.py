@@ -5,6 +5,7 @@ Letters: b batch, k classes. All take float32 logits and targets that are probab
 
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
@@ -23,6 +24,12 @@ def sigmoid(logits: Float[Array, "b k"], targets: Float[Array, "b k"]) -> Float[
 
 
 LOSSES: dict[str, Loss] = {"softmax": softmax, "sigmoid": sigmoid}
+
+# What the logits of a model that was trained with each loss mean.
+PROBABILITIES: dict[str, Callable[[Array], Array]] = {
+    "softmax": jax.nn.softmax,
+    "sigmoid": jax.nn.sigmoid,
+}
 
 
 def targets(

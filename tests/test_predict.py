@@ -1,0 +1,188 @@
+"""Predictions are the model's, with the preprocessing and the class names of the run."""
+
+import io
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import TINY
+from etils import epath
+from PIL import Image
+from test_readme import example
+
+from vit_jax import cli, predict, sharding, trained
+from vit_jax import config as config_lib
+from vit_jax import train as train_lib
+from vit_jax.data import sources, transforms
+from vit_jax.errors import DataError, InputMissingError
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """ROOT/SPLIT/CLASS/*: bright and dark images of any size; one of them is broken."""
+    root = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 40), ("val", 10)):
+        for name, low in (("bright", 150), ("dark", 0)):
+            (root / split / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(low, low + 100, (9 + i % 3, 12, 3)).astype(np.uint8)
+                Image.fromarray(pixels).save(root / split / name / f"{i:02}.png")
+    (root / "val" / "dark" / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no more")
+    return root
+
+
+@pytest.fixture(scope="module")
+def workdir(folder, tmp_path_factory):
+    """A run trained on the folder."""
+    tree = config_lib.to_config_dict(config_lib.Config())
+    extra = {
+        "data.root": str(folder),
+        "data.val_split": "val",
+        "data.test_split": "",
+        "data.crop_fraction": "0.8",
+        "model.num_classes": "0",
+        "total_steps": "60",
+    }
+    config = config_lib.resolve(config_lib.override(tree, {**TINY, **extra}))
+    workdir = tmp_path_factory.mktemp("run")
+    train_lib.train(config, epath.Path(workdir))
+    return workdir
+
+
+def run(capsys, *argv):
+    code = cli.run(predict.main, predict._flags(), "", ["predict", *argv], cli.parse_operands)
+    return code, *capsys.readouterr()
+
+
+def test_the_classes_of_the_folder_are_the_models(workdir):
+    config = trained.read_config(epath.Path(workdir))
+    assert config.model["num_classes"] == 2
+    assert predict.Predictor(workdir).class_names == ("bright", "dark")
+
+
+def test_top_1_is_that_of_evaluate(workdir, folder, capsys):
+    code, out, _ = run(capsys, f"--workdir={workdir}", "--json", str(folder / "val"))
+    assert code == 0
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert len(rows) == 21
+    found = {row["image"]: row["predictions"][0]["label"] for row in rows if "error" not in row}
+    hits = [pathlib.Path(name).parent.name == label for name, label in found.items()]
+    result = json.loads((workdir / "results.json").read_text())["eval"]["val"]
+    assert (result["count"], result["skipped"]) == (20, 1)
+    assert np.mean(hits) == result["top1"] > 0.9
+    (broken,) = [row for row in rows if "error" in row]
+    assert broken["image"].endswith("broken.jpg")
+
+
+def test_probabilities_are_the_softmax_of_the_models_logits(workdir, folder):
+    path = next((folder / "val" / "bright").glob("*.png"))
+    ((first, second),) = predict.Predictor(workdir)([path])
+    config = trained.read_config(epath.Path(workdir))
+    mesh = sharding.make_mesh(config.mesh)
+    with jax.set_mesh(mesh):
+        run = trained.restore(epath.Path(workdir), "", config, mesh)
+    pipeline = transforms.for_evaluation(config.data)
+    pixels = pipeline(pipeline.decode(path.read_bytes()), np.random.default_rng(0))
+    images = (pixels[None].astype(np.float32) / 255 - 0.5) / 0.25
+    output = run.model.apply({"params": run.params}, jnp.asarray(images), train=False)
+    logits = np.asarray(output.logits[0])
+    probabilities = np.exp(logits) / np.exp(logits).sum()
+    order = np.argsort(-logits)
+    assert [first.label, second.label] == [("bright", "dark")[k] for k in order]
+    np.testing.assert_allclose(
+        [first.probability, second.probability], probabilities[order], rtol=1e-5
+    )
+
+
+def test_every_form_of_an_image_gives_the_same(workdir, folder):
+    path = next((folder / "val" / "dark").glob("*.png"))
+    image = Image.open(path)
+    forms = [str(path), path, path.read_bytes(), image, np.asarray(image)]
+    predictions = predict.Predictor(workdir)(forms, topk=1)
+    assert predictions == [predictions[0]] * 5
+    assert len(predictions[0]) == 1
+
+
+def test_grey_pixels_and_files_are_taken_by_a_model_of_one_channel(workdir):
+    grey = np.full((8, 8), 200, np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(grey).save(file, "png")
+    first, second, third = predict.Predictor(workdir)([grey, grey[..., None], file.getvalue()])
+    assert first == second == third
+
+
+def test_batches_do_not_change_predictions(workdir, folder):
+    paths = sorted((folder / "val" / "bright").glob("*.png"))
+    whole = predict.Predictor(workdir)(paths)
+    for size in (1, 9):
+        parts = predict.Predictor(workdir, batch_size=size)(paths)
+        for left, right in zip(whole, parts, strict=True):
+            assert [p.label for p in left] == [p.label for p in right]
+            np.testing.assert_allclose([p[1] for p in left], [p[1] for p in right], rtol=1e-5)
+
+
+def test_the_example_of_the_readme_runs(workdir, folder):
+    code = example("Predictor").replace("runs/digits", str(workdir))
+    for name, path in (("a.jpg", "val/dark/00.png"), ("b.png", "val/bright/00.png")):
+        code = code.replace(name, str(folder / path))
+    exec(code, {})  # noqa: S102
+
+
+def test_a_broken_image_is_an_error_in_a_notebook(workdir, folder):
+    with pytest.raises(DataError, match=r"broken\.jpg: "):
+        predict.Predictor(workdir)([folder / "val" / "dark" / "broken.jpg"])
+    with pytest.raises(DataError, match=r"image\[0\]: expected uint8"):
+        predict.Predictor(workdir)([np.zeros((4, 4))])
+    with pytest.raises(TypeError, match="expected a sequence"):
+        predict.Predictor(workdir)("a.jpg")
+    assert predict.Predictor(workdir)([]) == []
+
+
+def test_a_line_an_image_broken_ones_skipped(workdir, folder, capsys):
+    names = [folder / "val/bright/00.png", folder / "val/dark/broken.jpg", "nowhere.jpg"]
+    code, out, err = run(capsys, *map(str, names), f"--workdir={workdir}", "--topk=9")
+    assert (code, err) == (0, "")
+    first, second, third = out.splitlines()
+    assert first.startswith(f"{names[0]}  ")
+    assert first.count("%") == 2
+    assert second.startswith(f"{names[1]}  skipped: ")
+    assert third.startswith("nowhere.jpg  skipped: [Errno 2] No such file")
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "message"),
+    [
+        (["nowhere.jpg"], 65, "none of the 1 images can be read; the last is nowhere.jpg"),
+        ([], 65, "no image given: expected images or folders of images"),
+        (["--topk=0", "a.jpg"], 64, "--topk: expected at least 1, got 0"),
+        (["--step=77", "a.jpg"], 66, "--step=77: no such checkpoint; there are 60"),
+        (["--config.data.flip=1", "a.jpg"], 64, "--config.data.flip: no such flag"),
+    ],
+)
+def test_a_wrong_flag_is_one_line(workdir, capsys, flags, code, message):
+    got, _, err = run(capsys, f"--workdir={workdir}", *flags)
+    assert got == code
+    assert err.startswith(f"error: {message}")
+    assert err.count("\n") == 1
+
+
+def test_a_directory_without_a_run_is_refused(tmp_path, capsys):
+    with pytest.raises(InputMissingError, match="expected the work directory of a run"):
+        predict.Predictor(tmp_path)
+    code, _, err = run(capsys, "a.jpg")
+    assert code == 64
+    assert err.startswith("error: --workdir: expected the work directory of a run")
+
+
+def test_classes_are_those_of_the_run_wherever_it_is_evaluated(workdir, folder, tmp_path):
+    config = trained.read_config(epath.Path(workdir))
+    (tmp_path / "val" / "dark").mkdir(parents=True)
+    Image.new("L", (8, 8)).save(tmp_path / "val" / "dark" / "1.png")
+    data = config_lib.Data(root=str(tmp_path), val_split="val")
+    assert config.data.root == str(folder)
+    source = sources.load(data, "val_split", predict.Predictor(workdir).class_names)
+    assert source[0]["label"] == 1

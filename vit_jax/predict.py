@@ -1,0 +1,231 @@
+"""Label images with a trained run.
+
+  python -m vit_jax.predict --workdir=runs/digits IMAGE_OR_FOLDER... [--topk=5] [--json]
+
+Preprocessing and class names are those of the run. In a notebook:
+
+  predictor = Predictor("runs/digits")
+  predictor(["a.jpg", "b.png"])
+"""
+
+import dataclasses
+import functools
+import json
+import pathlib
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import numpy as np
+from absl import flags
+from PIL import Image
+
+from vit_jax import cli, losses, models, sharding, trained
+from vit_jax import config as config_lib
+from vit_jax.data import loader, transforms
+from vit_jax.data.sources import Record, Source
+from vit_jax.data.sources.folder import find_images
+from vit_jax.errors import ConfigError, DataError
+from vit_jax.logs import Progress, say
+from vit_jax.workdir import open_path
+
+AnyImage = str | pathlib.Path | bytes | np.ndarray | Image.Image
+
+
+class Prediction(NamedTuple):
+    """A class and how probable it is."""
+
+    label: str
+    probability: float
+
+
+class Result(NamedTuple):
+    """What became of one image: its predictions, the likeliest first, or why there are none."""
+
+    name: str
+    predictions: list[Prediction]
+    error: str = ""
+
+
+class Predictor:
+    """A trained run that labels images.
+
+    Args:
+      workdir: Of the run.
+      step: Of the checkpoint: a number, `best`, or `` for the newest good one.
+      batch_size: Images at a time, at most.
+
+    Raises:
+      InputMissingError: There is no such run or checkpoint.
+      CheckpointError: The checkpoint is damaged.
+    """
+
+    def __init__(
+        self, workdir: str | pathlib.Path, *, step: str = "", batch_size: int = 64
+    ) -> None:
+        path = open_path(str(workdir), "--workdir")
+        config = trained.read_config(path)
+        self._batch_size = batch_size
+        # Whoever asks hears about each image; here no share of them is too much.
+        self._data = dataclasses.replace(config.data, max_unreadable=1.0)
+        self._mesh = sharding.make_mesh(config_lib.Mesh(), jax.local_devices())
+        with jax.set_mesh(self._mesh):
+            run = trained.restore(path, step, config, self._mesh)
+        self.step, self.class_names = run.step, run.class_names
+        self._params = run.params
+        score = losses.PROBABILITIES[config.loss]
+
+        @functools.partial(jax.jit, static_argnums=2)
+        def top(params: Any, images: jax.Array, topk: int) -> tuple[jax.Array, jax.Array]:
+            with nn.logical_axis_rules(sharding.RULES):
+                normalized = transforms.normalize(images, self._data.mean, self._data.std)
+                logits = models.forward(run.model, params, normalized).logits
+            _, classes = jax.lax.top_k(logits, topk)
+            return classes, jax.numpy.take_along_axis(score(logits), classes, axis=-1)
+
+        self._top = top
+
+    def __call__(self, images: Sequence[AnyImage], topk: int = 5) -> list[list[Prediction]]:
+        """Returns the `topk` likeliest classes of each image, the likeliest first.
+
+        Args:
+          images: Paths, encoded files, Pillow's images, or uint8 pixels (h, w, c).
+          topk: How many classes; all of them where there are fewer.
+
+        Raises:
+          DataError: An image cannot be read.
+        """
+        results = list(self.stream(images, topk))
+        for result in results:
+            if result.error:
+                raise DataError(f"{result.name}: {result.error}")
+        return [result.predictions for result in results]
+
+    def stream(self, images: Sequence[AnyImage], topk: int = 5) -> Iterator[Result]:
+        """Yields a result for each image, in their order, as soon as its batch is done."""
+        if isinstance(images, str | bytes | pathlib.Path | Image.Image | np.ndarray):
+            raise TypeError("expected a sequence of images; [image] for a single one")
+        if not images:
+            return
+        source = _Given(images, self.class_names)
+        size = self._size(len(images))
+        batches = loader.eval_batches(
+            source, self._data, size, host=0, num_hosts=1, report=lambda line: None
+        )
+        topk = min(topk, len(self.class_names))
+        try:
+            with jax.set_mesh(self._mesh):
+                for start, batch in zip(range(0, len(images), size), batches, strict=True):
+                    pixels = sharding.put({"image": batch["image"]}, self._mesh)["image"]
+                    top = jax.device_get(self._top(self._params, pixels, topk))
+                    for row in range(min(size, len(images) - start)):
+                        error = source.unreadable.get(start + row, "")
+                        found = [] if error else self._predictions(*(part[row] for part in top))
+                        yield Result(source.describe(start + row), found, error)
+        finally:
+            batches.close()
+
+    def _predictions(self, classes: np.ndarray, scores: np.ndarray) -> list[Prediction]:
+        pairs = zip(classes, scores, strict=True)
+        return [Prediction(self.class_names[k], float(score)) for k, score in pairs]
+
+    def _size(self, num_images: int) -> int:
+        """Returns a batch size that few images do not fill up with many blank rows."""
+        shares = sharding.num_shares(self._mesh)
+        wanted = min(self._batch_size, 1 << (num_images - 1).bit_length())
+        return -(-wanted // shares) * shares
+
+
+class _Given(Source):
+    """Images from a caller, without labels."""
+
+    def __init__(self, images: Sequence[AnyImage], class_names: tuple[str, ...]) -> None:
+        super().__init__("image", class_names)
+        self._images = images
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> Record:
+        image = self._images[index]
+        if isinstance(image, str | pathlib.Path):
+            with open(image, "rb") as file:
+                return {"image": file.read(), "label": 0}
+        if isinstance(image, np.ndarray) and image.dtype == np.uint8:
+            pixels = image[..., 0] if image.shape[2:] == (1,) else image
+            if pixels.ndim == 2 or pixels.shape[2:] in ((3,), (4,)):
+                image = Image.fromarray(pixels)
+        return {"image": image, "label": 0}
+
+    def describe(self, index: int) -> str:
+        """Returns the path of the image, or its place."""
+        image = self._images[index]
+        return str(image) if isinstance(image, str | pathlib.Path) else super().describe(index)
+
+
+def main(values: flags.FlagValues, operands: list[str]) -> None:
+    """Prints the predictions for images, and for all images below folders.
+
+    Raises:
+      DataError: Nothing could be predicted.
+    """
+    if not values.workdir:
+        raise ConfigError("--workdir", "expected the work directory of a run")
+    for flag, value in (("--topk", values.topk), ("--batch_size", values.batch_size)):
+        if value < 1:
+            raise ConfigError(flag, f"expected at least 1, got {value}")
+    images = [path for operand in operands for path in _expand(operand)]
+    if not images:
+        expected = "expected images or folders of images"
+        raise DataError(f"{' '.join(operands) or 'no image given'}: {expected}")
+    predictor = Predictor(values.workdir, step=values.step, batch_size=values.batch_size)
+    progress = Progress(len(images), 0, 10.0, "predict", aside=True)
+    began, skipped = time.monotonic(), 0
+    try:
+        for i, result in enumerate(predictor.stream(images, values.topk), 1):
+            skipped += bool(result.error)
+            say(_as_json(result) if values.json else _as_line(result))
+            if progress.due():
+                progress.show(i, f"{i / (time.monotonic() - began):,.0f} images/s")
+    finally:
+        progress.close()
+    if skipped == len(images):
+        raise DataError(f"none of the {skipped} images can be read; the last is {_as_line(result)}")
+
+
+def _expand(operand: str) -> list[str]:
+    """Returns the images of a folder; what is no folder is taken for an image."""
+    if pathlib.Path(operand).is_dir():
+        return [entry.path for entry in find_images(operand)]
+    return [operand]
+
+
+def _as_line(result: Result) -> str:
+    if result.error:
+        return f"{result.name}  skipped: {result.error}"
+    return "  ".join([result.name, *(f"{p.probability:.1%} {p.label}" for p in result.predictions)])
+
+
+def _as_json(result: Result) -> str:
+    if result.error:
+        return json.dumps({"image": result.name, "error": result.error})
+    found = [p._asdict() for p in result.predictions]
+    return json.dumps({"image": result.name, "predictions": found})
+
+
+def _flags() -> flags.FlagValues:
+    values = cli.new_flags()
+    values.set_gnu_getopt(True)  # flags may follow the images
+    flags.DEFINE_string("workdir", "", "The work directory of a run.", flag_values=values)
+    flags.DEFINE_string("step", "", "A step, or 'best'; the newest by default.", flag_values=values)
+    flags.DEFINE_integer("topk", 5, "How many classes to show.", flag_values=values)
+    flags.DEFINE_bool("json", False, "Print a JSON object a line.", flag_values=values)
+    flags.DEFINE_integer("batch_size", 64, "Images at a time, at most.", flag_values=values)
+    return values
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main, _flags(), __doc__, parse=cli.parse_operands))
