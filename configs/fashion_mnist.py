@@ -14,7 +14,7 @@ def get_config() -> ml_collections.ConfigDict:
     """Returns the recipe."""
     c = config.to_config_dict(config.Config())
     c.batch_size = 128
-    c.total_epochs = 8.0
+    c.total_epochs = 10.0
     c.model = models.spec("vit_mu7", width=96, depth=4, num_heads=4, mlp_dim=192, num_classes=0)
     c.data.name = "fashion_mnist"
     c.data.train_split = "train[:95%]"
@@ -25,8 +25,6 @@ def get_config() -> ml_collections.ConfigDict:
     c.data.mean = (0.286,)
     c.data.std = (0.353,)
     c.data.flip = True
-    c.data.affine.shift = 0.05
-    c.data.affine.scale = 0.1
     c.data.threads = 2
     c.optim.learning_rate = 2e-3
     c.optim.warmup_steps = 200

@@ -33,6 +33,7 @@ ALLOWED = {
     "report": {"config", "data", "logs", "state"},
     "checkpoint": {"config", "hosts", "logs", "seals", "state"},
     "trained": {"checkpoint", "config", "models", "state"},
+    "viz": {"data", "logs", "workdir"},
     "run": {"config", "data", "losses", "models", "optim", "sharding", "state", ""},
 }
 
