@@ -271,8 +271,8 @@ def _is_within(key: str, name: str) -> bool:
 
 def _check_shapes(path: epath.Path, shapes: Any) -> None:
     """Refuses parameters that are not those of the model, by name."""
-    with ocp.StandardCheckpointer() as checkpointer:
-        saved = checkpointer.metadata(path.absolute()).item_metadata.tree
+    with contextlib.closing(ocp.StandardCheckpointHandler()) as handler:
+        saved = handler.metadata(path.absolute()).tree
     found, expected = (
         {jax.tree_util.keystr(p, simple=True, separator="/"): tuple(leaf.shape) for p, leaf in tree}
         for tree in map(jax.tree_util.tree_leaves_with_path, (saved, shapes))
