@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 
+import jax
 import pytest
 from conftest import ROOT, tiny_flags
 from etils import epath
@@ -210,3 +211,15 @@ def test_hosts_that_never_meet_give_up(tmp_path):
 def test_alone_all_is_a_plain_call():
     assert hosts.agree(lambda: {1: 2}, lambda result: 1 / 0) == {1: 2}
     assert hosts.first(lambda: (1, 2)) == (1, 2)
+
+
+def test_a_notebook_on_one_machine_of_a_tpu_is_alone(monkeypatch):
+    from vit_jax import evaluate
+
+    jax.devices()  # JAX has started, and cannot meet anybody any more
+    monkeypatch.setenv("TPU_ML_PLATFORM", "JAX")
+    monkeypatch.delenv("TPU_SKIP_MDS_QUERY", raising=False)
+    values = evaluate._flags()
+    values.mark_as_parsed()
+    with hosts.joined(values):
+        assert hosts.agree(lambda: 3) == 3

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 import jax
 from absl import flags
-from jax._src import distributed  # the coordination service has no public client
+from jax._src import distributed, xla_bridge  # the coordination service has no public client
 
 from vit_jax import __version__, launchers
 from vit_jax.errors import ConfigError, Interrupted, UserError
@@ -54,6 +54,8 @@ def joined(values: flags.FlagValues) -> Iterator[None]:
     global _group
     place = launchers.find_place(values, os.environ) if "coordinator" in values else None
     optional = launchers.may_be_on_tpu_pod(os.environ) and not values.distributed
+    if optional and xla_bridge.backends_are_initialized():  # in a notebook: too late to meet
+        place = None
     if place is None or not _initialize(*place, optional=optional):
         yield
         return

@@ -240,11 +240,14 @@ def _resize(
 
 def _split(image: np.ndarray) -> list[Image.Image]:
     """Returns an image as Pillow's; grey and colour in one, other channels one by one."""
-    if image.shape[-1] == 3:
+    channels = image.shape[-1]
+    if channels == 3:
         return [Image.fromarray(image)]
-    return [Image.fromarray(np.ascontiguousarray(band)) for band in np.moveaxis(image, -1, 0)]
+    return [Image.fromarray(np.ascontiguousarray(image[..., i])) for i in range(channels)]
 
 
 def _join(bands: Sequence[Image.Image]) -> np.ndarray:
-    first = np.asarray(bands[0])
-    return first if first.ndim == 3 else np.stack([np.asarray(band) for band in bands], axis=-1)
+    arrays = [np.asarray(band) for band in bands]
+    if len(arrays) > 1:
+        return np.stack(arrays, axis=-1)
+    return arrays[0] if arrays[0].ndim == 3 else arrays[0][..., None]
