@@ -26,13 +26,12 @@ from PIL import Image
 from vit_jax import cli, losses, models, sharding, trained
 from vit_jax import config as config_lib
 from vit_jax.data import loader, transforms
+from vit_jax.data.images import AnyImage
 from vit_jax.data.sources import Record, Source
 from vit_jax.data.sources.folder import find_images
 from vit_jax.errors import ConfigError, DataError
 from vit_jax.logs import Progress, say
 from vit_jax.workdir import open_path
-
-AnyImage = str | pathlib.Path | bytes | np.ndarray | Image.Image
 
 
 class Prediction(NamedTuple):
@@ -112,9 +111,7 @@ class Predictor:
             return
         source = _Given(images, self.class_names)
         size = self._size(len(images))
-        batches = loader.eval_batches(
-            source, self._data, size, host=0, num_hosts=1, report=lambda line: None
-        )
+        batches = loader.eval_batches(source, self._data, size, report=lambda line: None)
         topk = min(topk, len(self.class_names))
         try:
             with jax.set_mesh(self._mesh):

@@ -16,14 +16,13 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from vit_jax.data import images as images_lib
+from vit_jax.data.images import AnyImage
 from vit_jax.errors import InputMissingError
 from vit_jax.logs import read_metrics
 from vit_jax.workdir import open_path
 
 if TYPE_CHECKING:
     import matplotlib.figure
-
-AnyImage = str | pathlib.Path | bytes | np.ndarray | Image.Image
 
 # Of Okabe and Ito's palette, and greys.
 BLUE, ORANGE, INK, FAINT = "#0072B2", "#D55E00", "#333333", "#B8B8B8"

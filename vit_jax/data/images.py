@@ -5,6 +5,7 @@ from the header. Colour profiles are not applied.
 """
 
 import io
+import pathlib
 import warnings
 from collections.abc import Callable
 
@@ -14,6 +15,9 @@ from PIL import Image
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+
+# What a caller may give for an image: a path, the bytes of a file, pixels, or Pillow's image.
+AnyImage = str | pathlib.Path | bytes | np.ndarray | Image.Image
 
 # Pillow's name of the pixels with a number of channels: grey, with alpha, colour, with alpha.
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}

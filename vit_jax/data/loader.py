@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import grain
-import jax
 import numpy as np
 from absl import flags
 
@@ -86,8 +85,8 @@ def train_batches(
     *,
     seed: int,
     step: int = 0,
-    host: int | None = None,
-    num_hosts: int | None = None,
+    host: int = 0,
+    num_hosts: int = 1,
 ) -> Batches:
     """Yields this host's rows of each batch, for ever: `{"image": uint8, "label": int32}`.
 
@@ -99,8 +98,8 @@ def train_batches(
       batch_size: Rows of the global batch.
       seed: Of the order and of the random transforms.
       step: Batches to leave out at the start.
-      host: Index of this host, of `num_hosts`; asked of JAX unless given.
-      num_hosts: Number of hosts.
+      host: Which share of each batch this host reads, of `num_hosts`; see `sharding.host_share`.
+      num_hosts: Number of shares.
     """
     reader = _Reader(source, transforms.for_training(data))
     order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
@@ -113,8 +112,8 @@ def eval_batches(
     data: config_lib.Data,
     batch_size: int,
     *,
-    host: int | None = None,
-    num_hosts: int | None = None,
+    host: int = 0,
+    num_hosts: int = 1,
     report: Callable[[str], None] = warn,
 ) -> Batches:
     """Yields this host's rows of the batches that hold every image once, in order.
@@ -138,33 +137,29 @@ class _Reader:
 
     def train(self, index: int, rng: np.random.Generator) -> Row:
         """Returns the row of an image, or of the next one that can be read."""
+        index = int(index)
         for i in range(_MOST_IN_A_ROW):
-            place = (int(index) + i) % len(self.source)
             try:
-                row = self._row(place, rng)
+                row = self._row((index + i) % len(self.source), rng)
             except UnreadableError:
                 continue
             return {**row, "unreadable": np.int64(index if i else -1)}
-        reason = self.problem(int(index))
         raise DataError(
-            f"{self.source.describe(int(index))}: neither it nor the next {_MOST_IN_A_ROW - 1} "
-            f"images can be read: {reason}"
+            f"{self.source.describe(index)}: neither it nor the next {_MOST_IN_A_ROW - 1} images "
+            f"can be read: {self.problem(index)}"
         )
 
     def evaluate(self, index: int) -> Row:
         """Returns the row of an image, or one whose mask is False."""
-        real = index < len(self.source)
-        try:
-            if real:
-                row = self._row(int(index), np.random.default_rng(0))
-                return {**row, "mask": np.bool_(True), "unreadable": np.int64(-1)}
-        except UnreadableError:
-            pass
         image = np.zeros((*self.image_size, self.pipeline.channels), np.uint8)
-        unreadable = np.int64(index if real else -1)
-        return {"image": image, "label": np.int32(0), "mask": np.bool_(False)} | {
-            "unreadable": unreadable
-        }
+        row, unreadable = {"image": image, "label": np.int32(0)}, -1
+        kept = index < len(self.source)
+        if kept:
+            try:
+                row = self._row(int(index), np.random.default_rng(0))
+            except UnreadableError:
+                kept, unreadable = False, index
+        return {**row, "mask": np.bool_(kept), "unreadable": np.int64(unreadable)}
 
     def problem(self, index: int) -> str:
         """Returns why an image cannot be read, in one line."""
@@ -200,11 +195,9 @@ def _read(
     data: config_lib.Data,
     batch_size: int,
     step: int,
-    host: int | None,
-    num_hosts: int | None,
+    host: int,
+    num_hosts: int,
 ) -> grain.DatasetIterator[Batch]:
-    host = jax.process_index() if host is None else host
-    num_hosts = jax.process_count() if num_hosts is None else num_hosts
     # Blocks of B/n rows, every n-th from h on: host h reads rows [hB/n, (h+1)B/n) of each batch.
     batches = rows.batch(batch_size // num_hosts)[host::num_hosts][step:]
     reading = grain.ReadOptions(num_threads=data.threads, prefetch_buffer_size=data.threads)
