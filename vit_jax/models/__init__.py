@@ -5,15 +5,17 @@
     variables = model.init(jax.random.key(0), images, train=False)
     output = model.apply(variables, images, train=False)        # models.Output
 
-A name is `vit_SIZEPATCH`: any size of `vit.SIZES` with any patch, such as `vit_b14`.
+    models.profile(model)                                       # parameters and GFLOPs
+    pretrained = models.from_pretrained("weights/s16")          # with its preprocessing and labels
+
+A name is `FAMILY_SIZEPATCH`, with any patch, such as `vit_b14`; see `presets`.
 """
 
 import dataclasses
 import fnmatch
-import re
 import typing
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import flax.linen as nn
 import jax
@@ -21,39 +23,39 @@ import ml_collections
 from jaxtyping import Array, Float
 
 from vit_jax.errors import ConfigError, pick, suggest
-from vit_jax.models import vit
+from vit_jax.models import presets, vit
+from vit_jax.models.layers import resnet
 from vit_jax.models.output import Output
+from vit_jax.models.profile import Profile, profile
+
+if TYPE_CHECKING:
+    from vit_jax import trained
 
 __all__ = [
     "SIZE_FIELDS",
     "Output",
+    "Profile",
     "check",
     "create",
     "features",
     "field_types",
     "forward",
+    "from_pretrained",
     "list_models",
+    "profile",
     "spec",
 ]
 
-# The registered names: what has been published, and the text-book model.
-NAMES = (
-    *("vit_mu16", "vit_ti16", "vit_s16", "vit_s32", "vit_m16"),
-    *("vit_b8", "vit_b16", "vit_b32", "vit_b16_textbook", "vit_l16", "vit_l32"),
-    *("vit_so400m14", "vit_h14", "vit_g14", "vit_G14"),
-)
-_NAME = re.compile(
-    rf"vit_(?P<size>{'|'.join(vit.SIZES)})(?P<patch>[1-9]\d*)(?P<variant>{'|'.join(vit.VARIANTS)})"
-)
-
-
 # What a name stands for.
-SIZE_FIELDS = ("width", "depth", "num_heads", "mlp_dim", "patch")
+SIZE_FIELDS = (
+    *("width", "depth", "num_heads", "mlp_dim", "mlp"),
+    *("patch", "stem", "resnet_layers", "resnet_width"),
+)
 
 
 def list_models(pattern: str = "*") -> list[str]:
     """Returns the registered names that match a shell pattern, such as `vit_b*`."""
-    return [name for name in NAMES if fnmatch.fnmatchcase(name, pattern)]
+    return [name for name in presets.NAMES if fnmatch.fnmatchcase(name, pattern)]
 
 
 def create(name: str, **overrides: Any) -> nn.Module:
@@ -83,6 +85,25 @@ def spec(name: str, **overrides: Any) -> ml_collections.ConfigDict:
             raise ConfigError(f"config.model.{key}", f"{name} has no such field; {known}")
     tree = {"name": name, **fields, **overrides, "base": name}
     return ml_collections.ConfigDict(tree, type_safe=False)
+
+
+def from_pretrained(directory: str, *, step: str = "") -> "trained.Pretrained":
+    """Returns the model of a run folder or of converted weights, ready to use.
+
+    It has `model`, `params`, `class_names`, and `preprocess(images)`, which gives what the model
+    takes.
+
+    Args:
+      directory: Of the run.
+      step: Of the checkpoint: a number, `best`, or `` for the newest good one.
+
+    Raises:
+      InputMissingError: There is no such run or checkpoint.
+      CheckpointError: The checkpoint is damaged.
+    """
+    from vit_jax import trained  # what is trained needs the models
+
+    return trained.from_pretrained(directory, step=step)
 
 
 def field_types(name: str) -> dict[str, Any]:
@@ -118,6 +139,17 @@ def check(fields: Mapping[str, Any]) -> None:
         raise ConfigError(path + "num_heads", f"{num_heads} does not divide width {width}")
     if fields["posemb"] == "sincos2d" and (width % 4 or width < 8):
         raise ConfigError(path + "width", f"sincos2d needs a multiple of 4 from 8, got {width}")
+    if fields["distilled"] and (fields["pool"] != "cls" or fields["representation_size"]):
+        problem = "needs the pool cls, and no representation layer before the head"
+        raise ConfigError(path + "distilled", problem)
+    for key in ("resnet_width", "group_norm_eps"):
+        if not fields[key] > 0:
+            raise ConfigError(path + key, f"expected more than 0, got {fields[key]}")
+    if fields["stem"] == "resnet" and round(64 * fields["resnet_width"]) % resnet.NUM_GROUPS:
+        problem = f"64 times it is the features of the root: a multiple of {resnet.NUM_GROUPS}"
+        raise ConfigError(path + "resnet_width", problem)
+    if fields["dtype"] == "float64" and not jax.config.jax_enable_x64:  # type: ignore[attr-defined]
+        raise ConfigError(path + "dtype", "float64 needs the environment variable JAX_ENABLE_X64=1")
     if len(fields["patch"]) != 2 or min(fields["patch"]) < 1:
         raise ConfigError(path + "patch", f"expected two sizes from 1, got {fields['patch']}")
 
@@ -161,15 +193,12 @@ def features(
 
 def _preset(name: str) -> dict[str, Any]:
     """Returns every field of the named model."""
-    match = _NAME.fullmatch(name)
-    if not match:
-        raise ConfigError("config.model.name", f"unknown '{name}'; {suggest(name, NAMES)}")
-    width, depth, num_heads, mlp_dim = vit.SIZES[match["size"]]
+    fields = presets.find(name)
+    if fields is None:
+        raise ConfigError("config.model.name", f"unknown '{name}'; {suggest(name, presets.NAMES)}")
     defaults = {
         field.name: field.default
         for field in dataclasses.fields(vit.ViT)
         if field.name not in ("parent", "name")
     }
-    sizes = {"width": width, "depth": depth, "num_heads": num_heads, "mlp_dim": mlp_dim}
-    patch = (int(match["patch"]),) * 2
-    return {**defaults, **sizes, "patch": patch, **vit.VARIANTS[match["variant"]]}
+    return {**defaults, **fields}

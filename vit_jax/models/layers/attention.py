@@ -59,7 +59,7 @@ class HeadsOut(nn.Module):
 class Attention(nn.Module):
     """Multi-head attention (Vaswani et al. 2017, 3.2), of tokens to themselves or to others.
 
-    The scores and the softmax are float32 whatever the compute dtype.
+    The scores and the softmax are at least float32, whatever the compute dtype.
     """
 
     num_heads: int
@@ -87,7 +87,10 @@ class Attention(nn.Module):
             norm = functools.partial(nn.LayerNorm, epsilon=self.norm_eps, dtype=self.dtype)
             q, k = norm(name="q_norm")(q), norm(name="k_norm")(k)
         scores = jnp.einsum(
-            "bnhc,bmhc->bhnm", q * q.shape[-1] ** -0.5, k, preferred_element_type=jnp.float32
+            "bnhc,bmhc->bhnm",
+            q * q.shape[-1] ** -0.5,
+            k,
+            preferred_element_type=jnp.promote_types(q.dtype, jnp.float32),
         )
         weights = jax.nn.softmax(scores).astype(v.dtype)
         weights = nn.Dropout(self.attn_dropout, name="attn_dropout")(

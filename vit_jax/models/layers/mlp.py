@@ -1,9 +1,10 @@
-"""The feed-forward network of a Transformer block."""
+"""Feed-forward networks of a Transformer block; every entry of `MLPS` has the same fields."""
 
 import functools
 from collections.abc import Callable
 
 import flax.linen as nn
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 # Weights depend on the form: Google's were trained with the tanh form, timm's and Hugging Face's
@@ -42,3 +43,31 @@ class Mlp(nn.Module):
             name="fc2",
         )(x)
         return nn.Dropout(self.dropout)(x, deterministic=not train)
+
+
+class SwiGlu(nn.Module):
+    """A linear layer gated by the SiLU of another (Shazeer 2020, section 2), then a third.
+
+    `fc1` holds the first two, the gate before the gated. The activation is always SiLU.
+    """
+
+    mlp_dim: int  # of the gate, and of what it gates
+    activation: str = "silu"
+    dropout: float = 0.0
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b n d"], *, train: bool) -> Float[Array, "b n d"]:
+        """Maps each token by itself."""
+        up = nn.with_logical_partitioning(nn.initializers.xavier_uniform(), ("embed", "mlp"))
+        down = nn.with_logical_partitioning(nn.initializers.xavier_uniform(), ("mlp", "embed"))
+        width = x.shape[-1]
+        x = nn.Dense(2 * self.mlp_dim, kernel_init=up, dtype=self.dtype, name="fc1")(x)
+        gate, x = jnp.split(x, 2, axis=-1)
+        x = nn.with_logical_constraint(nn.silu(gate) * x, ("batch", "tokens", "mlp"))
+        x = nn.Dropout(self.dropout)(x, deterministic=not train)
+        x = nn.Dense(width, kernel_init=down, dtype=self.dtype, name="fc2")(x)
+        return nn.Dropout(self.dropout)(x, deterministic=not train)
+
+
+MLPS: dict[str, type[nn.Module]] = {"mlp": Mlp, "swiglu": SwiGlu}

@@ -44,6 +44,17 @@ class GlobalAverage(Pool):
         return jnp.mean(tokens[:, num_prefix:], axis=1)
 
 
+class ClassTokenAndAverage(Pool):
+    """Class token and mean of the patches, one after the other (DINOv2's linear classifier)."""
+
+    @nn.compact
+    def __call__(
+        self, tokens: Float[Array, "b n d"], num_prefix: int, *, train: bool
+    ) -> Float[Array, "b 2*d"]:
+        """Returns both."""
+        return jnp.concatenate([tokens[:, 0], jnp.mean(tokens[:, num_prefix:], axis=1)], axis=-1)
+
+
 class MultiheadAttention(Pool):
     """A learned probe that attends to all tokens (Zhai et al. 2022, 3.2; Lee et al. 2019)."""
 
@@ -65,5 +76,9 @@ class MultiheadAttention(Pool):
 POOLS: dict[str, type[Pool]] = {
     "cls": ClassToken,
     "gap": GlobalAverage,
+    "cls_gap": ClassTokenAndAverage,
     "map": MultiheadAttention,
 }
+
+# Those that read a class token, so that there must be one.
+READ_CLASS_TOKEN = ("cls", "cls_gap")

@@ -4,13 +4,16 @@ Every entry of `POSEMBS` is called as `posemb(num_prefix, ...)(height, width, di
 embedding of the prefix tokens, (p, d), and of the grid, (h, w, d).
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
+Resize = Callable[[Array, tuple[int, int, int], bool], Array]
 Embedding = tuple[Float[Array, "p d"], Float[Array, "h w d"]]
 
 
@@ -79,5 +82,52 @@ def resample(
     """Resizes a grid of vectors to another height and width; the same size is returned as it is."""
     if grid.shape[:2] == (height, width):
         return grid
-    shape = (height, width, grid.shape[-1])
-    return jax.image.resize(grid, shape, method=interpolation, antialias=antialias)
+    return INTERPOLATIONS[interpolation](grid, (height, width, grid.shape[-1]), antialias)
+
+
+def _by_jax(method: str) -> Resize:
+    return lambda grid, shape, antialias: jax.image.resize(
+        grid, shape, method=method, antialias=antialias
+    )
+
+
+def _by_rows_and_columns(weights: Callable[[int, int], np.ndarray]) -> Resize:
+    """Makes a method from the weights (new, old) of the old places in each new one."""
+
+    def resize(grid: Array, shape: tuple[int, int, int], antialias: bool) -> Array:
+        rows, columns = (weights(grid.shape[i], shape[i]).astype(grid.dtype) for i in (0, 1))
+        return jnp.einsum("hi,wj,ijd->hwd", rows, columns, grid, precision="highest")
+
+    return resize
+
+
+def _spline(old: int, new: int) -> np.ndarray:
+    """Linear between neighbours, the first and last places kept (scipy.ndimage.zoom, order 1)."""
+    places = np.linspace(0, old - 1, new)
+    return np.maximum(0, 1 - np.abs(places[:, None] - np.arange(old)))
+
+
+def _bicubic_torch(old: int, new: int) -> np.ndarray:
+    """Keys' kernel with a = -0.75, the edge repeated (torch's bicubic without antialiasing)."""
+    places = (np.arange(new) + 0.5) * old / new - 0.5
+    near = np.floor(places).astype(int)[:, None] + np.arange(-1, 3)
+    x, a = np.abs(places[:, None] - near), -0.75
+    inner = (a + 2) * x**3 - (a + 3) * x**2 + 1
+    outer = a * (x**3 - 5 * x**2 + 8 * x - 4)
+    weights = np.zeros((new, old))
+    rows = np.broadcast_to(np.arange(new)[:, None], near.shape)
+    np.add.at(weights, (rows, near.clip(0, old - 1)), np.where(x <= 1, inner, outer))
+    return weights
+
+
+# How a learned grid gets another size. Antialiasing is for jax.image's methods, the first four;
+# the others are those of weights that were made with them: `spline` of Google's Vision
+# Transformer, `bicubic_torch` of Hugging Face and DINOv2.
+INTERPOLATIONS: dict[str, Resize] = {
+    "nearest": _by_jax("nearest"),
+    "bilinear": _by_jax("bilinear"),
+    "bicubic": _by_jax("bicubic"),
+    "lanczos3": _by_jax("lanczos3"),
+    "spline": _by_rows_and_columns(_spline),
+    "bicubic_torch": _by_rows_and_columns(_bicubic_torch),
+}

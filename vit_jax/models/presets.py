@@ -1,0 +1,111 @@
+"""What each model's name stands for.
+
+A name is FAMILY_SIZEPATCH with a variant at its end: any size of the family with any patch, such as
+`vit_b14` or `deit_s16_distilled`. Hybrids are those of `HYBRIDS` only.
+"""
+
+import re
+from typing import Any, NamedTuple
+
+Fields = dict[str, Any]
+
+
+def _size(width: int, depth: int, num_heads: int, mlp_dim: int, **fields: Any) -> Fields:
+    sizes = {"width": width, "depth": depth, "num_heads": num_heads, "mlp_dim": mlp_dim}
+    return {**sizes, **fields}
+
+
+# Ti, S, B, L: DeiT and ViT; M: DeiT III; mu, So400m: big_vision and Alabdulmohsin et al. 2023;
+# H: ViT; g, G: Zhai et al. 2022, table 2.
+SIZES = {
+    "mu": _size(32, 1, 2, 128),
+    "ti": _size(192, 12, 3, 768),
+    "s": _size(384, 12, 6, 1536),
+    "m": _size(512, 12, 8, 2048),
+    "b": _size(768, 12, 12, 3072),
+    "l": _size(1024, 24, 16, 4096),
+    "so400m": _size(1152, 27, 16, 4304),
+    "h": _size(1280, 32, 16, 5120),
+    "g": _size(1408, 40, 16, 6144),
+    "G": _size(1664, 48, 16, 8192),
+}
+
+
+class Family(NamedTuple):
+    """Models that share their sizes, and fields that differ from the published ViT."""
+
+    sizes: dict[str, Fields]
+    fields: Fields
+    variants: dict[str, Fields]  # by the end of the name
+
+
+FAMILIES = {
+    "vit": Family(
+        SIZES,
+        {},
+        {
+            "": {},
+            # The text-book Transformer encoder: norm after the residual, ReLU, dropout inside the
+            # feed-forward network and of the attention weights only.
+            "_textbook": {
+                "norm_order": "post",
+                "activation": "relu",
+                "dropout": 0.1,
+                "dropout_sites": ("mlp",),
+                "attn_dropout": 0.1,
+                "norm_eps": 1e-5,
+            },
+        },
+    ),
+    # Touvron et al. 2021, table 1; the distillation token: section 4.
+    "deit": Family(SIZES, {}, {"": {}, "_distilled": {"distilled": True}}),
+    # Touvron et al. 2022: LayerScale, and no position for the class token.
+    "deit3": Family(SIZES, {"layer_scale": 1e-4, "posemb_prefix": False}, {"": {}}),
+    # Oquab et al. 2023; the registers: Darcet et al. 2024.
+    "dinov2": Family(
+        SIZES | {"g": _size(1536, 40, 24, 4096, mlp="swiglu")},
+        {"layer_scale": 1e-5},
+        {"": {}, "_reg4": {"num_registers": 4}},
+    ),
+}
+
+# R+ViT (Steiner et al. 2021, table 1 and section 3.1). The number is the stride that the paper's
+# names give; R+Ti/16 projects 8x8 cells of a map that is a quarter of the image.
+HYBRIDS = {
+    "vit_r_ti16": ("ti", (8, 8), ()),
+    "vit_r26_s32": ("s", (1, 1), (2, 2, 2, 2)),
+    "vit_r26_b32": ("b", (1, 1), (2, 2, 2, 2)),
+    "vit_r50_b16": ("b", (1, 1), (3, 4, 9)),
+    "vit_r50_l32": ("l", (1, 1), (3, 4, 6, 3)),
+}
+
+# What has been published, and the text-book model.
+NAMES = (
+    *("vit_mu16", "vit_ti16", "vit_s16", "vit_s32", "vit_m16"),
+    *("vit_b8", "vit_b16", "vit_b32", "vit_b16_textbook", "vit_l16", "vit_l32"),
+    *("vit_so400m14", "vit_h14", "vit_g14", "vit_G14"),
+    *HYBRIDS,
+    *("deit_ti16", "deit_s16", "deit_b16"),
+    *("deit_ti16_distilled", "deit_s16_distilled", "deit_b16_distilled"),
+    *("deit3_s16", "deit3_m16", "deit3_b16", "deit3_l16", "deit3_h14"),
+    *("dinov2_s14", "dinov2_b14", "dinov2_l14", "dinov2_g14"),
+    *("dinov2_s14_reg4", "dinov2_b14_reg4", "dinov2_l14_reg4", "dinov2_g14_reg4"),
+)
+
+_SIZES = "|".join(SIZES)
+_NAME = re.compile(rf"(?P<family>\w+)_(?P<size>{_SIZES})(?P<patch>[1-9]\d*)(?P<variant>(_\w+)?)")
+
+
+def find(name: str) -> Fields | None:
+    """Returns the fields that a name sets, or None where no model has that name."""
+    if name in HYBRIDS:
+        size, patch, layers = HYBRIDS[name]
+        return {**SIZES[size], "stem": "resnet", "patch": patch, "resnet_layers": layers}
+    match = _NAME.fullmatch(name)
+    family = FAMILIES.get(match["family"]) if match else None
+    if not match or not family:
+        return None
+    sizes, variant = family.sizes.get(match["size"]), family.variants.get(match["variant"])
+    if sizes is None or variant is None:
+        return None
+    return {**sizes, "patch": (int(match["patch"]),) * 2, **family.fields, **variant}
