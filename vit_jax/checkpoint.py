@@ -133,6 +133,12 @@ class Checkpoints:
             path = self._directory / str(step)
             problem = seals.find_damage(path)
             if not problem:
+                if not (path / "rest").exists():
+                    raise ConfigError(
+                        "--workdir",
+                        f"{self._directory.parent} holds weights, no training; take another, "
+                        f"and --config.init_from={self._directory.parent}",
+                    )
                 _check_same_run(_read_meta(path), meta, allowed)
                 return step, list(tried)
             say(f"warning: checkpoint of step {step} is damaged ({problem}); taking the one before")
@@ -181,6 +187,31 @@ class Checkpoints:
             if unsealed or seals.TMP in path.name:
                 say(f"checkpoint: removed {path.name}, whose save never finished")
                 path.rmtree()
+
+
+def write_params(
+    workdir: epath.Path, params: Any, data: Mapping[str, Any], config: Mapping[str, Any]
+) -> None:
+    """Writes parameters that were not trained here as the sealed checkpoint of step 0.
+
+    Args:
+      workdir: The run folder.
+      params: The tree of arrays.
+      data: What a trained run says about its data; the classes at least.
+      config: The resolved config.
+
+    Raises:
+      CheckpointError: It cannot be written.
+    """
+    directory = workdir / "checkpoints"
+    args = {
+        "params": ocp.args.StandardSave(params),
+        "meta": ocp.args.JsonSave({"config": config, "data": data}),
+    }
+    with _failing("save", directory), ocp.CheckpointManager(directory.absolute()) as manager:
+        manager.save(0, args=ocp.args.Composite(**args), force=True)
+        manager.wait_until_finished()
+    seals.seal(directory / "0", None)
 
 
 def load_params(workdir: epath.Path, step: str, shapes: Any, *, ema: bool) -> tuple[int, Any]:

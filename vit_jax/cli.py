@@ -81,8 +81,15 @@ def _say(error: Exception, kind: UserError | type[UserError], debug: bool) -> in
     return kind.exit_code
 
 
-def parse_overrides(rest: Sequence[str], values: flags.FlagValues) -> dict[str, str]:
+def parse_overrides(
+    rest: Sequence[str], values: flags.FlagValues, sections: tuple[str, ...] = ("config.",)
+) -> dict[str, str]:
     """Reads `--config.a.b=c` or `--config.a.b c` from what no flag took.
+
+    Args:
+      rest: Of the command line.
+      values: The command's flags.
+      sections: How the names begin.
 
     Raises:
       ConfigError: An argument is neither a flag nor an override.
@@ -92,12 +99,12 @@ def parse_overrides(rest: Sequence[str], values: flags.FlagValues) -> dict[str, 
     while items:
         item = items.pop(0)
         name, equals, text = item.removeprefix("-").removeprefix("-").partition("=")
-        if not item.startswith("-") or not name.startswith("config."):
-            known = suggest(name, [*values, "config.KEY"])
+        if not item.startswith("-") or not name.startswith(sections):
+            known = suggest(name, [*values, *(f"{section}KEY" for section in sections)])
             raise ConfigError(item.partition("=")[0], f"no such flag; {known}")
         if not equals:
             if not items:
-                raise ConfigError(name, "expected a value, as in --config.key=value")
+                raise ConfigError(name, f"expected a value, as in --{sections[0]}key=value")
             text = items.pop(0)
         overrides[name.removeprefix("config.")] = text
     return overrides

@@ -19,7 +19,7 @@ from vit_jax.fields import build, coerce, field, parse
 
 # A resumed run may change these and stay the same run.
 FREE_SECTIONS = ("checkpoint", "log", "mesh")
-FREE_KEYS = ("data.data_dir", "data.root", "data.threads", "data.workers")
+FREE_KEYS = ("data.data_dir", "data.root", "data.threads", "data.workers", "init_from")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,6 +138,7 @@ class Config:
     loss: str = "softmax"
     label_smoothing: float = field(0.0, 0, 1)
     max_skipped: int = field(10, 1)  # non-finite steps in a row that end the run
+    init_from: str = ""  # a run folder, or converted weights: where the parameters come from
     model: Mapping[str, Any] = dataclasses.field(
         default_factory=lambda: _resolve_model({"name": "vit_s16"})
     )
@@ -273,14 +274,16 @@ def _check(config: Config) -> None:
     """Checks the fields against each other."""
     data, model = config.data, config.model
     models.check(model)
-    if (config.total_epochs > 0) == (config.total_steps > 0):
+    if config.total_epochs and config.total_steps:
         raise ConfigError("config.total_steps", "give either total_steps or total_epochs")
-    for size, patch, side in zip(data.image_size, model["patch"], ("height", "width"), strict=True):
-        if size % patch:
-            near = max(patch, round(size / patch) * patch)
+    stride = models.create(**model).stride
+    part = "config.model.patch" if tuple(stride) == tuple(model["patch"]) else "the model's stride"
+    for size, cell, side in zip(data.image_size, stride, ("height", "width"), strict=True):
+        if size % cell:
+            near = max(cell, round(size / cell) * cell)
             raise ConfigError(
                 "config.data.image_size",
-                f"{side} {size} is not a multiple of config.model.patch {patch}; try {near}",
+                f"{side} {size} is not a multiple of {part} {cell}; try {near}",
             )
     for key in ("mean", "std"):
         if len(getattr(data, key)) != data.channels:

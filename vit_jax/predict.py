@@ -27,8 +27,8 @@ from vit_jax import cli, losses, models, sharding, trained
 from vit_jax import config as config_lib
 from vit_jax.data import loader, transforms
 from vit_jax.data.images import AnyImage
-from vit_jax.data.sources import Record, Source
 from vit_jax.data.sources.folder import find_images
+from vit_jax.data.sources.given import Given
 from vit_jax.errors import ConfigError, DataError
 from vit_jax.logs import Progress, say
 from vit_jax.workdir import open_path
@@ -109,7 +109,7 @@ class Predictor:
             raise TypeError("expected a sequence of images; [image] for a single one")
         if not images:
             return
-        source = _Given(images, self.class_names)
+        source = Given(images, self.class_names)
         size = self._size(len(images))
         batches = loader.eval_batches(source, self._data, size, report=lambda line: None)
         topk = min(topk, len(self.class_names))
@@ -134,33 +134,6 @@ class Predictor:
         shares = sharding.num_shares(self._mesh)
         wanted = min(self._batch_size, 1 << (num_images - 1).bit_length())
         return -(-wanted // shares) * shares
-
-
-class _Given(Source):
-    """Images from a caller, without labels."""
-
-    def __init__(self, images: Sequence[AnyImage], class_names: tuple[str, ...]) -> None:
-        super().__init__("image", class_names)
-        self._images = images
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def __getitem__(self, index: int) -> Record:
-        image = self._images[index]
-        if isinstance(image, str | pathlib.Path):
-            with open(image, "rb") as file:
-                return {"image": file.read(), "label": 0}
-        if isinstance(image, np.ndarray) and image.dtype == np.uint8:
-            pixels = image[..., 0] if image.shape[2:] == (1,) else image
-            if pixels.ndim == 2 or pixels.shape[2:] in ((3,), (4,)):
-                image = Image.fromarray(pixels)
-        return {"image": image, "label": 0}
-
-    def describe(self, index: int) -> str:
-        """Returns the path of the image, or its place."""
-        image = self._images[index]
-        return str(image) if isinstance(image, str | pathlib.Path) else super().describe(index)
 
 
 def main(values: flags.FlagValues, operands: list[str]) -> None:

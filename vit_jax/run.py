@@ -118,4 +118,6 @@ def _total_steps(config: config_lib.Config, source: Source) -> int:
             f"config.data.train_split: '{config.data.train_split}' holds {len(source)} images, "
             f"fewer than one batch of {config.batch_size}"
         )
+    if not (config.total_steps or config.total_epochs):
+        raise ConfigError("config.total_steps", "give either total_steps or total_epochs")
     return config.total_steps or max(1, int(config.total_epochs * len(source) / config.batch_size))

@@ -1,7 +1,9 @@
 """The training state: data only, laid out over the mesh from the first moment."""
 
+from collections.abc import Mapping
 from typing import Any
 
+import flax
 import flax.linen as nn
 import flax.struct
 import jax
@@ -82,16 +84,29 @@ def init(
     shape: tuple[int, ...],
     seed: int,
     shapes: TrainState,
+    given: Mapping[str, Array] | None = None,
 ) -> TrainState:
-    """Makes the state at step 0, straight into the layout of `abstract`."""
+    """Makes the state at step 0, straight into the layout of `abstract`.
 
-    def make() -> TrainState:
-        params = nn.unbox(_init_params(model, shape, seed))
+    Args:
+      model: The model.
+      tx: The optimizer.
+      shape: Of an image.
+      seed: Of the random parameters.
+      shapes: The result of `abstract`.
+      given: Parameters by name that are not random; they are donated.
+    """
+
+    def make(given: Mapping[str, Array]) -> TrainState:
+        random = nn.unbox(_init_params(model, shape, seed))
+        named = {**flax.traverse_util.flatten_dict(random, sep="/"), **given}
+        params = flax.traverse_util.unflatten_dict(named, sep="/")
         zero = jnp.zeros((), jnp.int32)
         average = jax.tree.map(jnp.copy, params) if shapes.ema else {}
         return TrainState(zero, zero, params, tx.init(params), average)
 
-    return jax.jit(make, out_shardings=jax.tree.map(lambda leaf: leaf.sharding, shapes))()
+    layout = jax.tree.map(lambda leaf: leaf.sharding, shapes)
+    return jax.jit(make, out_shardings=layout, donate_argnums=0)(dict(given or {}))
 
 
 def apply_gradients(

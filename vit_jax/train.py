@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from absl import flags
 from etils import epath
 
-from vit_jax import cli, hosts, launchers, losses, models, optim, seals, sharding
+from vit_jax import cli, finetune, hosts, launchers, losses, models, optim, seals, sharding
 from vit_jax import config as config_lib
 from vit_jax import state as state_lib
 from vit_jax.checkpoint import Checkpoints
@@ -56,7 +56,8 @@ def make_train_step(run: Run) -> TrainStep:
             output = models.forward(model, params, images, key=key)
         num_classes = output.logits.shape[-1]
         targets = losses.targets(batch["label"], num_classes, config.label_smoothing)
-        return jnp.mean(run.loss_fn(output.logits, targets))
+        heads = (output.logits, *output.aux_logits)
+        return jnp.mean(jnp.stack([run.loss_fn(logits, targets) for logits in heads]))
 
     def train_step(
         state: TrainState, batch: Mapping[str, jax.Array]
@@ -116,7 +117,9 @@ def train(
       UserError: Something that the user can mend; see `errors`.
     """
     with Stop() as stop, lock(workdir):
-        run = hosts.agree(lambda: open_run(config), lambda run: _must_agree(run, workdir))
+        run = hosts.agree(
+            lambda: open_run(finetune.merge(config)), lambda run: _must_agree(run, workdir)
+        )
         with jax.set_mesh(run.mesh):
             say("\n".join(run.describe()))
             say(f"workdir   {workdir}")
@@ -126,9 +129,7 @@ def train(
             if finished:
                 return finished
             if state is None:
-                say("start     no checkpoint here: from step 0")
-                shape = state_lib.image_shape(config.data)
-                state = state_lib.init(run.model, run.tx, shape, config.seed, run.shapes)
+                state = _start(run)
             else:
                 say(f"resume    from the checkpoint of step {int(state.step):,}")
                 _check_not_past_the_end(run, int(state.step))
@@ -146,6 +147,18 @@ def train(
             finally:
                 writer.close()
                 checkpoints.close()
+
+
+def _start(run: Run) -> TrainState:
+    """Returns the state at step 0: random, or with the parameters of `init_from`."""
+    config, notes = run.config, ["no checkpoint here: from step 0"]
+    given: dict[str, jax.Array] = {}
+    if config.init_from:
+        given, notes = finetune.parameters(run)
+    for head, note in zip(("start", *[""] * len(notes)), notes, strict=False):
+        say(f"{head:<10}{note}")
+    shape = state_lib.image_shape(config.data)
+    return state_lib.init(run.model, run.tx, shape, config.seed, run.shapes, given)
 
 
 def loop(

@@ -2,15 +2,23 @@
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
+import numpy as np
 from etils import epath
+from jaxtyping import Array, Float
 
-from vit_jax import checkpoint, models, state
+from vit_jax import checkpoint, models, sharding, state
 from vit_jax import config as config_lib
-from vit_jax.errors import InputMissingError
+from vit_jax.data import transforms
+from vit_jax.data.images import AnyImage, UnreadableError
+from vit_jax.data.sources.given import Given
+from vit_jax.errors import DataError, InputMissingError
+from vit_jax.workdir import open_path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +29,38 @@ class Trained:
     class_names: tuple[str, ...]
     model: nn.Module
     params: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretrained(Trained):
+    """The same on one device, with what turns images into its input."""
+
+    data: config_lib.Data
+
+    def preprocess(self, images: Sequence[AnyImage]) -> Float[Array, "b h w c"]:
+        """Returns what the model takes, for paths, encoded files, Pillow's images or uint8 pixels.
+
+        Raises:
+          DataError: An image cannot be read.
+        """
+        source, pipeline = Given(images, self.class_names), transforms.for_evaluation(self.data)
+        rows, generator = [], np.random.default_rng(0)  # which evaluation does not touch
+        for i in range(len(source)):
+            try:
+                rows.append(pipeline(pipeline.decode(source[i]["image"]), generator))
+            except UnreadableError as error:
+                raise DataError(f"{source.describe(i)}: {error}") from error
+        return transforms.normalize(jnp.stack(rows), self.data.mean, self.data.std)
+
+
+def from_pretrained(directory: str, *, step: str = "") -> Pretrained:
+    """Returns the model of a run folder or of converted weights; see `models.from_pretrained`."""
+    workdir = open_path(directory, "from_pretrained")
+    config = read_config(workdir)
+    mesh = sharding.make_mesh(config_lib.Mesh(), jax.local_devices()[:1])
+    with jax.set_mesh(mesh):
+        run = restore(workdir, step, config, mesh)
+    return Pretrained(run.step, run.class_names, run.model, run.params, config.data)
 
 
 def read_config(workdir: epath.Path) -> config_lib.Config:

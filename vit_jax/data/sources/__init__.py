@@ -39,6 +39,9 @@ def load(data: config_lib.Data, field: str, class_names: tuple[str, ...] = ()) -
     """
     split = getattr(data, field)
     path = f"config.data.{field}"
+    if not (data.name or data.root):
+        problem = "names no images; give --config.data.name or --config.data.root"
+        raise ConfigError("config.data.name", problem)
     tfds_lib.disable_progress_bar()
     logging.getLogger("tensorflow_datasets").setLevel(logging.ERROR)
     try:

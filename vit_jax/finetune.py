@@ -1,0 +1,90 @@
+"""What a run takes from `config.init_from`: fields of its model, preprocessing, and parameters."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import flax
+import jax
+
+from vit_jax import config as config_lib
+from vit_jax import models, trained
+from vit_jax.errors import ConfigError
+from vit_jax.models.layers.posemb import resample
+from vit_jax.run import Run
+from vit_jax.weights import adapt
+from vit_jax.workdir import open_path
+
+# Of these fields the new run's values count, whatever the weights were trained with.
+OWN_FIELDS = (
+    *("name", "num_classes", "representation_size", "head_bias", "dtype"),
+    *("dropout", "dropout_sites", "attn_dropout", "drop_path", "drop_path_schedule"),
+)
+# Of these they count where the config sets them.
+CHOSEN_FIELDS = ("pool", "posemb_interpolation", "posemb_antialias", "layer_scale")
+
+
+def merge(config: config_lib.Config) -> config_lib.Config:
+    """Returns the config with what the weights of `init_from` were trained with.
+
+    Fields of the model that its parameters do not show, such as the activation, and mean and
+    deviation of the pixels are theirs, unless the config sets them.
+
+    Raises:
+      InputMissingError: There is no such run folder.
+      ConfigError: The config sets a field to what these weights were not trained with.
+    """
+    if not config.init_from:
+        return config
+    origin = trained.read_config(open_path(config.init_from, "config.init_from"))
+    old, new = origin.model, dict(config.model)
+    for key in models.SIZE_FIELDS:
+        if old[key] != new[key]:
+            problem = f"{config.init_from} holds a {old['name']}, whose {key} is {old[key]}"
+            raise ConfigError("config.model.name", f"{problem}; {new['name']} has {new[key]}")
+    preset = models.spec(new["name"])
+    for key in old.keys() - set(OWN_FIELDS):
+        if new[key] == preset[key]:
+            new[key] = old[key]
+        elif new[key] != old[key] and key not in CHOSEN_FIELDS:
+            problem = f"the weights of {config.init_from} were trained with {old[key]}"
+            raise ConfigError(f"config.model.{key}", f"{problem}, got {new[key]}")
+    default = config_lib.Data()
+    pixels = {
+        key: getattr(origin.data, key)
+        for key in ("mean", "std")
+        if getattr(config.data, key) == getattr(default, key)
+        and origin.data.channels == config.data.channels
+    }
+    data = dataclasses.replace(config.data, **pixels)
+    return dataclasses.replace(config, model=new, data=data)
+
+
+def parameters(run: Run) -> tuple[dict[str, jax.Array], list[str]]:
+    """Returns the parameters to start from by name, and what to say about them.
+
+    Those that are missing, of a new head, are to be initialized.
+
+    Raises:
+      InputMissingError: There is no checkpoint.
+      CheckpointError: It is damaged.
+      ConfigError: The parameters are not those of the model; all that do not fit are listed.
+    """
+    config = run.config
+    directory = open_path(config.init_from, "config.init_from")
+    origin = trained.restore(directory, "", trained.read_config(directory), run.mesh)
+    names = functools.partial(flax.traverse_util.flatten_dict, sep="/")
+    shapes = {name: leaf.shape for name, leaf in names(run.shapes.params).items()}
+    fields = (config.model["posemb_interpolation"], config.model["posemb_antialias"])
+
+    def resize(grid: Any, height: int, width: int) -> Any:
+        return resample(grid, height, width, *fields)
+
+    params, resized = adapt.resize_grids(names(origin.params), shapes, resize)
+    params, replaced = adapt.replace_heads(params, shapes)
+    adapt.check_fit(params, shapes, config.init_from)
+    taken = f"{len(params)} of {len(shapes)} parameters from {directory}, step {origin.step:,}"
+    notes = [f"{note} ({fields[0]})" for note in resized] + list(replaced)
+    if not replaced and origin.class_names != run.splits["train"].class_names:
+        notes.append("head taken, though its classes have other names")
+    return params, [taken, *notes]

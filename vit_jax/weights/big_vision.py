@@ -1,0 +1,81 @@
+"""google-research/big_vision: ViT with any pool, and SigLIP's image towers (`.npz`)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from vit_jax.weights import google
+from vit_jax.weights.base import HALF, Facts, Json, dense, num_classes, scale
+from vit_jax.weights.rules import Rule, Shape
+
+FILE = "weights.npz"
+
+RULES = (
+    *dense("{prefix}embedding", "stem/proj"),
+    Rule("{prefix}cls", "cls_token", "1 n d -> n d"),
+    Rule("{prefix}pos_embedding", ("posemb/prefix", "posemb/grid"), "1 n d -> n d"),
+    *google.blocks("{prefix}Transformer/encoderblock{number}"),
+    *scale("{prefix}Transformer/encoder_norm", "norm"),
+    Rule("{prefix}MAPHead_0/probe", "pool/probe"),
+    Rule("{prefix}MAPHead_0/{attn}/query/kernel", "pool/attn/q/kernel", "d h c -> d 1 h c"),
+    Rule("{prefix}MAPHead_0/{attn}/query/bias", "pool/attn/q/bias", "h c -> 1 h c"),
+    Rule(
+        ("{prefix}MAPHead_0/{attn}/key/kernel", "{prefix}MAPHead_0/{attn}/value/kernel"),
+        "pool/attn/kv/kernel",
+        "s d h c -> d s h c",
+    ),
+    Rule(
+        ("{prefix}MAPHead_0/{attn}/key/bias", "{prefix}MAPHead_0/{attn}/value/bias"),
+        "pool/attn/kv/bias",
+        "s h c -> s h c",
+    ),
+    *dense("{prefix}MAPHead_0/{attn}/out", "pool/attn/out"),
+    *scale("{prefix}MAPHead_0/LayerNorm_0", "pool/norm"),
+    *dense("{prefix}MAPHead_0/{mlp}/Dense_0", "pool/mlp/fc1"),
+    *dense("{prefix}MAPHead_0/{mlp}/Dense_1", "pool/mlp/fc2"),
+    *dense("{prefix}pre_logits", "representation"),
+    *dense("{prefix}head", "head"),
+)
+PUBLISHED = {**google.LINEN, "prefix": "params/", "number": "_{i}"}
+
+
+# Images are resized and their centre is cropped, 224 of 256; their pixels are mapped to -1..1.
+DATA = {"fit": "crop", "crop_fraction": 0.875, "interpolation": "bilinear", **HALF}
+
+
+def words(shapes: Mapping[str, Shape]) -> dict[str, str]:
+    """Returns where the tree of this file begins, and whether its blocks are stacked."""
+    prefixes = ("params/img/", "params/", "")
+    prefix = next(p for p in prefixes if f"{p}embedding/kernel" in shapes or not p)
+    scanned = any(name.startswith(f"{prefix}Transformer/encoderblock/") for name in shapes)
+    return {**PUBLISHED, "prefix": prefix, "number": "" if scanned else "_{i}"}
+
+
+def words_for(fields: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the names to write a model with."""
+    return PUBLISHED
+
+
+def describe(shapes: Mapping[str, Shape], documents: Mapping[str, Json], family: str) -> Facts:
+    """Returns what a file states."""
+    found = words(shapes)
+    bare = {name.removeprefix(found["prefix"]): shape for name, shape in shapes.items()}
+    has_token = "cls" in bare
+    pool = "cls" if has_token else "map" if "MAPHead_0/probe" in bare else "gap"
+    first = f"Transformer/encoderblock{found['number'].format(i=0)}/{found['attn']}"
+    return Facts(
+        fields={
+            **google.FIELDS,
+            "num_classes": num_classes(bare, "head/bias"),
+            "representation_size": num_classes(bare, "pre_logits/bias"),
+            "pool": pool,
+            "posemb": "learned" if "pos_embedding" in bare else "sincos2d",
+            "posemb_prefix": False,
+        },
+        sizes={**google.sizes(bare, first), "stem": "patch"},
+        positions=bare.get("pos_embedding", (0, 0))[1],
+        num_tokens=int(has_token),
+        data=DATA,
+    )
+
+
+documents_for = google.documents_for

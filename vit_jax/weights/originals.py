@@ -1,0 +1,90 @@
+"""What the original libraries compute with the same weights, where they are installed."""
+
+import importlib.util
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from vit_jax.errors import ConfigError
+from vit_jax.weights import timm
+from vit_jax.weights.files import import_torch
+from vit_jax.weights.folder import open_weights
+
+PACKAGES = {"huggingface": "transformers", "timm": "timm"}
+
+
+def check_installed(source: str) -> None:
+    """Refuses to compare where there is nothing to compare with.
+
+    Raises:
+      ConfigError: There is no package of the library, or it is not installed.
+    """
+    if source not in PACKAGES:
+        known = " and ".join(PACKAGES)
+        raise ConfigError("--check", f"{source} has no package to compare with; {known} have")
+    import_torch("--check")
+    if not importlib.util.find_spec(PACKAGES[source]):
+        problem = f"{PACKAGES[source]} is not installed; pip install {PACKAGES[source]}"
+        raise ConfigError("--check", problem)
+
+
+def outputs(
+    source: str, path: pathlib.Path, fields: Mapping[str, Any], images: np.ndarray
+) -> np.ndarray:
+    """Returns the logits, or the features of a model without classes.
+
+    Args:
+      source: The library.
+      path: Of the weights.
+      fields: Of our model.
+      images: Normalized, (b, h, w, c).
+    """
+    torch = import_torch("--check")
+    pixels = torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
+    with torch.inference_mode():
+        return _OUTPUTS[source](path, fields, pixels).numpy()
+
+
+def _huggingface(path: pathlib.Path, fields: Mapping[str, Any], pixels: Any) -> Any:
+    import transformers
+
+    if not fields["num_classes"]:
+        return transformers.AutoModel.from_pretrained(path).eval()(pixels).pooler_output
+    config = transformers.AutoConfig.from_pretrained(path)
+    return (
+        getattr(transformers, config.architectures[0]).from_pretrained(path).eval()(pixels).logits
+    )
+
+
+def _timm(path: pathlib.Path, fields: Mapping[str, Any], pixels: Any) -> Any:
+    import timm as library
+    import torch
+
+    model = timm_model(library, fields, tuple(pixels.shape[2:]))
+    file, _ = open_weights(path)
+    with file:
+        arrays = {name: torch.from_numpy(np.float32(file.read(name))) for name in file.headers}
+    model.load_state_dict(arrays)
+    return model.eval()(pixels)
+
+
+def timm_model(library: Any, fields: Mapping[str, Any], image_size: tuple[int, int]) -> Any:
+    """Makes timm's model of the same kind."""
+    arguments = timm.arguments(fields, image_size)
+    parts = library.models
+    if fields["stem"] == "resnet":
+        raise ConfigError("--check", "hybrids cannot be compared")
+    kind = parts.vision_transformer.VisionTransformer
+    if fields["distilled"]:
+        kind = parts.deit.VisionTransformerDistilled
+    if "mlp_layer" in arguments:
+        arguments["mlp_layer"] = getattr(library.layers, arguments["mlp_layer"])
+    return kind(**arguments)
+
+
+_OUTPUTS: dict[str, Callable[[pathlib.Path, Mapping[str, Any], Any], Any]] = {
+    "huggingface": _huggingface,
+    "timm": _timm,
+}

@@ -1,0 +1,216 @@
+"""timm (pytorch-image-models): ViT, DeiT, DeiT III, DINOv2 and hybrids (`.safetensors`, `.pth`).
+
+A folder from the Hugging Face hub has a `config.json` with the preprocessing beside the weights.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from vit_jax.weights.base import HALF, IMAGENET, Facts, Json, linear, norm, num_classes, read_key
+from vit_jax.weights.rules import Rule, Shape
+
+FILE = "model.safetensors"
+CONV = "o i h w -> h w i o"
+
+
+def blocks() -> Iterator[Rule]:
+    """Yields the rules of the encoder's blocks."""
+    theirs, ours = "blocks.{i}", "blocks_{i}"
+    yield from norm(f"{theirs}.norm1", f"{ours}/norm1")
+    yield Rule(f"{theirs}.attn.qkv.weight", f"{ours}/attn/qkv/kernel", "(s h c) d -> d s h c")
+    yield Rule(f"{theirs}.attn.qkv.bias", f"{ours}/attn/qkv/bias", "(s h c) -> s h c")
+    yield from norm(f"{theirs}.attn.q_norm", f"{ours}/attn/q_norm")
+    yield from norm(f"{theirs}.attn.k_norm", f"{ours}/attn/k_norm")
+    yield from linear(f"{theirs}.attn.proj", f"{ours}/attn/out", "d (h c) -> h c d")
+    yield Rule(f"{theirs}.ls1.gamma", f"{ours}/scale1/scale")
+    yield from norm(f"{theirs}.norm2", f"{ours}/norm2")
+    yield from linear(f"{theirs}.mlp.fc1", f"{ours}/mlp/fc1")
+    yield from linear(f"{theirs}.mlp.fc2", f"{ours}/mlp/fc2")
+    yield Rule(f"{theirs}.ls2.gamma", f"{ours}/scale2/scale")
+
+
+def pool() -> Iterator[Rule]:
+    """Yields the rules of the attention pool."""
+    yield Rule("attn_pool.latent", "pool/probe")
+    yield Rule("attn_pool.q.weight", "pool/attn/q/kernel", "(h c) d -> d 1 h c")
+    yield Rule("attn_pool.q.bias", "pool/attn/q/bias", "(h c) -> 1 h c")
+    yield Rule("attn_pool.kv.weight", "pool/attn/kv/kernel", "(s h c) d -> d s h c")
+    yield Rule("attn_pool.kv.bias", "pool/attn/kv/bias", "(s h c) -> s h c")
+    yield from linear("attn_pool.proj", "pool/attn/out", "d (h c) -> h c d")
+    yield from norm("attn_pool.norm", "pool/norm")
+    yield from linear("attn_pool.mlp.fc1", "pool/mlp/fc1")
+    yield from linear("attn_pool.mlp.fc2", "pool/mlp/fc2")
+
+
+def resnet() -> Iterator[Rule]:
+    """Yields the rules of a hybrid's ResNet."""
+    theirs, ours = "patch_embed.backbone.", "stem/resnet/"
+    yield Rule(theirs + "{stem}conv.weight", f"{ours}conv_root/kernel", CONV)
+    yield from norm(theirs + "{stem}norm", f"{ours}norm_root")
+    theirs, ours = theirs + "stages.{i}.blocks.{j}.", ours + "stages_{i}_{j}/"
+    for part in "123":
+        yield Rule(f"{theirs}conv{part}.weight", f"{ours}conv{part}/kernel", CONV)
+        yield from norm(f"{theirs}norm{part}", f"{ours}norm{part}")
+    yield Rule(f"{theirs}downsample.conv.weight", f"{ours}conv_proj/kernel", CONV)
+    yield from norm(f"{theirs}downsample.norm", f"{ours}norm_proj")
+
+
+RULES = (
+    *resnet(),
+    *linear("patch_embed.proj", "stem/proj", CONV),
+    Rule("cls_token", "cls_token", "1 n d -> n d"),
+    Rule("dist_token", "dist_token", "1 n d -> n d"),
+    Rule("reg_token", "registers", "1 n d -> n d"),
+    Rule("pos_embed", ("posemb/prefix", "posemb/grid"), "1 n d -> n d"),
+    *blocks(),
+    *norm("norm", "norm"),
+    *pool(),
+    *norm("fc_norm", "fc_norm"),
+    *linear("head", "head"),
+    *linear("head_dist", "head_dist"),
+)
+PUBLISHED = {"stem": "stem."}
+ROOT_ONLY = {"stem": ""}
+
+
+def words(shapes: Mapping[str, Shape]) -> dict[str, str]:
+    """Returns the names that this file uses."""
+    return ROOT_ONLY if "patch_embed.backbone.conv.weight" in shapes else PUBLISHED
+
+
+def words_for(fields: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the names to write a model with."""
+    return PUBLISHED if fields["resnet_layers"] else ROOT_ONLY
+
+
+# What timm's code does with these weights.
+FIELDS = {
+    "norm_order": "pre",
+    "activation": "gelu",
+    "norm_eps": 1e-6,
+    "posemb": "learned",
+    "posemb_interpolation": "bicubic",
+    "posemb_antialias": True,
+    "weight_standardization": "variance",
+    "group_norm_eps": 1e-5,
+}
+# What timm does with the images where no document says so.
+DATA = {
+    "vit": {"crop_fraction": 0.9, "interpolation": "bicubic", **HALF},
+    "deit": {"crop_fraction": 0.9, "interpolation": "bicubic", **IMAGENET},
+    "deit3": {"crop_fraction": 1.0, "interpolation": "bicubic", **IMAGENET},
+    "dinov2": {"crop_fraction": 1.0, "interpolation": "bicubic", **IMAGENET},
+}
+FITS = {"center": "crop", "squash": "squash"}
+
+
+def describe(shapes: Mapping[str, Shape], documents: Mapping[str, Json], family: str) -> Facts:
+    """Returns what the arrays state, and the `config.json` beside them.
+
+    Raises:
+      DataError: The document asks for what we do not have.
+    """
+    has_token, distilled = "cls_token" in shapes, "dist_token" in shapes
+    pools = {"attn_pool.latent": "map", "fc_norm.weight": "gap"}
+    found = [name for key, name in pools.items() if key in shapes]
+    pool = found[0] if found else "cls" if has_token else "gap"
+    up, down = (shapes.get(f"blocks.0.mlp.fc{k}.weight", (0, 0)) for k in "12")
+    document = documents.get("config.json", {})
+    classes = num_classes(shapes, "head.bias")
+    data, notes = _preprocessing(document, family)
+    return Facts(
+        fields={
+            **FIELDS,
+            "num_classes": classes,
+            "representation_size": 0,
+            "pool": pool,
+            "keep_class_token": has_token and pool != "cls",
+            "fc_norm": "fc_norm.weight" in shapes,
+        },
+        sizes={"mlp": "swiglu" if up[0] == 2 * down[1] else "mlp"} if up[0] else {},
+        positions=shapes.get("pos_embed", (0, 0))[1],
+        num_tokens=has_token + distilled,
+        data=data,
+        class_names=_class_names(document.get("label_names"), classes),
+        notes=notes,
+    )
+
+
+def documents_for(
+    fields: Mapping[str, Any], data: Mapping[str, Any], class_names: tuple[str, ...]
+) -> dict[str, Json]:
+    """Returns the documents to write beside the weights of a model."""
+    preprocessing = {
+        "input_size": [data["channels"], *data["image_size"]],
+        "interpolation": data["interpolation"],
+        "crop_pct": data["crop_fraction"],
+        "crop_mode": "squash" if data["fit"] == "squash" else "center",
+        "mean": list(data["mean"]),
+        "std": list(data["std"]),
+        "num_classes": fields["num_classes"],
+    }
+    document = {
+        "architecture": "vit_base_patch16_224",
+        "num_classes": fields["num_classes"],
+        "model_args": arguments(fields, data["image_size"]),
+        "pretrained_cfg": preprocessing,
+        "label_names": list(class_names),
+    }
+    return {"config.json": document}
+
+
+def arguments(fields: Mapping[str, Any], image_size: tuple[int, int]) -> dict[str, Any]:
+    """Returns the arguments with which timm's VisionTransformer is the same model.
+
+    For a hybrid, its ResNet comes on top; for a distilled model, it is VisionTransformerDistilled.
+    """
+    swiglu = fields["mlp"] == "swiglu"
+    pools = {"cls": "token", "gap": "avg", "map": "map"}
+    activations = {"gelu": "gelu", "gelu_tanh": "gelu_tanh", "relu": "relu"}
+    given = {
+        "img_size": list(image_size),
+        "patch_size": list(fields["patch"]),
+        "embed_dim": fields["width"],
+        "depth": fields["depth"],
+        "num_heads": fields["num_heads"],
+        "mlp_ratio": fields["mlp_dim"] * (1 + swiglu) / fields["width"],
+        "num_classes": fields["num_classes"],
+        "qk_norm": fields["qk_norm"],
+        "init_values": fields["layer_scale"] or None,
+        "act_layer": "silu" if swiglu else activations[fields["activation"]],
+    }
+    if swiglu:
+        given["mlp_layer"] = "SwiGLUPacked"
+    if not fields["distilled"]:
+        given |= {
+            "class_token": fields["pool"] == "cls" or fields["keep_class_token"],
+            "global_pool": pools[fields["pool"]],
+            "no_embed_class": not fields["posemb_prefix"],
+            "reg_tokens": fields["num_registers"],
+            "fc_norm": fields["fc_norm"],
+        }
+    return given
+
+
+def _preprocessing(document: Json, family: str) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Returns the fields of the data section, and what is to be said about them."""
+    given, where = document.get("pretrained_cfg"), "config.json: pretrained_cfg"
+    if not isinstance(given, Mapping):
+        return dict(DATA[family]), (f"no config.json of timm: its usual preprocessing of {family}",)
+    _, height, width = (*read_key(given, "input_size", list, where), 0, 0, 0)[:3]
+    values = {
+        "image_size": (height, width),
+        "interpolation": read_key(given, "interpolation", str, where),
+        "crop_fraction": float(read_key(given, "crop_pct", float | int, where)),
+        "fit": FITS.get(given.get("crop_mode", "center"), "crop"),
+    }
+    for key in ("mean", "std"):
+        numbers = read_key(given, key, list, where)
+        values[key] = tuple(float(number) for number in numbers)
+    return values, ()
+
+
+def _class_names(names: Any, classes: int) -> tuple[str, ...]:
+    """Returns the names where there is a different one for each class."""
+    names = tuple(map(str, names)) if isinstance(names, list) else ()
+    return names if len(set(names)) == len(names) == classes else ()
