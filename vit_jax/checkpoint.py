@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
@@ -196,22 +197,25 @@ def write_params(
 
     Args:
       workdir: The run folder.
-      params: The tree of arrays.
+      params: The tree of NumPy arrays.
       data: What a trained run says about its data; the classes at least.
       config: The resolved config.
 
     Raises:
       CheckpointError: It cannot be written.
     """
-    directory = workdir / "checkpoints"
-    args = {
-        "params": ocp.args.StandardSave(params),
-        "meta": ocp.args.JsonSave({"config": config, "data": data}),
-    }
-    with _failing("save", directory), ocp.CheckpointManager(directory.absolute()) as manager:
-        manager.save(0, args=ocp.args.Composite(**args), force=True)
-        manager.wait_until_finished()
-    seals.seal(directory / "0", None)
+    path = workdir / "checkpoints" / "0"
+    # By default Orbax copies all arrays first, and collects all that it writes: twice the memory.
+    numpy = ocp.type_handlers.NumpyHandler(deepcopy_host_arrays=False)
+    registry = ocp.type_handlers.create_type_handler_registry((np.ndarray, numpy))
+    arrays = ocp.PyTreeCheckpointHandler(use_ocdbt=False, type_handler_registry=registry)
+    meta = {"config": config, "data": data}
+    with _failing("save", path):
+        with ocp.Checkpointer(arrays) as checkpointer:
+            checkpointer.save((path / "params").absolute(), params)
+        with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as checkpointer:
+            checkpointer.save((path / "meta").absolute(), meta)
+    seals.seal(path, None)
 
 
 def load_params(workdir: epath.Path, step: str, shapes: Any, *, ema: bool) -> tuple[int, Any]:
@@ -230,6 +234,26 @@ def load_params(workdir: epath.Path, step: str, shapes: Any, *, ema: bool) -> tu
     directory = workdir / "checkpoints"
     number = hosts.first(lambda: _find(directory, step))
     return number, _read(directory / str(number) / ("ema" if ema else "params"), shapes)
+
+
+def load_arrays(workdir: epath.Path, shapes: Any, *, ema: bool) -> tuple[int, Any]:
+    """Returns the parameters of the newest good step as NumPy arrays, and the step.
+
+    Args:
+      workdir: Of the run.
+      shapes: Of the parameters.
+      ema: Whether to take the moving average.
+
+    Raises:
+      InputMissingError: There is no checkpoint.
+      CheckpointError: All are damaged.
+    """
+    number = _find(workdir / "checkpoints", "")
+    path = workdir / "checkpoints" / str(number) / ("ema" if ema else "params")
+    args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), shapes)
+    with _failing("restore", path), ocp.PyTreeCheckpointer() as checkpointer:
+        _check_shapes(path, shapes)
+        return number, checkpointer.restore(path.absolute(), restore_args=args)
 
 
 def _find(directory: epath.Path, step: str) -> int:

@@ -25,7 +25,7 @@ import numpy as np
 from absl import flags
 from etils import epath
 
-from vit_jax import checkpoint, cli, models, sharding, state, trained
+from vit_jax import checkpoint, cli, models, state, trained
 from vit_jax import config as config_lib
 from vit_jax.data import transforms
 from vit_jax.errors import CheckpointError, ConfigError, DataError, WorkdirError, pick
@@ -154,19 +154,21 @@ def export_weights(directory: pathlib.Path, to: str, output: pathlib.Path) -> tu
     kind = pick(SOURCES, to, "--to")
     workdir = epath.Path(directory)
     config = trained.read_config(workdir)
-    mesh = sharding.make_mesh(config_lib.Mesh(), jax.local_devices()[:1])
-    with jax.set_mesh(mesh):
-        run = trained.restore(workdir, "", config, mesh)
-    params = flax.traverse_util.flatten_dict(run.params, sep="/")
-    shapes = {name: tuple(array.shape) for name, array in params.items()}
+    boxed = state.abstract_params(models.create(**config.model), state.image_shape(config.data))
+    ema = config.optim.ema_decay > 0
+    step, tree = checkpoint.load_arrays(workdir, nn.unbox(boxed), ema=ema)
+    params = flax.traverse_util.flatten_dict(tree, sep="/")
+    shapes = {name: array.shape for name, array in params.items()}
+    class_names = checkpoint.read_class_names(workdir, step)
+    del tree
     words, carried = _origin(directory, to)
     table = rules.Table(kind.RULES, words or kind.words_for(config.model))
-    read = lambda name: np.asarray(params[name])  # noqa: E731
-    written, make = rules.unload(table, shapes, read, f"{to}'s format")
+    # Read once, and then let go.
+    written, make = rules.unload(table, shapes, params.pop, f"{to}'s format")
     headers = {k: files.Header(shape, np.dtype(np.float32)) for k, shape in written.items()}
     headers |= {k: files.Header(v.shape, v.dtype) for k, v in carried.items()}
     data = config_lib.as_dict(config.data)
-    documents = kind.documents_for(config.model, data, run.class_names)
+    documents = kind.documents_for(config.model, data, class_names)
     facts = kind.describe(written, documents, config.model["name"].split("_")[0])
     notes = _differences(facts, config.model, to)
 

@@ -243,8 +243,33 @@ def _open_torch(path: pathlib.Path) -> WeightFile:
         with _damaged(path), zipfile.ZipFile(path) as archive:
             for entry in archive.infolist():
                 _check_entry(path, entry)
+    dtypes = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+    headers = {}
+    for name, tensor in _load_torch(path, mmap=zipped).items():
+        if not isinstance(tensor, torch.Tensor) or tensor.layout != torch.strided:
+            raise DataError(f"{path}: {name}: expected a tensor, got {type(tensor).__name__}")
+        if tensor.dtype not in dtypes:
+            raise DataError(
+                f"{path}: {name}: expected float32, float16 or bfloat16, got {tensor.dtype}"
+            )
+        headers[str(name)] = Header(tuple(tensor.shape), DTYPES[dtypes[tensor.dtype]])
+    loaded: dict[str, Any] = {}
+
+    def read(name: str) -> np.ndarray:
+        if name not in loaded:
+            loaded.update(_load_torch(path, mmap=False))
+        tensor = loaded.pop(name).detach().contiguous()  # let go as soon as it is used
+        if tensor.dtype == torch.bfloat16:
+            return tensor.view(torch.int16).numpy().view(DTYPES["BF16"])
+        return tensor.numpy()
+
+    return WeightFile(path, headers, read, loaded.clear)
+
+
+def _load_torch(path: pathlib.Path, *, mmap: bool) -> dict[str, Any]:
+    """Returns what a file holds by name; with `mmap`, its tensors take no memory yet."""
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+        found = import_torch("--input").load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:
         problem = "it is damaged, or holds more than tensors; nothing of it was run"
         raise DataError(f"{path}: cannot be loaded: {problem}") from error
@@ -253,22 +278,7 @@ def _open_torch(path: pathlib.Path) -> WeightFile:
             found = found[key]
     if not isinstance(found, Mapping):
         raise DataError(f"{path}: expected tensors by name, got {type(found).__name__}")
-    dtypes = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
-    headers = {}
-    for name, tensor in found.items():
-        if not isinstance(tensor, torch.Tensor) or tensor.layout != torch.strided:
-            raise DataError(f"{path}: {name}: expected a tensor, got {type(tensor).__name__}")
-        if tensor.dtype not in dtypes:
-            raise DataError(f"{path}: {name}: expected float32 or less, got {tensor.dtype}")
-        headers[str(name)] = Header(tuple(tensor.shape), DTYPES[dtypes[tensor.dtype]])
-
-    def read(name: str) -> np.ndarray:
-        tensor = found[name].detach().contiguous().clone()
-        if tensor.dtype == torch.bfloat16:
-            return tensor.view(torch.int16).numpy().view(DTYPES["BF16"])
-        return tensor.numpy()
-
-    return WeightFile(path, headers, read, lambda: None)
+    return dict(found)
 
 
 def import_torch(flag: str) -> Any:

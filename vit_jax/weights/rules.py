@@ -156,6 +156,8 @@ def unload(
 ) -> tuple[dict[str, Shape], Read]:
     """Returns the shapes of a file's arrays by name, and what makes one of them.
 
+    Where each is made once and in this order, each parameter is read once.
+
     Args:
       table: Of the file.
       shapes: Of the model's parameters, by name.
@@ -172,10 +174,15 @@ def unload(
         raise DataError(f"{where}: cannot hold this model: {list_problems(problems)}")
     owners = {name: binding for binding in bindings for name in binding.sources}
 
+    made_last: Arrays = {}
+
     def make(name: str) -> np.ndarray:
-        binding = owners[name]
-        arrays = binding.backward([read(target) for target in binding.targets])
-        return np.ascontiguousarray(arrays[binding.sources.index(name)])
+        if name not in made_last:
+            binding = owners[name]
+            arrays = binding.backward([read(target) for target in binding.targets])
+            made_last.clear()
+            made_last.update(zip(binding.sources, arrays, strict=True))
+        return np.ascontiguousarray(made_last.pop(name))
 
     return {key: shape for b in bindings for key, shape in b.source_shapes.items()}, make
 
