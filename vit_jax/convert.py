@@ -21,6 +21,7 @@ from typing import Any
 import flax
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import flags
 from etils import epath
@@ -71,7 +72,7 @@ def import_weights(
     """
     kind = pick(SOURCES, source, "--source")
     overrides = overrides or {}
-    preset = models.spec(name)
+    preset = models.spec(name).to_dict()
     file, documents = open_weights(path)
     with file:
         found = {key: header.shape for key, header in file.headers.items()}
@@ -238,7 +239,9 @@ def _shapes(
 
 def _resample(model: Mapping[str, Any]) -> Any:
     fields = (model["posemb_interpolation"], model["posemb_antialias"])
-    return lambda grid, height, width: np.asarray(resample(grid, height, width, *fields))
+    return lambda grid, height, width: np.asarray(
+        resample(jnp.asarray(grid), height, width, *fields)
+    )
 
 
 def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:

@@ -6,29 +6,29 @@ checked from the headers alone.
 
 import collections
 import contextlib
+import dataclasses
+import io
 import json
 import math
 import os
 import pathlib
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO, Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
+from numpy.lib import format as npy
 
-from vit_jax.errors import ConfigError, DataError, InputMissingError, WorkdirError
+from vit_jax.errors import ConfigError, DataError, InputMissingError, UserError, WorkdirError
 
 Read = Callable[[str], np.ndarray]
+Shape = tuple[int, ...]
 
-# The dtypes of weights, as safetensors calls them.
-DTYPES = {
-    "F32": np.dtype(np.float32),
-    "F16": np.dtype(np.float16),
-    "BF16": np.dtype(ml_dtypes.bfloat16),
-}
-MAX_HEADER = 100_000_000  # bytes, of safetensors
+# The dtypes of weights, as safetensors calls them, and how NumPy reads headers, by version.
+DTYPES = {"F32": np.dtype("f4"), "F16": np.dtype("f2"), "BF16": np.dtype(ml_dtypes.bfloat16)}
+NPY_HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+MAX_HEADER, MAX_NPY_HEADER = 100_000_000, 1 << 14  # bytes, of safetensors and of NumPy's arrays
 MAX_RATIO, MIN_BOMB = 100, 64 << 20  # a zip entry that grows more, to more bytes, is refused
 CHUNK = 1 << 24
 
@@ -36,50 +36,39 @@ CHUNK = 1 << 24
 class Header(NamedTuple):
     """What a file says about an array."""
 
-    shape: tuple[int, ...]
+    shape: Shape
     dtype: np.dtype
 
+    @property
+    def nbytes(self) -> int:
+        """The size of the array."""
+        return math.prod(self.shape) * self.dtype.itemsize
 
+
+@dataclasses.dataclass(frozen=True)
 class WeightFile:
     """Arrays by name, read one at a time; a context manager.
 
-    Args:
+    Attributes:
       path: For errors.
-      headers: Of all arrays.
-      read: Reads one.
+      headers: In the order of the file.
+      read: Returns an array as it is stored, in fresh memory; a `DataError` where it is damaged.
       close: Lets go of the file.
     """
 
-    def __init__(
-        self,
-        path: pathlib.Path,
-        headers: Mapping[str, Header],
-        read: Read,
-        close: Callable[[], None],
-    ) -> None:
-        dtypes = {name: header.dtype for name, header in headers.items()}
-        wrong = [f"{name} is {d}" for name, d in dtypes.items() if d not in DTYPES.values()]
-        if wrong:
-            shown = ", ".join(wrong[:3]) + f" and {len(wrong) - 3} more" * (len(wrong) > 3)
-            raise DataError(f"{path}: expected float32, float16 or bfloat16; {shown}")
-        self.path, self.headers, self._read, self._close = path, dict(headers), read, close
+    path: pathlib.Path
+    headers: dict[str, Header]
+    read: Read
+    close: Callable[[], None]
 
     def __enter__(self) -> "WeightFile":
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._close()
-
-    def read(self, name: str) -> np.ndarray:
-        """Returns an array as it is stored, in fresh memory.
-
-        Raises:
-          DataError: Its bytes are damaged.
-        """
-        return self._read(name)
+        self.close()
 
 
-def open_files(paths: Sequence[pathlib.Path]) -> WeightFile:
+def open_files(paths: Sequence[str | pathlib.Path]) -> WeightFile:
     """Opens one file, or several that hold the parts of a whole.
 
     Raises:
@@ -87,198 +76,161 @@ def open_files(paths: Sequence[pathlib.Path]) -> WeightFile:
       DataError: One is damaged or holds something else, or two hold the same name.
     """
     with contextlib.ExitStack() as stack:
+        files = [stack.enter_context(open_file(path)) for path in paths]
         owners: dict[str, WeightFile] = {}
-        for path in paths:
-            file = stack.enter_context(open_file(path))
+        for file in files:
             if twice := owners.keys() & file.headers:
-                raise DataError(f"{path}: {min(twice)} is in {owners[min(twice)].path} too")
+                raise DataError(f"{file.path}: {min(twice)} is in {owners[min(twice)].path} too")
             owners |= dict.fromkeys(file.headers, file)
-        headers = {name: file.headers[name] for name, file in owners.items()}
         close = stack.pop_all().close
-    return WeightFile(paths[0], headers, lambda name: owners[name].read(name), close)
+    headers = {name: file.headers[name] for name, file in owners.items()}
+    return WeightFile(files[0].path, headers, lambda name: owners[name].read(name), close)
 
 
-def open_file(path: pathlib.Path) -> WeightFile:
+def open_file(path: str | pathlib.Path) -> WeightFile:
     """Opens a file by its suffix.
 
     Raises:
       ConfigError: The suffix is unknown, or the extra for it is not installed.
-      InputMissingError: It is not there.
+      InputMissingError: It is not there, or may not be read.
       DataError: It is damaged or holds something else.
     """
+    path = pathlib.Path(path)
     if path.suffix not in _OPENERS:
         raise ConfigError("--input", f"{path}: expected {', '.join(SUFFIXES)}")
-    if not path.is_file():
-        raise InputMissingError(f"{path}: no such file")
-    return _OPENERS[path.suffix](path)
-
-
-def _open_npz(path: pathlib.Path) -> WeightFile:
-    with _damaged(path), contextlib.ExitStack() as stack:
-        archive = stack.enter_context(zipfile.ZipFile(path))
-        headers = {}
-        for entry in archive.infolist():
-            _check_entry(path, entry)
-            name = entry.filename.removesuffix(".npy")
-            if name == entry.filename or name in headers:
-                raise DataError(f"{path}: {entry.filename}: expected arrays (.npy), each name once")
-            with archive.open(entry) as member:
-                shape, _, dtype = _npy_header(path, name, member)
-                size = math.prod(shape) * dtype.itemsize
-                if entry.file_size != member.tell() + size:
-                    raise DataError(
-                        f"{path}: {name}: {entry.file_size} bytes, but its header says "
-                        f"{member.tell() + size}"
-                    )
-            headers[name] = Header(shape, dtype)
-        stack.pop_all()
-
-    def read(name: str) -> np.ndarray:
-        with _damaged(path), archive.open(f"{name}.npy") as member:
-            shape, fortran, dtype = _npy_header(path, name, member)
-            array = np.empty(shape[::-1] if fortran else shape, dtype)
-            _read_into(path, member, array)
-            if member.read(1):  # at the end, the checksum is compared
-                raise DataError(f"{path}: {name}: more bytes than its header says")
-            return np.ascontiguousarray(array.T) if fortran else array
-
-    return WeightFile(path, headers, read, archive.close)
-
-
-def _check_entry(path: pathlib.Path, entry: zipfile.ZipInfo) -> None:
-    if entry.flag_bits & 1:
-        raise DataError(f"{path}: {entry.filename} is encrypted")
-    if entry.file_size > MIN_BOMB and entry.file_size > MAX_RATIO * entry.compress_size:
-        raise DataError(
-            f"{path}: {entry.filename} would grow from {entry.compress_size:,} to "
-            f"{entry.file_size:,} bytes; such a file is not opened"
-        )
-
-
-def _npy_header(
-    path: pathlib.Path, name: str, member: IO[bytes]
-) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Returns shape, whether the first dimension varies fastest, and the dtype."""
-    version = np.lib.format.read_magic(member)
-    readers = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }
-    if version not in readers:
-        raise DataError(f"{path}: {name}: unknown version {version} of the array format")
-    shape, fortran, dtype = readers[version](member)
-    if dtype.hasobject:
-        raise DataError(f"{path}: {name} holds Python objects, which are never loaded")
-    if any(side < 0 for side in shape):
-        raise DataError(f"{path}: {name}: impossible shape {shape}")
-    if dtype == np.dtype("V2"):  # what NumPy calls bfloat16, which it does not know
-        dtype = DTYPES["BF16"]
-    return shape, fortran, dtype
-
-
-def _open_safetensors(path: pathlib.Path) -> WeightFile:
-    size = path.stat().st_size
-    with open(path, "rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if not 2 <= length <= min(MAX_HEADER, size - 8):
-            raise DataError(f"{path}: not a safetensors file, or truncated: header of {length:,}")
-        text = file.read(length)
     try:
-        entries = json.loads(text, object_pairs_hook=_unique)
-        if not isinstance(entries, dict):
-            raise ValueError("not an object")
-        entries.pop("__metadata__", None)
-        spans = {name: _span(entry) for name, entry in entries.items()}
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise DataError(f"{path}: damaged header ({error})") from error
-    place = 0
-    for name, (begin, end, _) in sorted(spans.items(), key=lambda item: item[1][:2]):
-        if begin != place:
-            raise DataError(f"{path}: {name}: its bytes begin at {begin:,}, expected {place:,}")
-        place = end
-    if 8 + length + place != size:
-        raise DataError(f"{path}: {size:,} bytes, expected {8 + length + place:,}; truncated?")
-    source = open(path, "rb")  # noqa: SIM115 - closed with the WeightFile
+        stream = path.open("rb")
+    except OSError as error:
+        raise InputMissingError(f"{path}: {error.strerror or error}") from error
+    with contextlib.ExitStack() as stack, _damaged(path):
+        stack.callback(stream.close)
+        file = _OPENERS[path.suffix](path, stream)
+        stack.pop_all()
+        return file
+
+
+def _open_npz(path: pathlib.Path, stream: io.BufferedReader) -> WeightFile:
+    archive = zipfile.ZipFile(stream)
+    stored: dict[str, tuple[Shape, np.dtype]] = {}
+    places: dict[str, tuple[bool, int, int]] = {}  # transposed or not, begin and end in the entry
+    for entry in _entries(path, archive, zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        name = entry.filename.removesuffix(".npy")
+        if name == entry.filename or name in stored:
+            raise DataError(f"{path}: {entry.filename}: expected arrays (.npy), each name once")
+        with archive.open(entry) as member:
+            start = io.BytesIO(member.read(MAX_NPY_HEADER))
+        shape, fortran, dtype = NPY_HEADERS[npy.read_magic(start)](start)
+        if dtype.hasobject:
+            raise DataError(f"{path}: {name} holds Python objects, which are never loaded")
+        stored[name], places[name] = (shape, dtype), (fortran, start.tell(), entry.file_size)
+    known = {np.dtype("V2"): DTYPES["BF16"]}  # NumPy writes bfloat16 so, which it does not know
+    known |= {dtype: dtype for dtype in DTYPES.values()}
+    headers = _headers(path, stored, known)
+    for name, (_, begin, end) in places.items():
+        if end - begin != headers[name].nbytes:
+            raise ValueError(f"{name}: {end - begin:,} bytes, not {headers[name].nbytes:,}")
 
     def read(name: str) -> np.ndarray:
-        begin, _, header = spans[name]
-        array = np.empty(header.shape, header.dtype)
-        source.seek(8 + length + begin)
-        _read_into(path, source, array)
+        (shape, dtype), (fortran, begin, _) = headers[name], places[name]
+        array = np.empty(shape[::-1] if fortran else shape, dtype)
+        with _damaged(path), archive.open(f"{name}.npy") as member:
+            member.read(begin)
+            _read_into(member, array)  # at the end, the checksum is compared
+        return array.T.copy(order="C") if fortran else array
+
+    return WeightFile(path, headers, read, stream.close)
+
+
+def _entries(path: pathlib.Path, archive: zipfile.ZipFile, *methods: int) -> list[zipfile.ZipInfo]:
+    """Returns the entries of a zip file, none of which can grow out of hand."""
+    entries = archive.infolist()
+    if sum(entry.compress_size for entry in entries) > path.stat().st_size:
+        raise ValueError("its entries are larger than the file")
+    for entry in entries:
+        where, packed, size = f"{path}: {entry.filename}", entry.compress_size, entry.file_size
+        if entry.flag_bits & 1 or entry.compress_type not in methods:
+            raise DataError(f"{where} is encrypted, or compressed in a way that is not read")
+        if size > MIN_BOMB and size > MAX_RATIO * packed:
+            raise DataError(f"{where} would grow from {packed:,} to {size:,} bytes; not opened")
+    return entries
+
+
+def _open_safetensors(path: pathlib.Path, stream: io.BufferedReader) -> WeightFile:
+    size = path.stat().st_size
+    length = int.from_bytes(stream.read(8), "little")
+    if not 2 <= length <= min(MAX_HEADER, size - 8):
+        raise DataError(f"{path}: not a safetensors file, or truncated: header of {length:,} bytes")
+    entries = json.loads(stream.read(length).decode(), object_pairs_hook=_unique)
+    entries.pop("__metadata__", None)
+    stored = {name: (tuple(e["shape"]), str(e["dtype"])) for name, e in entries.items()}
+    headers = _headers(path, stored, DTYPES)
+    place, places = 0, {}
+    for name in sorted(entries, key=lambda name: entries[name]["data_offsets"]):
+        span = [place, place + headers[name].nbytes]
+        if entries[name]["data_offsets"] != span:
+            raise ValueError(f"{name}: expected at {span}, not {entries[name]['data_offsets']}")
+        places[name], place = 8 + length + place, span[1]
+    if 8 + length + place != size:
+        raise ValueError(f"{size:,} bytes, expected {8 + length + place:,}")
+
+    def read(name: str) -> np.ndarray:
+        array = np.empty(*headers[name])
+        with _damaged(path):
+            stream.seek(places[name])
+            _read_into(stream, array)
         return array
 
-    try:
-        headers = {name: header for name, (_, _, header) in spans.items()}
-        return WeightFile(path, headers, read, source.close)
-    except DataError:
-        source.close()
-        raise
+    return WeightFile(path, headers, read, stream.close)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = dict(pairs)
-    if len(names) != len(pairs):
+    if len(dict(pairs)) != len(pairs):
         raise ValueError("a name is there twice")
-    return names
+    return dict(pairs)
 
 
-def _span(entry: Any) -> tuple[int, int, Header]:
-    """Returns where an array begins and ends, and its header."""
-    (begin, end), shape = entry["data_offsets"], entry["shape"]
-    for number in (begin, end, *shape):
-        if type(number) is not int or number < 0:
-            raise ValueError(f"expected a size, got {number!r:.40}")
-    dtype = DTYPES.get(entry["dtype"])
-    if dtype is None:
-        raise ValueError(f"expected float32, float16 or bfloat16, got {entry['dtype']!r:.20}")
-    if end - begin != math.prod(shape) * dtype.itemsize:
-        raise ValueError(f"{end - begin} bytes for shape {shape}")
-    return begin, end, Header(tuple(shape), dtype)
-
-
-def _open_torch(path: pathlib.Path) -> WeightFile:
+def _open_torch(path: pathlib.Path, stream: io.BufferedReader) -> WeightFile:
     torch = import_torch("--input")
-    zipped = zipfile.is_zipfile(path)
-    if zipped:
-        with _damaged(path), zipfile.ZipFile(path) as archive:
-            for entry in archive.infolist():
-                _check_entry(path, entry)
-    dtypes = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
-    headers = {}
-    for name, tensor in _load_torch(path, mmap=zipped).items():
-        if not isinstance(tensor, torch.Tensor) or tensor.layout != torch.strided:
-            raise DataError(f"{path}: {name}: expected a tensor, got {type(tensor).__name__}")
-        if tensor.dtype not in dtypes:
-            raise DataError(
-                f"{path}: {name}: expected float32, float16 or bfloat16, got {tensor.dtype}"
-            )
-        headers[str(name)] = Header(tuple(tensor.shape), DTYPES[dtypes[tensor.dtype]])
-    loaded: dict[str, Any] = {}
+    with stream:
+        if zipped := stream.read(4) == b"PK\3\4":
+            _entries(path, zipfile.ZipFile(stream), zipfile.ZIP_STORED)  # torch compresses nothing
+    tensors = _load_torch(torch, path, mmap=zipped)
+    odd = [
+        f"{name} is {type(tensor).__name__}"
+        for name, tensor in tensors.items()
+        if not (isinstance(name, str) and isinstance(tensor, torch.Tensor))
+        or (tensor.layout, tensor.device.type) != (torch.strided, "cpu")
+        or tensor.numel() * tensor.itemsize > tensor.untyped_storage().nbytes()
+    ]
+    if odd:
+        raise DataError(f"{path}: expected dense tensors by name; {', '.join(odd[:3])}")
+    known = {getattr(torch, dtype.name): dtype for dtype in DTYPES.values()}
+    stored = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
+    headers = _headers(path, stored, known)
+    loaded: dict[str, Any] = {} if zipped else tensors
 
     def read(name: str) -> np.ndarray:
         if name not in loaded:
-            loaded.update(_load_torch(path, mmap=False))
-        tensor = loaded.pop(name).detach().contiguous()  # let go as soon as it is used
-        if tensor.dtype == torch.bfloat16:
-            return tensor.view(torch.int16).numpy().view(DTYPES["BF16"])
-        return tensor.numpy()
+            loaded.update(_load_torch(torch, path, mmap=False))  # whose pages would count twice
+        tensor = loaded.pop(name).detach().clone(memory_format=torch.contiguous_format)
+        array = tensor.reshape(-1).view(torch.uint8).numpy()  # NumPy does not know bfloat16
+        return array.view(headers[name].dtype).reshape(headers[name].shape)
 
     return WeightFile(path, headers, read, loaded.clear)
 
 
-def _load_torch(path: pathlib.Path, *, mmap: bool) -> dict[str, Any]:
-    """Returns what a file holds by name; with `mmap`, its tensors take no memory yet."""
+def _load_torch(torch: Any, path: pathlib.Path, *, mmap: bool) -> dict[Any, Any]:
+    """Returns what a file holds by name; with `mmap`, it takes no memory yet."""
     try:
-        found = import_torch("--input").load(path, map_location="cpu", weights_only=True, mmap=mmap)
+        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:
-        problem = "it is damaged, or holds more than tensors; nothing of it was run"
-        raise DataError(f"{path}: cannot be loaded: {problem}") from error
-    for key in ("model", "state_dict"):
-        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
-            found = found[key]
-    if not isinstance(found, Mapping):
-        raise DataError(f"{path}: expected tensors by name, got {type(found).__name__}")
-    return dict(found)
+        raise DataError(f"{path}: damaged, or more than tensors; nothing of it was run") from error
+    if not isinstance(loaded, dict):
+        raise DataError(f"{path}: expected tensors by name, got {type(loaded).__name__}")
+    inner = [loaded[key] for key in ("model", "state_dict") if isinstance(loaded.get(key), dict)]
+    if len(inner) > 1:
+        raise DataError(f"{path}: expected tensors by name in model or state_dict, not in both")
+    return inner[0] if inner else loaded
 
 
 def import_torch(flag: str) -> Any:
@@ -290,19 +242,33 @@ def import_torch(flag: str) -> Any:
     try:
         import torch
     except ImportError as error:
-        problem = "torch is not installed; pip install 'vit_jax[torch]'"
-        raise ConfigError(flag, problem) from error
+        raise ConfigError(flag, "torch is not installed; pip install 'vit_jax[torch]'") from error
     return torch
 
 
-_OPENERS: dict[str, Callable[[pathlib.Path], WeightFile]] = {
+_OPENERS: dict[str, Callable[[pathlib.Path, io.BufferedReader], WeightFile]] = {
     ".npz": _open_npz,
     ".safetensors": _open_safetensors,
-    ".pth": _open_torch,
-    ".pt": _open_torch,
-    ".bin": _open_torch,
+    **dict.fromkeys((".pth", ".pt", ".bin"), _open_torch),
 }
 SUFFIXES = tuple(_OPENERS)
+
+
+def _headers(
+    path: pathlib.Path,
+    stored: Mapping[str, tuple[tuple[Any, ...], Any]],
+    known: Mapping[Any, np.dtype],
+) -> dict[str, Header]:
+    """Returns the headers of arrays, whose dtypes a kind of file calls by names of its own."""
+    wrong = [f"{name} is {dtype}" for name, (_, dtype) in stored.items() if dtype not in known]
+    if wrong:
+        raise DataError(f"{path}: expected float32, float16 or bfloat16; {', '.join(wrong[:3])}")
+    headers = {name: Header(shape, known[dtype]) for name, (shape, dtype) in stored.items()}
+    for name, (shape, _) in headers.items():
+        sized = len(shape) <= 32 and all(type(side) is int and side >= 0 for side in shape)
+        if not sized or math.prod(side or 1 for side in shape) >= 1 << 60:
+            raise ValueError(f"{name}: impossible shape {shape}")
+    return headers
 
 
 def write_file(path: pathlib.Path, headers: Mapping[str, Header], read: Read) -> None:
@@ -321,48 +287,60 @@ def write_file(path: pathlib.Path, headers: Mapping[str, Header], read: Read) ->
         raise ConfigError("--output", f"{path}: expected {', '.join(_WRITERS)}")
     if path.exists():
         raise WorkdirError(f"{path}: exists already; give another --output")
+
+    def checked(name: str) -> np.ndarray:
+        array = read(name)
+        if (header := Header(array.shape, array.dtype)) != headers[name]:
+            raise ValueError(f"{name}: made {header}, expected {headers[name]}")
+        return array
+
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
-            _WRITERS[path.suffix](file, headers, read)
+            _WRITERS[path.suffix](file, headers, checked)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
         raise WorkdirError(f"{path}: cannot be written ({error.strerror or error})") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def _write_npz(file: IO[bytes], headers: Mapping[str, Header], read: Read) -> None:
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for name in headers:
+            array = read(name)
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, read(name))
+                npy.write_array(member, array)
 
 
 def _write_safetensors(file: IO[bytes], headers: Mapping[str, Header], read: Read) -> None:
     names = {dtype: name for name, dtype in DTYPES.items()}
     entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     place = 0
-    for name, (shape, dtype) in headers.items():
-        end = place + math.prod(shape) * dtype.itemsize
-        offsets = [place, end]
-        entries[name] = {"dtype": names[dtype], "shape": list(shape), "data_offsets": offsets}
-        place = end
+    for name, header in headers.items():
+        span = [place, place + header.nbytes]
+        entries[name] = {"dtype": names[header.dtype], "shape": header.shape, "data_offsets": span}
+        place = span[1]
     text = json.dumps(entries, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     file.write(len(text).to_bytes(8, "little") + text)
     for name in headers:
-        file.write(_bytes(np.ascontiguousarray(read(name))))
+        file.write(np.ascontiguousarray(read(name)).reshape(-1).view(np.uint8).data)
 
 
 def _write_torch(file: IO[bytes], headers: Mapping[str, Header], read: Read) -> None:
     torch = import_torch("--output")
-    torch.save(
-        collections.OrderedDict((n, torch.from_numpy(np.array(read(n)))) for n in headers), file
-    )
+
+    def tensor(name: str) -> Any:
+        array = np.require(read(name), requirements=("C", "W"))
+        content = torch.from_numpy(array.reshape(-1).view(np.uint8))
+        return content.view(getattr(torch, array.dtype.name)).reshape(array.shape)
+
+    torch.save(collections.OrderedDict((name, tensor(name)) for name in headers), file)
 
 
 _WRITERS: dict[str, Callable[[IO[bytes], Mapping[str, Header], Read], None]] = {
@@ -372,26 +350,21 @@ _WRITERS: dict[str, Callable[[IO[bytes], Mapping[str, Header], Read], None]] = {
 }
 
 
-def _read_into(path: pathlib.Path, file: IO[bytes], array: np.ndarray) -> None:
-    view = _bytes(array)
-    for begin in range(0, len(view), CHUNK):
-        part = view[begin : begin + CHUNK]
-        if file.readinto(part) != len(part):  # type: ignore[attr-defined]
-            raise DataError(f"{path}: truncated")
-
-
-def _bytes(array: np.ndarray) -> memoryview:
-    """Returns the memory of a contiguous array."""
-    return array.reshape(-1).view(np.uint8).data
+def _read_into(file: Any, array: np.ndarray) -> None:
+    content = array.reshape(-1).view(np.uint8)
+    for begin in range(0, content.size, CHUNK):
+        part = content[begin : begin + CHUNK]
+        if file.readinto(part) != part.size:
+            raise ValueError("truncated")
 
 
 @contextlib.contextmanager
 def _damaged(path: pathlib.Path) -> Iterator[None]:
-    """Turns what the zip format and NumPy raise into one line."""
+    """Turns what is raised about a damaged file into one line."""
     try:
         yield
-    except (zipfile.BadZipFile, ValueError, EOFError, OSError, NotImplementedError) as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(f"{path}: damaged: {first[:200]}") from error
-    except (zlib.error, RecursionError, MemoryError, SyntaxError, KeyError) as error:
-        raise DataError(f"{path}: damaged: {type(error).__name__}") from error
+    except UserError:
+        raise
+    except Exception as error:  # zip files, JSON and NumPy's headers break in many ways
+        reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__} {error}"
+        raise DataError(f"{path}: damaged: {' '.join(reason.split())[:200]}") from error

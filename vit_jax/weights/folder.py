@@ -48,7 +48,7 @@ def _parts(folder: pathlib.Path) -> list[pathlib.Path]:
     """Returns the weight files of a folder: the only one, or those that its index names."""
     if (folder / INDEX).is_file():
         names = read_json(folder / INDEX).get("weight_map")
-        if not isinstance(names, Mapping) or not all(map(_is_plain, names.values())):
+        if not isinstance(names, Mapping) or not names or not all(map(_is_plain, names.values())):
             raise DataError(f"{folder / INDEX}: weight_map: expected a file name for each array")
         return [folder / name for name in sorted(set(names.values()))]
     found = sorted(p for p in folder.iterdir() if p.suffix in SUFFIXES and p.is_file())

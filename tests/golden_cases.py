@@ -1,0 +1,107 @@
+"""Weights, inputs and outputs of the original libraries, and how each is one of our models."""
+
+import json
+import pathlib
+
+import numpy as np
+from conftest import ROOT
+
+FIXTURES = ROOT / "tests" / "goldens"
+SOURCES = {"bv": "big_vision", "google": "google", "hf": "huggingface", "timm": "timm"}
+
+# What an output of theirs is, of ours: the name of a submodule, or an entry of `results`.
+OUTPUTS = {
+    "patch_embed": "stem",
+    "embedding": "stem",
+    "block0": "blocks_0",
+    "resnet_block1": "stem/resnet/stages_0_1",
+    "encoded": "tokens",
+    "last_hidden_state": "tokens",
+    "features": "features",
+    "features_cls": "features",
+    "features_dist": "dist_token",
+    "pre_logits": "features",
+    "logits": "logits",
+    "logits_cls": "logits_cls",
+    "logits_dist": "logits_dist",
+    "logits_checkpoint_head": "logits",
+    "pre_logits_checkpoint": "features",
+}
+
+
+class Case:
+    """A case: its description, its weights, and what the library computes with them."""
+
+    def __init__(self, path: pathlib.Path) -> None:
+        self.name = path.stem
+        self.facts = json.loads(path.read_text())
+        self.source = SOURCES[self.name.split("_")[0]]
+        self.weights = path.parent / self.facts["weights"]
+        if self.source == "huggingface":
+            self.weights = self.weights.parent
+        with np.load(path.parent / f"{self.name}.out.npz") as arrays:
+            self.arrays = dict(arrays)
+        self.images = self.arrays["input"]
+        if self.facts["input_layout"] == "NCHW":
+            self.images = self.images.transpose(0, 2, 3, 1)
+        self.image_size = self.images.shape[1:3]
+
+    def tolerance(self, output: str, dtype: str) -> float:
+        """Returns how far an output may be off: what the case says the dtype itself is off."""
+        spec = self.facts["outputs"][output]
+        if dtype == "float64":
+            return spec["suggested_atol_if_run_in_float64"]
+        return max(1e-5, spec["suggested_atol"])
+
+    @property
+    def outputs(self) -> dict[str, str]:
+        """Their outputs that we have too, and what each is of ours."""
+        outputs = {key: ours for key, ours in OUTPUTS.items() if key in self.facts["outputs"]}
+        if "pre_logits" in outputs:  # their features are what goes in, ours what comes out
+            del outputs["features"]
+        if "pre_logits_checkpoint" in outputs:  # of another model than the case's own outputs
+            del outputs["features"], outputs["logits"]
+        return outputs
+
+    @property
+    def model(self) -> dict[str, str]:
+        """The flags of convert that make the model: the name, and fields by their path."""
+        given, arch = self.facts["constructor"], self.facts["arch"]
+        inner = given.get("transformer", {})
+        sizes = {
+            "width": ("hidden_size", "embed_dim", "width"),
+            "depth": ("depth", "num_hidden_layers", "num_layers"),
+            "num_heads": ("num_heads", "num_attention_heads"),
+        }
+        found = {**inner, **given}
+        fields = {ours: next(found[k] for k in keys if k in found) for ours, keys in sizes.items()}
+        patch = given["patch_size"]
+        fields["patch"] = patch if isinstance(patch, list) else [patch, patch]
+        fields["mlp_dim"] = arch.get("mlp_fc2_in", 4 * fields["width"])
+        name = "vit_ti16"
+        if self.name == "timm_deit3":
+            name = "deit3_ti16"
+        elif "deit" in self.name:
+            name = "deit_ti16_distilled"
+        elif "dinov2" in self.name:
+            name = "dinov2_ti14_reg4" if "reg" in self.name else "dinov2_ti14"
+        if "swiglu" in self.name:
+            fields |= {"mlp": "swiglu", "mlp_dim": 128}
+            name = "dinov2_ti14_reg4" if self.source == "timm" else "dinov2_ti14"
+        fields["qk_norm"] = given.get("qk_norm", False)
+        resnet = arch.get("resnet") or given.get("resnet") or {}
+        if resnet or "hybrid" in self.name:
+            layers = resnet.get("num_layers", resnet.get("layers", []))
+            width = resnet.get("width_factor", 1.0)
+            fields |= {"stem": "resnet", "resnet_layers": layers, "resnet_width": width}
+        flags = {f"model.{key}": str(value).strip("[]") for key, value in fields.items()}
+        size = arch.get("checkpoint_image_size", arch.get("image_size"))
+        if size and size[0] != size[1]:
+            flags["data.image_size"] = str(size).strip("[]")
+        return {"name": name, **flags}
+
+
+def cases(folder: pathlib.Path = FIXTURES) -> list[pathlib.Path]:
+    """Returns the descriptions of the cases of our families."""
+    found = [path for path in folder.glob("*.json") if path.stem.split("_")[0] in SOURCES]
+    return sorted(path for path in found if "swin" not in path.stem)

@@ -1,0 +1,67 @@
+"""Grids of another size, heads for other classes, and what fits neither."""
+
+import numpy as np
+import pytest
+
+from vit_jax.errors import ConfigError
+from vit_jax.weights import adapt
+
+PARAMS = {
+    "posemb/grid": np.zeros((4, 6, 8)),
+    "norm/scale": np.ones(8),
+    "representation/kernel": np.zeros((8, 5)),
+    "representation/bias": np.zeros(5),
+    "head/kernel": np.zeros((5, 3)),
+    "head/bias": np.zeros(3),
+}
+SHAPES = {name: value.shape for name, value in PARAMS.items()}
+
+
+def resample(grid, height, width):
+    return np.full((height, width, grid.shape[-1]), 7.0)
+
+
+def test_a_grid_of_the_same_size_stays():
+    assert adapt.resize_grids(PARAMS, SHAPES, resample) == (PARAMS, ())
+
+
+def test_a_grid_of_another_size_is_resampled_and_said():
+    params, notes = adapt.resize_grids(PARAMS, {**SHAPES, "posemb/grid": (2, 3, 8)}, resample)
+    assert notes == ("posemb/grid resampled from 4x6 to 2x3",)
+    assert params["posemb/grid"].shape == (2, 3, 8) and (params["posemb/grid"] == 7).all()
+    assert PARAMS["posemb/grid"].shape == (4, 6, 8)
+
+
+def test_heads_of_the_model_stay():
+    assert adapt.replace_heads(PARAMS, SHAPES) == (PARAMS, ())
+
+
+def test_a_head_for_other_classes_is_new():
+    shapes = {**SHAPES, "head/kernel": (5, 10), "head/bias": (10,)}
+    params, notes = adapt.replace_heads(PARAMS, shapes)
+    assert notes == ("head new (10 outputs)",)
+    assert params.keys() == PARAMS.keys() - {"head/kernel", "head/bias"}
+
+
+def test_a_head_that_the_model_has_not_is_left_out_and_one_that_only_it_has_is_new():
+    shapes = {name: shape for name, shape in SHAPES.items() if "representation" not in name}
+    shapes |= {"head/kernel": (8, 3), "head_dist/kernel": (8, 3), "head_dist/bias": (3,)}
+    params, notes = adapt.replace_heads(PARAMS, shapes)
+    said = ("head new (3 outputs)", "head_dist new (3 outputs)", "representation left out")
+    assert notes == said
+    assert params.keys() == {"posemb/grid", "norm/scale"}
+
+
+def test_what_fits_is_accepted_without_heads():
+    adapt.check_fit({"norm/scale": np.ones(8), "posemb/grid": PARAMS["posemb/grid"]}, SHAPES, "DIR")
+
+
+def test_all_that_does_not_fit_is_in_one_error():
+    params = {"norm/scale": np.ones(9), "cls_token": np.ones((1, 8)), "blocks_0/x": np.ones(2)}
+    with pytest.raises(ConfigError) as caught:
+        adapt.check_fit(params, SHAPES, "DIR")
+    assert str(caught.value) == (
+        "config.init_from: DIR: blocks_0/x (2) has no place in the model; "
+        "cls_token (1x8) has no place in the model; norm/scale is 9, expected 8; "
+        "posemb/grid (4x6x8) is not there"
+    )

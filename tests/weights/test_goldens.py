@@ -1,0 +1,177 @@
+"""The outputs of the original libraries, from their weights: every block, float32 and float64.
+
+The repository has the smallest set that uses every rule; `python -m pytest -m goldens` reads all of
+them from the folder VIT_JAX_GOLDENS.
+"""
+
+import functools
+import os
+import pathlib
+
+import flax
+import jax
+import numpy as np
+import pytest
+from golden_cases import SOURCES, Case, cases
+
+from vit_jax import convert, models, weights
+from vit_jax.models.layers.posemb import resample
+from vit_jax.weights import adapt, rules
+from vit_jax.weights.folder import open_weights
+
+DTYPES = ("float32", "float64")
+
+
+@functools.cache
+def load(path):
+    """Returns a case and what we make of its weights."""
+    case = Case(path)
+    flags = case.model
+    return case, convert.import_weights(case.source, case.weights, flags.pop("name"), flags)
+
+
+def results(config, params, images, dtype):
+    """Returns all that our model computes, by name."""
+    with jax.enable_x64(dtype == "float64"):
+        model = models.create(**{**config.model, "dtype": dtype})
+        tree = flax.traverse_util.unflatten_dict(
+            {name: jax.numpy.asarray(value, dtype) for name, value in params.items()}, sep="/"
+        )
+        output, state = model.apply(
+            {"params": tree},
+            jax.numpy.asarray(images, dtype),
+            train=False,
+            capture_intermediates=lambda module, _: True,
+            mutable=["intermediates"],
+        )
+        calls = flax.traverse_util.flatten_dict(state["intermediates"], sep="/")
+        found = {
+            key.removesuffix("/__call__"): value[0] for key, value in calls.items() if "/" in key
+        }
+        found |= {"tokens": output.tokens, "features": output.features, "logits": output.logits}
+        if output.aux_logits:
+            (aux_logits,) = output.aux_logits
+            found |= {"logits_dist": aux_logits, "logits_cls": 2 * output.logits - aux_logits}
+            found["dist_token"] = output.tokens[:, 1]
+        return jax.tree.map(lambda x: np.asarray(x, np.float64), found)
+
+
+def check(path, dtype):
+    case, imported = load(path)
+    found = results(imported.config, imported.params, case.images, dtype)
+    assert {"block0", "logits"} & case.outputs.keys()
+    for theirs, ours in case.outputs.items():
+        expected = case.arrays[theirs]
+        off = np.abs(found[ours].reshape(expected.shape) - expected).max()
+        assert off <= case.tolerance(theirs, dtype), (theirs, off)
+
+
+def check_round_trip(path):
+    """What comes back has every name and every byte."""
+    case, imported = load(path)
+    shapes = {name: array.shape for name, array in imported.params.items()}
+    table = rules.Table(weights.SOURCES[case.source].RULES, imported.words)
+    written, make = rules.unload(table, shapes, imported.params.__getitem__, "")
+    file, _ = open_weights(case.weights)
+    with file:
+        assert written.keys() | imported.carried.keys() == file.headers.keys()
+        for name in file.headers:
+            array = imported.carried[name] if name in imported.carried else make(name)
+            assert array.shape == file.headers[name].shape
+            assert array.tobytes() == file.read(name).tobytes()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("path", cases(), ids=lambda path: path.stem)
+def test_outputs_are_those_of_the_library(path, dtype):
+    check(path, dtype)
+
+
+@pytest.mark.parametrize("path", cases(), ids=lambda path: path.stem)
+def test_import_followed_by_export_is_the_same_bytes(path):
+    check_round_trip(path)
+
+
+@pytest.mark.parametrize("source", SOURCES.values())
+def test_the_cases_use_every_rule(source):
+    used = set()
+    for path in cases():
+        case, imported = load(path)
+        if case.source == source:
+            shapes = {name: array.shape for name, array in imported.params.items()}
+            for rule in weights.SOURCES[source].RULES:
+                bound = rules.Table((rule,), imported.words).bind(shapes)
+                carried = rules.Table((rule,), imported.words).carried & imported.carried.keys()
+                used |= {rule} if bound or carried else set()
+    missing = set(weights.SOURCES[source].RULES) - used
+    # Representations come with a whole ViTModel only, which no case is.
+    allowed = {"representation/kernel", "representation/bias"} if source == "huggingface" else set()
+    assert {rule.target for rule in missing} <= allowed
+
+
+def test_positions_resampled_at_import_or_in_the_model_are_those_of_google():
+    path = next(path for path in cases() if path.stem == "google_resize_up")
+    case = Case(path)
+    expected, tolerance = case.arrays["pos_embedding_resized"][0], 1e-6
+    flags = {**case.model, "data.image_size": "48,48"}
+    imported = convert.import_weights(case.source, case.weights, flags.pop("name"), flags)
+    assert any("resampled from 4x4 to 6x6" in note for note in imported.notes)
+    grid = imported.params["posemb/grid"].reshape(36, -1)
+    np.testing.assert_allclose(grid, expected[1:], atol=tolerance)
+    np.testing.assert_array_equal(imported.params["posemb/prefix"], expected[:1])
+    logits = results(imported.config, imported.params, case.images, "float32")["logits"]
+    assert np.abs(logits - case.arrays["logits"]).max() <= case.tolerance("logits", "float32")
+
+
+# --- All cases, from elsewhere.
+
+FOLDER = pathlib.Path(os.environ.get("VIT_JAX_GOLDENS", "."))
+
+
+def all_cases():
+    return cases(FOLDER) if "VIT_JAX_GOLDENS" in os.environ else []
+
+
+@pytest.mark.goldens
+def test_there_are_cases_elsewhere():
+    assert len(all_cases()) >= 40, "VIT_JAX_GOLDENS: expected the folder of all cases"
+
+
+@pytest.mark.goldens
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("path", all_cases(), ids=lambda path: path.stem)
+def test_outputs_elsewhere_are_those_of_the_library(path, dtype):
+    check(path, dtype)
+
+
+@pytest.mark.goldens
+@pytest.mark.parametrize("path", all_cases(), ids=lambda path: path.stem)
+def test_import_followed_by_export_elsewhere_is_the_same_bytes(path):
+    check_round_trip(path)
+
+
+@pytest.mark.goldens
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_new_head_without_the_representation_gives_googles_logits(dtype):
+    case, imported = load(FOLDER / "google_21k_head.json")
+    arrays, model = case.arrays, {**imported.config.model, "num_classes": 5}
+    shapes = {name: array.shape for name, array in imported.params.items()}
+    wanted = {name: shape for name, shape in shapes.items() if "representation" not in name}
+    wanted |= {"head/kernel": arrays["new_head_kernel"].shape, "head/bias": (5,)}
+    params, notes = adapt.replace_heads(imported.params, wanted)
+    assert notes == ("head new (5 outputs)", "representation left out")
+    params |= {"head/kernel": arrays["new_head_kernel"], "head/bias": arrays["new_head_bias"]}
+    config = imported.config.__class__(model={**model, "representation_size": 0})
+    found = results(config, params, case.images, dtype)
+    for key in ("features", "logits"):
+        assert np.abs(found[key] - arrays[key]).max() <= case.tolerance(key, dtype)
+
+
+@pytest.mark.goldens
+@pytest.mark.parametrize("name", ["google_resize_up", "google_resize_down"])
+def test_every_resampled_table_is_that_of_google(name):
+    case, imported = load(FOLDER / f"{name}.json")
+    side = case.image_size[0] // 8
+    grid = resample(jax.numpy.asarray(imported.params["posemb/grid"]), side, side, "spline")
+    expected = case.arrays["pos_embedding_resized"][0, 1:]
+    np.testing.assert_allclose(grid.reshape(side * side, -1), expected, atol=1e-6)
