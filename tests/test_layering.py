@@ -32,14 +32,18 @@ ALLOWED = {
     "state": {"config", "optim", "sharding"},
     "report": {"config", "data", "logs", "state"},
     "checkpoint": {"config", "hosts", "logs", "seals", "state"},
-    "trained": {"checkpoint", "config", "models", "state"},
+    "trained": {"checkpoint", "config", "data", "models", "sharding", "state", "workdir"},
+    "weights": {"weights"},
     "viz": {"data", "logs", "workdir"},
+    "finetune": {
+        *("config", "models", "models.layers", "run", "trained", "weights", "workdir"),
+    },
     "run": {"config", "data", "losses", "models", "optim", "sharding", "state", ""},
 }
 
 
 # These put the parts together.
-COMMANDS = {"train", "evaluate", "predict", "prepare"}
+COMMANDS = {"train", "evaluate", "predict", "prepare", "convert"}
 
 
 def part_of(module):

@@ -41,6 +41,9 @@ ORIGIN, CARRIED = "origin.json", "carried.safetensors"
 
 Params = dict[str, np.ndarray]
 
+# Of the command line: fields of the sections model and data.
+parse = functools.partial(cli.parse_overrides, sections=("model.", "data."))
+
 
 @dataclasses.dataclass(frozen=True)
 class Imported:
@@ -336,5 +339,4 @@ def _flags() -> flags.FlagValues:
 
 
 if __name__ == "__main__":
-    sections = functools.partial(cli.parse_overrides, sections=("model.", "data."))
-    sys.exit(cli.run(main, _flags(), __doc__, parse=sections))
+    sys.exit(cli.run(main, _flags(), __doc__, parse=parse))

@@ -193,16 +193,15 @@ def documents_for(
     return {"config.json": document, "preprocessor_config.json": _processor(data)}
 
 
-def _mlp_ratio(mlp_dim: int, width: int, swiglu: bool) -> float:
-    """Returns the ratio from which transformers computes the size of the feed-forward network."""
-    ratios = [4, mlp_dim / width, mlp_dim * 1.5 / width]
-    for ratio in ratios:
-        hidden = int(width * ratio)
-        if swiglu:
-            hidden = (int(hidden * 2 / 3) + 7) // 8 * 8
+def _mlp_ratio(mlp_dim: int, width: int, swiglu: bool) -> int:
+    """Returns the number from which transformers computes the size of the feed-forward network."""
+    for ratio in (4, round(mlp_dim / width), round(mlp_dim * 1.5 / width)):
+        hidden = (width * ratio * 2 // 3 + 7) // 8 * 8 if swiglu else width * ratio
         if hidden == mlp_dim:
             return ratio
-    raise DataError(f"config.json: no mlp_ratio makes mlp_dim {mlp_dim} of width {width}")
+    raise DataError(
+        f"config.model.mlp_dim: no mlp_ratio of transformers makes {mlp_dim} of {width}"
+    )
 
 
 def _class_names(document: Json, classes: int) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ A folder from the Hugging Face hub has a `config.json` with the preprocessing be
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from vit_jax.errors import DataError
 from vit_jax.weights.base import HALF, IMAGENET, Facts, Json, linear, norm, num_classes, read_key
 from vit_jax.weights.rules import Rule, Shape
 
@@ -166,6 +167,9 @@ def arguments(fields: Mapping[str, Any], image_size: tuple[int, int]) -> dict[st
     """
     swiglu = fields["mlp"] == "swiglu"
     pools = {"cls": "token", "gap": "avg", "map": "map"}
+    if fields["pool"] not in pools:
+        problem = f"timm has no pool {fields['pool']}; it cannot be written for timm"
+        raise DataError(f"config.model.pool: {problem}")
     activations = {"gelu": "gelu", "gelu_tanh": "gelu_tanh", "relu": "relu"}
     given = {
         "img_size": list(image_size),

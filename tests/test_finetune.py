@@ -1,0 +1,165 @@
+"""Starting from the weights of another run: what is taken, what is new, what is refused."""
+
+import flax
+import jax
+import numpy as np
+import pytest
+from etils import epath
+
+from vit_jax import finetune, models, state, trained
+from vit_jax import train as train_lib
+from vit_jax.errors import ConfigError, DataError, InputMissingError
+from vit_jax.run import open_run
+
+DONOR = {
+    "model.activation": "gelu_tanh",
+    "model.posemb_interpolation": "spline",
+    "data.mean": "0.3",
+    "data.std": "0.4",
+}
+
+
+@pytest.fixture(scope="module")
+def donor(tmp_path_factory):
+    """A trained run whose fields are not the defaults."""
+    from conftest import TINY
+
+    from vit_jax import config
+
+    tree = config.to_config_dict(config.Config())
+    folder = tmp_path_factory.mktemp("donor")
+    made = config.resolve(config.override(tree, {**TINY, **DONOR, "total_steps": "2"}))
+    train_lib.train(made, epath.Path(folder))
+    return folder
+
+
+def names(tree):
+    return flax.traverse_util.flatten_dict(jax.device_get(tree), sep="/")
+
+
+def params_of(folder):
+    config = trained.read_config(epath.Path(folder))
+    run = open_run(config)
+    with jax.set_mesh(run.mesh):
+        return names(trained.restore(epath.Path(folder), "", config, run.mesh).params)
+
+
+def first_state(config):
+    """The state at step 0 as the training makes it, and what is said."""
+    run = open_run(finetune.merge(config))
+    with jax.set_mesh(run.mesh):
+        given, notes = finetune.parameters(run)
+        shape = state.image_shape(config.data)
+        first = state.init(run.model, run.tx, shape, config.seed, run.shapes, given)
+    return run, first, notes
+
+
+def test_the_same_model_starts_with_the_same_parameters(donor, tiny_config):
+    run, first, notes = first_state(
+        tiny_config({"init_from": str(donor), "optim.ema_decay": "0.9"})
+    )
+    expected = params_of(donor)
+    for tree in (first.params, first.ema):
+        found = names(tree)
+        assert found.keys() == expected.keys()
+        for name in expected:
+            np.testing.assert_array_equal(found[name], expected[name])
+    assert notes == [f"{len(expected)} of {len(expected)} parameters from {donor}, step 2"]
+    layouts = jax.tree.map(lambda leaf, shape: leaf.sharding == shape.sharding, first, run.shapes)
+    assert jax.tree.all(layouts)
+
+
+def test_another_size_and_other_classes(donor, tiny_config):
+    overrides = {
+        "init_from": str(donor),
+        "data.image_size": "16,8",
+        "data.synthetic.num_classes": "3",
+        "model.num_classes": "0",
+    }
+    _, first, notes = first_state(tiny_config(overrides))
+    found, expected = names(first.params), params_of(donor)
+    assert (found["posemb/grid"].shape, found["head/bias"].shape) == ((4, 2, 16), (3,))
+    np.testing.assert_allclose(found["posemb/grid"][[0, -1]], expected["posemb/grid"], atol=1e-6)
+    same = expected.keys() - {"posemb/grid", "head/kernel", "head/bias"}
+    for name in same:
+        np.testing.assert_array_equal(found[name], expected[name])
+    assert notes[1:] == ["posemb/grid resampled from 2x2 to 4x2 (spline)", "head new (3 outputs)"]
+
+
+def test_what_the_parameters_do_not_show_comes_with_them(donor, tiny_config):
+    overrides = {"data.mean": "0.5", "data.std": "0.5", "data.channels": "1"}
+    config = finetune.merge(tiny_config({"init_from": str(donor), **overrides}))
+    assert config.model["activation"] == "gelu_tanh"
+    assert config.model["posemb_interpolation"] == "spline"
+    assert (config.data.mean, config.data.std) == ((0.5,), (0.5,))  # they are set
+
+
+def test_mean_and_deviation_come_where_the_config_has_the_default(tiny_config, tmp_path):
+    three = {"data.channels": "3", "total_steps": "1"}
+    given = {**three, "data.mean": ".1,.2,.3", "data.std": ".4,.5,.6"}
+    train_lib.train(tiny_config(given), epath.Path(tmp_path))
+    default = {**three, "data.mean": ".5,.5,.5", "data.std": ".5,.5,.5"}
+    data = finetune.merge(tiny_config({**default, "init_from": str(tmp_path)})).data
+    assert (data.mean, data.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+
+
+def test_the_new_run_has_its_own_regularization(donor, tiny_config):
+    config = tiny_config({"init_from": str(donor), "model.drop_path": "0.1"})
+    assert finetune.merge(config).model["drop_path"] == 0.1
+
+
+def test_without_init_from_the_config_stays(tiny_config):
+    config = tiny_config()
+    assert finetune.merge(config) is config
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ({"model.activation": "relu"}, r"config\.model\.activation: the weights of .* gelu_tanh"),
+        (
+            {"model.width": "32"},
+            r"config\.model\.name: .* holds a vit_mu4, whose width is 16",
+        ),
+        ({"model.pool": "gap"}, r"config\.init_from: .*cls_token \(1x16\) has no place"),
+        ({"model.layer_scale": "0.1"}, r"config\.init_from: .*scale\*/scale \(16\) is not there"),
+    ],
+)
+def test_another_model_is_refused(overrides, said, donor, tiny_config):
+    with pytest.raises(ConfigError, match=said):
+        first_state(tiny_config({"init_from": str(donor), **overrides}))
+
+
+def test_a_folder_that_is_not_there_is_said(tiny_config, tmp_path):
+    with pytest.raises(InputMissingError, match=r"config\.json: no such file"):
+        finetune.merge(tiny_config({"init_from": str(tmp_path / "nowhere")}))
+
+
+def test_training_goes_on_from_them_and_resumes(donor, tiny_config, tmp_path, capsys):
+    overrides = {"init_from": str(donor), "optim.learning_rate": "0", "total_steps": "2"}
+    train_lib.train(tiny_config(overrides), epath.Path(tmp_path / "run"))
+    said = capsys.readouterr().out
+    assert f"parameters from {donor}, step 2" in said
+    expected = params_of(donor)
+    for name, value in params_of(tmp_path / "run").items():
+        np.testing.assert_array_equal(value, expected[name])
+    assert trained.read_config(epath.Path(tmp_path / "run")).model["activation"] == "gelu_tanh"
+    longer = tiny_config({**overrides, "total_steps": "3"})
+    train_lib.train(longer, epath.Path(tmp_path / "run"), ("total_steps",))
+    said = capsys.readouterr().out
+    assert "resume    from the checkpoint of step 2" in said and "parameters from" not in said
+
+
+def test_a_pretrained_model_is_one_line(donor):
+    pretrained = models.from_pretrained(str(donor))
+    images = pretrained.preprocess([np.zeros((9, 9, 1), np.uint8), np.full((7, 8), 255, np.uint8)])
+    np.testing.assert_allclose(images[0], (0 - 0.3) / 0.4, rtol=1e-6)
+    np.testing.assert_allclose(images[1], (1 - 0.3) / 0.4, rtol=1e-6)
+    output = pretrained.model.apply({"params": pretrained.params}, images, train=False)
+    assert output.logits.shape == (2, len(pretrained.class_names))
+
+
+def test_a_picture_that_cannot_be_read_is_said(donor, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no")
+    with pytest.raises(DataError, match=r"broken\.png: not an image"):
+        models.from_pretrained(str(donor)).preprocess([tmp_path / "broken.png"])
