@@ -26,3 +26,8 @@ def test_the_lines_name_data_model_and_plan(tiny_config):
     lines = "\n".join(open_run(tiny_config()).describe())
     for part in ("synthetic  train 64  test 21  10 classes", "vit_mu4", "8x8 pixels", "4 steps"):
         assert part in lines
+
+
+def test_a_training_says_how_long_it_is(tiny_config):
+    with pytest.raises(ConfigError, match=r"config\.total_steps: give either total"):
+        open_run(tiny_config({"total_steps": "0"}))

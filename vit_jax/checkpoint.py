@@ -135,11 +135,8 @@ class Checkpoints:
             problem = seals.find_damage(path)
             if not problem:
                 if not (path / "rest").exists():
-                    raise ConfigError(
-                        "--workdir",
-                        f"{self._directory.parent} holds weights, no training; take another, "
-                        f"and --config.init_from={self._directory.parent}",
-                    )
+                    problem = f"{self._directory.parent} holds weights, no training; take another"
+                    raise ConfigError("--workdir", f"{problem}, and set config.init_from to it")
                 _check_same_run(_read_meta(path), meta, allowed)
                 return step, list(tried)
             say(f"warning: checkpoint of step {step} is damaged ({problem}); taking the one before")

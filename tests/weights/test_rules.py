@@ -63,7 +63,7 @@ def test_several_targets_share_the_rows_out(prefix):
 
 
 def test_numbers_are_counted_from_0_or_from_1():
-    found = {f"block{i + 1}/unit{j + 1}/w": RNG.normal(size=2) for i in (0, 1) for j in range(2 - i)}
+    found = {f"block{n}/w": RNG.normal(size=2) for n in ("1/unit1", "1/unit2", "2/unit1")}
     rules = [Rule("block{i1}/unit{j1}/w", "stages_{i}_{j}/w")]
     table, params = imported(rules, {f"stages_{n}/w": (2,) for n in ("0_0", "0_1", "1_0")}, found)
     np.testing.assert_array_equal(params["stages_0_1/w"], np.float32(found["block1/unit2/w"]))
@@ -128,7 +128,7 @@ def test_shapes_are_checked_without_taking_memory():
 
 
 def test_what_a_file_has_no_name_for_cannot_be_written():
-    with pytest.raises(DataError, match=r"^FILE: cannot hold this model: b \(4\) has no name there"):
+    with pytest.raises(DataError, match=r"^FILE: cannot hold this model: b \(4\) has no name"):
         unload(Table((Rule("a", "a"),)), {"a": (1,), "b": (4,)}, lambda name: np.zeros(0), "FILE")
 
 

@@ -144,7 +144,7 @@ def describe(shapes: Mapping[str, Shape], documents: Mapping[str, Json], family:
         sizes={**sizes, "mlp": "swiglu" if swiglu else "mlp", "stem": "patch"},
         positions=shapes.get(f"{prefix}embeddings.position_embeddings", (0, 0))[1],
         num_tokens=1 + (kind == "deit"),
-        data=data,
+        data={**data, "image_size": _image_size(document, where)},
         class_names=_class_names(document, classes),
         notes=notes,
     )
@@ -158,7 +158,7 @@ def documents_for(
     names = {"vit": "ViT", "deit": "DeiT", "dinov2": "Dinov2"}
     name = names.get(kind, "Dinov2WithRegisters")
     ending = "ForImageClassification" if classes else "Model"
-    activations = {ours: theirs for theirs, ours in reversed(ACTIVATIONS.items())}
+    activations = {ours: theirs for theirs, ours in ACTIVATIONS.items()}
     height, width = data["image_size"]
     document = {
         "architectures": [name + ending + "WithTeacher" * (kind == "deit" and classes > 0)],
@@ -202,6 +202,14 @@ def _mlp_ratio(mlp_dim: int, width: int, swiglu: bool) -> int:
     raise DataError(
         f"config.model.mlp_dim: no mlp_ratio of transformers makes {mlp_dim} of {width}"
     )
+
+
+def _image_size(document: Json, where: str) -> tuple[int, int]:
+    size = read_key(document, "image_size", int | list, where)
+    sides = size if isinstance(size, list) else [size, size]
+    if len(sides) != 2 or not all(type(side) is int and side > 0 for side in sides):
+        raise DataError(f"{where}: image_size: expected one or two sizes, got {size!r:.60}")
+    return sides[0], sides[1]
 
 
 def _class_names(document: Json, classes: int) -> tuple[str, ...]:

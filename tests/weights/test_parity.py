@@ -1,0 +1,224 @@
+"""The models of transformers, random and live: the same outputs here, there and on the way back."""
+
+import warnings
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from etils import epath
+
+from vit_jax import cli, convert, models, trained
+from vit_jax.weights import files
+
+pytestmark = pytest.mark.parity
+
+SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+PLAIN = {**SIZES, "intermediate_size": 64, "image_size": 32, "patch_size": 8}
+DINO = {**SIZES, "mlp_ratio": 2, "image_size": 42, "patch_size": 14}
+MODEL_FLAGS = {
+    **{"model.width": "32", "model.depth": "2", "model.num_heads": "2", "model.mlp_dim": "64"},
+}
+VIT_NAME, DINO_NAME = "vit_ti8", "dinov2_ti14"
+
+# Class of the config, fields of it, class of the model, our name, flags, and what their output is.
+CASES = {
+    "vit": ("ViTConfig", {**PLAIN, "num_labels": 5}, "ViTForImageClassification", VIT_NAME, {}),
+    "vit_relu": (
+        "ViTConfig",
+        {**PLAIN, "num_labels": 5, "hidden_act": "relu", "layer_norm_eps": 1e-3},
+        *("ViTForImageClassification", VIT_NAME, {}),
+    ),
+    "vit_pooler": ("ViTConfig", {**PLAIN, "pooler_output_size": 24}, "ViTModel", VIT_NAME, {}),
+    "vit_gelu_tanh_rect": (
+        "ViTConfig",
+        {**PLAIN, "num_labels": 5, "hidden_act": "gelu_pytorch_tanh", "image_size": [32, 48]},
+        *("ViTForImageClassification", VIT_NAME, {}),
+    ),
+    "deit": (
+        "DeiTConfig",
+        {**PLAIN, "num_labels": 5},
+        *("DeiTForImageClassificationWithTeacher", "deit_ti8_distilled", {}),
+    ),
+    "dinov2": ("Dinov2Config", DINO, "Dinov2Model", DINO_NAME, {}),
+    "dinov2_classes": (
+        "Dinov2Config",
+        {**DINO, "num_labels": 5},
+        *("Dinov2ForImageClassification", DINO_NAME, {}),
+    ),
+    "dinov2_swiglu": (
+        "Dinov2Config",
+        {**DINO, "use_swiglu_ffn": True, "mlp_ratio": 4},
+        *("Dinov2Model", DINO_NAME, {"model.mlp": "swiglu", "model.mlp_dim": "88"}),
+    ),
+    "dinov2_registers": (
+        "Dinov2WithRegistersConfig",
+        {**DINO, "num_labels": 5, "num_register_tokens": 3},
+        "Dinov2WithRegistersForImageClassification",
+        *(DINO_NAME, {"model.num_registers": "3"}),
+    ),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quiet():
+    """transformers and torch warn about themselves."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """Returns a function from a case to the folder of a random model, and its name and flags."""
+    base = tmp_path_factory.mktemp("transformers")
+
+    def make(name):
+        import torch
+        import transformers
+
+        config_class, fields, model_class, ours, flags = CASES[name]
+        if not (base / name).exists():
+            torch.manual_seed(0)
+            config = getattr(transformers, config_class)(**fields)
+            model = getattr(transformers, model_class)(config)
+            with torch.no_grad():
+                for parameter in model.parameters():  # also those that are 0 or 1 at first
+                    parameter.add_(0.2 * torch.randn_like(parameter))
+            model.save_pretrained(base / name)
+        return base / name, ours, {**MODEL_FLAGS, **flags}
+
+    return make
+
+
+def theirs(folder, name, images, **kwargs):
+    """The output of transformers: logits, or pooled features."""
+    import torch
+    import transformers
+
+    model = getattr(transformers, CASES[name][2]).from_pretrained(folder).eval()
+    with torch.inference_mode():
+        output = model(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()), **kwargs)
+    return (output.logits if "num_labels" in CASES[name][1] else output.pooler_output).numpy()
+
+
+def ours(config, params, images):
+    tree = flax.traverse_util.unflatten_dict(params, sep="/")
+    model = models.create(**config.model)
+    output = jax.jit(lambda p, x: models.forward(model, p, x))(tree, jnp.asarray(images))
+    return np.asarray(output.logits if config.model["num_classes"] else output.features)
+
+
+def random_images(size):
+    return np.random.default_rng(0).normal(size=(2, *size, 3)).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_live_models_agree_and_come_back(name, saved, tmp_path):
+    folder, model, flags = saved(name)
+    imported = convert.import_weights("huggingface", folder, model, flags)
+    images = random_images(imported.config.data.image_size)
+    expected = theirs(folder, name, images)
+    np.testing.assert_allclose(
+        ours(imported.config, imported.params, images), expected, atol=1e-5, rtol=1e-5
+    )
+    convert.write_run(imported, "huggingface", tmp_path / "run")
+    convert.export_weights(tmp_path / "run", "huggingface", tmp_path / "back")
+    np.testing.assert_array_equal(theirs(tmp_path / "back", name, images), expected)
+
+
+@pytest.mark.parametrize("name", ["vit", "deit", "dinov2_classes", "dinov2_registers"])
+@pytest.mark.parametrize("factor", [2, 0.5, (2, 1)])
+def test_live_models_agree_at_other_sizes(name, factor, saved):
+    folder, model, flags = saved(name)
+    imported = convert.import_weights("huggingface", folder, model, flags)
+    side, cell = imported.config.data.image_size[0], 14 if name.startswith("dinov2") else 8
+    factors = factor if isinstance(factor, tuple) else (factor, factor)
+    images = random_images([round(side * f / cell) * cell for f in factors])
+    kwargs = {} if name.startswith("dinov2") else {"interpolate_pos_encoding": True}
+    expected = theirs(folder, name, images, **kwargs)
+    found = ours(imported.config, imported.params, images)
+    np.testing.assert_allclose(found, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("source", ["google", "timm"])
+def test_weights_from_elsewhere_load_in_transformers(source, tmp_path):
+    from golden_cases import FIXTURES, Case
+
+    names = {"google": "google_vit_token_linen.json", "timm": "timm_vit_eps.json"}
+    given = Case(FIXTURES / names[source])
+    flags = given.model
+    imported = convert.import_weights(given.source, given.weights, flags.pop("name"), flags)
+    convert.write_run(imported, given.source, tmp_path / "run")
+    convert.export_weights(tmp_path / "run", "huggingface", tmp_path / "out")
+    images = np.ascontiguousarray(given.images)
+    import torch
+    import transformers
+
+    model = transformers.AutoModelForImageClassification.from_pretrained(tmp_path / "out").eval()
+    with torch.inference_mode():
+        logits = model(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).logits.numpy()
+    off = np.abs(logits - given.arrays["logits"]).max()
+    assert off <= given.tolerance("logits", "float32")
+
+
+def check(capsys, *argv):
+    code = cli.run(convert.main, convert._flags(), "", ["convert", *argv], convert.parse)
+    return code, *capsys.readouterr()
+
+
+def arguments(saved, name, output):
+    folder, model, flags = saved(name)
+    fields = [f"--{key}={value}" for key, value in flags.items()]
+    common = ["--source=huggingface", f"--input={folder}", f"--model={model}", *fields, "--check"]
+    return [*common, f"--output={output}"]
+
+
+@pytest.mark.parametrize("name", ["vit", "dinov2"])
+def test_the_check_finds_the_same_outputs(name, saved, tmp_path, capsys):
+    code, out, _ = check(capsys, *arguments(saved, name, tmp_path / "run"))
+    assert code == 0 and "check     outputs differ by" in out
+    assert (tmp_path / "run" / "config.json").is_file()
+
+
+def test_the_check_finds_other_outputs_and_nothing_is_written(saved, tmp_path, capsys):
+    argv = arguments(saved, "vit", tmp_path / "run")
+    code, _, err = check(capsys, *argv, "--model.activation=relu")
+    assert code == 74 and "huggingface gives other outputs; nothing was written" in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_torch_files_come_in_and_go_out(tmp_path):
+    import torch
+    from golden_cases import FIXTURES, Case
+
+    given = Case(FIXTURES / "timm_deit_distilled.json")
+    with files.open_file(given.weights) as file:
+        tensors = {name: torch.from_numpy(file.read(name)) for name in file.headers}
+    torch.save({"model": tensors}, tmp_path / "w.pth")
+    flags = given.model
+    imported = convert.import_weights("timm", tmp_path / "w.pth", flags.pop("name"), flags)
+    convert.write_run(imported, "timm", tmp_path / "run")
+    convert.export_weights(tmp_path / "run", "timm", tmp_path / "back.pth")
+    back = torch.load(tmp_path / "back.pth", weights_only=True)
+    assert back.keys() == tensors.keys()
+    assert all(torch.equal(back[name], tensors[name]) for name in tensors)
+    assert trained.read_config(epath.Path(tmp_path / "run")).model["distilled"]
+
+
+def test_a_torch_file_with_more_than_tensors_is_refused_and_not_run(tmp_path, capsys):
+    import torch
+
+    sentinel = tmp_path / "sentinel"
+
+    class Evil:
+        def __reduce__(self):
+            return sentinel.write_text, ("run",)
+
+    torch.save({"w": Evil()}, tmp_path / "w.pth")
+    argv = ["--source=timm", f"--input={tmp_path / 'w.pth'}", "--model=vit_ti16"]
+    code, _, err = check(capsys, *argv, f"--output={tmp_path / 'run'}")
+    assert (code, err.count("\n")) == (65, 1)
+    assert "nothing of it was run" in err
+    assert not sentinel.exists() and not (tmp_path / "run").exists()
