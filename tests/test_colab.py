@@ -29,6 +29,7 @@ PARAMETERS = {
             "STEPS": 6,
             "FSDP": 2,
             "WORKDIR": "bucket/run",
+            "INIT_FROM": "",
             "SETTINGS": {"batch_size": "16", **SMALL},
         },
         8,

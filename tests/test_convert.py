@@ -160,10 +160,26 @@ def test_predict_and_evaluate_take_it(imported, pictures, tmp_path, capsys):
         Image.new("RGB", (32, 32)).save(pictures / name / "0.png")
     argv = ["predict", f"--workdir={folder}", str(pictures / "LABEL_0"), "--topk=1"]
     assert cli.run(predict.main, predict._flags(), "", argv, cli.parse_operands) == 0
-    assert "% LABEL_" in capsys.readouterr().out
+    assert "% " in capsys.readouterr().out
     argv = ["evaluate", f"--workdir={folder}", f"--config.data.root={pictures}", "--split=train"]
     assert cli.run(evaluate.main, evaluate._flags(), "", argv) == 0
     assert '"count": ' in capsys.readouterr().out
+
+
+def test_classes_that_nobody_named_are_those_of_the_data_where_they_are_as_many(
+    imported, pictures, capsys
+):
+    folder = imported("hf_vit_eps")  # which names them LABEL_0 and so on: no names
+    assert models.from_pretrained(str(folder)).class_names == tuple("0123456789")
+    argv = ["evaluate", f"--workdir={folder}", f"--config.data.root={pictures}", "--split=train"]
+    assert cli.run(evaluate.main, evaluate._flags(), "", argv) == 64
+    assert "has 2 classes, the model 10" in capsys.readouterr().err
+
+
+def test_a_model_without_classes_predicts_nothing(imported, pictures, capsys):
+    argv = ["predict", f"--workdir={imported('bv_siglip_scan')}", str(pictures)]
+    assert cli.run(predict.main, predict._flags(), "", argv, cli.parse_operands) == 64
+    assert "has a model without classes" in capsys.readouterr().err
 
 
 def test_evaluate_asks_for_images_where_none_are_named(imported, capsys):

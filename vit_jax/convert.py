@@ -30,7 +30,7 @@ from vit_jax import checkpoint, cli, models, state, trained
 from vit_jax import config as config_lib
 from vit_jax.data import transforms
 from vit_jax.errors import CheckpointError, ConfigError, DataError, WorkdirError, pick
-from vit_jax.logs import say
+from vit_jax.logs import Progress, say
 from vit_jax.models.layers.posemb import resample
 from vit_jax.weights import SOURCES, adapt, files, originals, rules
 from vit_jax.weights.base import NUMERICS, Facts, find_size
@@ -51,7 +51,7 @@ class Imported:
 
     config: config_lib.Config
     params: Params  # by name, such as blocks_0/attn/qkv/kernel
-    class_names: tuple[str, ...]
+    class_names: tuple[str, ...]  # () where nobody knows them
     carried: Params
     words: Mapping[str, str]  # the names that the file used
     notes: tuple[str, ...]
@@ -86,7 +86,7 @@ def import_weights(
             rules.Table(kind.RULES, words),
             _shapes(config.model, trained_size, config.data.channels),
             found,
-            file.read,
+            _counted(file),
             str(path),
         )
     notes = facts.notes
@@ -94,9 +94,7 @@ def import_weights(
         shapes = _shapes(config.model, config.data.image_size, config.data.channels)
         params, done = adapt.resize_grids(params, shapes, _resample(config.model))
         notes += tuple(done)
-    classes = config.model["num_classes"]
-    class_names = facts.class_names or tuple(map(str, range(classes)))
-    return Imported(config, params, class_names, carried, words, notes)
+    return Imported(config, params, facts.class_names, carried, words, notes)
 
 
 def _configure(
@@ -121,6 +119,23 @@ def _configure(
     config = config_lib.resolve(values)
     transforms.check(config.data)
     return config, size
+
+
+def _counted(file: files.WeightFile) -> rules.Read:
+    """Returns the file's `read` that shows how far it is."""
+    progress = Progress(len(file.headers), 0, 10.0, "read")
+    done = 0
+
+    def read(name: str) -> np.ndarray:
+        nonlocal done
+        done += 1
+        if progress.due():
+            progress.show(done, name)
+        if done == len(file.headers):
+            progress.close()
+        return file.read(name)
+
+    return read
 
 
 def write_run(imported: Imported, source: str, output: pathlib.Path) -> None:
@@ -268,7 +283,8 @@ def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
         originals.check_installed(values.source)
     imported = import_weights(values.source, source, values.model, overrides)
     if values.labels:
-        names = _read_labels(pathlib.Path(values.labels), len(imported.class_names))
+        classes = imported.config.model["num_classes"]
+        names = _read_labels(pathlib.Path(values.labels), classes)
         imported = dataclasses.replace(imported, class_names=names)
     _describe(imported, source, values.source)
     if values.check:

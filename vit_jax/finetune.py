@@ -85,6 +85,7 @@ def parameters(run: Run) -> tuple[dict[str, jax.Array], list[str]]:
     adapt.check_fit(params, shapes, config.init_from)
     taken = f"{len(params)} of {len(shapes)} parameters from {directory}, step {origin.step:,}"
     notes = [f"{note} ({fields[0]})" for note in resized] + list(replaced)
-    if not replaced and origin.class_names != run.splits["train"].class_names:
+    known = origin.class_names
+    if known and not replaced and known != run.splits["train"].class_names:
         notes.append("head taken, though its classes have other names")
     return params, [taken, *notes]

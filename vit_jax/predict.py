@@ -73,7 +73,12 @@ class Predictor:
         self._mesh = sharding.make_mesh(config_lib.Mesh(), jax.local_devices())
         with jax.set_mesh(self._mesh):
             run = trained.restore(path, step, config, self._mesh)
-        self.step, self.class_names = run.step, run.class_names
+        self.step, self.class_names = run.step, run.labels
+        if not self.class_names:
+            problem = (
+                f"{workdir} has a model without classes; models.from_pretrained gives features"
+            )
+            raise ConfigError("--workdir", problem)
         self._params = run.params
         score = losses.PROBABILITIES[config.loss]
 

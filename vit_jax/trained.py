@@ -26,9 +26,14 @@ class Trained:
     """A model with the parameters of a checkpoint, and what its outputs mean."""
 
     step: int
-    class_names: tuple[str, ...]
+    class_names: tuple[str, ...]  # () where nobody knows them
     model: nn.Module
     params: Any
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of the classes, or else their numbers."""
+        return self.class_names or tuple(map(str, range(self.model.num_classes)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +65,7 @@ def from_pretrained(directory: str, *, step: str = "") -> Pretrained:
     mesh = sharding.make_mesh(config_lib.Mesh(), jax.local_devices()[:1])
     with jax.set_mesh(mesh):
         run = restore(workdir, step, config, mesh)
-    return Pretrained(run.step, run.class_names, run.model, run.params, config.data)
+    return Pretrained(run.step, run.labels, run.model, run.params, config.data)
 
 
 def read_config(workdir: epath.Path) -> config_lib.Config:

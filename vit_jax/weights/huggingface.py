@@ -160,6 +160,7 @@ def documents_for(
     ending = "ForImageClassification" if classes else "Model"
     activations = {ours: theirs for theirs, ours in ACTIVATIONS.items()}
     height, width = data["image_size"]
+    labels = class_names or [f"LABEL_{i}" for i in range(classes)]
     document = {
         "architectures": [name + ending + "WithTeacher" * (kind == "deit" and classes > 0)],
         "model_type": kind,
@@ -174,8 +175,8 @@ def documents_for(
         "qkv_bias": True,
         "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0,
-        "id2label": {str(i): label for i, label in enumerate(class_names)},
-        "label2id": {label: i for i, label in enumerate(class_names)},
+        "id2label": {str(i): label for i, label in enumerate(labels)},
+        "label2id": {label: i for i, label in enumerate(labels)},
     }
     if kind.startswith("dinov2"):
         swiglu = fields["mlp"] == "swiglu"
@@ -217,7 +218,8 @@ def _class_names(document: Json, classes: int) -> tuple[str, ...]:
     if not isinstance(labels, Mapping) or set(labels) != {str(i) for i in range(classes)}:
         return ()
     names = tuple(str(labels[str(i)]) for i in range(classes))
-    return names if len(set(names)) == classes else ()
+    made_up = all(name == f"LABEL_{i}" for i, name in enumerate(names))
+    return names if len(set(names)) == classes and not made_up else ()
 
 
 def _preprocessing(document: Json | None, family: str) -> tuple[dict[str, Any], tuple[str, ...]]:
