@@ -124,11 +124,9 @@ def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
             lambda: sources.load(config.data, field, run.class_names),
             lambda source: must_agree(config, {field: source.fingerprint}),
         )
-        classes = len(source.class_names)
-        if classes != config.model["num_classes"]:
-            problem = (
-                f"{source.name} has {classes} classes, the model {config.model['num_classes']}"
-            )
+        found, known = len(source.class_names), config.model["num_classes"]
+        if found != known:
+            problem = f"{source.name} has {found} classes, the model {known}"
             raise ConfigError(f"config.data.{field}", problem)
         say(f"evaluate  {workdir}, step {run.step:,}, on {source.name}")
         eval_step = make_eval_step(run.model, loss_fn, config.data, mesh)

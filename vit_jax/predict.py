@@ -75,9 +75,7 @@ class Predictor:
             run = trained.restore(path, step, config, self._mesh)
         self.step, self.class_names = run.step, run.labels
         if not self.class_names:
-            problem = (
-                f"{workdir} has a model without classes; models.from_pretrained gives features"
-            )
+            problem = f"{workdir} has a model without classes, for features only"
             raise ConfigError("--workdir", problem)
         self._params = run.params
         score = losses.PROBABILITIES[config.loss]
