@@ -150,14 +150,36 @@ def documents_for(
         "std": list(data["std"]),
         "num_classes": fields["num_classes"],
     }
+    given = arguments(fields, data["image_size"])
+    name = _architecture(fields)
+    if not name:
+        return {}
+    if fields["mlp"] == "swiglu":  # in the name, for JSON has no functions
+        del given["mlp_layer"], given["act_layer"]
     document = {
-        "architecture": "vit_base_patch16_224",
+        "architecture": name,
         "num_classes": fields["num_classes"],
-        "model_args": arguments(fields, data["image_size"]),
+        "model_args": given,
         "pretrained_cfg": preprocessing,
         "label_names": list(class_names),
     }
     return {"config.json": document}
+
+
+def _architecture(fields: Mapping[str, Any]) -> str:
+    """Returns a model of timm that is this one with other arguments, or "" where there is none."""
+    hybrids = {
+        (): "vit_tiny_r_s16_p8_224",
+        (2, 2, 2, 2): "vit_small_r26_s32_224",
+        (3, 4, 9): "vit_base_r50_s16_224",
+        (3, 4, 6, 3): "vit_large_r50_s32_224",
+    }
+    if fields["stem"] == "resnet":
+        whole = fields["resnet_width"] == 1
+        return hybrids.get(tuple(fields["resnet_layers"]), "") if whole else ""
+    if fields["distilled"]:
+        return "deit_base_distilled_patch16_224"
+    return "vit_giant_patch14_dinov2" if fields["mlp"] == "swiglu" else "vit_base_patch16_224"
 
 
 def arguments(fields: Mapping[str, Any], image_size: tuple[int, int]) -> dict[str, Any]:
