@@ -103,6 +103,16 @@ def model_type(fields: Mapping[str, Any]) -> str:
     return "deit" if fields["distilled"] else "vit"
 
 
+def class_name(fields: Mapping[str, Any]) -> str:
+    """Returns the class of transformers that is a model of this kind."""
+    names = {"vit": "ViT", "deit": "DeiT", "dinov2": "Dinov2"}
+    kind = model_type(fields)
+    name = names.get(kind, "Dinov2WithRegisters")
+    if not fields["num_classes"]:
+        return f"{name}Model"
+    return f"{name}ForImageClassification" + "WithTeacher" * (kind == "deit")
+
+
 def describe(shapes: Mapping[str, Shape], documents: Mapping[str, Json], family: str) -> Facts:
     """Returns what the folder states: its arrays, `config.json` and `preprocessor_config.json`.
 
@@ -155,14 +165,11 @@ def documents_for(
 ) -> dict[str, Json]:
     """Returns the documents to write beside the weights of a model."""
     kind, classes = model_type(fields), fields["num_classes"]
-    names = {"vit": "ViT", "deit": "DeiT", "dinov2": "Dinov2"}
-    name = names.get(kind, "Dinov2WithRegisters")
-    ending = "ForImageClassification" if classes else "Model"
     activations = {ours: theirs for theirs, ours in ACTIVATIONS.items()}
     height, width = data["image_size"]
     labels = class_names or [f"LABEL_{i}" for i in range(classes)]
     document = {
-        "architectures": [name + ending + "WithTeacher" * (kind == "deit" and classes > 0)],
+        "architectures": [class_name(fields)],
         "model_type": kind,
         "hidden_size": fields["width"],
         "num_hidden_layers": fields["depth"],

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from vit_jax.errors import ConfigError
-from vit_jax.weights import timm
+from vit_jax.weights import huggingface, timm
 from vit_jax.weights.files import import_torch
 from vit_jax.weights.folder import open_weights
 
@@ -50,38 +50,24 @@ def outputs(
 def _huggingface(path: pathlib.Path, fields: Mapping[str, Any], pixels: Any) -> Any:
     import transformers
 
-    if not fields["num_classes"]:
-        return transformers.AutoModel.from_pretrained(path).eval()(pixels).pooler_output
-    config = transformers.AutoConfig.from_pretrained(path)
-    return (
-        getattr(transformers, config.architectures[0]).from_pretrained(path).eval()(pixels).logits
-    )
+    model = getattr(transformers, huggingface.class_name(fields)).from_pretrained(path).eval()
+    output = model(pixels)
+    return output.logits if fields["num_classes"] else output.pooler_output
 
 
 def _timm(path: pathlib.Path, fields: Mapping[str, Any], pixels: Any) -> Any:
     import timm as library
     import torch
 
-    model = timm_model(library, fields, tuple(pixels.shape[2:]))
+    name = timm.architecture(fields)
+    if not name:
+        raise ConfigError("--check", "timm has no such hybrid")
+    model = library.create_model(name, **timm.arguments(fields, tuple(pixels.shape[2:])))
     file, _ = open_weights(path)
     with file:
         arrays = {name: torch.from_numpy(np.float32(file.read(name))) for name in file.headers}
     model.load_state_dict(arrays)
     return model.eval()(pixels)
-
-
-def timm_model(library: Any, fields: Mapping[str, Any], image_size: tuple[int, int]) -> Any:
-    """Makes timm's model of the same kind."""
-    arguments = timm.arguments(fields, image_size)
-    parts = library.models
-    if fields["stem"] == "resnet":
-        raise ConfigError("--check", "hybrids cannot be compared")
-    kind = parts.vision_transformer.VisionTransformer
-    if fields["distilled"]:
-        kind = parts.deit.VisionTransformerDistilled
-    if "mlp_layer" in arguments:
-        arguments["mlp_layer"] = getattr(library.layers, arguments["mlp_layer"])
-    return kind(**arguments)
 
 
 _OUTPUTS: dict[str, Callable[[pathlib.Path, Mapping[str, Any], Any], Any]] = {

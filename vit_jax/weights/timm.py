@@ -150,23 +150,20 @@ def documents_for(
         "std": list(data["std"]),
         "num_classes": fields["num_classes"],
     }
-    given = arguments(fields, data["image_size"])
-    name = _architecture(fields)
+    name = architecture(fields)
     if not name:
         return {}
-    if fields["mlp"] == "swiglu":  # in the name, for JSON has no functions
-        del given["mlp_layer"], given["act_layer"]
     document = {
         "architecture": name,
         "num_classes": fields["num_classes"],
-        "model_args": given,
+        "model_args": arguments(fields, data["image_size"]),
         "pretrained_cfg": preprocessing,
         "label_names": list(class_names),
     }
     return {"config.json": document}
 
 
-def _architecture(fields: Mapping[str, Any]) -> str:
+def architecture(fields: Mapping[str, Any]) -> str:
     """Returns a model of timm that is this one with other arguments, or "" where there is none."""
     hybrids = {
         (): "vit_tiny_r_s16_p8_224",
@@ -183,10 +180,7 @@ def _architecture(fields: Mapping[str, Any]) -> str:
 
 
 def arguments(fields: Mapping[str, Any], image_size: tuple[int, int]) -> dict[str, Any]:
-    """Returns the arguments with which timm's VisionTransformer is the same model.
-
-    For a hybrid, its ResNet comes on top; for a distilled model, it is VisionTransformerDistilled.
-    """
+    """Returns the arguments with which timm's model of that `architecture` is this one."""
     swiglu = fields["mlp"] == "swiglu"
     pools = {"cls": "token", "gap": "avg", "map": "map"}
     if fields["pool"] not in pools:
@@ -203,10 +197,9 @@ def arguments(fields: Mapping[str, Any], image_size: tuple[int, int]) -> dict[st
         "num_classes": fields["num_classes"],
         "qk_norm": fields["qk_norm"],
         "init_values": fields["layer_scale"] or None,
-        "act_layer": "silu" if swiglu else activations[fields["activation"]],
     }
-    if swiglu:
-        given["mlp_layer"] = "SwiGLUPacked"
+    if not swiglu:  # else the architecture has it
+        given["act_layer"] = activations[fields["activation"]]
     if not fields["distilled"]:
         given |= {
             "class_token": fields["pool"] == "cls" or fields["keep_class_token"],
