@@ -4,76 +4,136 @@ import dataclasses
 import functools
 
 import chex
+import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vit_jax import models, sharding
+from vit_jax import cli, models, sharding
 from vit_jax.errors import ConfigError
+from vit_jax.models import __main__ as command
 from vit_jax.models import vit
 
 KEY = jax.random.key(0, impl="unsafe_rbg")  # compiles faster than the default
 TINY = {"width": 8, "depth": 2, "num_heads": 2, "mlp_dim": 16, "patch": (4, 4), "num_classes": 3}
 
 
-def count_by_hand(width, depth, mlp_dim, patch, classes=1000):
-    """The parameters of a ViT with a class token for 224x224x3, from the paper's equations."""
-    stem = patch * patch * 3 * width + width
-    positions = ((224 // patch) ** 2 + 1) * width
-    attention = 4 * (width * width + width)
-    mlp = width * mlp_dim + mlp_dim + mlp_dim * width + width
-    norms = 2 * 2 * width
-    head = width * classes + classes
-    return stem + width + positions + depth * (attention + mlp + norms) + 2 * width + head
-
-
-# An integer is exact, a float is in millions and rounded to 0.01. From models_test.py of
-# google-research/vision_transformer, and from timm's results where rounded. Nobody publishes mu/16,
-# M/16 and So400m/14 in this form (a class token that has a position, 1000 classes): by hand.
-COUNTS = {
-    "vit_mu16": count_by_hand(32, 1, 128, 16),
+# Parameters for 224x224 and 1000 classes, exact: models_test.py of google-research's
+# vision_transformer, and DeiT as torch counts it. For the others there is timm, below.
+PARAMETERS = {
     "vit_ti16": 5_717_416,
     "vit_s16": 22_050_664,
     "vit_s32": 22_878_952,
-    "vit_m16": count_by_hand(512, 12, 2048, 16),
     "vit_b8": 86_576_872,
     "vit_b16": 86_567_656,
     "vit_b32": 88_224_232,
     "vit_b16_textbook": 86_567_656,
     "vit_l16": 304_326_632,
     "vit_l32": 306_535_400,
-    "vit_so400m14": count_by_hand(1152, 27, 4304, 14),
     "vit_h14": 632_045_800,
-    "vit_g14": 1012.61,
-    "vit_G14": 1844.44,
+    "vit_r_ti16": 6_337_704,
+    "vit_r26_s32": 36_431_912,
+    "vit_r26_b32": 101_383_976,
+    "vit_r50_b16": 98_659_112,
+    "vit_r50_l32": 328_994_856,
+    "deit_ti16": 5_717_416,
+    "deit_s16": 22_050_664,
+    "deit_b16": 86_567_656,
+    "deit_ti16_distilled": 5_910_800,
+    "deit_s16_distilled": 22_436_432,
+    "deit_b16_distilled": 87_338_192,
 }
 
-# The same sources.
-COUNTS_WITH_OVERRIDES = [
-    ("vit_s16", {"pool": "gap"}, 22_049_896),
-    ("vit_s32", {"pool": "gap"}, 22_878_184),
-    ("vit_b16", {"pool": "gap"}, 86_566_120),
-    ("vit_b32", {"pool": "gap"}, 88_222_696),
-    ("vit_so400m14", {"pool": "gap", "num_classes": 0}, 412.44),
-    ("vit_m16", {"posemb_prefix": False, "layer_scale": 1e-4}, 38.85),  # DeiT III
+# The first source again.
+PARAMETERS_OF_GAP = {
+    "vit_s16": 22_049_896,
+    "vit_s32": 22_878_184,
+    "vit_b16": 86_566_120,
+    "vit_b32": 88_222_696,
+}
+
+# Millions of parameters and billions of multiply-adds, each to 0.01, by image size: timm,
+# results/benchmark-infer-amp-nchw-pt240-cu124-rtx3090.csv, param_count and infer_gmacs. The names
+# there differ, and the fields here are those that its models have.
+HEADLESS = {"num_classes": 0}
+NO_PREFIX = {"posemb_prefix": False}
+TIMM = [
+    ("vit_ti16", 224, {}, 5.72, 1.26),
+    ("vit_s16", 224, {}, 22.05, 4.61),
+    ("vit_s32", 224, {}, 22.88, 1.15),
+    ("vit_m16", 224, {**NO_PREFIX, "layer_scale": 1e-4}, 38.85, 8.0),  # deit3_medium
+    ("vit_b8", 224, {}, 86.58, 78.22),
+    ("vit_b16", 224, {}, 86.57, 17.58),
+    ("vit_b32", 224, {}, 88.22, 4.41),
+    ("vit_b16_textbook", 224, {}, 86.57, 17.58),  # vit_base: the order of the norms is no cost
+    ("vit_l16", 224, {}, 304.33, 61.6),
+    ("vit_l32", 224, HEADLESS, 305.51, 15.39),
+    ("vit_so400m14", 224, {**HEADLESS, "pool": "gap"}, 412.44, 109.57),  # siglip_gap
+    ("vit_h14", 224, HEADLESS, 630.76, 167.4),
+    ("vit_g14", 224, {}, 1012.61, 267.18),
+    ("vit_G14", 224, {}, 1844.44, 483.95),
+    ("vit_r_ti16", 224, {}, 6.34, 0.44),
+    ("vit_r26_s32", 224, {}, 36.43, 3.56),
+    ("vit_r26_b32", 224, {}, 101.38, 6.81),
+    ("vit_r50_b16", 384, {}, 98.95, 67.43),
+    ("vit_r50_l32", 224, {}, 328.99, 19.58),
+    ("deit_ti16", 224, {}, 5.72, 1.26),
+    ("deit_s16", 224, {}, 22.05, 4.61),
+    ("deit_b16", 224, {}, 86.57, 17.58),
+    ("deit_ti16_distilled", 224, {}, 5.91, 1.27),
+    ("deit_s16_distilled", 224, {}, 22.44, 4.63),
+    ("deit_b16_distilled", 224, {}, 87.34, 17.68),
+    ("deit3_s16", 224, {}, 22.06, 4.61),
+    ("deit3_m16", 224, {}, 38.85, 8.0),
+    ("deit3_b16", 224, {}, 86.59, 17.58),
+    ("deit3_l16", 224, {}, 304.37, 61.6),
+    ("deit3_h14", 224, {}, 632.13, 167.4),
+    ("dinov2_s14", 518, HEADLESS, 22.06, 46.76),
+    ("dinov2_b14", 518, HEADLESS, 86.58, 151.71),
+    ("dinov2_l14", 518, HEADLESS, 304.37, 507.15),
+    ("dinov2_g14", 518, HEADLESS, 1136.48, 1784.2),
+    ("dinov2_s14_reg4", 518, {**HEADLESS, **NO_PREFIX}, 22.06, 46.95),
+    ("dinov2_b14_reg4", 518, {**HEADLESS, **NO_PREFIX}, 86.58, 152.25),
+    ("dinov2_l14_reg4", 518, {**HEADLESS, **NO_PREFIX}, 304.37, 508.9),
+    ("dinov2_g14_reg4", 518, {**HEADLESS, **NO_PREFIX}, 1136.48, 1790.08),
 ]
+
+# Nobody publishes them in any form.
+BY_HAND = ["vit_mu16"]
+
+
+def count_by_hand(model, height, width):
+    """Parameters and multiply-adds of a ViT with a class token, from the paper's equations."""
+    pixels, d, classes = model.patch[0] * model.patch[1] * 3, model.width, model.num_classes
+    patches = height * width // (model.patch[0] * model.patch[1])
+    n, attention, mlp = patches + 1, 4 * d * d, 2 * d * model.mlp_dim
+    block = attention + 4 * d + mlp + d + model.mlp_dim + 2 * 2 * d
+    others = pixels * d + d + d + n * d + 2 * d + d * classes + classes
+    products = n * attention + 2 * n * n * d + n * mlp
+    return others + model.depth * block, patches * pixels * d + model.depth * products + d * classes
 
 
 @functools.cache
-def shapes(model):
-    """The boxed parameters and the output's fields for two images; nothing is computed."""
+def shapes(model, image_size=(224, 224)):
+    """Boxed parameters, fields of the output and what norms return; nothing is computed."""
 
     def init(key, images):
-        output, variables = model.init_with_output(key, images, train=False)
-        return variables["params"], vars(output)
+        output, variables = model.init_with_output(
+            key,
+            images,
+            train=False,
+            mutable=["params", "intermediates"],
+            capture_intermediates=lambda module, _: isinstance(module, nn.LayerNorm | nn.GroupNorm),
+        )
+        return variables["params"], vars(output), variables["intermediates"]
 
-    return jax.eval_shape(init, KEY, jax.ShapeDtypeStruct((2, 224, 224, 3), jnp.float32))
+    return jax.eval_shape(init, KEY, jax.ShapeDtypeStruct((2, *image_size, 3), jnp.float32))
 
 
-def num_params(model):
-    return sum(leaf.size for leaf in jax.tree.leaves(nn.unbox(shapes(model)[0])))
+def num_params(tree):
+    return sum(leaf.size for leaf in jax.tree.leaves(nn.unbox(tree)))
 
 
 def dimension_names(model):
@@ -81,8 +141,29 @@ def dimension_names(model):
     return {name for spec in specs for name in spec if name is not None}
 
 
-def assert_count(count, expected):
-    assert (count if isinstance(expected, int) else round(count / 1e6, 2)) == expected
+@functools.cache
+def cost_with_depth(name, depth, image_size, **overrides):
+    """Parameters, multiply-adds, and what timm counts besides; as an array."""
+    model = models.create(name, **overrides, depth=depth)
+    profile = models.profile(model, image_size)
+    params, _, norms = shapes(model, image_size)
+    # fvcore, which timm counts with, takes 5 for an element that a norm makes, and 4 for a weight
+    # that is standardized, which timm does with a norm that has no scale.
+    kernels = {
+        path: leaf for path, leaf in leaves(params).items() if "resnet/" in path and leaf.ndim == 4
+    }
+    extra = 5 * num_params(norms) // 2 + 4 * num_params(kernels)  # the norms are of two images
+    return np.array([profile.parameters, round(profile.gflops * 1e9), extra])
+
+
+def leaves(params):
+    return flax.traverse_util.flatten_dict(nn.unbox(params), sep="/")
+
+
+def cost(name, image_size=(224, 224), **overrides):
+    """The same of the whole model: the second block tells what each further one adds."""
+    one, two = (cost_with_depth(name, depth, image_size, **overrides) for depth in (1, 2))
+    return [int(n) for n in one + (models.create(name).depth - 1) * (two - one)]
 
 
 @pytest.fixture(scope="module")
@@ -94,38 +175,100 @@ def tiny():
     return model, nn.unbox(params), images
 
 
-def test_every_registered_name_has_an_expected_count():
-    assert set(models.list_models()) == set(COUNTS)
+def test_every_registered_name_has_expected_figures():
+    assert {name for name, *_ in TIMM} | {*BY_HAND} == set(models.list_models())
+    assert set(PARAMETERS) <= set(models.list_models())
 
 
-@pytest.mark.parametrize("name", models.list_models())
+@pytest.mark.parametrize("name", PARAMETERS)
 def test_the_number_of_parameters_is_the_published_one(name):
-    assert_count(num_params(models.create(name)), COUNTS[name])
+    assert cost(name)[0] == PARAMETERS[name]
 
 
-@pytest.mark.parametrize(("name", "overrides", "expected"), COUNTS_WITH_OVERRIDES)
-def test_the_number_of_parameters_with_overrides_is_the_published_one(name, overrides, expected):
-    assert_count(num_params(models.create(name, **overrides)), expected)
+@pytest.mark.parametrize("name", PARAMETERS_OF_GAP)
+def test_the_number_of_parameters_without_class_token_is_the_published_one(name):
+    params, _, _ = shapes(models.create(name, pool="gap"))
+    assert num_params(params) == PARAMETERS_OF_GAP[name]
 
 
-@pytest.mark.parametrize("dtype", vit.DTYPES)
+@pytest.mark.parametrize(("name", "size", "fields", "millions", "gmacs"), TIMM)
+def test_parameters_and_multiply_adds_are_those_of_timm(name, size, fields, millions, gmacs):
+    parameters, multiply_adds, extra = cost(name, (size, size), **fields)
+    assert round(parameters / 1e6, 2) == millions
+    assert round((multiply_adds + extra) / 1e9, 2) == gmacs
+
+
+@pytest.mark.parametrize(
+    ("name", "image_size"),
+    [*((name, (224, 224)) for name in BY_HAND), ("vit_ti16", (224, 224)), ("vit_mu16", (32, 48))],
+)
+def test_profile_is_the_sum_written_by_hand(name, image_size):
+    model = models.create(name)
+    profile = models.profile(model, image_size)
+    expected = count_by_hand(model, *image_size)
+    assert (profile.parameters, round(profile.gflops * 1e9)) == expected
+
+
+def test_the_second_block_tells_what_a_further_one_adds():
+    profile = models.profile(models.create("vit_s32"))
+    assert [profile.parameters, round(profile.gflops * 1e9)] == cost("vit_s32")[:2]
+
+
+def test_profile_counts_what_jitted_and_repeated_parts_contain():
+    class Twice(nn.Module):
+        @nn.compact
+        def __call__(self, images, *, train):
+            x = nn.Conv(6, (3, 3), feature_group_count=3, use_bias=False)(images)
+            x = jax.jit(lambda x: jnp.einsum("bhwc,cd->bhwd", x, jnp.ones((6, 5))))(x)
+            return jax.checkpoint(lambda x: x @ jnp.ones((5, 7)))(x)
+
+    profile = models.profile(Twice(), (8, 4))
+    assert profile.parameters == 3 * 3 * 6  # in three groups of one channel
+    assert profile.gflops * 1e9 == pytest.approx(8 * 4 * (9 * 6 + 6 * 5 + 5 * 7))
+
+
+def test_profile_of_a_size_that_does_not_fit_is_an_error():
+    with pytest.raises(ValueError, match="are not made of patches"):
+        models.profile(models.create("vit_mu16"), (224, 225))
+
+
 @pytest.mark.parametrize("name", models.list_models())
-def test_shapes_and_dtypes_of_every_model(name, dtype):
-    model = models.create(name, depth=1, num_classes=7, dtype=dtype)
-    params, output = shapes(model)
-    num_tokens = (224 // model.patch[0]) ** 2 + 1
+def test_shapes_and_dtypes_of_every_model(name):
+    model = models.create(name, depth=1)
+    params, output, _ = shapes(model)
+    num_patches = (224 // model.stride[0]) * (224 // model.stride[1])
+    num_tokens = num_patches + 1 + model.distilled + model.num_registers
     assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype.name), output) == {
-        "logits": ((2, 7), "float32"),
+        "logits": ((2, 1000), "float32"),
         "features": ((2, model.width), "float32"),
-        "tokens": ((2, num_tokens, model.width), dtype),
-        "aux_logits": (),
+        "tokens": ((2, num_tokens, model.width), "float32"),
+        "aux_logits": (((2, 1000), "float32"),) * model.distilled,
     }
     assert {leaf.dtype.name for leaf in jax.tree.leaves(params)} == {"float32"}
 
 
+@pytest.mark.parametrize("dtype", vit.DTYPES)
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"distilled": True, "num_registers": 1, "qk_norm": True, "layer_scale": 0.1},
+        {"pool": "cls_gap", "mlp": "swiglu", "stem": "resnet", "resnet_layers": (1, 1)},
+        {"pool": "map", "fc_norm": True, "norm_order": "post", "posemb": "sincos2d"},
+    ],
+)
+def test_tokens_have_the_compute_dtype_and_logits_and_features_no_less_than_float32(dtype, fields):
+    with jax.enable_x64(dtype == "float64"):
+        model = models.create("vit_s16", **{**TINY, **fields}, dtype=dtype)
+        params, output, _ = shapes(model, (32, 32))
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(params)} == {"float32"}
+    assert output.pop("tokens").dtype == dtype
+    least = "float64" if dtype == "float64" else "float32"
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(output)} == {least}
+
+
 @pytest.mark.parametrize("name", models.list_models())
 def test_every_dimension_name_of_a_parameter_has_a_sharding_rule(name):
-    names = dimension_names(models.create(name, depth=1, num_classes=7))
+    names = dimension_names(models.create(name, depth=1))
     assert {"embed", "mlp", "heads", "classes"} <= names <= set(dict(sharding.RULES))
 
 
@@ -136,8 +279,28 @@ def test_every_dimension_name_of_an_optional_parameter_has_a_sharding_rule(pool)
     assert dimension_names(model) <= set(dict(sharding.RULES))
 
 
+@pytest.mark.parametrize(
+    ("name", "fields", "stride"),
+    [
+        ("vit_b14", {}, (14, 14)),
+        ("vit_b16", {"patch": (8, 12)}, (8, 12)),
+        ("vit_b16", {"resnet_layers": (1, 1)}, (16, 16)),  # which this stem does not have
+        ("vit_r_ti16", {}, (32, 32)),
+        ("vit_r26_s32", {}, (32, 32)),
+        ("vit_r50_b16", {}, (16, 16)),
+        ("vit_r50_b16", {"resnet_layers": (1,), "patch": (2, 3)}, (8, 12)),
+    ],
+)
+def test_the_stride_is_the_cell_of_a_token_in_pixels(name, fields, stride):
+    model = models.create(name, **fields, depth=1)
+    assert model.stride == stride
+    _, output, _ = shapes(model, (2 * stride[0], 3 * stride[1]))
+    assert output["tokens"].shape[1] == 1 + 2 * 3
+
+
 def test_list_models_takes_a_shell_pattern():
     assert models.list_models("vit_l*") == ["vit_l16", "vit_l32"]
+    assert models.list_models("vit_r50*") == ["vit_r50_b16", "vit_r50_l32"]
     assert models.list_models("*_textbook") == ["vit_b16_textbook"]
     assert models.list_models("resnet*") == []
 
@@ -146,13 +309,27 @@ def test_a_registered_name_is_listed_once():
     assert len(set(models.list_models())) == len(models.list_models())
 
 
-def test_create_takes_any_size_with_any_patch():
-    model = models.create("vit_ti14")
-    assert (model.patch, model.width) == ((14, 14), 192)
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("vit_ti14", {"patch": (14, 14), "width": 192, "distilled": False}),
+        ("deit_l14_distilled", {"patch": (14, 14), "width": 1024, "distilled": True}),
+        ("deit3_ti8", {"patch": (8, 8), "width": 192, "posemb_prefix": False}),
+        ("dinov2_h16_reg4", {"patch": (16, 16), "width": 1280, "num_registers": 4}),
+    ],
+)
+def test_create_takes_any_size_of_a_family_with_any_patch(name, expected):
+    model = models.create(name)
+    assert {key: getattr(model, key) for key in expected} == expected
 
 
 def test_sizes_are_told_by_their_case():
     assert (models.create("vit_g14").width, models.create("vit_G14").width) == (1408, 1664)
+
+
+def test_a_family_may_have_a_size_of_its_own():
+    assert (models.create("vit_g14").mlp, models.create("dinov2_g14").mlp) == ("mlp", "swiglu")
+    assert (models.create("vit_g14").width, models.create("dinov2_g14").width) == (1408, 1536)
 
 
 def test_an_override_sets_the_field_of_the_model():
@@ -181,7 +358,15 @@ def test_spec_overrides_a_field():
 
 @pytest.mark.parametrize("make", [models.spec, models.create, models.field_types])
 @pytest.mark.parametrize(
-    ("name", "nearest"), [("vitb16", "vit_b16"), ("vit_b16_textbok", "vit_b16_textbook")]
+    ("name", "nearest"),
+    [
+        ("vitb16", "vit_b16"),
+        ("vit_b16_textbok", "vit_b16_textbook"),
+        ("vit_b16_distilled", "deit_b16_distilled"),
+        ("deit3_b16_reg4", "deit3_b16"),
+        ("vit_r26_l32", "vit_r26_s32"),
+        ("dinov2_s014", "dinov2_s14"),
+    ],
 )
 def test_an_unknown_name_is_an_error_with_the_nearest_right_one(make, name, nearest):
     with pytest.raises(ConfigError, match=rf"config\.model\.name: unknown '{name}'.*'{nearest}'"):
@@ -216,7 +401,13 @@ def test_check_accepts_every_registered_model(name):
 @pytest.mark.parametrize("field", vit.CHOICES)
 def test_check_accepts_every_choice_of_a_table(field):
     for choice in vit.CHOICES[field]:
-        models.check(models.spec("vit_s16", **{field: choice}).to_dict())
+        with jax.enable_x64(choice == "float64"):
+            models.check(models.spec("vit_s16", **{field: choice}).to_dict())
+
+
+def test_check_rejects_float64_where_jax_does_not_have_it():
+    with pytest.raises(ConfigError, match=r"^config\.model\.dtype: float64 needs .*JAX_ENABLE_X64"):
+        models.create("vit_s16", dtype="float64")
 
 
 @pytest.mark.parametrize(
@@ -227,6 +418,10 @@ def test_check_accepts_every_choice_of_a_table(field):
         *((field, 0) for field in ("width", "depth", "num_heads", "mlp_dim")),
         *((field, -1) for field in ("num_classes", "num_registers", "representation_size")),
         ("layer_scale", -1e-4),
+        ("layer_scale", float("nan")),
+        *(("group_norm_eps", value) for value in (0.0, -1e-6)),
+        *(("resnet_width", value) for value in (0.0, -1.0)),
+        *(("resnet_layers", value) for value in ((0,), (3, 0), (-1, 2))),
         *(("norm_eps", value) for value in (0.0, -1e-6)),
         *((field, 1.0) for field in ("dropout", "attn_dropout", "drop_path")),
         *((field, -0.1) for field in ("dropout", "attn_dropout", "drop_path")),
@@ -239,6 +434,23 @@ def test_check_rejects_an_impossible_value(field, value):
     fields = models.spec("vit_s16", **{field: value}).to_dict()
     with pytest.raises(ConfigError, match=rf"^config\.model\.{field}: "):
         models.check(fields)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"pool": "gap"}, {"pool": "map"}, {"representation_size": 8}, {"fc_norm": True}]
+)
+def test_check_rejects_what_a_second_head_does_not_go_with(fields):
+    fields = models.spec("deit_s16_distilled", **fields).to_dict()
+    with pytest.raises(ConfigError, match=r"^config\.model\.distilled: needs the pool cls"):
+        models.check(fields)
+
+
+@pytest.mark.parametrize("width", [0.001, 0.25, 0.75, 1.1])
+def test_check_rejects_a_root_whose_features_do_not_fall_into_the_groups(width):
+    fields = models.spec("vit_r26_s32", resnet_width=width).to_dict()
+    with pytest.raises(ConfigError, match=r"^config\.model\.resnet_width: .*a multiple of 32"):
+        models.check(fields)
+    models.check(fields | {"stem": "patch"})
 
 
 @pytest.mark.parametrize("width", [4, 18])
@@ -282,6 +494,62 @@ def test_features_are_the_outputs_of_submodules_by_name(tiny):
     chex.assert_shape(features["blocks_1/attn"], (2, 5, 8))
     chex.assert_trees_all_equal(features["norm"], output.tokens)
     chex.assert_trees_all_equal(features["head"], output.logits)
+
+
+def test_features_reach_into_the_stem_of_a_hybrid():
+    fields = {"resnet_layers": (1,), "resnet_width": 0.5, "patch": (1, 1), "depth": 1}
+    model, images = models.create("vit_r26_s32", **{**TINY, **fields}), jnp.ones((1, 8, 8, 3))
+    params = jax.jit(lambda: nn.unbox(model.init(KEY, images, train=False)["params"]))()
+    names = ["stem/resnet", "stem/resnet/stages_0_0/conv2", "stem"]
+    found = models.features(model, params, images, names)
+    assert [found[name].shape for name in names] == [(1, 2, 2, 128), (1, 2, 2, 32), (1, 2, 2, 8)]
+
+
+# --- The command.
+
+
+def run_command(capsys, *argv):
+    code = cli.run(command.main, command._flags(), "", ["models", *argv], cli.parse_operands)
+    return code, *capsys.readouterr()
+
+
+def test_the_command_prints_a_line_a_model(capsys):
+    code, out, err = run_command(capsys, "vit_mu*", "--image_size=32,40", "vit_mu4", "vit_mu16")
+    assert (code, err) == (0, "")
+    head, *lines = (line.split(maxsplit=3) for line in out.splitlines())
+    assert head == ["model", "parameters", "GFLOPs", "image size"]
+    sizes = {"vit_mu16": ((32, 32), "32x32, stride 16x16"), "vit_mu4": ((32, 40), "32x40")}
+    for line, (name, (size, note)) in zip(lines, sizes.items(), strict=True):
+        profile = models.profile(models.create(name), size)
+        assert line == [name, f"{profile.parameters:,}", f"{profile.gflops:.4g}", note]
+
+
+def test_the_command_takes_one_side_of_a_square_and_at_least_one_cell(capsys):
+    _, out, _ = run_command(capsys, "vit_mu16", "--image_size=5")
+    assert out.splitlines()[1].endswith("  16x16, stride 16x16")
+
+
+def test_the_command_asked_for_nothing_lists_all(capsys, monkeypatch):
+    monkeypatch.setattr(models, "profile", lambda model, size: models.Profile(1, 1.0))
+    _, out, _ = run_command(capsys)
+    assert [line.split()[0] for line in out.splitlines()[1:]] == models.list_models()
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["vit_mu16", "vit_x16"], "config.model.name: unknown 'vit_x16'; did you mean 'vit_"),
+        (["vit_mu16", "--image_size=0"], "--image_size: expected pixels, as in 224 or 224,320, go"),
+        (["vit_mu16", "--image_size=1,2,3"], "--image_size: expected pixels, as in 224 or 224,320"),
+        (["vit_mu16", "--image_size=a"], "--image_size: expected pixels, as in 224 or 224,320, go"),
+        (["--image=8"], "--image: no such flag; did you mean 'image_size'?"),
+    ],
+)
+def test_a_mistake_in_the_command_is_one_line_and_64(capsys, argv, message):
+    code, out, err = run_command(capsys, *argv)
+    assert (code, out) == (64, "")
+    assert err.startswith(f"error: {message}")
+    assert err.count("\n") == 1
 
 
 def test_features_of_an_unknown_name_is_an_error_with_the_nearest_right_one(tiny):

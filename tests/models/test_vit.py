@@ -71,7 +71,11 @@ def attend(x, layer, eps):
 
 
 def feed_forward(x, layer, activation):
-    return linear(activation(linear(x, layer["fc1"])), layer["fc2"])
+    x = linear(x, layer["fc1"])
+    if activation is silu:
+        gate, x = np.split(x, 2, axis=1)
+        return linear(silu(gate) * x, layer["fc2"])
+    return linear(activation(x), layer["fc2"])
 
 
 def post_norm(x, block, activation, eps):
@@ -86,24 +90,40 @@ def pre_norm(x, block, activation, eps):
 
 
 def embed(image, params):
-    """Patches row by row, projected, after the class token; plus the positions."""
+    """Patches row by row, projected, after the other tokens; those before the registers and the
+    patches have positions."""
     kernel = params["stem"]["proj"]["kernel"]
     height, width = kernel.shape[:2]
     rows, columns = image.shape[0] // height, image.shape[1] // width
     cuts = [np.hsplit(row, columns) for row in np.vsplit(image, rows)]
     patches = np.array([cut.ravel() for cut in itertools.chain(*cuts)])
     patches = patches @ kernel.reshape(len(patches[0]), -1) + params["stem"]["proj"]["bias"]
-    positions = params["posemb"]["grid"].reshape(len(patches), -1)
-    positions = np.concatenate([params["posemb"]["prefix"], positions])
-    return np.concatenate([params["cls_token"], patches]) + positions
+    patches = patches + params["posemb"]["grid"].reshape(len(patches), -1)
+    nothing = np.zeros((0, len(patches[0])))
+    tokens = [params.get(name, nothing) for name in ("cls_token", "dist_token")]
+    tokens = np.concatenate(tokens) + params["posemb"].get("prefix", 0)
+    return np.concatenate([tokens, params.get("registers", nothing), patches]), len(patches)
 
 
-def reference(image, params, block, activation, eps):
-    """The logits of one image: the class token, normalized and mapped to the classes."""
-    x = embed(image, params)
+def pool(x, num_patches, name):
+    parts = {"cls": x[0], "gap": x[-num_patches:].mean(axis=0)}
+    return np.concatenate([parts[part] for part in name.split("_")])
+
+
+def reference(image, params, block, activation, eps, pool_name="cls"):
+    """The logits of one image: pooled tokens, normalized before or after, mapped to the classes."""
+    x, num_patches = embed(image, params)
     for i in range(sum(name.startswith("blocks_") for name in params)):
         x = block(x, params[f"blocks_{i}"], activation, eps)
-    return linear(layer_norm(x, params["norm"], eps)[0], params["head"])
+    if "norm" in params:
+        x = layer_norm(x, params["norm"], eps)
+    features = pool(x, num_patches, pool_name)
+    if "fc_norm" in params:
+        features = layer_norm(features, params["fc_norm"], eps)
+    logits = linear(features, params["head"])
+    if "head_dist" in params:
+        logits = (logits + linear(x[1], params["head_dist"])) / 2
+    return logits
 
 
 def relu(x):
@@ -118,6 +138,10 @@ def gelu_tanh(x):
     return x / 2 * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
 
 
+def silu(x):
+    return x / (1 + np.exp(-x))
+
+
 @pytest.mark.parametrize(
     ("name", "overrides", "block", "activation", "eps"),
     [
@@ -125,15 +149,34 @@ def gelu_tanh(x):
         ("vit_b16", {}, pre_norm, gelu, 1e-6),
         ("vit_b16", {"activation": "gelu_tanh"}, pre_norm, gelu_tanh, 1e-6),
         ("vit_b16", {"norm_eps": 0.1, "qk_norm": True, "layer_scale": 1.0}, pre_norm, gelu, 0.1),
+        ("vit_b16", {"pool": "gap", "keep_class_token": True}, pre_norm, gelu, 1e-6),
+        ("vit_b16", {"pool": "cls_gap", "fc_norm": True, "norm_eps": 0.1}, pre_norm, gelu, 0.1),
+        ("deit_b16_distilled", {}, pre_norm, gelu, 1e-6),
+        ("deit3_b16", {}, pre_norm, gelu, 1e-6),
+        ("dinov2_g14_reg4", {}, pre_norm, silu, 1e-6),
     ],
 )
 def test_equals_the_reference_in_numpy(name, overrides, block, activation, eps):
     model = create(name, **overrides)
     params = random_params(model)
     exact = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
-    expected = [reference(np.float64(image), exact, block, activation, eps) for image in IMAGES]
+    arguments = (exact, block, activation, eps, model.pool)
+    expected = [reference(np.float64(image), *arguments) for image in IMAGES]
     logits = run(model, params).logits
     chex.assert_trees_all_close(logits, np.float32(expected), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "activation"), [("deit_b16_distilled", gelu), ("dinov2_g14_reg4", silu)]
+)
+def test_float64_computes_in_float64(name, activation):
+    with jax.enable_x64(True):
+        model = create(name, qk_norm=True, layer_scale=1.0, dtype="float64")
+        params = random_params(model)
+        logits = run(model, params, jnp.float64(IMAGES)).logits
+    exact = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
+    expected = [reference(np.float64(x), exact, pre_norm, activation, 1e-6) for x in IMAGES]
+    chex.assert_trees_all_close(logits, np.array(expected), rtol=1e-11, atol=1e-11)
 
 
 def test_the_textbook_variant_differs_in_these_fields_only():
@@ -151,7 +194,28 @@ def test_the_textbook_variant_differs_in_these_fields_only():
 
 # --- Gradients.
 
-CHOICES = list(itertools.product(vit.POOLS, vit.POSEMBS, vit.BLOCKS))
+HYBRID = {"stem": "resnet", "resnet_layers": (1,), "resnet_width": 0.5, "patch": (1, 1)}
+
+# Every pool with every position embedding and block, then what else there is.
+CHOICES = {
+    f"{pool}, {posemb}, {order}": {"pool": pool, "posemb": posemb, "norm_order": order}
+    for pool, posemb, order in itertools.product(vit.POOLS, vit.POSEMBS, vit.BLOCKS)
+}
+CHOICES |= {
+    "hybrid of one stage": {**HYBRID, "weight_standardization": "variance"},
+    "hybrid of two": {**HYBRID, "resnet_layers": (1, 1)},
+    "distilled": {"distilled": True},
+    "swiglu": {"mlp": "swiglu", "pool": "gap", "keep_class_token": True, "fc_norm": True},
+    "scaled": {"qk_norm": True, "layer_scale": 1.0, "representation_size": 5},
+}
+
+
+def test_every_choice_of_parts_has_its_gradients_checked():
+    without_parameters = {"posemb_interpolation", "activation", "drop_path_schedule", "dtype"}
+    for field in set(vit.CHOICES) - without_parameters:
+        default = getattr(vit.ViT, field)
+        checked = {fields.get(field, default) for fields in CHOICES.values()}
+        assert checked == set(vit.CHOICES[field]), field
 
 
 @functools.cache
@@ -161,16 +225,16 @@ def gradients():
     All parameters are random: the head's kernel, which is zero at first, would hide the others.
     """
     fields = {"depth": 1, "num_registers": 1}
-    built = {
-        (pool, posemb, order): create(pool=pool, posemb=posemb, norm_order=order, **fields)
-        for pool, posemb, order in CHOICES
-    }
+    built = {name: create(**{**fields, **choice}) for name, choice in CHOICES.items()}
+    # So that a group of the last stage has more than one value.
+    larger = jnp.asarray(np.random.default_rng(2).normal(size=(2, 16, 16, 3)), jnp.float32)
+    images = {name: larger if built[name].stem == "resnet" else IMAGES for name in built}
 
     def loss(params):
-        outputs = [models.forward(built[choice], params[choice], IMAGES) for choice in CHOICES]
+        outputs = [models.forward(built[name], params[name], images[name]) for name in built]
         return sum(nn.log_softmax(output.logits)[:, 1].sum() for output in outputs)
 
-    params = {choice: random_params(model) for choice, model in built.items()}
+    params = {name: random_params(built[name], images[name]) for name in built}
     return jax.jit(jax.grad(loss))(params)
 
 
@@ -178,7 +242,8 @@ def gradients():
 def test_every_parameter_has_a_finite_gradient_that_is_not_zero(choice):
     for path, leaf in flax.traverse_util.flatten_dict(gradients()[choice], sep="/").items():
         assert np.isfinite(leaf).all(), path
-        assert np.abs(leaf).max() > 1e-6, path
+        # What is added to all keys alike changes no softmax.
+        assert np.abs(leaf).max() > 1e-6 or path.endswith("attn/k_norm/bias"), path
 
 
 # --- Names.
@@ -238,6 +303,70 @@ POOL = {
 }
 
 
+POOL["cls_gap"] = {**POOL["cls"], "representation/kernel": (16, 5)}
+
+NORM = {"norm/scale": (8,), "norm/bias": (8,)}
+HEAD = {"head/kernel": (8, 3), "head/bias": (3,)}
+PLAIN = {
+    **{f"stem/proj/{name}": EVERYTHING[f"stem/proj/{name}"] for name in ("kernel", "bias")},
+    "posemb/grid": (2, 2, 8),
+    **POOL["cls"],
+    **{name: shape for name, shape in EVERYTHING.items() if name.startswith("blocks_0/")},
+    **NORM,
+    **HEAD,
+}
+PLAIN = {
+    name: shape
+    for name, shape in PLAIN.items()
+    if not any(part in name for part in ("q_norm", "k_norm", "scale1", "scale2"))
+}
+BOTTLENECK = {
+    "conv1/kernel": (1, 1, 32, 32),
+    "conv2/kernel": (3, 3, 32, 32),
+    "conv3/kernel": (1, 1, 32, 128),
+    "conv_proj/kernel": (1, 1, 32, 128),
+    **{f"norm{i}/{part}": (32,) for i in (1, 2) for part in ("scale", "bias")},
+    **{f"norm{i}/{part}": (128,) for i in ("3", "_proj") for part in ("scale", "bias")},
+}
+# By the fields: the parameters of a plain model that they add or change, and those that they take.
+CHANGES = [
+    ({}, {}, {}),
+    (
+        {"distilled": True},
+        {
+            "dist_token": (1, 8),
+            "posemb/prefix": (2, 8),
+            "head_dist/kernel": (8, 3),
+            "head_dist/bias": (3,),
+        },
+        {},
+    ),
+    ({"distilled": True, "num_classes": 0}, {"dist_token": (1, 8), "posemb/prefix": (2, 8)}, HEAD),
+    ({"fc_norm": True}, {"fc_norm/scale": (8,), "fc_norm/bias": (8,)}, NORM),
+    (
+        {"fc_norm": True, "pool": "cls_gap"},
+        {"fc_norm/scale": (16,), "fc_norm/bias": (16,), "head/kernel": (16, 3)},
+        NORM,
+    ),
+    ({"keep_class_token": True}, {}, {}),  # there is one anyway
+    ({"keep_class_token": True, "pool": "gap"}, {}, {}),
+    ({"keep_class_token": True, "pool": "map"}, POOL["map"], {}),
+    ({"posemb_prefix": False}, {}, {"posemb/prefix": (1, 8)}),
+    ({"mlp": "swiglu"}, {"blocks_0/mlp/fc1/kernel": (8, 32), "blocks_0/mlp/fc1/bias": (32,)}, {}),
+    (
+        HYBRID,
+        {
+            "stem/proj/kernel": (1, 1, 128, 8),
+            "stem/resnet/conv_root/kernel": (7, 7, 3, 32),
+            "stem/resnet/norm_root/scale": (32,),
+            "stem/resnet/norm_root/bias": (32,),
+            **{f"stem/resnet/stages_0_0/{name}": shape for name, shape in BOTTLENECK.items()},
+        },
+        {},
+    ),
+]
+
+
 @pytest.mark.parametrize("norm_order", vit.BLOCKS)
 @pytest.mark.parametrize("pool", vit.POOLS)
 def test_names_and_shapes_of_the_parameters_are_the_checkpoint_format(pool, norm_order):
@@ -245,6 +374,13 @@ def test_names_and_shapes_of_the_parameters_are_the_checkpoint_format(pool, norm
     model = create(pool=pool, norm_order=norm_order, **options)
     leaves = flax.traverse_util.flatten_dict(param_shapes(model), sep="/")
     assert {name: leaf.shape for name, leaf in leaves.items()} == EVERYTHING | POOL[pool]
+
+
+@pytest.mark.parametrize(("fields", "added", "taken"), CHANGES)
+def test_what_a_field_changes_in_the_checkpoint_format(fields, added, taken):
+    leaves = flax.traverse_util.flatten_dict(param_shapes(create(depth=1, **fields)), sep="/")
+    kept = {name: shape for name, shape in PLAIN.items() if name not in taken}
+    assert {name: leaf.shape for name, leaf in leaves.items()} == kept | added
 
 
 def test_sincos2d_has_no_parameters():
@@ -291,8 +427,33 @@ def test_without_posemb_prefix_the_class_token_has_no_position():
     chex.assert_trees_all_close(tokens, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("pool", vit.POOLS)
+def test_a_class_token_can_be_kept_where_the_pool_does_not_read_it(pool):
+    params, tokens = encoderless(pool=pool, keep_class_token=True)
+    grid = params["posemb"]["grid"].reshape(4, 8)
+    token = params["cls_token"] + params["posemb"]["prefix"]
+    expected = expected_tokens(params, token, patches(params) + grid)
+    chex.assert_trees_all_close(tokens, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_distillation_token_follows_the_class_token_and_has_its_own_position():
+    params, tokens = encoderless(distilled=True, num_registers=3)
+    first, second = params["posemb"]["prefix"]
+    grid = params["posemb"]["grid"].reshape(4, 8)
+    special = (params["cls_token"] + first, params["dist_token"] + second, params["registers"])
+    expected = expected_tokens(params, *special, patches(params) + grid)
+    chex.assert_trees_all_close(tokens, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("fields", [{"posemb_prefix": False}, {"posemb": "sincos2d"}])
+def test_without_posemb_prefix_the_distillation_token_has_no_position(fields):
+    params, tokens = encoderless(distilled=True, **fields)
+    expected = expected_tokens(params, params["cls_token"], params["dist_token"])
+    chex.assert_trees_all_close(tokens[:, :2], expected, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("pool", ["gap", "map"])
-def test_only_the_pool_cls_has_a_class_token(pool):
+def test_only_the_pools_that_read_a_class_token_have_one(pool):
     params, tokens = encoderless(pool=pool)
     assert "cls_token" not in params and set(params["posemb"]) == {"grid"}
     expected = expected_tokens(params, patches(params) + params["posemb"]["grid"].reshape(4, 8))
@@ -319,6 +480,43 @@ def test_gap_is_the_mean_of_the_patches_without_the_registers():
     output = run(model, random_params(model))
     expected = output.tokens[:, 3:].mean(axis=1)
     chex.assert_trees_all_close(output.features, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_gap_does_not_count_a_class_token_that_is_kept():
+    model = create(pool="gap", num_registers=3, keep_class_token=True)
+    output = run(model, random_params(model))
+    expected = output.tokens[:, 4:].mean(axis=1)
+    chex.assert_trees_all_close(output.features, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_cls_gap_leaves_out_the_registers():
+    model = create(pool="cls_gap", num_registers=3)
+    output = run(model, random_params(model))
+    parts = [output.tokens[:, 0], output.tokens[:, 4:].mean(axis=1)]
+    expected = np.concatenate(parts, axis=1)
+    chex.assert_trees_all_close(output.features, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_with_fc_norm_the_tokens_are_as_the_last_block_leaves_them():
+    params, tokens = encoderless(fc_norm=True)
+    grid = params["posemb"]["grid"].reshape(4, 8)
+    expected = patches(params) + grid
+    chex.assert_trees_all_close(tokens[:, 1:], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_hybrids_tokens_are_the_stems():
+    fields = {"stem": "resnet", "resnet_width": 0.5, "weight_standardization": "variance"}
+    fields |= {"group_norm_eps": 0.1, "patch": (1, 1), "pool": "gap"}
+    model = vit.ViT(**{**SIZE, "depth": 0, **fields})
+    params = random_params(model)
+    params["stem"]["resnet"]["conv_root"]["kernel"] *= 1e-4  # where the two forms differ
+    tokens = run(model, params).tokens
+    stem = vit.STEMS["resnet"](
+        (1, 1), 8, resnet_width=0.5, weight_standardization="variance", group_norm_eps=0.1
+    )
+    cells = stem.apply({"params": params["stem"]}, IMAGES) + params["posemb"]["grid"]
+    expected = expected_tokens(params, np.asarray(cells).reshape(2, 4, 8))
+    chex.assert_trees_all_close(tokens, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_the_pool_map_has_the_models_heads_activation_and_epsilon():
@@ -362,6 +560,35 @@ def test_without_classes_there_are_features_and_empty_logits():
     chex.assert_trees_all_close(output.features, expected.features, rtol=1e-6, atol=1e-6)
 
 
+def test_a_distilled_model_trains_two_heads_and_answers_with_their_mean():
+    model = create("deit_s16_distilled", depth=1)
+    params = random_params(model)
+    forward = jax.jit(functools.partial(model.apply, {"params": params}), static_argnames="train")
+    trained, evaluated = forward(IMAGES, train=True), forward(IMAGES, train=False)
+    by_class = linear(evaluated.tokens[:, 0], params["head"])
+    by_teacher = linear(evaluated.tokens[:, 1], params["head_dist"])
+    assert not np.allclose(by_class, by_teacher, atol=0.1)
+    chex.assert_trees_all_close(trained.logits, by_class, rtol=1e-5, atol=1e-5)
+    mean = (by_class + by_teacher) / 2
+    chex.assert_trees_all_close(evaluated.logits, mean, rtol=1e-5, atol=1e-5)
+    for output in (trained, evaluated):
+        chex.assert_trees_all_close(output.aux_logits, (by_teacher,), rtol=1e-5, atol=1e-5)
+        chex.assert_trees_all_equal(output.features, output.tokens[:, 0])
+
+
+def test_a_distilled_model_without_classes_has_features_only():
+    model = create(distilled=True, num_classes=0)
+    output = jax.eval_shape(lambda: vars(run(model, random_params(model))))
+    assert (output["logits"].shape, output["aux_logits"]) == ((2, 0), ())
+
+
+@pytest.mark.parametrize("fields", [{}, {"num_classes": 0}, {"pool": "gap"}])
+def test_other_models_have_one_head(fields):
+    model = create(**fields)
+    output = jax.eval_shape(lambda: vars(run(model, random_params(model))))
+    assert output["aux_logits"] == ()
+
+
 def test_representation_is_a_tanh_layer_before_the_head():
     model = create(representation_size=5)
     params = random_params(model)
@@ -372,8 +599,9 @@ def test_representation_is_a_tanh_layer_before_the_head():
     chex.assert_trees_all_close(output.logits, logits, rtol=1e-6, atol=1e-6)
 
 
-def test_a_new_model_answers_with_the_heads_initial_bias():
-    model = create(head_bias=-6.5, depth=1)
+@pytest.mark.parametrize("distilled", [False, True])
+def test_a_new_model_answers_with_the_heads_initial_bias(distilled):
+    model = create(head_bias=-6.5, depth=1, distilled=distilled)
     logits = jax.jit(lambda: model.init_with_output(KEY, IMAGES, train=False)[0].logits)()
     chex.assert_trees_all_equal(logits, np.full((2, 3), -6.5, np.float32))
 

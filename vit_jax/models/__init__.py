@@ -139,13 +139,19 @@ def check(fields: Mapping[str, Any]) -> None:
         raise ConfigError(path + "num_heads", f"{num_heads} does not divide width {width}")
     if fields["posemb"] == "sincos2d" and (width % 4 or width < 8):
         raise ConfigError(path + "width", f"sincos2d needs a multiple of 4 from 8, got {width}")
-    if fields["distilled"] and (fields["pool"] != "cls" or fields["representation_size"]):
-        problem = "needs the pool cls, and no representation layer before the head"
+    if fields["distilled"] and (
+        fields["pool"] != "cls" or fields["fc_norm"] or fields["representation_size"]
+    ):
+        problem = "needs the pool cls, and neither fc_norm nor a representation layer"
         raise ConfigError(path + "distilled", problem)
     for key in ("resnet_width", "group_norm_eps"):
         if not fields[key] > 0:
             raise ConfigError(path + key, f"expected more than 0, got {fields[key]}")
-    if fields["stem"] == "resnet" and round(64 * fields["resnet_width"]) % resnet.NUM_GROUPS:
+    if min(fields["resnet_layers"], default=1) < 1:
+        problem = f"expected at least 1 bottleneck a stage, got {fields['resnet_layers']}"
+        raise ConfigError(path + "resnet_layers", problem)
+    root = round(64 * fields["resnet_width"])
+    if fields["stem"] == "resnet" and (not root or root % resnet.NUM_GROUPS):
         problem = f"64 times it is the features of the root: a multiple of {resnet.NUM_GROUPS}"
         raise ConfigError(path + "resnet_width", problem)
     if fields["dtype"] == "float64" and not jax.config.jax_enable_x64:  # type: ignore[attr-defined]

@@ -161,7 +161,7 @@ class ViT(nn.Module):
         """Returns learned tokens, the same for every image."""
         init = nn.initializers.zeros_init() if name == "cls_token" else nn.initializers.normal(0.02)
         boxed = nn.with_logical_partitioning(init, (None, "embed"))
-        tokens: Any = self.param(name, boxed, (num, dim))
+        tokens: Any = self.param(name, boxed, (num, dim), jnp.float32)
         return jnp.broadcast_to(tokens.astype(self.dtype), (batch, num, dim))
 
     def _classify(self, tokens: Array, features: Array, train: bool) -> Output:

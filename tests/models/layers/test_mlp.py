@@ -1,4 +1,4 @@
-"""The feed-forward network."""
+"""The feed-forward networks."""
 
 import math
 
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vit_jax.models.layers.mlp import ACTIVATIONS, Mlp
+from vit_jax.models.layers.mlp import ACTIVATIONS, MLPS, Mlp, SwiGlu
 
 KEY = jax.random.key(0, impl="unsafe_rbg")  # compiles faster than the default
 X = np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32)
@@ -22,9 +22,9 @@ FORMULAS = {
 }
 
 
-def random_params(width, mlp_dim):
+def random_params(width, mlp_dim, gates=1):
     rng = np.random.default_rng(1)
-    shapes = {"fc1": (width, mlp_dim), "fc2": (mlp_dim, width)}
+    shapes = {"fc1": (width, gates * mlp_dim), "fc2": (mlp_dim, width)}
     return {
         name: {key: rng.normal(size=size).astype(np.float32) for key, size in sizes}
         for name, shape in shapes.items()
@@ -32,13 +32,14 @@ def random_params(width, mlp_dim):
     }
 
 
-def ones_and_identity(width):
-    """Parameters that map everything to ones, by way of hidden ones."""
-    zeros, ones = np.zeros((width, width), np.float32), np.ones(width, np.float32)
-    return {
-        "fc1": {"kernel": zeros, "bias": ones},
-        "fc2": {"kernel": np.eye(width, dtype=np.float32), "bias": 0 * ones},
-    }
+def ones_and_identity(module, width):
+    """Parameters that map everything to one value, and what it is: the hidden units' own."""
+    gates = 2 if isinstance(module, SwiGlu) else 1
+    zeros = np.zeros((width, gates * width), np.float32)
+    eye = np.eye(width, dtype=np.float32)
+    fc1 = {"kernel": zeros, "bias": np.ones(gates * width, np.float32)}
+    params = {"fc1": fc1, "fc2": {"kernel": eye, "bias": np.zeros(width, np.float32)}}
+    return params, np.float32(1 / (1 + math.exp(-1)) if gates == 2 else 1)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -57,23 +58,37 @@ def test_an_activation_equals_its_published_formula(activation):
     chex.assert_trees_all_close(ACTIVATIONS[activation](x), expected, rtol=1e-6, atol=1e-6)
 
 
-def test_dropout_acts_after_each_of_the_two_layers():
-    x = jnp.zeros((4, 8, 16))
-    output = Mlp(16, "relu", dropout=0.5).apply(
-        {"params": ones_and_identity(16)}, x, train=True, rngs={"dropout": KEY}
-    )
+def test_swiglu_gates_the_second_half_by_silu_of_the_first():
+    params = random_params(4, 6, gates=2)
+    gate, value = np.split(X @ params["fc1"]["kernel"] + params["fc1"]["bias"], 2, axis=-1)
+    hidden = gate / (1 + np.exp(-gate)) * value
+    expected = hidden @ params["fc2"]["kernel"] + params["fc2"]["bias"]
+    for activation in ACTIVATIONS:  # which it does not have
+        output = SwiGlu(6, activation).apply({"params": params}, jnp.asarray(X), train=False)
+        chex.assert_trees_all_close(output, expected.astype(np.float32), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", MLPS)
+def test_dropout_acts_after_each_of_the_two_layers(name):
+    x, module = jnp.zeros((4, 8, 16)), MLPS[name](16, "relu", dropout=0.5)
+    params, value = ones_and_identity(module, 16)
+    output = module.apply({"params": params}, x, train=True, rngs={"dropout": KEY})
     kept = np.asarray(output) != 0
-    assert set(np.unique(output)) == {0.0, 4.0}  # kept twice: 1 / 0.5 / 0.5
+    np.testing.assert_allclose(output[kept], 4 * value, rtol=1e-6)  # kept twice: 1 / 0.5 / 0.5
     assert abs(kept.mean() - 0.25) < 4 * math.sqrt(0.25 * 0.75 / kept.size)
 
 
-def test_dropout_is_off_in_evaluation():
-    output = Mlp(4, "relu", dropout=0.5).apply(
-        {"params": ones_and_identity(4)}, jnp.asarray(X), train=False
-    )
-    chex.assert_trees_all_equal(output, np.ones_like(X))
+@pytest.mark.parametrize("name", MLPS)
+def test_dropout_is_off_in_evaluation(name):
+    module = MLPS[name](4, "relu", dropout=0.5)
+    params, value = ones_and_identity(module, 4)
+    output = module.apply({"params": params}, jnp.asarray(X), train=False)
+    chex.assert_trees_all_close(output, np.full_like(X, value), rtol=1e-6)
 
 
-def test_dropout_needs_a_key():
+@pytest.mark.parametrize("name", MLPS)
+def test_dropout_needs_a_key(name):
+    module = MLPS[name](4, dropout=0.5)
+    params, _ = ones_and_identity(module, 4)
     with pytest.raises(flax.errors.InvalidRngError):
-        Mlp(4, dropout=0.5).apply({"params": ones_and_identity(4)}, jnp.asarray(X), train=True)
+        module.apply({"params": params}, jnp.asarray(X), train=True)

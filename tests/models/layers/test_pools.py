@@ -10,7 +10,7 @@ import pytest
 
 from vit_jax.models.layers.attention import Attention
 from vit_jax.models.layers.mlp import Mlp
-from vit_jax.models.layers.pools import POOLS
+from vit_jax.models.layers.pools import POOLS, READ_CLASS_TOKEN
 
 KEY = jax.random.key(0, impl="unsafe_rbg")  # compiles faster than the default
 TOKENS = jnp.asarray(np.random.default_rng(0).normal(size=(2, 6, 8)), jnp.float32)
@@ -34,7 +34,14 @@ def pooled(name, tokens, num_prefix):
 
 @pytest.mark.parametrize("name", POOLS)
 def test_gives_one_vector_an_image(name):
-    assert jax.eval_shape(lambda: pooled(name, TOKENS, 1)).shape == (2, 8)
+    size = 16 if name == "cls_gap" else 8
+    assert jax.eval_shape(lambda: pooled(name, TOKENS, 1)).shape == (2, size)
+
+
+@pytest.mark.parametrize("name", [name for name in POOLS if name != "map"])  # which reads all
+def test_the_pools_that_read_the_class_token_are_told(name):
+    changed = pooled(name, TOKENS.at[:, 0].add(1), 1)
+    assert (name in READ_CLASS_TOKEN) == (not np.array_equal(changed, pooled(name, TOKENS, 1)))
 
 
 def test_cls_is_the_first_token():
@@ -47,14 +54,22 @@ def test_gap_is_the_mean_of_the_patches(num_prefix):
     chex.assert_trees_all_close(pooled("gap", TOKENS, num_prefix), expected, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("num_prefix", [1, 4])
+def test_cls_gap_is_the_first_token_before_the_mean_of_the_patches(num_prefix):
+    output = pooled("cls_gap", TOKENS, num_prefix)
+    chex.assert_trees_all_equal(output[:, :8], TOKENS[:, 0])
+    expected = TOKENS[:, num_prefix:].mean(axis=1)
+    chex.assert_trees_all_close(output[:, 8:], expected, rtol=1e-6, atol=1e-6)
+
+
 def test_gap_ignores_class_token_and_registers():
     changed = TOKENS.at[:, :3].add(100)
     expected = pooled("gap", TOKENS, 3)
     chex.assert_trees_all_equal(pooled("gap", changed, 3), expected)
 
 
-@pytest.mark.parametrize("name", ["cls", "gap"])
-def test_cls_and_gap_have_no_parameters(name):
+@pytest.mark.parametrize("name", ["cls", "gap", "cls_gap"])
+def test_only_map_has_parameters(name):
     assert not random_params(make(name))
 
 

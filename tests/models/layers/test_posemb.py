@@ -6,12 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.ndimage
 
-from vit_jax.models import vit
-from vit_jax.models.layers.posemb import POSEMBS, Learned, SinCos2d, resample
+from vit_jax.models.layers.posemb import INTERPOLATIONS, POSEMBS, Learned, SinCos2d, resample
 
 KEY = jax.random.key(0, impl="unsafe_rbg")  # compiles faster than the default
-INTERPOLATIONS = list(vit.CHOICES["posemb_interpolation"])
+OF_JAX = ["nearest", "bilinear", "bicubic", "lanczos3"]
+GRIDS = [(3, 5), (2, 3), (7, 6), (4, 9), (8, 12), (1, 13)]  # from 4 x 6
 RNG = np.random.default_rng(0)
 PREFIX = jnp.asarray(RNG.normal(size=(2, 8)), jnp.float32)
 GRID = jnp.asarray(RNG.normal(size=(4, 6, 8)), jnp.float32)
@@ -50,12 +51,67 @@ def test_learned_returns_the_parameters_exactly_on_their_own_grid():
     chex.assert_trees_all_equal(embedding, (PREFIX, GRID))
 
 
-@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
-def test_learned_is_resampled_for_another_grid(interpolation):
-    prefix, grid = Learned(2, interpolation).apply(VARIABLES, 3, 5, 8)
+@pytest.mark.parametrize("antialias", [True, False])
+@pytest.mark.parametrize("interpolation", OF_JAX)
+def test_learned_is_resampled_by_jax_for_another_grid(interpolation, antialias):
+    prefix, grid = Learned(2, interpolation, antialias).apply(VARIABLES, 3, 5, 8)
     chex.assert_trees_all_equal(prefix, PREFIX)
-    expected = jax.image.resize(GRID, (3, 5, 8), interpolation, antialias=True)
+    expected = jax.image.resize(GRID, (3, 5, 8), interpolation, antialias=antialias)
     chex.assert_trees_all_equal(grid, expected)
+
+
+@pytest.mark.parametrize("shape", GRIDS)
+def test_spline_is_scipys_zoom_of_order_1(shape):
+    # As Google's code calls it: by the ratio of the sides.
+    zoom = (shape[0] / 4, shape[1] / 6, 1)
+    expected = scipy.ndimage.zoom(np.float64(GRID), zoom, order=1)
+    assert expected.shape == (*shape, 8)
+    resized = resample(GRID, *shape, "spline")
+    chex.assert_trees_all_close(resized, np.float32(expected), rtol=1e-6, atol=1e-6)
+
+
+def test_spline_keeps_the_corners_and_is_linear_between():
+    row = jnp.asarray([0.0, 4.0, 2.0])[None, :, None]
+    resized = resample(row, 1, 5, "spline")[0, :, 0]
+    chex.assert_trees_all_equal(resized, np.float32([0, 2, 4, 3, 2]))
+
+
+def test_bicubic_torch_has_keys_weights_and_repeats_the_edge():
+    resized = resample(jnp.eye(4)[None], 1, 8, "bicubic_torch")[0]
+    near = [-0.10546875, 0.87890625, 0.26171875, -0.03515625]  # of 4 places, the second at 1/4
+    assert (resized[3] == np.float32(near)).all()
+    assert (resized[4] == np.float32(near[::-1])).all()
+    edge = [near[3] + near[2], near[1], near[0], 0]
+    assert (resized[2] == np.float32(edge)).all()
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("antialias", [True, False])
+@pytest.mark.parametrize("shape", GRIDS)
+def test_bicubic_is_that_of_torch(shape, antialias):
+    import torch
+
+    name = "bicubic" if antialias else "bicubic_torch"
+    expected = torch.nn.functional.interpolate(
+        torch.tensor(np.asarray(GRID)).permute(2, 0, 1)[None],
+        size=shape,
+        mode="bicubic",
+        align_corners=False,
+        antialias=antialias,
+    )
+    resized = resample(GRID, *shape, name, antialias)
+    chex.assert_trees_all_close(resized, expected[0].permute(1, 2, 0).numpy(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+def test_a_resampled_grid_keeps_its_dtype_and_passes_gradients(interpolation):
+    def mean_square(grid):
+        return jnp.mean(jnp.square(resample(grid, 8, 9, interpolation)))
+
+    gradient = jax.jit(jax.grad(mean_square))(GRID)
+    assert (np.abs(gradient) > 0).mean() > 0.99
+    assert resample(GRID, 8, 9, interpolation).dtype == jnp.float32
+    assert resample(GRID.astype(jnp.bfloat16), 8, 9, interpolation).dtype == jnp.bfloat16
 
 
 @pytest.mark.parametrize("antialias", [True, False])
@@ -66,6 +122,12 @@ def test_a_constant_stays_constant(interpolation, antialias):
         resized = resample(constant, height, width, interpolation, antialias)
         expected = np.full((height, width, 2), 3.0, np.float32)
         chex.assert_trees_all_close(resized, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("interpolation", [name for name in INTERPOLATIONS if name not in OF_JAX])
+def test_antialias_is_for_the_methods_of_jax(interpolation):
+    resized = [resample(GRID, 2, 3, interpolation, antialias) for antialias in (True, False)]
+    chex.assert_trees_all_equal(*resized)
 
 
 def test_antialias_matters_only_when_shrinking():

@@ -32,8 +32,8 @@ class HeadsIn(nn.Module):
         names = ("qkv", "heads", "kv")
         kernel_init = nn.with_logical_partitioning(_QKV_INIT, ("embed", *names))
         bias_init = nn.with_logical_partitioning(nn.initializers.zeros_init(), names)
-        kernel = self.param("kernel", kernel_init, (width, *shape))
-        bias = self.param("bias", bias_init, shape)
+        kernel = self.param("kernel", kernel_init, (width, *shape), jnp.float32)
+        bias = self.param("bias", bias_init, shape, jnp.float32)
         x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
         x = jnp.einsum("bnd,dshc->sbnhc", x, kernel) + bias[:, None, None]
         return nn.with_logical_constraint(x, ("qkv", "batch", "tokens", "heads", "kv"))
@@ -50,8 +50,9 @@ class HeadsOut(nn.Module):
         _, _, num_heads, head_dim = x.shape
         kernel_init = nn.with_logical_partitioning(_OUT_INIT, ("heads", "kv", "embed"))
         width = num_heads * head_dim
-        kernel = self.param("kernel", kernel_init, (num_heads, head_dim, width))
-        bias = self.param("bias", nn.initializers.zeros_init(), (width,))
+        shape = (num_heads, head_dim, width)
+        kernel = self.param("kernel", kernel_init, shape, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros_init(), (width,), jnp.float32)
         x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
         return jnp.einsum("bnhc,hcd->bnd", x, kernel) + bias
 

@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable
 
 import flax.linen as nn
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 Part = Callable[..., nn.Module]
@@ -20,7 +21,8 @@ class LayerScale(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
         """Scales the channels."""
-        scale = self.param("scale", nn.initializers.constant(self.initial), (x.shape[-1],))
+        init = nn.initializers.constant(self.initial)
+        scale = self.param("scale", init, (x.shape[-1],), jnp.float32)
         return x * scale.astype(x.dtype)
 
 

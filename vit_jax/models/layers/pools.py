@@ -64,7 +64,8 @@ class MultiheadAttention(Pool):
     ) -> Float[Array, "b d"]:
         """Returns the probe's output and its feed-forward residual."""
         batch, _, width = tokens.shape
-        probe = self.param("probe", nn.initializers.xavier_uniform(), (1, 1, width))
+        init = nn.initializers.xavier_uniform()
+        probe = self.param("probe", init, (1, 1, width), jnp.float32)
         probe = jnp.tile(probe.astype(tokens.dtype), (batch, 1, 1))
         attention = Attention(self.num_heads, dtype=self.dtype, name="attn")
         x = attention(probe, tokens, train=train)

@@ -35,12 +35,12 @@ class Learned(nn.Module):
         prefix: Any = jnp.zeros((0, dim))
         if self.num_prefix:
             boxed = nn.with_logical_partitioning(init, (None, "embed"))
-            prefix = self.param("prefix", boxed, (self.num_prefix, dim))
+            prefix = self.param("prefix", boxed, (self.num_prefix, dim), jnp.float32)
         if self.has_variable("params", "grid") and not self.is_initializing():
             grid = nn.unbox(self.get_variable("params", "grid"))
         else:
             boxed = nn.with_logical_partitioning(init, (None, None, "embed"))
-            grid = self.param("grid", boxed, (height, width, dim))
+            grid = self.param("grid", boxed, (height, width, dim), jnp.float32)
         return prefix, resample(grid, height, width, self.interpolation, self.antialias)
 
 

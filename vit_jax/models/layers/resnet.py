@@ -50,7 +50,8 @@ class StdConv(nn.Module):
             nn.initializers.lecun_normal(), (None, None, None, "embed")
         )
         shape = (self.size, self.size, x.shape[-1], self.features)
-        weights: Any = self.param("kernel", init, shape)
+        weights: Any = self.param("kernel", init, shape, jnp.float32)
+        weights = weights.astype(jnp.promote_types(weights.dtype, self.dtype))
         kernel = WEIGHT_STANDARDIZATIONS[self.standardization](weights)
         x, kernel = nn.dtypes.promote_dtype(x, kernel, dtype=self.dtype)
         return jax.lax.conv_general_dilated(

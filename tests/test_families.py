@@ -1,0 +1,135 @@
+"""Every family trains, stops, resumes and evaluates; the families are read off the registry."""
+
+import itertools
+import json
+import os
+import signal
+
+import flax
+import jax
+import numpy as np
+import pytest
+from etils import epath
+
+from vit_jax import evaluate, models, sharding, state
+from vit_jax import train as train_lib
+from vit_jax.cli import run as run_command
+from vit_jax.data import loader
+from vit_jax.errors import Interrupted
+from vit_jax.run import open_run
+
+# Models that differ in these only are of one family, but for a ResNet with and without stages.
+SIZES = {
+    *("name", "base", "num_classes", "width", "depth", "num_heads", "mlp_dim", "patch"),
+    *("resnet_layers", "resnet_width"),
+}
+
+
+def families():
+    """Returns the first registered name of each set of fields that are no sizes."""
+    found = {}
+    for name in models.list_models():
+        fields = models.spec(name).to_dict()
+        structure = {key: value for key, value in fields.items() if key not in SIZES}
+        found.setdefault(str((structure, bool(fields["resnet_layers"]))), name)
+    return list(found.values())
+
+
+FAMILIES = families()
+
+
+def tiny(name):
+    """Returns what makes a model of the family as small as it gets: of four patches."""
+    fields = models.spec(name)
+    smaller = {"name": name, "depth": "1", "patch": "4,4"}
+    if fields.stem == "resnet":  # whose root takes the place of larger patches
+        stages = (1,) * bool(fields.resnet_layers)
+        smaller |= {"resnet_layers": str(stages), "resnet_width": "0.5", "patch": "1,1"}
+    overrides = {f"model.{key}": value for key, value in smaller.items()}
+    return overrides | {
+        "total_steps": "3",
+        "optim.weight_decay": "0",  # which would move parameters that no gradient reaches
+    }
+
+
+@pytest.fixture(autouse=True)
+def one_device(monkeypatch):
+    """Meshes have tests of their own; a program for one device compiles faster."""
+    make_mesh = sharding.make_mesh
+    monkeypatch.setattr(
+        sharding, "make_mesh", lambda config, devices=None: make_mesh(config, jax.devices()[:1])
+    )
+
+
+def train(config, workdir, stop_at=None):
+    """Trains; the step that takes the batch `stop_at` is the last."""
+    real, numbers = loader.train_batches, itertools.count(1)
+
+    def batches(*args, **kwargs):
+        for batch in real(*args, **kwargs):
+            if next(numbers) == stop_at:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield batch
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loader, "train_batches", batches)
+        return train_lib.train(config, epath.Path(workdir))
+
+
+def flatten(params):
+    return flax.traverse_util.flatten_dict(jax.device_get(params), sep="/")
+
+
+def initial_params(config):
+    run = open_run(config)
+    with jax.set_mesh(run.mesh):
+        shape = state.image_shape(config.data)
+        return flatten(state.init(run.model, run.tx, shape, config.seed, run.shapes).params)
+
+
+def evaluation(workdir, capsys):
+    """Returns the last line of the command."""
+    capsys.readouterr()
+    argv = ["evaluate", f"--workdir={workdir}"]
+    assert run_command(evaluate.main, evaluate._flags(), "", argv) == 0
+    return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_family_trains_stops_resumes_and_evaluates(name, tiny_config, tmp_path, capsys):
+    config = tiny_config(tiny(name))
+    with pytest.raises(Interrupted, match="at step 2, saved"):
+        train(config, tmp_path, stop_at=2)
+    results = train(config, tmp_path)
+    assert "resume    from the checkpoint of step 2" in capsys.readouterr().out
+    assert (results["step"], results["skipped"]) == (3, 0)
+    assert results["eval"]["test"]["count"] == 21
+    assert evaluation(tmp_path, capsys) == {"step": 3, "eval": results["eval"]}
+    params, first = flatten(models.from_pretrained(str(tmp_path)).params), initial_params(config)
+    assert params.keys() == first.keys()
+    for path, leaf in params.items():
+        assert np.isfinite(leaf).all(), path
+        assert not np.array_equal(leaf, first[path]), path
+
+
+@pytest.mark.parametrize("name", [name for name in FAMILIES if models.spec(name).distilled])
+def test_a_run_of_two_heads_that_resumes_is_the_uninterrupted_run(name, tiny_config, tmp_path):
+    config = tiny_config({**tiny(name), "model.dropout": "0.2"})
+    results = [train(config, tmp_path / "whole")]
+    with pytest.raises(Interrupted):
+        train(config, tmp_path / "parts", stop_at=1)
+    results.append(train(config, tmp_path / "parts"))
+    assert results[0]["eval"] == results[1]["eval"]
+    whole, parts = (
+        flatten(models.from_pretrained(str(tmp_path / folder)).params)
+        for folder in ("whole", "parts")
+    )
+    assert "head_dist/kernel" in whole
+    for path, leaf in whole.items():
+        np.testing.assert_array_equal(leaf, parts[path], err_msg=path)
+
+
+def test_families_tell_apart_what_is_built_differently():
+    kinds = {(models.spec(name).stem, models.spec(name).mlp) for name in FAMILIES}
+    assert kinds == {("patch", "mlp"), ("patch", "swiglu"), ("resnet", "mlp")}
+    assert len(FAMILIES) < len(models.list_models()) / 2
