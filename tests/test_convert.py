@@ -242,6 +242,7 @@ def timm_flags(tmp_path, **changes):
         ({"input": None}, 64, "--input: expected a path"),
         ({"input": "nowhere.npz"}, 66, "nowhere.npz: no such file or folder"),
         ({"output": None}, 64, "--output: expected a path"),
+        ({"output": "gs://bucket/b16"}, 64, "--output: expected a local path"),
         ({"model": None}, 64, "--model: expected the name of a model"),
         ({"model": "vit_b61x"}, 64, "config.model.name: unknown 'vit_b61x'"),
         ({"model.widht": "3"}, 64, "config.model.widht: no such field; did you mean 'width'?"),

@@ -11,6 +11,7 @@ one. A PATH is a file, or a folder with the documents that the library keeps bes
 import contextlib
 import dataclasses
 import functools
+import itertools
 import json
 import pathlib
 import shutil
@@ -82,18 +83,15 @@ def import_weights(
         words = kind.words(found)
         facts = kind.describe(found, documents, name.split("_")[0])
         config, trained_size = _configure(facts, preset, overrides, path)
-        params, carried = rules.load(
-            rules.Table(kind.RULES, words),
-            _shapes(config.model, trained_size, config.data.channels),
-            found,
-            _counted(file),
-            str(path),
-        )
+        shapes = _shapes(config.model, trained_size, config.data.channels)
+        with _counted(file) as read:
+            table = rules.Table(kind.RULES, words)
+            params, carried = rules.load(table, shapes, found, read, str(path))
     notes = facts.notes
     if config.data.image_size != trained_size:
         shapes = _shapes(config.model, config.data.image_size, config.data.channels)
-        params, done = adapt.resize_grids(params, shapes, _resample(config.model))
-        notes += tuple(done)
+        params, resized = adapt.resize_grids(params, shapes, _resample(config.model))
+        notes += resized
     return Imported(config, params, facts.class_names, carried, words, notes)
 
 
@@ -121,21 +119,21 @@ def _configure(
     return config, size
 
 
-def _counted(file: files.WeightFile) -> rules.Read:
-    """Returns the file's `read` that shows how far it is."""
-    progress = Progress(len(file.headers), 0, 10.0, "read")
-    done = 0
+@contextlib.contextmanager
+def _counted(file: files.WeightFile) -> Iterator[rules.Read]:
+    """Gives the file's `read`, which shows how far it is."""
+    progress, numbers = Progress(len(file.headers), 0, 10.0, "read"), itertools.count(1)
 
     def read(name: str) -> np.ndarray:
-        nonlocal done
-        done += 1
+        number = next(numbers)
         if progress.due():
-            progress.show(done, name)
-        if done == len(file.headers):
-            progress.close()
+            progress.show(number, name)
         return file.read(name)
 
-    return read
+    try:
+        yield read
+    finally:
+        progress.close()
 
 
 def write_run(imported: Imported, source: str, output: pathlib.Path) -> None:
@@ -269,6 +267,8 @@ def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
     for flag in ("input", "output"):
         if not values[flag].value:
             raise ConfigError(f"--{flag}", "expected a path")
+        if "://" in str(values[flag].value):
+            raise ConfigError(f"--{flag}", f"expected a local path, got {values[flag].value}")
     source, output = pathlib.Path(values.input), pathlib.Path(values.output)
     if values.to:
         if values.check or overrides or values.model:
