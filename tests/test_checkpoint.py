@@ -7,7 +7,7 @@ import pytest
 from etils import epath
 
 from vit_jax import seals
-from vit_jax.checkpoint import Checkpoints, load_params
+from vit_jax.checkpoint import Checkpoints, load_params, read_class_names, write_params
 from vit_jax.errors import CheckpointError, ConfigError, InputMissingError
 from vit_jax.state import TrainState
 
@@ -198,3 +198,27 @@ def test_parameters_are_loaded_by_step_best_or_newest(directory):
         load_params(workdir, "3", shapes().params, ema=False)
     with pytest.raises(InputMissingError, match="no checkpoint; train first"):
         load_params(workdir / "nowhere", "", shapes().params, ema=False)
+
+
+WEIGHTS = {"train_split": {"classes": ["cat", "dog"]}}
+
+
+def test_parameters_from_elsewhere_are_loaded_and_not_trained_on(directory):
+    params = jax.device_get(state(3).params)
+    write_params(directory.parent, params, WEIGHTS, META["config"])
+    step, found = load_params(directory.parent, "", shapes().params, ema=False)
+    assert step == 0
+    chex.assert_trees_all_equal(found, params)
+    assert read_class_names(directory.parent, 0) == ("cat", "dog")
+    with pytest.raises(ConfigError, match=r"--workdir: .* holds weights, no training"):
+        restore(directory)
+
+
+def test_parameters_that_cannot_be_sealed_are_one_line_and_do_not_count(directory, monkeypatch):
+    def fail(*args):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(seals, "seal", fail)
+    with pytest.raises(CheckpointError, match="cannot save the checkpoint: No space left"):
+        write_params(directory.parent, jax.device_get(state(3).params), WEIGHTS, META["config"])
+    assert seals.sealed_steps(directory) == []

@@ -48,8 +48,9 @@ def test_a_batch_is_put_row_by_row():
 
 @pytest.mark.parametrize("name", models.list_models())
 def test_every_model_lies_on_a_mesh_of_all_axes(name):
-    model = models.create(name, depth=1, num_registers=2, layer_scale=0.1, qk_norm=True, pool="map")
-    size = 2 * model.patch[0]
+    pool = "cls" if models.spec(name).distilled else "map"
+    model = models.create(name, depth=1, num_registers=2, layer_scale=0.1, qk_norm=True, pool=pool)
+    size = 2 * model.stride[0]
     images = jnp.zeros((1, size, size, 3))
     boxed = jax.eval_shape(lambda: model.init(jax.random.key(0), images, train=False)["params"])
     mesh = sharding.make_mesh(config_lib.Mesh(4, 2, 1))

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from etils import epath
 
-from vit_jax import losses, seals, sharding, state
+from vit_jax import finetune, losses, models, seals, sharding, state, trained
 from vit_jax import train as train_lib
-from vit_jax.checkpoint import Checkpoints
+from vit_jax.checkpoint import Checkpoints, load_params
 from vit_jax.data import loader
 from vit_jax.errors import ConfigError, DataError, DivergedError, Interrupted
 from vit_jax.logs import read_metrics
@@ -322,3 +322,37 @@ def test_what_does_not_fit_together_is_refused(tiny_config, overrides, kind, mes
     with pytest.raises(kind) as error:
         open_run(tiny_config(overrides))
     assert message in str(error.value)
+
+
+def test_a_run_from_another_starts_with_the_outputs_of_its_average(tiny_config, tmp_path):
+    donor = epath.Path(tmp_path)
+    run_here(tiny_config({"optim.ema_decay": "0.5", "model.activation": "relu"}), donor)
+    run = open_run(finetune.merge(tiny_config({"init_from": str(donor)})))
+    with jax.set_mesh(run.mesh):
+        started = train_lib._start(run).params
+        origin = trained.restore(donor, "", trained.read_config(donor), run.mesh)
+        _, last = load_params(donor, "", run.shapes.params, ema=False)
+        images = jax.random.normal(jax.random.key(0), (4, 8, 8, 1))
+        expected = models.forward(origin.model, origin.params, images).logits
+        np.testing.assert_array_equal(models.forward(run.model, started, images).logits, expected)
+        assert (models.forward(run.model, last, images).logits != expected).any()
+
+
+def test_a_run_from_another_resumes_to_the_same_bits(tiny_config, tmp_path):
+    run_here(tiny_config({"total_steps": "1"}), tmp_path / "donor")
+    overrides = {**DROPOUT, "optim.schedule": "constant", "optim.ema_decay": "0.5"}
+    overrides["init_from"] = str(tmp_path / "donor")
+    short, long = (tiny_config({**overrides, "total_steps": num}) for num in ("2", "4"))
+    run_here(short, tmp_path / "parts")
+    run_here(long, tmp_path / "whole")
+    epath.Path(tmp_path / "donor" / "checkpoints").rmtree()  # a resumed run does not read it
+    run_here(long, tmp_path / "parts", allowed=("total_steps",))
+    run = open_run(finetune.merge(long))
+    with jax.set_mesh(run.mesh):
+        whole, parts = (
+            Checkpoints(epath.Path(tmp_path) / name / "checkpoints", 2).restore(
+                run.shapes, run.fingerprint
+            )
+            for name in ("whole", "parts")
+        )
+    chex.assert_trees_all_equal(whole, parts)

@@ -212,7 +212,7 @@ def write_params(
             checkpointer.save((path / "params").absolute(), params)
         with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as checkpointer:
             checkpointer.save((path / "meta").absolute(), meta)
-    seals.seal(path, None)
+        seals.seal(path, None)
 
 
 def load_params(workdir: epath.Path, step: str, shapes: Any, *, ema: bool) -> tuple[int, Any]:

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from vit_jax import checkpoint, models, sharding, state
 from vit_jax import config as config_lib
 from vit_jax.data import transforms
-from vit_jax.data.images import AnyImage, UnreadableError
+from vit_jax.data.images import AnyImage
 from vit_jax.data.sources.given import Given
 from vit_jax.errors import DataError, InputMissingError
 from vit_jax.workdir import open_path
@@ -49,13 +49,15 @@ class Pretrained(Trained):
           DataError: An image cannot be read.
         """
         source, pipeline = Given(images, self.class_names), transforms.for_evaluation(self.data)
-        rows, generator = [], np.random.default_rng(0)  # which evaluation does not touch
-        for i in range(len(source)):
+        generator = np.random.default_rng(0)  # which evaluation does not touch
+        batch = np.zeros((len(source), *state.image_shape(self.data)), np.uint8)
+        for i, row in enumerate(batch):
             try:
-                rows.append(pipeline(pipeline.decode(source[i]["image"]), generator))
-            except UnreadableError as error:
+                pixels = pipeline.decode(source[i]["image"])
+            except Exception as error:  # decoders raise what they like on a broken file
                 raise DataError(f"{source.describe(i)}: {error}") from error
-        return transforms.normalize(jnp.stack(rows), self.data.mean, self.data.std)
+            row[...] = pipeline(pixels, generator)
+        return transforms.normalize(jnp.asarray(batch), self.data.mean, self.data.std)
 
 
 def from_pretrained(directory: str, *, step: str = "") -> Pretrained:

@@ -196,14 +196,16 @@ def test_the_textbook_variant_differs_in_these_fields_only():
 
 HYBRID = {"stem": "resnet", "resnet_layers": (1,), "resnet_width": 0.5, "patch": (1, 1)}
 
-# Every pool with every position embedding and block, then what else there is.
+# Every pool with every block, and with every position embedding; then what else there is.
 CHOICES = {
-    f"{pool}, {posemb}, {order}": {"pool": pool, "posemb": posemb, "norm_order": order}
-    for pool, posemb, order in itertools.product(vit.POOLS, vit.POSEMBS, vit.BLOCKS)
+    f"{pool}, {order}": {"pool": pool, "norm_order": order, "posemb": posemb}
+    for (pool, order), posemb in zip(
+        itertools.product(vit.POOLS, vit.BLOCKS), itertools.cycle(vit.POSEMBS), strict=False
+    )
 }
 CHOICES |= {
     "hybrid of one stage": {**HYBRID, "weight_standardization": "variance"},
-    "hybrid of two": {**HYBRID, "resnet_layers": (1, 1)},
+    "hybrid of a root alone": {**HYBRID, "resnet_layers": ()},
     "distilled": {"distilled": True},
     "swiglu": {"mlp": "swiglu", "pool": "gap", "keep_class_token": True, "fc_norm": True},
     "scaled": {"qk_norm": True, "layer_scale": 1.0, "representation_size": 5},

@@ -208,7 +208,12 @@ def test_an_unknown_name_is_refused_with_the_nearest(prepared, offline, name, hi
     assert str(error.value) == f"config.data.name: unknown '{unknown}'; {hint}"
 
 
-@pytest.mark.parametrize("name", ["", "a b", "tiny_data:1", "huggingface:mnist", "mnist/a=3"])
+def test_no_name_and_no_folder_are_refused(prepared):
+    with pytest.raises(ConfigError, match=r"config\.data\.name: names no images"):
+        sources.load(data(prepared, ""), "train_split")
+
+
+@pytest.mark.parametrize("name", ["a b", "tiny_data:1", "huggingface:mnist", "mnist/a=3"])
 def test_a_name_of_another_form_is_refused(prepared, name):
     with pytest.raises(ConfigError, match="expected NAME, NAME/CONFIG or NAME:VERSION"):
         sources.load(data(prepared, name), "train_split")
