@@ -349,6 +349,14 @@ def test_a_wrong_document_is_one_line(document, said, tmp_path, capsys):
     assert said in err and not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("words", [None, {"stem": "{i.__class__}"}])
+def test_names_of_the_origin_that_are_none_are_refused(words, imported, tmp_path, capsys):
+    folder = shutil.copytree(imported("timm_vit_eps"), tmp_path / "run")
+    (folder / "origin.json").write_text(json.dumps({"source": "timm", "words": words}))
+    code, _, err = run(capsys, "--to=timm", f"--input={folder}", f"--output={tmp_path / 'out'}")
+    assert code == 65 and "origin.json: words: expected the names" in err
+
+
 def test_a_library_without_a_package_has_nothing_to_compare_with(tmp_path, capsys):
     given = case("google_vit_token_linen")
     code, _, err = run(capsys, *flags_of(given), "--check", f"--output={tmp_path / 'out'}")

@@ -14,6 +14,7 @@ import functools
 import itertools
 import json
 import pathlib
+import re
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
@@ -39,6 +40,8 @@ from vit_jax.weights.folder import open_weights, read_json
 
 # Beside the checkpoint of converted weights: where they came from, and arrays that no model has.
 ORIGIN, CARRIED = "origin.json", "carried.safetensors"
+
+_WORD = re.compile(r"[\w./ ]*(_\{i\})?")  # what fills a gap in a rule
 
 Params = dict[str, np.ndarray]
 
@@ -179,7 +182,7 @@ def export_weights(directory: pathlib.Path, to: str, output: pathlib.Path) -> tu
     class_names = checkpoint.read_class_names(workdir, step)
     del tree
     words, carried = _origin(directory, to)
-    table = rules.Table(kind.RULES, words or kind.words_for(config.model))
+    table = rules.Table(kind.RULES, {**kind.words_for(config.model), **words})
     # Read once, and then let go.
     written, make = rules.unload(table, shapes, params.pop, f"{to}'s format")
     headers = {k: files.Header(shape, np.dtype(np.float32)) for k, shape in written.items()}
@@ -221,10 +224,13 @@ def _origin(directory: pathlib.Path, to: str) -> tuple[dict[str, str], Params]:
     origin = read_json(path) if path.is_file() else {}
     if origin.get("source") != to:
         return {}, {}
+    words = origin.get("words")
+    if not isinstance(words, dict) or not all(map(_WORD.fullmatch, map(str, words.values()))):
+        raise DataError(f"{path}: words: expected the names that the weights had")
     if not (directory / CARRIED).is_file():
-        return origin["words"], {}
+        return words, {}
     with files.open_file(directory / CARRIED) as file:
-        return origin["words"], {name: file.read(name) for name in file.headers}
+        return words, {name: file.read(name) for name in file.headers}
 
 
 @contextlib.contextmanager

@@ -71,13 +71,14 @@ ACTIVATIONS = {
     "relu": "relu",
 }
 RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers
+MODEL_TYPES = ("vit", "deit", "dinov2", "dinov2_with_registers")
 HEADS = {"vit": "classifier", "deit": "cls_classifier"}
 
 
 def words(shapes: Mapping[str, Shape]) -> dict[str, str]:
     """Returns the names that this file uses."""
-    first = next((name for name in shapes if name.endswith("embeddings.cls_token")), "")
-    prefix = first.removesuffix("embeddings.cls_token")
+    prefixes = [f"{kind}." for kind in MODEL_TYPES if f"{kind}.embeddings.cls_token" in shapes]
+    prefix = prefixes[0] if prefixes else ""
     block = f"{prefix}encoder.layer.0."
     kinds = {"mlp.weights_in.weight": SWIGLU, "mlp.fc1.weight": DINOV2}
     kind = next((kind for name, kind in kinds.items() if block + name in shapes), VIT)
@@ -126,7 +127,7 @@ def describe(shapes: Mapping[str, Shape], documents: Mapping[str, Json], family:
     prefix, head = (words(shapes)[key] for key in ("prefix", "head"))
     classes = num_classes(shapes, f"{head}.bias")
     dino = kind.startswith("dinov2")
-    if kind not in ("vit", "deit", "dinov2", "dinov2_with_registers"):
+    if kind not in MODEL_TYPES:
         raise DataError(f"{where}: model_type: expected vit, deit or dinov2, got '{kind}'")
     activation = read_key(document, "hidden_act", str, where)
     swiglu = dino and document.get("use_swiglu_ffn") is True
