@@ -32,6 +32,7 @@ from vit_jax import checkpoint, cli, models, state, trained
 from vit_jax import config as config_lib
 from vit_jax.data import transforms
 from vit_jax.errors import CheckpointError, ConfigError, DataError, WorkdirError, pick
+from vit_jax.fields import coerce
 from vit_jax.logs import Progress, say
 from vit_jax.models.layers.posemb import resample
 from vit_jax.weights import SOURCES, adapt, files, originals, rules
@@ -106,6 +107,8 @@ def _configure(
     tree.model = models.spec(preset["name"], **facts.fields)
     tree.data.update({"name": "", **facts.data})
     values = config_lib.override(tree, overrides)
+    for key, kind in models.field_types(preset["name"]).items():
+        values["model"][key] = coerce(values["model"][key], kind, f"config.model.{key}")
     for key, value in facts.sizes.items():
         if values["model"][key] != value:
             problem = f"{path} has {value}, the model {values['model'][key]}; try another --model"
