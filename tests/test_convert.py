@@ -213,7 +213,8 @@ def test_labels_come_from_a_file(tmp_path, capsys):
 
 def test_flags_change_the_model_and_the_images(tmp_path, capsys):
     given = case("timm_vit_eps")
-    argv = [*flags_of(given), "--data.crop_fraction=0.5", "--data.image_size=48,64", "--model.head_bias=1"]
+    argv = [*flags_of(given), "--data.crop_fraction=0.5", "--data.image_size=48,64"]
+    argv.append("--model.head_bias=1")
     code, out, _ = run(
         capsys, *argv, "--model.posemb_antialias=false", f"--output={tmp_path / 'r'}"
     )
