@@ -121,9 +121,8 @@ class Checkpoints:
 
     def best_score(self) -> float:
         """Returns the highest score of a sealed step, or minus infinity."""
-        return hosts.first(
-            lambda: max(seals.scores(self._directory).values(), default=float("-inf"))
-        )
+        scores = hosts.first(lambda: seals.scores(self._directory))
+        return max(scores.values(), default=float("-inf"))
 
     def _find(
         self, meta: Mapping[str, Any], allowed: tuple[str, ...]
@@ -135,8 +134,8 @@ class Checkpoints:
             problem = seals.find_damage(path)
             if not problem:
                 if not (path / "rest").exists():
-                    problem = f"{self._directory.parent} holds weights, no training; take another"
-                    raise ConfigError("--workdir", f"{problem}, and set config.init_from to it")
+                    problem = "holds weights, no training; take another, and config.init_from for"
+                    raise ConfigError("--workdir", f"{self._directory.parent} {problem} this")
                 _check_same_run(_read_meta(path), meta, allowed)
                 return step, list(tried)
             say(f"warning: checkpoint of step {step} is damaged ({problem}); taking the one before")
@@ -206,12 +205,11 @@ def write_params(
     numpy = ocp.type_handlers.NumpyHandler(deepcopy_host_arrays=False)
     registry = ocp.type_handlers.create_type_handler_registry((np.ndarray, numpy))
     arrays = ocp.PyTreeCheckpointHandler(use_ocdbt=False, type_handler_registry=registry)
-    meta = {"config": config, "data": data}
     with _failing("save", path):
         with ocp.Checkpointer(arrays) as checkpointer:
             checkpointer.save((path / "params").absolute(), params)
         with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as checkpointer:
-            checkpointer.save((path / "meta").absolute(), meta)
+            checkpointer.save((path / "meta").absolute(), {"config": config, "data": data})
         seals.seal(path, None)
 
 
@@ -245,12 +243,16 @@ def load_arrays(workdir: epath.Path, shapes: Any, *, ema: bool) -> tuple[int, An
       InputMissingError: There is no checkpoint.
       CheckpointError: All are damaged.
     """
+    found: dict[str, Any] = {}
     number = _find(workdir / "checkpoints", "")
     path = workdir / "checkpoints" / str(number) / ("ema" if ema else "params")
-    args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), shapes)
     with _failing("restore", path), ocp.PyTreeCheckpointer() as checkpointer:
         _check_shapes(path, shapes)
-        return number, checkpointer.restore(path.absolute(), restore_args=args)
+        for key, part in shapes.items():  # one by one: all at once take twice the memory
+            kinds = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), {key: part})
+            args = ocp.args.PyTreeRestore({key: part}, restore_args=kinds, partial_restore=True)
+            found |= checkpointer.restore(path.absolute(), args=args)
+    return number, found
 
 
 def _find(directory: epath.Path, step: str) -> int:
@@ -278,8 +280,7 @@ def _find(directory: epath.Path, step: str) -> int:
 
 def read_class_names(workdir: epath.Path, step: int) -> tuple[str, ...]:
     """Returns the classes that a checkpoint was trained on, in the order of the logits."""
-    meta = _read_meta(workdir / "checkpoints" / str(step))
-    return tuple(meta["data"]["train_split"]["classes"])
+    return tuple(_read_meta(workdir / "checkpoints" / str(step))["data"]["train_split"]["classes"])
 
 
 def _check_same_run(
