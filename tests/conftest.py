@@ -60,12 +60,17 @@ def session_dirs(tmp_path_factory):
 
 @pytest.fixture
 def tiny_config():
-    """Returns a function from overrides such as `{"optim.name": "sgd"}` to the smallest config."""
+    """Returns a function from overrides such as `{"optim.name": "sgd"}` to the smallest config.
+
+    An override of None leaves the field to the named model.
+    """
     from vit_jax import config
 
-    def make(overrides: dict[str, str] | None = None) -> config.Config:
+    def make(overrides: dict[str, str | None] | None = None) -> config.Config:
         tree = config.to_config_dict(config.Config())
-        return config.resolve(config.override(tree, {**TINY, **(overrides or {})}))
+        given = {**TINY, **(overrides or {})}
+        given = {key: value for key, value in given.items() if value is not None}
+        return config.resolve(config.override(tree, given))
 
     return make
 

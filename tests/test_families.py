@@ -21,7 +21,7 @@ from vit_jax.run import open_run
 # Models that differ in these only are of one family, but for a ResNet with and without stages.
 SIZES = {
     *("name", "base", "num_classes", "width", "depth", "num_heads", "mlp_dim", "patch"),
-    *("resnet_layers", "resnet_width"),
+    *("resnet_layers", "resnet_width", "depths", "mlp_ratio", "window"),
 }
 
 
@@ -31,7 +31,8 @@ def families():
     for name in models.list_models():
         fields = models.spec(name).to_dict()
         structure = {key: value for key, value in fields.items() if key not in SIZES}
-        found.setdefault(str((structure, bool(fields["resnet_layers"]))), name)
+        kind = (models.kind(name), bool(fields["resnet_layers"]))
+        found.setdefault(str((structure, kind)), name)
     return list(found.values())
 
 
@@ -39,13 +40,16 @@ FAMILIES = families()
 
 
 def tiny(name):
-    """Returns what makes a model of the family as small as it gets: of four patches."""
+    """Returns what makes a model of the family as small as it gets: of few patches."""
     fields = models.spec(name)
     smaller = {"name": name, "depth": "1", "patch": "4,4"}
+    if models.kind(name) == "swin":  # whose second block shifts its windows
+        smaller = {"name": name, "depths": "2,1", "patch": "2,2", "window": "3,3", "mlp_dim": None}
+        smaller |= {"width": "8", "num_heads": "2,2", "mlp_ratio": "1"}
     if fields.stem == "resnet":  # whose root takes the place of larger patches
         stages = (1,) * bool(fields.resnet_layers)
         smaller |= {"resnet_layers": str(stages), "resnet_width": "0.5", "patch": "1,1"}
-    overrides = {f"model.{key}": value for key, value in smaller.items()}
+    overrides: dict[str, str | None] = {f"model.{key}": value for key, value in smaller.items()}
     return overrides | {
         "total_steps": "3",
         "optim.weight_decay": "0",  # which would move parameters that no gradient reaches
@@ -87,10 +91,10 @@ def initial_params(config):
         return flatten(state.init(run.model, run.tx, shape, config.seed, run.shapes).params)
 
 
-def evaluation(workdir, capsys):
+def evaluation(workdir, capsys, *flags):
     """Returns the last line of the command."""
     capsys.readouterr()
-    argv = ["evaluate", f"--workdir={workdir}"]
+    argv = ["evaluate", f"--workdir={workdir}", *flags]
     assert run_command(evaluate.main, evaluate._flags(), "", argv) == 0
     return json.loads(capsys.readouterr().out.splitlines()[-1])
 
@@ -112,7 +116,25 @@ def test_a_family_trains_stops_resumes_and_evaluates(name, tiny_config, tmp_path
         assert not np.array_equal(leaf, first[path]), path
 
 
-@pytest.mark.parametrize("name", [name for name in FAMILIES if models.spec(name).distilled])
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [("vit_ti16", ("12,12", "8,16")), ("swin_t_w7", ("11,11", "6,15"))],
+)
+def test_a_run_evaluates_at_sizes_that_it_was_not_trained_at(
+    name, sizes, tiny_config, tmp_path, capsys
+):
+    config = tiny_config(tiny(name))
+    results = train(config, tmp_path)["eval"]["test"]
+    losses = {results["loss"]}
+    for size in sizes:
+        report = evaluation(tmp_path, capsys, f"--config.data.image_size={size}")
+        assert report["eval"]["test"]["count"] == 21
+        assert np.isfinite(report["eval"]["test"]["loss"])
+        losses.add(report["eval"]["test"]["loss"])
+    assert len(losses) == 3
+
+
+@pytest.mark.parametrize("name", [name for name in FAMILIES if models.spec(name).get("distilled")])
 def test_a_run_of_two_heads_that_resumes_is_the_uninterrupted_run(name, tiny_config, tmp_path):
     config = tiny_config({**tiny(name), "model.dropout": "0.2"})
     results = [train(config, tmp_path / "whole")]
@@ -132,4 +154,5 @@ def test_a_run_of_two_heads_that_resumes_is_the_uninterrupted_run(name, tiny_con
 def test_families_tell_apart_what_is_built_differently():
     kinds = {(models.spec(name).stem, models.spec(name).mlp) for name in FAMILIES}
     assert kinds == {("patch", "mlp"), ("patch", "swiglu"), ("resnet", "mlp")}
+    assert {"swin_t_w7", "swinv2_t_w8"} <= set(FAMILIES)
     assert len(FAMILIES) < len(models.list_models()) / 2

@@ -245,7 +245,8 @@ def _resolve_model(section: Mapping[str, Any]) -> dict[str, Any]:
     """Returns every field of the model that the section names.
 
     Where the name is another than the section's `base`, the name's sizes and patch are taken, and
-    of the other fields those that the section set itself.
+    of the other fields those that the section set itself; for a model of another kind only those
+    that all kinds share.
     """
     fields = dict(section)
     name = fields.pop("name", None)
@@ -253,11 +254,14 @@ def _resolve_model(section: Mapping[str, Any]) -> dict[str, Any]:
         raise ConfigError("config.model.name", "expected the name of a model")
     base = fields.pop("base", name)
     if base != name:
-        old = models.spec(base).to_dict()
+        old, kind = models.spec(base).to_dict(), models.kind(name)
+        kept = old.keys() - models.SIZE_FIELDS[kind]
+        if models.kind(base) != kind:
+            kept &= set(models.SHARED_FIELDS)
         fields = {
             key: value
             for key, value in fields.items()
-            if key not in models.SIZE_FIELDS and (key not in old or old[key] != value)
+            if key not in old or (key in kept and old[key] != value)
         }
     hints = models.field_types(name)
     for key, value in fields.items():

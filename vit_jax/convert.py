@@ -34,7 +34,7 @@ from vit_jax.data import transforms
 from vit_jax.errors import CheckpointError, ConfigError, DataError, WorkdirError, pick
 from vit_jax.fields import coerce
 from vit_jax.logs import Progress, say
-from vit_jax.models.layers.posemb import resample
+from vit_jax.models.transformer import resize_table
 from vit_jax.weights import SOURCES, adapt, files, originals, rules
 from vit_jax.weights.base import NUMERICS, Facts, find_size
 from vit_jax.weights.folder import open_weights, read_json
@@ -94,7 +94,7 @@ def import_weights(
     notes = facts.notes
     if config.data.image_size != trained_size:
         shapes = _shapes(config.model, config.data.image_size, config.data.channels)
-        params, resized = adapt.resize_grids(params, shapes, _resample(config.model))
+        params, resized = adapt.resize_tables(params, shapes, _resize(config.model))
         notes += resized
     return Imported(config, params, facts.class_names, carried, words, notes)
 
@@ -262,10 +262,9 @@ def _shapes(
     return {name: leaf.shape for name, leaf in leaves.items()}
 
 
-def _resample(model: Mapping[str, Any]) -> Any:
-    fields = (model["posemb_interpolation"], model["posemb_antialias"])
-    return lambda grid, height, width: np.asarray(
-        resample(jnp.asarray(grid), height, width, *fields)
+def _resize(model: Mapping[str, Any]) -> Any:
+    return lambda name, table, shape: np.asarray(
+        resize_table(name, jnp.asarray(table), shape, model)
     )
 
 

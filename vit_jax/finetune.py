@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-from typing import Any
 
 import flax
 import jax
@@ -10,7 +9,7 @@ import jax
 from vit_jax import config as config_lib
 from vit_jax import models, trained
 from vit_jax.errors import ConfigError
-from vit_jax.models.layers.posemb import resample
+from vit_jax.models.transformer import resize_table
 from vit_jax.run import Run
 from vit_jax.weights import adapt
 from vit_jax.workdir import open_path
@@ -21,7 +20,10 @@ OWN_FIELDS = (
     *("dropout", "dropout_sites", "attn_dropout", "drop_path", "drop_path_schedule"),
 )
 # Of these they count where the config sets them.
-CHOSEN_FIELDS = ("pool", "posemb_interpolation", "posemb_antialias", "layer_scale")
+CHOSEN_FIELDS = (
+    *("pool", "posemb_interpolation", "posemb_antialias", "layer_scale"),
+    *("attention", "window", "mask_padding", "landmarks", "pretrained_window"),
+)
 
 
 def merge(config: config_lib.Config) -> config_lib.Config:
@@ -38,17 +40,25 @@ def merge(config: config_lib.Config) -> config_lib.Config:
         return config
     origin = trained.read_config(open_path(config.init_from, "config.init_from"))
     old, new = origin.model, dict(config.model)
-    for key in models.SIZE_FIELDS:
+    donor, kind = models.create(**old), models.kind(new["name"])
+    if models.kind(old["name"]) != kind:
+        problem = f"{config.init_from} holds a {old['name']}, which is no {kind}"
+        raise ConfigError("config.model.name", f"{problem}; got {new['name']}")
+    for key in sorted(models.SIZE_FIELDS[kind] - set(CHOSEN_FIELDS)):
         if old[key] != new[key]:
             problem = f"{config.init_from} holds a {old['name']}, whose {key} is {old[key]}"
             raise ConfigError("config.model.name", f"{problem}; {new['name']} has {new[key]}")
-    preset = models.spec(new["name"])
+    preset, preset_of_old = models.spec(new["name"]), models.spec(old["name"])
     for key in old.keys() - set(OWN_FIELDS):
-        if new[key] == preset[key]:
+        is_in_name = key == "window" and preset[key] != preset_of_old[key]
+        if new[key] == preset[key] and not is_in_name:
             new[key] = old[key]
         elif new[key] != old[key] and key not in CHOSEN_FIELDS:
             problem = f"the weights of {config.init_from} were trained with {old[key]}"
             raise ConfigError(f"config.model.{key}", f"{problem}, got {new[key]}")
+    if isinstance(donor, models.Swin) and new["window"] != old["window"]:
+        known = new["pretrained_window"] or donor.window_sides(origin.data.image_size)
+        new["pretrained_window"] = known  # read by log_cpb
     default = config_lib.Data()
     pixels = {
         key: getattr(origin.data, key)
@@ -75,16 +85,13 @@ def parameters(run: Run) -> tuple[dict[str, jax.Array], list[str]]:
     origin = trained.restore(directory, "", trained.read_config(directory), run.mesh)
     names = functools.partial(flax.traverse_util.flatten_dict, sep="/")
     shapes = {name: leaf.shape for name, leaf in names(run.shapes.params).items()}
-    fields = (config.model["posemb_interpolation"], config.model["posemb_antialias"])
-
-    def resize(grid: Any, height: int, width: int) -> Any:
-        return resample(grid, height, width, *fields)
-
-    params, resized = adapt.resize_grids(names(origin.params), shapes, resize)
+    resize = functools.partial(resize_table, model=config.model)
+    params, resized = adapt.resize_tables(names(origin.params), shapes, resize)
     params, replaced = adapt.replace_heads(params, shapes)
     adapt.check_fit(params, shapes, config.init_from)
     taken = f"{len(params)} of {len(shapes)} parameters from {directory}, step {origin.step:,}"
-    notes = [f"{note} ({fields[0]})" for note in resized] + list(replaced)
+    method = config.model["posemb_interpolation"]
+    notes = [f"{note} ({method})" for note in resized] + list(replaced)
     known = origin.class_names
     if known and not replaced and known != run.splits["train"].class_names:
         notes.append("head taken, though its classes have other names")

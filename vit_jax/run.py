@@ -30,7 +30,7 @@ class Run:
     mesh: jax.sharding.Mesh
     splits: Mapping[str, Source]  # train, and val and test where the config has them
     total_steps: int
-    model: nn.Module
+    model: models.Transformer
     loss_fn: losses.Loss
     schedule: optim.Schedule
     tx: optax.GradientTransformation
@@ -61,6 +61,7 @@ class Run:
             f"{len(train.class_names)} classes",
             f"model     {config.model['name']}  {self.num_parameters:,} parameters  "
             f"{height}x{width} pixels  {config.model['dtype']}",
+            *(f"attention {text}" for text in [self.model.describe_attention()] if text),
             f"plan      {self.total_steps:,} steps = {epochs:.1f} epochs  global batch "
             f"{config.batch_size}  {config.optim.name}  learning rate "
             f"{config.optim.learning_rate}  seed {config.seed}",

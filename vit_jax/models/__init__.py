@@ -8,13 +8,13 @@
     models.profile(model)                                       # parameters and GFLOPs
     pretrained = models.from_pretrained("weights/s16")          # with its preprocessing and labels
 
-A name is `FAMILY_SIZEPATCH`, with any patch, such as `vit_b14`; see `presets`.
+A name is `FAMILY_SIZEPATCH`, with any patch, such as `vit_b14`, or `swin_t_w7`; see `presets`.
 """
 
 import dataclasses
 import fnmatch
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import flax.linen as nn
@@ -23,33 +23,51 @@ import ml_collections
 from jaxtyping import Array, Float
 
 from vit_jax.errors import ConfigError, pick, suggest
-from vit_jax.models import presets, vit
-from vit_jax.models.layers import resnet
+from vit_jax.models import presets
+from vit_jax.models.checks import check
 from vit_jax.models.output import Output
 from vit_jax.models.profile import Profile, profile
+from vit_jax.models.swin import Swin
+from vit_jax.models.transformer import Transformer
+from vit_jax.models.vit import ViT
 
 if TYPE_CHECKING:
     from vit_jax import trained
 
 __all__ = [
+    "SHARED_FIELDS",
     "SIZE_FIELDS",
     "Output",
     "Profile",
+    "Swin",
+    "Transformer",
+    "ViT",
     "check",
     "create",
     "features",
     "field_types",
     "forward",
     "from_pretrained",
+    "kind",
     "list_models",
     "profile",
     "spec",
 ]
 
-# What a name stands for.
-SIZE_FIELDS = (
-    *("width", "depth", "num_heads", "mlp_dim", "mlp"),
-    *("patch", "stem", "resnet_layers", "resnet_width"),
+MODULES: dict[str, type[Transformer]] = {"vit": ViT, "swin": Swin}
+
+# What a name stands for, by the kind of model.
+SIZE_FIELDS = {
+    "vit": {
+        *("width", "depth", "num_heads", "mlp_dim", "mlp"),
+        *("patch", "stem", "resnet_layers", "resnet_width"),
+    },
+    "swin": {"width", "depths", "num_heads", "mlp_ratio", "mlp", "patch", "stem", "window"},
+}
+# What a model of any kind can take from the config of one of another kind.
+SHARED_FIELDS = (
+    *("num_classes", "head_bias", "dtype", "attn_dropout"),
+    *("dropout", "dropout_sites", "drop_path", "drop_path_schedule"),
 )
 
 
@@ -58,7 +76,7 @@ def list_models(pattern: str = "*") -> list[str]:
     return [name for name in presets.NAMES if fnmatch.fnmatchcase(name, pattern)]
 
 
-def create(name: str, **overrides: Any) -> nn.Module:
+def create(name: str, **overrides: Any) -> Transformer:
     """Makes a model: the named one's fields, with some of them set otherwise.
 
     Raises:
@@ -67,7 +85,19 @@ def create(name: str, **overrides: Any) -> nn.Module:
     fields = spec(name, **overrides).to_dict()
     check(fields)
     del fields["name"], fields["base"]
-    return vit.ViT(**fields)
+    return MODULES[kind(name)](**fields)
+
+
+def kind(name: str) -> str:
+    """Returns what the named model is: `vit` or `swin`.
+
+    Raises:
+      ConfigError: No such model.
+    """
+    preset = presets.find(name)
+    if preset is None:
+        raise ConfigError("config.model.name", f"unknown '{name}'; {suggest(name, presets.NAMES)}")
+    return preset.module
 
 
 def spec(name: str, **overrides: Any) -> ml_collections.ConfigDict:
@@ -108,56 +138,8 @@ def from_pretrained(directory: str, *, step: str = "") -> "trained.Pretrained":
 
 def field_types(name: str) -> dict[str, Any]:
     """Returns the type of each field of the named model."""
-    hints = typing.get_type_hints(vit.ViT)
+    hints = typing.get_type_hints(MODULES[kind(name)])
     return {key: hints[key] for key in _preset(name)}
-
-
-def check(fields: Mapping[str, Any]) -> None:
-    """Checks a model section's values, and against each other.
-
-    Raises:
-      ConfigError: A value is not in its table or its range, or two do not fit.
-    """
-    path = "config.model."
-    for key, table in vit.CHOICES.items():
-        pick(table, fields[key], path + key)
-    for site in fields["dropout_sites"]:
-        pick(dict.fromkeys(vit.DROPOUT_SITES), site, path + "dropout_sites")
-    for key in ("width", "depth", "num_heads", "mlp_dim"):
-        if fields[key] < 1:
-            raise ConfigError(path + key, f"expected at least 1, got {fields[key]}")
-    for key in ("num_classes", "num_registers", "representation_size", "layer_scale"):
-        if not fields[key] >= 0:
-            raise ConfigError(path + key, f"expected at least 0, got {fields[key]}")
-    for key in ("dropout", "attn_dropout", "drop_path"):
-        if not 0 <= fields[key] < 1:
-            raise ConfigError(path + key, f"expected 0 <= rate < 1, got {fields[key]}")
-    if not fields["norm_eps"] > 0:
-        raise ConfigError(path + "norm_eps", f"expected more than 0, got {fields['norm_eps']}")
-    width, num_heads = fields["width"], fields["num_heads"]
-    if width % num_heads:
-        raise ConfigError(path + "num_heads", f"{num_heads} does not divide width {width}")
-    if fields["posemb"] == "sincos2d" and (width % 4 or width < 8):
-        raise ConfigError(path + "width", f"sincos2d needs a multiple of 4 from 8, got {width}")
-    if fields["distilled"] and (
-        fields["pool"] != "cls" or fields["fc_norm"] or fields["representation_size"]
-    ):
-        problem = "needs the pool cls, and neither fc_norm nor a representation layer"
-        raise ConfigError(path + "distilled", problem)
-    for key in ("resnet_width", "group_norm_eps"):
-        if not fields[key] > 0:
-            raise ConfigError(path + key, f"expected more than 0, got {fields[key]}")
-    if min(fields["resnet_layers"], default=1) < 1:
-        problem = f"expected at least 1 bottleneck a stage, got {fields['resnet_layers']}"
-        raise ConfigError(path + "resnet_layers", problem)
-    root = round(64 * fields["resnet_width"])
-    if fields["stem"] == "resnet" and (not root or root % resnet.NUM_GROUPS):
-        problem = f"64 times it is the features of the root: a multiple of {resnet.NUM_GROUPS}"
-        raise ConfigError(path + "resnet_width", problem)
-    if fields["dtype"] == "float64" and not jax.config.jax_enable_x64:  # type: ignore[attr-defined]
-        raise ConfigError(path + "dtype", "float64 needs the environment variable JAX_ENABLE_X64=1")
-    if len(fields["patch"]) != 2 or min(fields["patch"]) < 1:
-        raise ConfigError(path + "patch", f"expected two sizes from 1, got {fields['patch']}")
 
 
 def forward(
@@ -199,12 +181,12 @@ def features(
 
 def _preset(name: str) -> dict[str, Any]:
     """Returns every field of the named model."""
-    fields = presets.find(name)
-    if fields is None:
-        raise ConfigError("config.model.name", f"unknown '{name}'; {suggest(name, presets.NAMES)}")
+    module = MODULES[kind(name)]
+    preset = presets.find(name)
+    assert preset is not None  # noqa: S101 - for the type checker: kind has found it
     defaults = {
         field.name: field.default
-        for field in dataclasses.fields(vit.ViT)
+        for field in dataclasses.fields(module)
         if field.name not in ("parent", "name")
     }
-    return {**defaults, **fields}
+    return {**defaults, **preset.fields}

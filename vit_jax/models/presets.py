@@ -1,7 +1,8 @@
 """What each model's name stands for.
 
 A name is FAMILY_SIZEPATCH with a variant at its end: any size of the family with any patch, such as
-`vit_b14` or `deit_s16_distilled`. Hybrids are those of `HYBRIDS` only.
+`vit_b14` or `deit_s16_distilled`. Hybrids are those of `HYBRIDS` only. Swin is FAMILY_SIZE_wWINDOW,
+with patches of 4 and any window, such as `swin_t_w7`.
 """
 
 import re
@@ -79,6 +80,24 @@ HYBRIDS = {
     "vit_r50_l32": ("l", (1, 1), (3, 4, 6, 3)),
 }
 
+
+def _pyramid(width: int, depths: tuple[int, ...], first_heads: int) -> Fields:
+    heads = tuple(first_heads * 2**i for i in range(len(depths)))
+    return {"width": width, "depths": depths, "num_heads": heads}
+
+
+# Liu et al. 2021, section 3.3; Liu et al. 2022, section 4.1.
+SWIN_SIZES = {
+    "t": _pyramid(96, (2, 2, 6, 2), 3),
+    "s": _pyramid(96, (2, 2, 18, 2), 3),
+    "b": _pyramid(128, (2, 2, 18, 2), 4),
+    "l": _pyramid(192, (2, 2, 18, 2), 6),
+}
+SWIN_FAMILIES: dict[str, Fields] = {
+    "swin": {},
+    "swinv2": {"norm_order": "res_post", "cosine": True, "posemb": "log_cpb"},
+}
+
 # What has been published, and the text-book model.
 NAMES = (
     *("vit_mu16", "vit_ti16", "vit_s16", "vit_s32", "vit_m16"),
@@ -90,17 +109,32 @@ NAMES = (
     *("deit3_s16", "deit3_m16", "deit3_b16", "deit3_l16", "deit3_h14"),
     *("dinov2_s14", "dinov2_b14", "dinov2_l14", "dinov2_g14"),
     *("dinov2_s14_reg4", "dinov2_b14_reg4", "dinov2_l14_reg4", "dinov2_g14_reg4"),
+    *("swin_t_w7", "swin_s_w7", "swin_b_w7", "swin_b_w12", "swin_l_w7", "swin_l_w12"),
+    *("swinv2_t_w8", "swinv2_t_w16", "swinv2_s_w8", "swinv2_s_w16", "swinv2_b_w8", "swinv2_b_w16"),
 )
 
 _SIZES = "|".join(SIZES)
 _NAME = re.compile(rf"(?P<family>\w+)_(?P<size>{_SIZES})(?P<patch>[1-9]\d*)(?P<variant>(_\w+)?)")
+_SWIN_NAME = re.compile(r"(?P<family>\w+)_(?P<size>[a-z]+)_w(?P<window>[1-9]\d*)")
 
 
-def find(name: str) -> Fields | None:
-    """Returns the fields that a name sets, or None where no model has that name."""
+class Preset(NamedTuple):
+    """The module that a name stands for, `vit` or `swin`, and the fields that it sets."""
+
+    module: str
+    fields: Fields
+
+
+def find(name: str) -> Preset | None:
+    """Returns what a name stands for, or None where no model has that name."""
     if name in HYBRIDS:
         size, patch, layers = HYBRIDS[name]
-        return {**SIZES[size], "stem": "resnet", "patch": patch, "resnet_layers": layers}
+        stem = {"stem": "resnet", "patch": patch, "resnet_layers": layers}
+        return Preset("vit", {**SIZES[size], **stem})
+    if match := _SWIN_NAME.fullmatch(name):
+        fields, pyramid = SWIN_FAMILIES.get(match["family"]), SWIN_SIZES.get(match["size"])
+        if fields is not None and pyramid is not None:
+            return Preset("swin", {**pyramid, "window": (int(match["window"]),) * 2, **fields})
     match = _NAME.fullmatch(name)
     family = FAMILIES.get(match["family"]) if match else None
     if not match or not family:
@@ -108,4 +142,5 @@ def find(name: str) -> Fields | None:
     sizes, variant = family.sizes.get(match["size"]), family.variants.get(match["variant"])
     if sizes is None or variant is None:
         return None
-    return {**sizes, "patch": (int(match["patch"]),) * 2, **family.fields, **variant}
+    patch = (int(match["patch"]),) * 2
+    return Preset("vit", {**sizes, "patch": patch, **family.fields, **variant})

@@ -5,70 +5,43 @@ image -> patches -> linear projection -> + position embedding
       -> encoder (attention, feed-forward; normalized, residual) -> norm -> pool -> head
 """
 
-import functools
+import dataclasses
 import itertools
-from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vit_jax.models.layers.attention import Attention
-from vit_jax.models.layers.blocks import BLOCKS, DROP_PATH_SCHEDULES, drop_path_rates
-from vit_jax.models.layers.mlp import ACTIVATIONS, MLPS
-from vit_jax.models.layers.pools import POOLS, READ_CLASS_TOKEN
-from vit_jax.models.layers.posemb import INTERPOLATIONS, POSEMBS
-from vit_jax.models.layers.resnet import WEIGHT_STANDARDIZATIONS
-from vit_jax.models.layers.stems import STEMS, Stem
+from vit_jax.models.layers.blocks import drop_path_rates
+from vit_jax.models.layers.grid import Grid
+from vit_jax.models.layers.pools import READ_CLASS_TOKEN
 from vit_jax.models.output import Output
-
-DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float64": jnp.float64}
-DROPOUT_SITES = ("embed", "attn", "mlp")
+from vit_jax.models.transformer import Transformer, at_least_float32
 
 
-class ViT(nn.Module):
+class ViT(Transformer):
     """The Vision Transformer; every published plain or hybrid variant is a choice of fields."""
 
-    num_classes: int = 1000  # 0: no head, features only
-    stem: str = "patch"
-    patch: tuple[int, int] = (16, 16)  # height, width, in pixels or cells of the ResNet's map
-    resnet_layers: tuple[int, ...] = ()  # of the stem `resnet`: bottlenecks a stage
-    resnet_width: float = 1.0  # times 64 features in its root
-    weight_standardization: str = "std"
-    group_norm_eps: float = 1e-6
-    width: int = 768
     depth: int = 12
     num_heads: int = 12
     mlp_dim: int = 3072
     pool: str = "cls"
     keep_class_token: bool = False  # where the pool does not read it
     distilled: bool = False  # a second token and head (Touvron et al. 2021, section 4)
-    posemb: str = "learned"
     posemb_prefix: bool = True  # class and distillation token have positions (not in DeiT III)
-    posemb_interpolation: str = "bicubic"  # to another grid than that of the weights
-    posemb_antialias: bool = True
     num_registers: int = 0  # Darcet et al. 2024
     fc_norm: bool = False  # the last norm comes after the pool, not before
-    representation_size: int = 0  # of a tanh layer before the head; 0 has none
-    head_bias: float = 0.0  # initial; -ln(num_classes) or so for the sigmoid loss
-    norm_order: str = "pre"
-    norm_eps: float = 1e-6
-    mlp: str = "mlp"
-    activation: str = "gelu"
-    qk_norm: bool = False
-    layer_scale: float = 0.0  # initial value; 0 has none
-    dropout: float = 0.0
-    dropout_sites: tuple[str, ...] = DROPOUT_SITES  # where `dropout` acts
-    attn_dropout: float = 0.0
-    drop_path: float = 0.0
-    drop_path_schedule: str = "linear"
-    dtype: str = "float32"  # of the computation; parameters, norms, softmax and logits are float32
 
     @property
     def stride(self) -> tuple[int, int]:
         """Height and width in pixels of a token's cell; image sizes are multiples of them."""
-        return self._stem(parent=None).stride
+        return self._make_stem(pad=False, parent=None).stride
+
+    @property
+    def heads(self) -> tuple[int, ...]:
+        """The number of heads of each stage: of the one."""
+        return (self.num_heads,)
 
     @nn.compact
     def __call__(self, images: Float[Array, "b H W c"], *, train: bool) -> Output:
@@ -77,72 +50,40 @@ class ViT(nn.Module):
         Raises:
           ValueError: The stride does not divide the image.
         """
-        tokens, num_prefix = self._embed(images.astype(self.dtype), train)
-        norm = functools.partial(nn.LayerNorm, epsilon=self.norm_eps, dtype=self.dtype)
-        block = functools.partial(
-            BLOCKS[self.norm_order],
-            attention=functools.partial(
-                Attention,
-                self.num_heads,
-                qk_norm=self.qk_norm,
-                norm_eps=self.norm_eps,
-                attn_dropout=self.attn_dropout,
-                dropout=self._dropout("attn"),
-                dtype=self.dtype,
-            ),
-            mlp=functools.partial(
-                MLPS[self.mlp],
-                self.mlp_dim,
-                self.activation,
-                self._dropout("mlp"),
-                dtype=self.dtype,
-            ),
-            norm=norm,
-            layer_scale=self.layer_scale,
-        )
+        tokens, grid = self._embed(images.astype(self.dtype), train)
         rates = drop_path_rates(self.drop_path, self.drop_path_schedule, self.depth)
         for i, rate in enumerate(rates):
-            tokens = block(drop_path=rate, name=f"blocks_{i}")(tokens, train=train)
-            tokens = nn.with_logical_constraint(tokens, ("batch", "tokens", "channels"))
+            tokens = self._apply_block(
+                tokens,
+                grid,
+                index=i,
+                num_heads=self.num_heads,
+                mlp_dim=self.mlp_dim,
+                drop_path=rate,
+                train=train,
+                name=f"blocks_{i}",
+            )
         if not self.fc_norm:
-            tokens = norm(name="norm")(tokens)
-        features = POOLS[self.pool](
-            self.num_heads,
-            self.mlp_dim,
-            self.activation,
-            self.norm_eps,
-            self.dtype,
-            name="pool",
-        )(tokens, num_prefix, train=train)
+            tokens = self._make_norm("norm")(tokens)
+        features = self._pool(tokens, grid.num_prefix, self.num_heads, self.mlp_dim, train)
         if self.fc_norm:
-            features = norm(name="fc_norm")(features)
-        return self._classify(tokens, features, train)
+            features = self._make_norm("fc_norm")(features)
+        output = self._classify(tokens, features)
+        if not (self.distilled and self.num_classes):
+            return output
+        aux_logits = self._head("head_dist")(at_least_float32(tokens[:, 1]))
+        logits = output.logits if train else (output.logits + aux_logits) / 2
+        return dataclasses.replace(output, logits=logits, aux_logits=(aux_logits,))
 
-    def _stem(self, **where: Any) -> Stem:
-        return STEMS[self.stem](
-            self.patch,
-            self.width,
-            self.dtype,
-            self.resnet_layers,
-            self.resnet_width,
-            self.weight_standardization,
-            self.group_norm_eps,
-            **where,
-        )
-
-    def _embed(self, images: Array, train: bool) -> tuple[Array, int]:
-        """Returns the tokens (b, n, d), and how many come before the patches."""
-        grid = self._stem(name="stem")(images)
-        batch, height, width, dim = grid.shape
+    def _embed(self, images: Array, train: bool) -> tuple[Array, Grid]:
+        """Returns the tokens (b, n, d), and how they lie."""
+        patches = self._make_stem(pad=False, name="stem")(images)
+        batch, height, width, dim = patches.shape
         has_class_token = self.pool in READ_CLASS_TOKEN or self.keep_class_token
         names = ["cls_token"] * has_class_token + ["dist_token"] * self.distilled
-        posemb = POSEMBS[self.posemb](
-            num_prefix=len(names) * self.posemb_prefix,
-            interpolation=self.posemb_interpolation,
-            antialias=self.posemb_antialias,
-            name="posemb",
+        positions, grid_positions = self._absolute(
+            height, width, dim, len(names) * self.posemb_prefix
         )
-        positions, grid_positions = posemb(height, width, dim)
         parts = [self._token(name, 1, batch, dim) for name in names]
         parts = [
             token + position.astype(token.dtype)
@@ -150,12 +91,12 @@ class ViT(nn.Module):
         ]
         if self.num_registers:
             parts.append(self._token("registers", self.num_registers, batch, dim))
-        grid = grid + grid_positions.astype(grid.dtype)
-        parts.append(grid.reshape(batch, height * width, dim))
+        patches = patches + grid_positions.astype(patches.dtype)
+        parts.append(patches.reshape(batch, height * width, dim))
         tokens = jnp.concatenate(parts, axis=1)
         tokens = nn.Dropout(self._dropout("embed"))(tokens, deterministic=not train)
         tokens = nn.with_logical_constraint(tokens, ("batch", "tokens", "channels"))
-        return tokens, len(names) + self.num_registers
+        return tokens, Grid(height, width, len(names) + self.num_registers)
 
     def _token(self, name: str, num: int, batch: int, dim: int) -> Array:
         """Returns learned tokens, the same for every image."""
@@ -163,44 +104,3 @@ class ViT(nn.Module):
         boxed = nn.with_logical_partitioning(init, (None, "embed"))
         tokens: Any = self.param(name, boxed, (num, dim), jnp.float32)
         return jnp.broadcast_to(tokens.astype(self.dtype), (batch, num, dim))
-
-    def _classify(self, tokens: Array, features: Array, train: bool) -> Output:
-        features = _at_least_float32(features)
-        if self.representation_size:
-            init = nn.with_logical_partitioning(nn.initializers.lecun_normal(), ("embed", None))
-            layer = nn.Dense(self.representation_size, kernel_init=init, name="representation")
-            features = nn.tanh(layer(features))
-        if not self.num_classes:
-            return Output(jnp.zeros((len(tokens), 0)), features, tokens)
-        init = nn.with_logical_partitioning(nn.initializers.zeros_init(), ("embed", "classes"))
-        bias = nn.initializers.constant(self.head_bias)
-        head = functools.partial(nn.Dense, self.num_classes, kernel_init=init, bias_init=bias)
-        logits = head(name="head")(features)
-        if not self.distilled:
-            return Output(logits, features, tokens)
-        aux_logits = head(name="head_dist")(_at_least_float32(tokens[:, 1]))
-        return Output(
-            logits if train else (logits + aux_logits) / 2, features, tokens, (aux_logits,)
-        )
-
-    def _dropout(self, site: str) -> float:
-        return self.dropout if site in self.dropout_sites else 0.0
-
-
-def _at_least_float32(x: Array) -> Array:
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
-
-
-# The names that a field may take.
-CHOICES: dict[str, Mapping[str, Any]] = {
-    "stem": STEMS,
-    "weight_standardization": WEIGHT_STANDARDIZATIONS,
-    "pool": POOLS,
-    "posemb": POSEMBS,
-    "posemb_interpolation": INTERPOLATIONS,
-    "norm_order": BLOCKS,
-    "mlp": MLPS,
-    "activation": ACTIVATIONS,
-    "drop_path_schedule": DROP_PATH_SCHEDULES,
-    "dtype": DTYPES,
-}

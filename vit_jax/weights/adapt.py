@@ -3,38 +3,41 @@
 Each is a function of its own, and says what it did.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from vit_jax.errors import ConfigError
 from vit_jax.weights.rules import Shape, list_problems, show
 
-GRID = "posemb/grid"
+# Parameters that belong to a size of grid: positions, biases by offset, mixtures of tokens.
+TABLES = re.compile(r"posemb/grid|.*/bias/table|.*/mix_[kv]/grid")
 HEADS = ("head", "head_dist", "representation")
 
 Params = dict[str, Any]
-Resample = Callable[[Any, int, int], Any]
+Resize = Callable[[str, Any, Shape], Any]
 
 
-def resize_grids(
-    params: Mapping[str, Any], shapes: Mapping[str, Shape], resample: Resample
+def resize_tables(
+    params: Mapping[str, Any], shapes: Mapping[str, Shape], resize: Resize
 ) -> tuple[Params, tuple[str, ...]]:
-    """Resamples the table of positions to the grid of another image size.
+    """Makes the tables of a size of grid those of another image size or window.
 
     Args:
       params: By name.
       shapes: Of the model's parameters.
-      resample: From a grid (h, w, d), a height and a width, to a grid of that size.
+      resize: From a name, a table (h, w, d) and a shape, to a table of that shape.
 
     Returns:
       The parameters, and what was done.
     """
-    if GRID not in params or GRID not in shapes or params[GRID].shape == shapes[GRID]:
-        return dict(params), ()
-    height, width, _ = shapes[GRID]
-    old = show(params[GRID].shape[:2])
-    resized = resample(params[GRID], height, width)
-    return {**params, GRID: resized}, (f"{GRID} resampled from {old} to {height}x{width}",)
+    resized, done = dict(params), {}
+    for name in filter(TABLES.fullmatch, params.keys() & shapes.keys()):
+        old, new = params[name].shape, shapes[name]
+        if old != new and old[2:] == new[2:]:
+            resized[name] = resize(name, params[name], new)
+            done[name] = f"resampled from {show(old[:2])} to {show(new[:2])}"
+    return resized, (list_problems(done),) if done else ()
 
 
 def replace_heads(

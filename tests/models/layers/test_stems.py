@@ -1,4 +1,6 @@
-"""The stems: patches of the image, or of what a ResNet makes of it, cut and projected."""
+"""The stems: patches of the image, or of what a network makes of it, cut and projected."""
+
+import math
 
 import chex
 import flax.linen as nn
@@ -6,11 +8,50 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.test_util import check_grads
 
 from vit_jax.models.layers.resnet import ResNet
-from vit_jax.models.layers.stems import STEMS, HybridEmbed, PatchEmbed
+from vit_jax.models.layers.stems import POWER_OF_TWO_STEMS, STEMS, HybridEmbed, PatchEmbed
 
 KEY = jax.random.key(0, impl="unsafe_rbg")  # compiles faster than the default
+
+# Of each stem: a patch, and the cell in pixels that it makes.
+CELLS = {
+    "patch": ((3, 2), (3, 2)),
+    "resnet": ((1, 2), (4, 8)),
+    "conv": ((4, 4), (4, 4)),
+    "hmlp": ((8, 8), (8, 8)),
+    "overlap": ((3, 2), (3, 2)),
+}
+
+
+def make(name, patch=None, width=8, **fields):
+    """A stem, small but for what the test says."""
+    return STEMS[name](patch or CELLS[name][0], width, resnet_width=0.5, **fields)
+
+
+def make_images(height, width, channels=3, batch=2):
+    return np.random.default_rng(0).normal(size=(batch, height, width, channels)).astype("float32")
+
+
+def make_params(module, images):
+    """Parameters of which none is zero or one."""
+    shapes = nn.unbox(jax.eval_shape(module.init, KEY, images))["params"]
+    rng = np.random.default_rng(1)
+    return jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes)
+
+
+def apply(module, images, params=None):
+    params = make_params(module, images) if params is None else params
+    return jax.jit(module.apply)({"params": params}, jnp.asarray(images))
+
+
+def normalize(x, layer):
+    """LayerNorm, by its definition."""
+    x = np.asarray(x, np.float64)
+    variance = x.var(-1, keepdims=True)
+    x = (x - x.mean(-1, keepdims=True)) / np.sqrt(variance + 1e-6)
+    return x * layer["scale"] + layer["bias"]
 
 
 def random_params(rng, patch, channels, width):
@@ -89,3 +130,262 @@ def test_a_stride_that_does_not_divide_the_image_is_an_error(size):
     module = HybridEmbed((2, 3), 5, resnet_width=0.5)
     with pytest.raises(ValueError, match=r"not made of patches of \(8, 12\)"):
         jax.eval_shape(module.init, KEY, jnp.zeros((1, *size, 3)))
+
+
+# --- What every stem does.
+
+
+def test_every_stem_is_in_the_tables_of_these_tests():
+    assert CELLS.keys() == STEMS.keys()
+
+
+@pytest.mark.parametrize("grid", [(2, 2), (1, 3)])
+@pytest.mark.parametrize("name", STEMS)
+def test_a_cell_is_a_token(name, grid):
+    (height, width), (rows, columns) = CELLS[name][1], grid
+    images = jnp.zeros((2, rows * height, columns * width, 3))
+    module = make(name)
+    assert module.stride == (height, width)
+    tokens, variables = jax.eval_shape(lambda: module.init_with_output(KEY, images))
+    assert (tokens.shape, tokens.dtype) == ((2, rows, columns, 8), "float32")
+    assert variables.keys() == {"params"}  # no statistics of batches
+
+
+def q(d):
+    return d // 4
+
+
+@pytest.mark.parametrize(
+    ("name", "patch", "count"),
+    [
+        ("patch", (3, 2), lambda c, d: 6 * c * d + d),
+        ("resnet", (1, 2), lambda c, d: 49 * c * 32 + 2 * 32 + 2 * 32 * d + d),
+        ("conv", (2, 2), lambda c, d: 9 * c * d + 3 * d + d * d + d),
+        ("conv", (8, 8), lambda c, d: 9 * (c * d // 4 + 5 * d * d // 8) + 21 * d // 4 + d * d + d),
+        ("hmlp", (2, 2), lambda c, d: 4 * c * d + 3 * d),
+        ("hmlp", (4, 4), lambda c, d: 4 * (c + d) * q(d) + 3 * (q(d) + d)),
+        ("hmlp", (8, 8), lambda c, d: 4 * (4 * c + d) * q(d) + 3 * (q(d) + d)),
+        ("hmlp", (16, 16), lambda c, d: 4 * (4 * c + q(d) + d) * q(d) + 3 * (2 * q(d) + d)),
+        ("hmlp", (32, 32), lambda c, d: 4 * (4 * c + 2 * q(d) + d) * q(d) + 3 * (3 * q(d) + d)),
+        ("overlap", (3, 2), lambda c, d: 5 * 3 * c * d + 3 * d),
+    ],
+)
+@pytest.mark.parametrize(("channels", "width"), [(3, 16), (1, 24)])
+def test_the_number_of_parameters(name, patch, count, channels, width):
+    module = make(name, patch, width, pad=True)
+    images = jnp.zeros((1, 8, 8, channels))
+    params = nn.unbox(jax.eval_shape(module.init, KEY, images))["params"]
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == count(channels, width)
+
+
+@pytest.mark.parametrize(
+    ("name", "patch", "parts"),
+    [
+        ("conv", (4, 4), ["conv_0", "conv_1", "norm_0", "norm_1", "proj"]),
+        ("hmlp", (8, 8), ["conv_0", "conv_1", "norm_0", "norm_1"]),
+        ("overlap", (3, 2), ["norm", "proj"]),
+    ],
+)
+def test_only_the_width_is_split_over_devices(name, patch, parts):
+    module = make(name, patch)
+    params = jax.eval_shape(module.init, KEY, jnp.zeros((1, 24, 24, 3)))["params"]
+    assert sorted(params) == parts
+    for part in params.values():
+        if "kernel" in part:
+            kernel = part["kernel"]
+            split = kernel.value.shape[-1] == module.width
+            assert kernel.names == (None, None, None, "embed" if split else None)
+
+
+@pytest.mark.parametrize("name", STEMS)
+def test_bfloat16_computes_in_it_from_parameters_in_float32(name):
+    height, width = CELLS[name][1]
+    images = jnp.asarray(make_images(2 * height, 2 * width))
+    module = make(name, width=16, dtype="bfloat16")
+    shapes = jax.eval_shape(module.init, KEY, images)
+    assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {jnp.dtype("float32")}
+    params = make_params(module, images)
+    tokens, expected = apply(module, images, params), apply(make(name, width=16), images, params)
+    assert tokens.dtype == jnp.bfloat16
+    assert 0 < jnp.abs(tokens - expected).max() < 0.05 * jnp.abs(expected).max()
+
+
+@pytest.mark.parametrize("missing", [(0, 0), (1, 0), (1, 1)])
+@pytest.mark.parametrize("name", STEMS)
+def test_padding_is_zeros_at_bottom_and_right(name, missing):
+    height, width = CELLS[name][1]
+    rows, columns = missing
+    images = make_images(2 * height - rows, 2 * width - columns)
+    whole = np.pad(images, ((0, 0), (0, rows), (0, columns), (0, 0)))
+    params = make_params(make(name), whole)
+    expected = apply(make(name), whole, params)
+    chex.assert_trees_all_equal(apply(make(name, pad=True), images, params), expected)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("name", STEMS)
+def test_without_padding_an_image_of_another_size_is_an_error(name, axis):
+    size = [2 * cell for cell in CELLS[name][1]]
+    size[axis] += 1
+    with pytest.raises(ValueError, match="not made of patches"):
+        jax.eval_shape(make(name).init, KEY, jnp.zeros((1, *size, 3)))
+
+
+@pytest.mark.parametrize("patch", [(6, 6), (3, 3), (2, 4), (8, 4), (1, 1)])
+@pytest.mark.parametrize("name", STEMS)
+def test_stems_that_halve_the_image_take_a_square_power_of_two(name, patch):
+    module = make(name, patch, pad=True)
+    images = jnp.zeros((1, 8, 8, 3))
+    if name not in POWER_OF_TWO_STEMS:
+        jax.eval_shape(module.init, KEY, images)
+        return
+    with pytest.raises(ValueError, match="expected a square patch of 2, 4, 8 or so pixels, got"):
+        jax.eval_shape(module.init, KEY, images)
+
+
+@pytest.mark.parametrize("name", STEMS)
+def test_gradients(name):
+    """Against central differences in float64, of the parameters and of the image."""
+    height, width = CELLS[name][1]
+    with jax.enable_x64(True):
+        module = make(name, width=4, dtype="float64")
+        images = make_images(height, 2 * width, channels=2, batch=1)
+        params = make_params(module, images)
+        if name == "resnet":
+            params["resnet"]["conv_root"]["kernel"] *= 10  # away from the ties of the maximum
+        at = jax.tree.map(jnp.float64, (params, images))
+        apply = jax.jit(lambda params, images: module.apply({"params": params}, images))
+        assert apply(*at).dtype == jnp.float64
+        check_grads(apply, at, order=1, modes=("fwd", "rev"), atol=1e-6, rtol=1e-6, eps=1e-5)
+
+
+# --- Who sees what.
+
+
+def seen(module, size):
+    """Returns (token row, token column, image row, image column): is there a gradient?"""
+    images = make_images(*size, batch=1)
+    params = make_params(module, images)
+    mix = np.random.default_rng(2).normal(size=module.width)  # a plain sum undoes LayerNorm
+
+    @jax.jit
+    def mixed(image):
+        return module.apply({"params": params}, image[None])[0] @ mix
+
+    return np.asarray(jax.jit(jax.jacrev(mixed))(images[0]) != 0).any(-1)
+
+
+def windows(grid, patch, before):
+    """The same of tokens that see their patch and `before` rows and columns ahead of it."""
+    rows, columns = (
+        np.array([[-b <= pixel - s * i < s for pixel in range(n * s)] for i in range(n)])
+        for n, s, b in zip(grid, patch, before, strict=True)
+    )
+    return rows[:, None, :, None] & columns[None, :, None, :]
+
+
+@pytest.mark.parametrize(
+    ("name", "patch", "before"),
+    [
+        ("patch", (3, 2), (0, 0)),
+        ("hmlp", (2, 2), (0, 0)),
+        ("hmlp", (4, 4), (0, 0)),
+        ("hmlp", (8, 8), (0, 0)),
+        ("conv", (2, 2), (1, 1)),
+        ("conv", (4, 4), (3, 3)),
+        ("overlap", (3, 2), (2, 1)),
+    ],
+)
+def test_a_token_sees_its_patch_and_no_further_than_the_stem_reaches(name, patch, before):
+    grid = (3, 4)
+    size = tuple(n * s for n, s in zip(grid, patch, strict=True))
+    found = seen(make(name, patch, width=16), size)
+    np.testing.assert_array_equal(found, windows(grid, patch, before))
+
+
+def test_the_patches_of_hmlp_do_not_communicate():
+    module, images = make("hmlp"), make_images(24, 32)
+    params = make_params(module, images)
+    changed = images.copy()
+    changed[:, 8:16, 16:24] += make_images(8, 8)
+    different = np.asarray(apply(module, images, params) != apply(module, changed, params)).any(-1)
+    expected = np.zeros((2, 3, 4), bool)
+    expected[:, 1, 2] = True
+    np.testing.assert_array_equal(different, expected)
+
+
+@pytest.mark.parametrize(("name", "width"), [("conv", 8), ("conv", 4), ("hmlp", 4)])
+def test_a_narrow_stem_sees_the_image_too(name, width):
+    """LayerNorm leaves nothing of one channel, and a sign of two."""
+    tokens = apply(make(name, (16, 16), width), make_images(16, 16, batch=8))
+    assert np.ptp(tokens, axis=0).max() > 0.1
+
+
+# --- Each stem against its definition.
+
+
+@pytest.mark.parametrize("patch", [(2, 2), (4, 4), (8, 8)])
+def test_conv_is_a_chain_of_convolutions(patch):
+    images, steps = make_images(8, 24), int(math.log2(patch[0]))
+    module = make("conv", patch, width=32)
+    params = make_params(module, images)
+
+    def conv(x, layer, stride, padding):
+        x = jax.lax.conv_general_dilated(
+            jnp.float32(x),
+            layer["kernel"],
+            (stride, stride),
+            [(padding, padding)] * 2,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+        return x + layer["bias"]
+
+    x = images
+    for i in range(steps):
+        assert params[f"conv_{i}"]["kernel"].shape[-1] == 32 * 2**i // 2 ** (steps - 1)
+        x = normalize(conv(x, params[f"conv_{i}"], 2, 1), params[f"norm_{i}"])
+        x = np.maximum(x, 0)
+    expected = np.float32(conv(x, params["proj"], 1, 0))
+    chex.assert_trees_all_close(apply(module, images, params), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("sides", [(2,), (2, 2), (4, 2), (4, 2, 2), (4, 2, 2, 2)])
+def test_hmlp_joins_pieces_by_matrices(sides):
+    side = math.prod(sides)
+    images = make_images(side, 2 * side)
+    module = make("hmlp", (side, side), width=20)
+    params = make_params(module, images)
+    x = np.float64(images)
+    for i, s in enumerate(sides):
+        batch, height, width, channels = x.shape
+        x = x.reshape(batch, height // s, s, width // s, s, channels).swapaxes(2, 3)
+        kernel = params[f"conv_{i}"]["kernel"]
+        assert kernel.shape == (s, s, channels, 20 if i == len(sides) - 1 else 5)
+        x = x.reshape(*x.shape[:3], -1) @ kernel.reshape(s * s * channels, -1)
+        x = normalize(x + params[f"conv_{i}"]["bias"], params[f"norm_{i}"])
+        if i < len(sides) - 1:
+            x = x * (1 + np.vectorize(math.erf)(x / math.sqrt(2))) / 2
+    assert f"conv_{len(sides)}" not in params
+    tokens = apply(module, images, params)
+    chex.assert_trees_all_close(tokens, np.float32(x), rtol=1e-4, atol=1e-4)
+
+
+def test_overlap_with_a_patchs_kernel_is_the_normalized_patch():
+    patch, images = (3, 2), make_images(9, 8)
+    module = make("overlap", patch)
+    params = make_params(module, images)
+    inner = random_params(np.random.default_rng(3), patch, 3, 8)
+    kernel = np.zeros((5, 3, 3, 8), np.float32)
+    kernel[2:, 1:] = inner["proj"]["kernel"]
+    params["proj"] = {"kernel": kernel, "bias": inner["proj"]["bias"]}
+    expected = normalize(apply(PatchEmbed(patch, 8), images, inner), params["norm"])
+    tokens = apply(module, images, params)
+    chex.assert_trees_all_close(tokens, np.float32(expected), rtol=1e-4, atol=1e-4)
+
+
+def test_overlap_sees_zeros_beyond_the_image():
+    module, images = make("overlap"), make_images(9, 8)
+    params = make_params(module, images)
+    framed = np.pad(images, ((0, 0), (3, 3), (2, 2), (0, 0)))
+    expected = apply(module, framed, params)[:, 1:-1, 1:-1]
+    chex.assert_trees_all_close(apply(module, images, params), expected, rtol=1e-5, atol=1e-5)

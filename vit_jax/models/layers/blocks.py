@@ -7,6 +7,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vit_jax.models.layers.grid import Grid
+
 Part = Callable[..., nn.Module]
 
 # Stochastic depth: the whole branch of an image at once (Huang et al. 2016).
@@ -45,9 +47,11 @@ class PreNormBlock(Block):
     """x + attention(norm(x)), then x + mlp(norm(x)) (Dosovitskiy et al. 2021, eq. 2 and 3)."""
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b n d"], *, train: bool) -> Float[Array, "b n d"]:
+    def __call__(
+        self, x: Float[Array, "b n d"], grid: Grid, *, train: bool
+    ) -> Float[Array, "b n d"]:
         """Maps tokens to tokens."""
-        y = self.attention(name="attn")(self.norm(name="norm1")(x), train=train)
+        y = self.attention(name="attn")(self.norm(name="norm1")(x), grid, train=train)
         x = x + self._branch_end(y, 1, train)
         y = self.mlp(name="mlp")(self.norm(name="norm2")(x), train=train)
         return x + self._branch_end(y, 2, train)
@@ -57,15 +61,35 @@ class PostNormBlock(Block):
     """norm(x + attention(x)), then norm(x + mlp(x)) (Vaswani et al. 2017, section 3.1)."""
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b n d"], *, train: bool) -> Float[Array, "b n d"]:
+    def __call__(
+        self, x: Float[Array, "b n d"], grid: Grid, *, train: bool
+    ) -> Float[Array, "b n d"]:
         """Maps tokens to tokens."""
-        y = self.attention(name="attn")(x, train=train)
+        y = self.attention(name="attn")(x, grid, train=train)
         x = self.norm(name="norm1")(x + self._branch_end(y, 1, train))
         y = self.mlp(name="mlp")(x, train=train)
         return self.norm(name="norm2")(x + self._branch_end(y, 2, train))
 
 
-BLOCKS: dict[str, type[Block]] = {"pre": PreNormBlock, "post": PostNormBlock}
+class ResidualPostNormBlock(Block):
+    """x + norm(attention(x)), then x + norm(mlp(x)) (Liu et al. 2022, Swin v2, section 3.2)."""
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b n d"], grid: Grid, *, train: bool
+    ) -> Float[Array, "b n d"]:
+        """Maps tokens to tokens."""
+        y = self.norm(name="norm1")(self.attention(name="attn")(x, grid, train=train))
+        x = x + self._branch_end(y, 1, train)
+        y = self.norm(name="norm2")(self.mlp(name="mlp")(x, train=train))
+        return x + self._branch_end(y, 2, train)
+
+
+BLOCKS: dict[str, type[Block]] = {
+    "pre": PreNormBlock,
+    "post": PostNormBlock,
+    "res_post": ResidualPostNormBlock,
+}
 
 # The share of the rate `drop_path` that block i of n takes.
 DROP_PATH_SCHEDULES: dict[str, Callable[[int, int], float]] = {

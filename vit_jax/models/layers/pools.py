@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vit_jax.models.layers.attention import Attention
+from vit_jax.models.layers.attention.base import CrossAttention
 from vit_jax.models.layers.mlp import Mlp
 
 
@@ -67,8 +67,8 @@ class MultiheadAttention(Pool):
         init = nn.initializers.xavier_uniform()
         probe = self.param("probe", init, (1, 1, width), jnp.float32)
         probe = jnp.tile(probe.astype(tokens.dtype), (batch, 1, 1))
-        attention = Attention(self.num_heads, dtype=self.dtype, name="attn")
-        x = attention(probe, tokens, train=train)
+        attention = CrossAttention(self.num_heads, dtype=self.dtype, name="attn")
+        x = attention(probe, tokens)
         y = nn.LayerNorm(epsilon=self.norm_eps, dtype=self.dtype, name="norm")(x)
         mlp = Mlp(self.mlp_dim, self.activation, dtype=self.dtype, name="mlp")
         return (x + mlp(y, train=train))[:, 0]

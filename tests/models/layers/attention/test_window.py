@@ -1,0 +1,219 @@
+"""Attention in groups: equal to dense attention under the mask that each stands for."""
+
+import functools
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vit_jax.models.layers.attention.base import FullAttention
+from vit_jax.models.layers.attention.window import DilatedAttention, WindowAttention
+from vit_jax.models.layers.grid import Grid
+from vit_jax.models.layers.posemb import POSEMBS
+
+KEY = jax.random.key(0, impl="unsafe_rbg")
+RNG = np.random.default_rng(0)
+POSITIONS = ["none", "rope", "rope_mixed", "relative_bias", "log_cpb"]
+
+
+def make(kind, posemb="none", **fields):
+    entry = POSEMBS[posemb]
+    return kind(num_heads=2, rotary=entry.rotary, bias=entry.bias, **fields)
+
+
+def tokens(grid):
+    num = grid.num_prefix + grid.height * grid.width
+    return jnp.asarray(RNG.normal(size=(2, num, 8)), jnp.float32)
+
+
+def random_params(module, grid):
+    x = tokens(grid)
+    shapes = nn.unbox(jax.eval_shape(lambda: module.init(KEY, x, grid, train=False)))["params"]
+    rng = np.random.default_rng(1)
+    return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, 0.5, leaf.shape), "float32"), shapes)
+
+
+@functools.partial(jax.jit, static_argnames=("module", "grid"))
+def run(module, params, x, grid):
+    return module.apply({"params": params}, x, grid, train=False)
+
+
+# --- The limit: a window as large as the grid.
+
+
+@pytest.mark.parametrize("kind", [WindowAttention, DilatedAttention])
+@pytest.mark.parametrize("block", [0, 1])
+@pytest.mark.parametrize("posemb", POSITIONS)
+def test_a_window_as_large_as_the_grid_is_full_attention(kind, block, posemb):
+    grid = Grid(3, 4, num_prefix=2)
+    full = make(FullAttention, posemb)
+    params, x = random_params(full, grid), tokens(grid)
+    expected = run(full, params, x, grid)
+    for window in ((3, 4), (7, 7)):
+        found = run(make(kind, posemb, window=window, block=block), params, x, grid)
+        chex.assert_trees_all_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+# --- Dense attention under a mask.
+
+
+def dense(params, x, grid, sees, offsets=None):
+    """Attention of every token to those that it `sees`, with the bias table at their offsets."""
+    kernel, bias = params["qkv"]["kernel"], params["qkv"]["bias"]
+    q, k, v = (np.einsum("bnd,dhc->bhnc", x, kernel[:, i]) + bias[i][:, None] for i in range(3))
+    scores = np.einsum("bhnc,bhmc->bhnm", q, k) / np.sqrt(q.shape[-1])
+    if "bias" in params:
+        p, table, ends = grid.num_prefix, params["bias"]["table"], params["bias"].get("prefix")
+        added = np.zeros((2, *sees.shape))
+        added[:, p:, p:] = np.moveaxis(table[offsets[..., 0], offsets[..., 1]], -1, 0)
+        if p:
+            added[:, p:, :p], added[:, :p, p:], added[:, :p, :p] = ends[:, :, None, None]
+        scores = scores + added
+    weights = np.where(sees, np.exp(scores), 0)
+    weights = weights / weights.sum(-1, keepdims=True)
+    found = np.einsum("bhnm,bhmc->bnhc", weights, v)
+    return np.einsum("bnhc,hcd->bnd", found, params["out"]["kernel"]) + params["out"]["bias"]
+
+
+def pairs(grid, same, offset):
+    """Who sees whom, from what holds for two places; prefix tokens see and are seen by all."""
+    p, (rows, columns) = grid.num_prefix, np.indices((grid.height, grid.width)).reshape(2, -1)
+    n = len(rows)
+    sees, offsets = np.ones((p + n, p + n), bool), np.zeros((n, n, 2), int)
+    for i, j in np.ndindex(n, n):
+        a, b = (rows[i], columns[i]), (rows[j], columns[j])
+        sees[p + i, p + j] = same(a, b)
+        offsets[i, j] = offset(a, b) if same(a, b) else (0, 0)
+    return sees, offsets
+
+
+def windows(grid, window, shift):
+    """Windows of which the first is cut off by the shift."""
+
+    def of(place):
+        return tuple(
+            (x + (w - s)) // w if s else x // w
+            for x, w, s in zip(place, window, shift, strict=True)
+        )
+
+    return pairs(
+        grid,
+        lambda a, b: of(a) == of(b),
+        lambda a, b: tuple(x - y + w - 1 for x, y, w in zip(a, b, window, strict=True)),
+    )
+
+
+@pytest.mark.parametrize("prefix", [0, 2])
+@pytest.mark.parametrize("posemb", ["none", "relative_bias"])
+@pytest.mark.parametrize(
+    ("size", "window", "block", "shift"),
+    [
+        ((4, 6), (2, 3), 0, (0, 0)),
+        ((4, 6), (2, 3), 1, (1, 1)),
+        ((4, 8), (4, 4), 1, (0, 2)),
+        ((6, 6), (3, 2), 3, (1, 1)),
+    ],
+)
+def test_windows_that_divide_the_grid_equal_the_dense_mask(
+    size, window, block, shift, posemb, prefix
+):
+    grid = Grid(*size, prefix)
+    for order in ("shift_pad", "pad_shift"):
+        module = make(WindowAttention, posemb, window=window, block=block, pad_order=order)
+        params, x = random_params(module, grid), tokens(grid)
+        expected = dense(params, np.float64(x), grid, *windows(grid, window, shift))
+        found = run(module, params, x, grid)
+        chex.assert_trees_all_close(found, np.float32(expected), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("prefix", [0, 1])
+@pytest.mark.parametrize("block", [0, 1])
+@pytest.mark.parametrize("size", [(3, 5), (4, 7), (5, 5)])
+def test_masked_padding_is_as_if_it_were_not_there(size, block, prefix):
+    # Padded first, so that the shift goes around the padded grid as it does without padding.
+    grid, window = Grid(*size, prefix), (2, 3)
+    fields = {"window": window, "block": block, "pad_order": "pad_shift", "mask_padding": True}
+    module = make(WindowAttention, "relative_bias", **fields)
+    params, x = random_params(module, grid), tokens(grid)
+    shift = tuple(w // 2 * (block % 2 and n > w) for n, w in zip(size, window, strict=True))
+    expected = dense(params, np.float64(x), grid, *windows(grid, window, shift))
+    found = run(module, params, x, grid)
+    chex.assert_trees_all_close(found, np.float32(expected), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("order", ["shift_pad", "pad_shift"])
+def test_padding_that_is_seen_holds_the_bias_of_keys_and_values(order):
+    # One window of 2 x 3 over a grid of 2 x 2 and a column of padding.
+    grid = Grid(4, 4)
+    module = make(WindowAttention, window=(4, 3), pad_order=order)
+    params, x = random_params(module, grid), tokens(grid)
+    padded = jnp.pad(x.reshape(2, 4, 4, 8), ((0, 0), (0, 0), (0, 2), (0, 0))).reshape(2, 24, 8)
+    wide = Grid(4, 6)
+    expected = run(module, params, padded, wide).reshape(2, 4, 6, 8)[:, :, :4]
+    found = run(module, params, x, grid).reshape(2, 4, 4, 8)
+    chex.assert_trees_all_close(found, expected, rtol=1e-5, atol=1e-5)
+    masked = make(WindowAttention, window=(4, 3), pad_order=order, mask_padding=True)
+    other = run(masked, params, x, grid).reshape(2, 4, 4, 8)
+    chex.assert_trees_all_close(other[:, :, :3], found[:, :, :3], rtol=1e-5, atol=1e-5)
+    assert np.abs(other[:, :, 3] - found[:, :, 3]).max() > 1e-3
+
+
+def test_the_orders_of_padding_and_shift_differ_where_windows_do_not_divide():
+    grid = Grid(5, 5)
+    modules = [
+        make(WindowAttention, window=(3, 3), block=1, pad_order=order)
+        for order in ("shift_pad", "pad_shift")
+    ]
+    params, x = random_params(modules[0], grid), tokens(grid)
+    first, second = (run(module, params, x, grid) for module in modules)
+    assert np.abs(first - second).max() > 1e-3
+
+
+# --- Dilated.
+
+
+def dilated(grid, window):
+    steps = [-(-n // w) for n, w in zip(grid[:2], window, strict=True)]
+    return pairs(
+        grid,
+        lambda a, b: all((x - y) % s == 0 for x, y, s in zip(a, b, steps, strict=True)),
+        lambda a, b: tuple(
+            (x - y) // s + min(w, n) - 1
+            for x, y, s, w, n in zip(a, b, steps, window, grid[:2], strict=True)
+        ),
+    )
+
+
+@pytest.mark.parametrize("prefix", [0, 2])
+@pytest.mark.parametrize("posemb", ["none", "relative_bias"])
+@pytest.mark.parametrize("size", [(4, 6), (5, 7), (3, 9)])
+def test_dilated_attention_in_odd_blocks_equals_the_dense_mask(size, posemb, prefix):
+    grid, window = Grid(*size, prefix), (2, 3)
+    module = make(DilatedAttention, posemb, window=window, block=1)
+    params, x = random_params(module, grid), tokens(grid)
+    expected = dense(params, np.float64(x), grid, *dilated(grid, window))
+    found = run(module, params, x, grid)
+    chex.assert_trees_all_close(found, np.float32(expected), rtol=1e-4, atol=1e-4)
+
+
+def test_dilated_attention_in_even_blocks_is_that_of_windows_with_masked_padding():
+    grid = Grid(5, 7, 1)
+    window = make(WindowAttention, window=(2, 3), mask_padding=True)
+    params, x = random_params(window, grid), tokens(grid)
+    found = run(make(DilatedAttention, window=(2, 3)), params, x, grid)
+    chex.assert_trees_all_equal(found, run(window, params, x, grid))
+
+
+def test_two_blocks_of_dilated_attention_connect_all_tokens():
+    grid = Grid(6, 6)
+    even, odd = (make(DilatedAttention, window=(3, 3), block=i) for i in (0, 1))
+    params = random_params(even, grid)
+
+    def both(x):
+        return run(odd, params, x + run(even, params, x, grid), grid)[0, :, 0]
+
+    reached = np.abs(jax.jacobian(both)(tokens(grid)[:1])).sum((1, 3))
+    assert (reached > 0).all()

@@ -1,0 +1,70 @@
+"""Gradients of every attention, position embedding and stem, in float64, by finite differences."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vit_jax import models
+from vit_jax.models.layers.attention import ATTENTIONS
+from vit_jax.models.layers.posemb import POSEMBS
+from vit_jax.models.layers.stems import STEMS
+
+KEY = jax.random.key(0, impl="unsafe_rbg")
+FIELDS = {
+    "vit": {
+        **{"width": 8, "depth": 2, "num_heads": 2, "mlp_dim": 8, "patch": (4, 4)},
+        **{"num_classes": 3, "window": (2, 2), "landmarks": 4, "resnet_width": 0.5},
+    },
+    "swin": {
+        **{"width": 8, "depths": (2, 1), "num_heads": (2, 2), "mlp_ratio": 1.0, "patch": (4, 4)},
+        **{"num_classes": 3, "window": (2, 2)},
+    },
+}
+# Every entry once beside the defaults; those that act on others with one that they act on.
+MODELS = {
+    **{f"{name} attention": ("vit_mu4", {"attention": name}) for name in ATTENTIONS},
+    **{f"{name} positions": ("vit_mu4", {"posemb": name}) for name in POSEMBS},
+    **{f"{name} stem": ("vit_mu4", {"stem": name}) for name in STEMS},
+    "biased windows": ("vit_mu4", {"attention": "window", "posemb": "relative_bias"}),
+    "turned features": ("vit_mu4", {"attention": "linear", "posemb": "rope_mixed"}),
+    "swin": ("swin_t_w7", {}),
+    "swinv2": ("swinv2_t_w8", {}),
+}
+
+
+@pytest.mark.parametrize("case", MODELS)
+def test_gradients_equal_central_differences(case):
+    name, fields = MODELS[case]
+    size = (16, 16) if fields.get("stem") == "resnet" else (12, 16)
+    if fields.get("stem") == "resnet":
+        fields = {**fields, "patch": (1, 1)}
+    # What is fused has a softmax in float32, whatever else is.
+    fused = fields.get("attention") == "fused"
+    dtype, step, rtol = ("float32", 1e-2, 2e-3) if fused else ("float64", 1e-5, 1e-6)
+    rng = np.random.default_rng(0)
+    with jax.enable_x64(True):
+        model = models.create(name, **{**FIELDS[models.kind(name)], **fields, "dtype": dtype})
+        images = jnp.asarray(rng.normal(size=(2, *size, 3)), dtype)
+        shapes = jax.eval_shape(functools.partial(model.init, train=False), KEY, images)
+        params, direction = (
+            jax.tree.map(
+                lambda leaf: jnp.asarray(rng.normal(0, 0.3, leaf.shape), dtype),
+                nn.unbox(shapes)["params"],
+            )
+            for _ in range(2)
+        )
+
+        @jax.jit
+        def loss(params, distance):
+            moved = jax.tree.map(lambda p, d: p + distance * d, params, direction)
+            return nn.log_softmax(models.forward(model, moved, images).logits)[:, 1].sum()
+
+        gradient = jax.jit(jax.grad(loss))(params, 0.0)
+        found = sum(jax.tree.leaves(jax.tree.map(jnp.vdot, gradient, direction)))
+        expected = (loss(params, step) - loss(params, -step)) / (2 * step)
+        assert abs(found) > 1e-3
+        np.testing.assert_allclose(found, expected, rtol=rtol)

@@ -1,0 +1,37 @@
+"""Positions from the tokens themselves."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from vit_jax.models.layers.grid import Grid
+
+
+class Conditional(nn.Module):
+    """Adds to each patch a depthwise convolution of its neighbourhood (Chu et al. 2021, CPVT, 3.2).
+
+    The zeros beyond the border tell where it is. Prefix tokens stay as they are.
+    """
+
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b n d"], grid: Grid) -> Float[Array, "b n d"]:
+        """Maps tokens to tokens."""
+        batch, _, dim = x.shape
+        height, width, num_prefix = grid
+        init = nn.with_logical_partitioning(
+            nn.initializers.lecun_normal(), (None, None, None, "embed")
+        )
+        patches = x[:, num_prefix:].reshape(batch, height, width, dim)
+        conv = nn.Conv(
+            dim,
+            (3, 3),
+            padding=1,
+            feature_group_count=dim,
+            kernel_init=init,
+            dtype=self.dtype,
+            name="conv",
+        )
+        y = conv(patches).reshape(batch, height * width, dim)
+        return jnp.concatenate([x[:, :num_prefix], x[:, num_prefix:] + y], axis=1)

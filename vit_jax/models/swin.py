@@ -1,0 +1,108 @@
+"""Swin (Liu et al. 2021, https://arxiv.org/abs/2103.14030) and Swin v2 (Liu et al. 2022).
+
+image -> patches -> linear projection, norm
+      -> stages of blocks with attention in windows, which every other block shifts;
+         between two, 2x2 tokens are merged into one of twice the width
+      -> norm -> mean -> head
+"""
+
+import einops
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from vit_jax.models.layers.blocks import drop_path_rates
+from vit_jax.models.layers.grid import Grid
+from vit_jax.models.output import Output
+from vit_jax.models.transformer import Transformer
+
+
+class Swin(Transformer):
+    """Swin, for images of any size: they are padded to whole patches, and grids to even sizes.
+
+    With other attention than windows it is a pyramid of that attention.
+    """
+
+    patch: tuple[int, int] = (4, 4)
+    width: int = 96  # of the first stage; doubled by each merging
+    depths: tuple[int, ...] = (2, 2, 6, 2)  # blocks a stage
+    num_heads: tuple[int, ...] = (3, 6, 12, 24)
+    mlp_ratio: float = 4.0  # hidden units of the feed-forward network to its width
+    attention: str = "window"
+    posemb: str = "relative_bias"
+    # Of log_cpb: the side of the windows that the weights know, a stage; () is `window`.
+    pretrained_window: tuple[int, ...] = ()
+    norm_eps: float = 1e-5
+
+    @property
+    def stride(self) -> tuple[int, int]:
+        """Height and width in pixels that image sizes are multiples of: any size is."""
+        return 1, 1
+
+    @property
+    def heads(self) -> tuple[int, ...]:
+        """The number of heads of each stage."""
+        return self.num_heads
+
+    def window_sides(self, image_size: tuple[int, int]) -> tuple[int, ...]:
+        """Returns the larger side of the windows of each stage for images of a size in pixels."""
+        grid = [-(-size // cell) for size, cell in zip(image_size, self.patch, strict=True)]
+        sides = []
+        for _ in self.depths:
+            sides.append(max(min(pair) for pair in zip(grid, self.window, strict=True)))
+            grid = [-(-size // 2) for size in grid]
+        return tuple(sides)
+
+    @nn.compact
+    def __call__(self, images: Float[Array, "b H W c"], *, train: bool) -> Output:
+        """Classifies normalized images; a random key `dropout` is needed while training."""
+        x = self._make_stem(pad=True, name="stem")(images.astype(self.dtype))
+        x = self._make_norm("stem_norm")(x)
+        _, positions = self._absolute(x.shape[1], x.shape[2], x.shape[3], 0)
+        x = x + positions.astype(x.dtype)
+        x = nn.Dropout(self._dropout("embed"))(x, deterministic=not train)
+        rates = iter(drop_path_rates(self.drop_path, self.drop_path_schedule, sum(self.depths)))
+        known = self.pretrained_window or (0,) * len(self.depths)
+        for i, (depth, num_heads) in enumerate(zip(self.depths, self.num_heads, strict=True)):
+            if i:
+                last = self.norm_order == "res_post"
+                merge = PatchMerging(last, self.norm_eps, self.dtype, name=f"merge_{i - 1}")
+                x = merge(x)
+            batch, height, width, dim = x.shape
+            tokens = x.reshape(batch, height * width, dim)
+            for j in range(depth):
+                tokens = self._apply_block(
+                    tokens,
+                    Grid(height, width),
+                    index=j,
+                    num_heads=num_heads,
+                    mlp_dim=round(dim * self.mlp_ratio),
+                    drop_path=next(rates),
+                    train=train,
+                    name=f"stages_{i}_{j}",
+                    pretrained_window=known[i],
+                )
+            x = tokens.reshape(batch, height, width, dim)
+        tokens = self._make_norm("norm")(tokens)
+        features = self._pool(tokens, 0, num_heads, round(dim * self.mlp_ratio), train)
+        return self._classify(tokens, features)
+
+
+class PatchMerging(nn.Module):
+    """Projects the 2x2 neighbours together to twice the width (Liu et al. 2021, section 3.1)."""
+
+    norm_last: bool = False  # of what is projected, as in Swin v2; else of what comes in
+    norm_eps: float = 1e-5
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w d"]) -> Float[Array, "b h2 w2 2*d"]:
+        """Halves height and width; odd ones get zeros at the end."""
+        norm = nn.LayerNorm(epsilon=self.norm_eps, dtype=self.dtype, name="norm")
+        init = nn.with_logical_partitioning(nn.initializers.xavier_uniform(), (None, "embed"))
+        reduction = nn.Dense(
+            2 * x.shape[-1], use_bias=False, kernel_init=init, dtype=self.dtype, name="reduction"
+        )
+        x = jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0)))
+        x = einops.rearrange(x, "b (h i) (w j) d -> b h w (j i d)", i=2, j=2)
+        return norm(reduction(x)) if self.norm_last else reduction(norm(x))
