@@ -27,18 +27,11 @@ def test_the_tree_names_every_file_and_no_other():
         pytest.fail("the tests run in a git checkout")
     tracked = [path for path in listed.stdout.split() if path.startswith(("vit_jax/", "configs/"))]
     named = tree()
-    whole = tuple(path for path in named if path.endswith(("layers/", "digits/", "tests/")))
+    whole = tuple(path for path in named if path.endswith(("digits/", "tests/")))
     files = {p for p in tracked if p.endswith(".py") and not p.endswith("__init__.py")}
     assert {p for p in files if not p.startswith(whole)} == {p for p in named if p.endswith(".py")}
     for path in named:
         assert (ROOT / path).exists(), path
-
-
-def test_the_layers_are_named():
-    line = next(line for line in README.splitlines() if line.strip().startswith("layers/"))
-    names = set(re.findall(r"\w+", line.split("/", 1)[1]))
-    files = {p.stem for p in (ROOT / "vit_jax/models/layers").glob("*.py")} - {"__init__"}
-    assert names == files
 
 
 def example(word):

@@ -48,8 +48,13 @@ def test_a_batch_is_put_row_by_row():
 
 @pytest.mark.parametrize("name", models.list_models())
 def test_every_model_lies_on_a_mesh_of_all_axes(name):
-    pool = "cls" if models.spec(name).distilled else "map"
-    model = models.create(name, depth=1, num_registers=2, layer_scale=0.1, qk_norm=True, pool=pool)
+    fields = {"layer_scale": 0.1, "qk_norm": True, "pool": "map"}
+    if models.kind(name) == "swin":
+        fields |= {"depths": (1,) * len(models.spec(name).depths)}
+    else:
+        fields |= {"depth": 1, "num_registers": 2}
+        fields |= {"pool": "cls"} if models.spec(name).distilled else {}
+    model = models.create(name, **fields)
     size = 2 * model.stride[0]
     images = jnp.zeros((1, size, size, 3))
     boxed = jax.eval_shape(lambda: model.init(jax.random.key(0), images, train=False)["params"])

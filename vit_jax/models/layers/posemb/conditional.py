@@ -20,16 +20,12 @@ class Conditional(nn.Module):
         """Maps tokens to tokens."""
         batch, _, dim = x.shape
         height, width, num_prefix = grid
-        init = nn.with_logical_partitioning(
-            nn.initializers.lecun_normal(), (None, None, None, "embed")
-        )
         patches = x[:, num_prefix:].reshape(batch, height, width, dim)
         conv = nn.Conv(
             dim,
             (3, 3),
             padding=1,
-            feature_group_count=dim,
-            kernel_init=init,
+            feature_group_count=dim,  # on every device whole: it is small
             dtype=self.dtype,
             name="conv",
         )
