@@ -13,6 +13,9 @@ SOURCES = {"bv": "big_vision", "google": "google", "hf": "huggingface", "timm": 
 OUTPUTS = {
     "patch_embed": "stem",
     "embedding": "stem",
+    "embeddings": "stem_norm",
+    "block1": "blocks_1",
+    "merge0": "merge_0",
     "block0": "blocks_0",
     "resnet_block1": "stem/resnet/stages_0_1",
     "encoded": "tokens",
@@ -57,6 +60,11 @@ class Case:
     def outputs(self) -> dict[str, str]:
         """Their outputs that we have too, and what each is of ours."""
         outputs = {key: ours for key, ours in OUTPUTS.items() if key in self.facts["outputs"]}
+        if "swin" in self.name:
+            swins = {"patch_embed": "stem_norm", "block0": "stages_0_0", "block1": "stages_0_1"}
+            return {key: swins.get(key, ours) for key, ours in outputs.items()}
+        for key in ("block1", "embeddings"):  # of no other family, or nothing that we have
+            outputs.pop(key, None)
         if "pre_logits" in outputs:  # their features are what goes in, ours what comes out
             del outputs["features"]
         if "pre_logits_checkpoint" in outputs:  # of another model than the case's own outputs
@@ -67,6 +75,8 @@ class Case:
     def model(self) -> dict[str, str]:
         """The flags of convert that make the model: the name, and fields by their path."""
         given, arch = self.facts["constructor"], self.facts["arch"]
+        if "swin" in self.name:
+            return self._swin(given)
         inner = given.get("transformer", {})
         sizes = {
             "width": ("hidden_size", "embed_dim", "width"),
@@ -100,8 +110,23 @@ class Case:
             flags["data.image_size"] = str(size).strip("[]")
         return {"name": name, **flags}
 
+    def _swin(self, given: dict) -> dict[str, str]:
+        """The same for Swin."""
+        fields = {
+            "width": given["embed_dim"],
+            "depths": given["depths"],
+            "num_heads": given["num_heads"],
+            "window": [given["window_size"]] * 2,
+            "patch": [given["patch_size"]] * 2,
+        }
+        if "pretrained_window_sizes" in given:  # which a single file of timm does not tell
+            fields["pretrained_window"] = given["pretrained_window_sizes"]
+        flags = {f"model.{key}": str(value).strip("[]") for key, value in fields.items()}
+        size = {"data.image_size": str(list(self.image_size)).strip("[]")}
+        return {"name": "swinv2_t_w8" if "swinv2" in self.name else "swin_t_w7", **flags, **size}
+
 
 def cases(folder: pathlib.Path = FIXTURES) -> list[pathlib.Path]:
     """Returns the descriptions of the cases of our families."""
     found = [path for path in folder.glob("*.json") if path.stem.split("_")[0] in SOURCES]
-    return sorted(path for path in found if "swin" not in path.stem)
+    return sorted(found)

@@ -330,7 +330,7 @@ def test_weights_of_another_model_are_one_line(change, said, tmp_path, capsys):
         ("{", "config.json: not valid JSON"),
         ("[" * 100_000, "config.json: not valid JSON"),
         ("3", "config.json: expected a JSON object"),
-        ({"model_type": "bert"}, "model_type: expected vit, deit or dinov2, got 'bert'"),
+        ({"model_type": "bert"}, "model_type: expected vit, deit, dinov2 or swin, got 'bert'"),
         ({"model_type": 3}, "model_type: expected str, got 3"),
         ({"hidden_act": "quick_gelu"}, "hidden_act: expected one of gelu, gelu_new"),
         ({"layer_norm_eps": None}, "layer_norm_eps: expected"),

@@ -42,7 +42,7 @@ from vit_jax.weights.folder import open_weights, read_json
 # Beside the checkpoint of converted weights: where they came from, and arrays that no model has.
 ORIGIN, CARRIED = "origin.json", "carried.safetensors"
 
-_WORD = re.compile(r"[\w./ ]*(_\{i\})?")  # what fills a gap in a rule
+_WORD = re.compile(r"[\w./ ]*(_?\{i1?\})?")  # what fills a gap in a rule
 
 Params = dict[str, np.ndarray]
 
@@ -117,7 +117,7 @@ def _configure(
     asked = values["data"]["image_size"] if "data.image_size" in overrides else None
     stated = facts.data.get("image_size")
     size, has_prefix = find_size(facts, stride, stated, asked)
-    if "posemb_prefix" not in facts.fields:
+    if "posemb_prefix" in preset.keys() - facts.fields.keys():
         values["model"]["posemb_prefix"] = has_prefix
     values["data"]["image_size"] = asked or size
     config = config_lib.resolve(values)

@@ -14,7 +14,7 @@ import pytest
 from vit_jax import cli, models, sharding
 from vit_jax.errors import ConfigError
 from vit_jax.models import __main__ as command
-from vit_jax.models import vit
+from vit_jax.models import transformer
 
 KEY = jax.random.key(0, impl="unsafe_rbg")  # compiles faster than the default
 TINY = {"width": 8, "depth": 2, "num_heads": 2, "mlp_dim": 16, "patch": (4, 4), "num_classes": 3}
@@ -103,6 +103,23 @@ TIMM = [
 # Nobody publishes them in any form.
 BY_HAND = ["vit_mu16"]
 
+# Liu et al. 2021 and 2022, and timm's model cards: millions of parameters to 0.01, and billions of
+# multiply-adds, which timm counts with the norms' elements and we do not: to 1 %.
+SWIN = [
+    ("swin_t_w7", 224, 28.29, 4.51),
+    ("swin_s_w7", 224, 49.61, 8.77),
+    ("swin_b_w7", 224, 87.77, 15.47),
+    ("swin_b_w12", 384, 87.90, 47.19),
+    ("swin_l_w7", 224, 196.53, 34.53),
+    ("swin_l_w12", 384, 196.74, 104.08),
+    ("swinv2_t_w8", 256, 28.35, 5.96),
+    ("swinv2_t_w16", 256, 28.35, 6.68),
+    ("swinv2_s_w8", 256, 49.73, 11.58),
+    ("swinv2_s_w16", 256, 49.73, 12.82),
+    ("swinv2_b_w8", 256, 87.92, 20.37),
+    ("swinv2_b_w16", 256, 87.92, 22.02),
+]
+
 
 def count_by_hand(model, height, width):
     """Parameters and multiply-adds of a ViT with a class token, from the paper's equations."""
@@ -170,7 +187,8 @@ def tiny():
 
 
 def test_every_registered_name_has_expected_figures():
-    assert {name for name, *_ in TIMM} | {*BY_HAND} == set(models.list_models())
+    named = {name for name, *_ in (*TIMM, *SWIN)} | {*BY_HAND}
+    assert named == set(models.list_models())
     assert set(PARAMETERS) <= set(models.list_models())
 
 
@@ -190,6 +208,13 @@ def test_parameters_and_multiply_adds_are_those_of_timm(name, size, fields, mill
     parameters, multiply_adds, extra = cost(name, (size, size), **fields)
     assert round(parameters / 1e6, 2) == millions
     assert round((multiply_adds + extra) / 1e9, 2) == gmacs
+
+
+@pytest.mark.parametrize(("name", "size", "millions", "gmacs"), SWIN)
+def test_parameters_and_multiply_adds_of_swin_are_the_published_ones(name, size, millions, gmacs):
+    profile = models.profile(models.create(name), (size, size))
+    assert round(profile.parameters / 1e6, 2) == millions
+    assert profile.gflops == pytest.approx(gmacs, rel=0.01)
 
 
 @pytest.mark.parametrize(
@@ -226,22 +251,33 @@ def test_profile_of_a_size_that_does_not_fit_is_an_error():
         models.profile(models.create("vit_mu16"), (224, 225))
 
 
+def shallow(name):
+    """A model of the name with one block, or one a stage."""
+    if models.kind(name) == "swin":
+        return models.create(name, depths=(1,) * len(models.spec(name).depths))
+    return models.create(name, depth=1)
+
+
 @pytest.mark.parametrize("name", models.list_models())
 def test_shapes_and_dtypes_of_every_model(name):
-    model = models.create(name, depth=1)
+    model = shallow(name)
     params, output, _ = shapes(model)
-    num_patches = (224 // model.stride[0]) * (224 // model.stride[1])
-    num_tokens = num_patches + 1 + model.distilled + model.num_registers
+    if models.kind(name) == "swin":
+        width, num_tokens, heads = 8 * model.width, 7 * 7, 0
+    else:
+        num_patches = (224 // model.stride[0]) * (224 // model.stride[1])
+        width, num_tokens = model.width, num_patches + 1 + model.distilled + model.num_registers
+        heads = int(model.distilled)
     assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype.name), output) == {
         "logits": ((2, 1000), "float32"),
-        "features": ((2, model.width), "float32"),
-        "tokens": ((2, num_tokens, model.width), "float32"),
-        "aux_logits": (((2, 1000), "float32"),) * model.distilled,
+        "features": ((2, width), "float32"),
+        "tokens": ((2, num_tokens, width), "float32"),
+        "aux_logits": (((2, 1000), "float32"),) * heads,
     }
     assert {leaf.dtype.name for leaf in jax.tree.leaves(params)} == {"float32"}
 
 
-@pytest.mark.parametrize("dtype", vit.DTYPES)
+@pytest.mark.parametrize("dtype", transformer.DTYPES)
 @pytest.mark.parametrize(
     "fields",
     [
@@ -262,11 +298,11 @@ def test_tokens_have_the_compute_dtype_and_logits_and_features_no_less_than_floa
 
 @pytest.mark.parametrize("name", models.list_models())
 def test_every_dimension_name_of_a_parameter_has_a_sharding_rule(name):
-    names = dimension_names(models.create(name, depth=1))
+    names = dimension_names(shallow(name))
     assert {"embed", "mlp", "heads", "classes"} <= names <= set(dict(sharding.RULES))
 
 
-@pytest.mark.parametrize("pool", vit.POOLS)
+@pytest.mark.parametrize("pool", transformer.POOLS)
 def test_every_dimension_name_of_an_optional_parameter_has_a_sharding_rule(pool):
     options = {"num_registers": 2, "layer_scale": 0.1, "qk_norm": True, "representation_size": 5}
     model = models.create("vit_s32", **{**TINY, "pool": pool}, **options)
@@ -333,7 +369,8 @@ def test_an_override_sets_the_field_of_the_model():
 @pytest.mark.parametrize("name", models.list_models())
 def test_spec_holds_the_name_its_base_and_every_field(name):
     fields = models.spec(name).to_dict()
-    model_fields = {field.name for field in dataclasses.fields(vit.ViT)} - {"parent"}
+    module = models.MODULES[models.kind(name)]
+    model_fields = {field.name for field in dataclasses.fields(module)} - {"parent"}
     assert set(fields) == model_fields | {"name", "base"}
     assert (fields["name"], fields["base"]) == (name, name)
 
@@ -392,11 +429,12 @@ def test_check_accepts_every_registered_model(name):
     models.check(models.spec(name).to_dict())
 
 
-@pytest.mark.parametrize("field", vit.CHOICES)
+@pytest.mark.parametrize("field", transformer.CHOICES)
 def test_check_accepts_every_choice_of_a_table(field):
-    for choice in vit.CHOICES[field]:
+    for choice in transformer.CHOICES[field]:
+        fields = {"posemb": "relative_bias"} if choice == "geometric" else {}
         with jax.enable_x64(choice == "float64"):
-            models.check(models.spec("vit_s16", **{field: choice}).to_dict())
+            models.check(models.spec("vit_s16", **{field: choice}, **fields).to_dict())
 
 
 def test_check_rejects_float64_where_jax_does_not_have_it():
@@ -407,7 +445,7 @@ def test_check_rejects_float64_where_jax_does_not_have_it():
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        *((field, "unheard_of") for field in vit.CHOICES),
+        *((field, "unheard_of") for field in transformer.CHOICES),
         ("dropout_sites", ("mlp", "head")),
         *((field, 0) for field in ("width", "depth", "num_heads", "mlp_dim")),
         *((field, -1) for field in ("num_classes", "num_registers", "representation_size")),

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from vit_jax import models
-from vit_jax.models import vit
+from vit_jax.models import transformer, vit
+from vit_jax.models.layers.posemb import POSEMBS
 
 KEY = jax.random.key(0, impl="unsafe_rbg")  # compiles faster than the default
 SIZE = {"width": 8, "depth": 2, "num_heads": 2, "mlp_dim": 16, "patch": (4, 4), "num_classes": 3}
@@ -200,7 +201,9 @@ HYBRID = {"stem": "resnet", "resnet_layers": (1,), "resnet_width": 0.5, "patch":
 CHOICES = {
     f"{pool}, {order}": {"pool": pool, "norm_order": order, "posemb": posemb}
     for (pool, order), posemb in zip(
-        itertools.product(vit.POOLS, vit.BLOCKS), itertools.cycle(vit.POSEMBS), strict=False
+        itertools.product(transformer.POOLS, transformer.BLOCKS),
+        itertools.cycle(POSEMBS),
+        strict=False,
     )
 }
 CHOICES |= {
@@ -214,10 +217,11 @@ CHOICES |= {
 
 def test_every_choice_of_parts_has_its_gradients_checked():
     without_parameters = {"posemb_interpolation", "activation", "drop_path_schedule", "dtype"}
-    for field in set(vit.CHOICES) - without_parameters:
+    elsewhere = {"attention", "pad_order", "posemb", "stem"}  # test_gradients.py
+    for field in set(transformer.CHOICES) - without_parameters - elsewhere:
         default = getattr(vit.ViT, field)
         checked = {fields.get(field, default) for fields in CHOICES.values()}
-        assert checked == set(vit.CHOICES[field]), field
+        assert checked == set(transformer.CHOICES[field]), field
 
 
 @functools.cache
@@ -369,8 +373,8 @@ CHANGES = [
 ]
 
 
-@pytest.mark.parametrize("norm_order", vit.BLOCKS)
-@pytest.mark.parametrize("pool", vit.POOLS)
+@pytest.mark.parametrize("norm_order", transformer.BLOCKS)
+@pytest.mark.parametrize("pool", transformer.POOLS)
 def test_names_and_shapes_of_the_parameters_are_the_checkpoint_format(pool, norm_order):
     options = {"qk_norm": True, "layer_scale": 0.1, "num_registers": 2, "representation_size": 5}
     model = create(pool=pool, norm_order=norm_order, **options)
@@ -429,7 +433,7 @@ def test_without_posemb_prefix_the_class_token_has_no_position():
     chex.assert_trees_all_close(tokens, expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("pool", vit.POOLS)
+@pytest.mark.parametrize("pool", transformer.POOLS)
 def test_a_class_token_can_be_kept_where_the_pool_does_not_read_it(pool):
     params, tokens = encoderless(pool=pool, keep_class_token=True)
     grid = params["posemb"]["grid"].reshape(4, 8)
@@ -513,7 +517,7 @@ def test_a_hybrids_tokens_are_the_stems():
     params = random_params(model)
     params["stem"]["resnet"]["conv_root"]["kernel"] *= 1e-4  # where the two forms differ
     tokens = run(model, params).tokens
-    stem = vit.STEMS["resnet"](
+    stem = transformer.STEMS["resnet"](
         (1, 1), 8, resnet_width=0.5, weight_standardization="variance", group_norm_eps=0.1
     )
     cells = stem.apply({"params": params["stem"]}, IMAGES) + params["posemb"]["grid"]
@@ -526,19 +530,9 @@ def test_the_pool_map_has_the_models_heads_activation_and_epsilon():
     model = create(pool="map", depth=1, **fields)
     params = random_params(model)
     output = run(model, params)
-    pool = vit.POOLS["map"](**fields)
+    pool = transformer.POOLS["map"](**fields)
     expected = pool.apply({"params": params["pool"]}, output.tokens, 0, train=False)
     chex.assert_trees_all_close(output.features, expected, rtol=1e-6, atol=1e-6)
-
-
-@pytest.mark.parametrize("posemb", vit.POSEMBS)
-def test_images_of_another_size_than_the_first_give_finite_logits(posemb):
-    model = create(posemb=posemb)
-    params = random_params(model, jnp.zeros((1, 16, 16, 3)))
-    for height, width in [(24, 16), (8, 8)]:
-        output = run(model, params, jnp.ones((1, height, width, 3)))
-        assert output.tokens.shape == (1, height * width // 16 + 1, 8)
-        assert np.isfinite(output.logits).all()
 
 
 def test_positions_of_another_grid_are_resampled_as_the_fields_say():

@@ -17,7 +17,8 @@ import pytest
 from conftest import ROOT
 
 from vit_jax.errors import ConfigError, DataError, InputMissingError, WorkdirError
-from vit_jax.weights.files import Header, open_file, open_files, write_file
+from vit_jax.weights.files import Header, open_file, write_file
+from vit_jax.weights.folder import open_files
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
 KINDS = (".npz", ".safetensors", pytest.param(".pth", marks=pytest.mark.parity))
@@ -480,3 +481,20 @@ def test_damage_is_an_error_of_ours_or_none(tmp_path, arrays, kind):
         if path.suffix == ".npz":  # it has checksums of the arrays, not of their names
             assert [a.tobytes() for a in found.values()] == [a.tobytes() for a in arrays.values()]
     assert refused > 20 and read > 20
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+def test_the_index_tables_of_swin_are_the_only_integers(suffix, tmp_path):
+    name = "layers.0.blocks.0.attn.relative_position_index"
+    table = np.arange(16, dtype=np.int64).reshape(4, 4)
+    header = {name: Header(table.shape, table.dtype)}
+    write_file(tmp_path / f"a{suffix}", header, lambda name: table)
+    with open_file(tmp_path / f"a{suffix}") as file:
+        assert file.read(name).tobytes() == table.tobytes()
+    write_file(tmp_path / f"b{suffix}", {"head.bias": header[name]}, lambda name: table)
+    with pytest.raises(DataError, match=r"expected float32, .*head\.bias is"):
+        open_file(tmp_path / f"b{suffix}")
+    floats = {name: Header((4,), np.dtype("f4"))}
+    write_file(tmp_path / f"c{suffix}", floats, lambda name: np.zeros(4, np.float32))
+    with pytest.raises(DataError, match="relative_position_index is"):
+        open_file(tmp_path / f"c{suffix}")

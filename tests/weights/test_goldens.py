@@ -7,6 +7,7 @@ them from the folder VIT_JAX_GOLDENS.
 import functools
 import os
 import pathlib
+import re
 
 import flax
 import jax
@@ -16,7 +17,7 @@ from golden_cases import SOURCES, Case, cases
 
 from vit_jax import convert, models, weights
 from vit_jax.models.layers.posemb import resample
-from vit_jax.weights import adapt, rules
+from vit_jax.weights import adapt, files, rules, swin
 from vit_jax.weights.folder import open_weights
 
 DTYPES = ("float32", "float64")
@@ -41,7 +42,7 @@ def results(config, params, images, dtype):
             {"params": tree},
             jax.numpy.asarray(images, dtype),
             train=False,
-            capture_intermediates=lambda module, _: True,
+            capture_intermediates=lambda _, method: method == "__call__",
             mutable=["intermediates"],
         )
         calls = flax.traverse_util.flatten_dict(state["intermediates"], sep="/")
@@ -101,12 +102,13 @@ def test_the_cases_use_every_rule(source):
             shapes = {name: array.shape for name, array in imported.params.items()}
             for rule in weights.SOURCES[source].RULES:
                 bound = rules.Table((rule,), imported.words).bind(shapes)
-                carried = rules.Table((rule,), imported.words).carried & imported.carried.keys()
+                carried = rules.Table((rule,), imported.words).carried(imported.carried)
                 used |= {rule} if bound or carried else set()
     missing = set(weights.SOURCES[source].RULES) - used
-    # Representations come with a whole ViTModel only, which no case is.
+    # Representations come with a whole ViTModel only, which no case is; buffers with old files.
     allowed = {"representation/kernel", "representation/bias"} if source == "huggingface" else set()
-    assert {rule.target for rule in missing} <= allowed
+    buffers = {rule for rule in missing if rule.source.endswith((*swin.BUFFERS, "attn_mask"))}
+    assert {rule.target for rule in missing - buffers} <= allowed
 
 
 def test_positions_resampled_at_import_or_in_the_model_are_those_of_google():
@@ -121,6 +123,31 @@ def test_positions_resampled_at_import_or_in_the_model_are_those_of_google():
     np.testing.assert_array_equal(imported.params["posemb/prefix"], expected[:1])
     logits = results(imported.config, imported.params, case.images, "float32")["logits"]
     assert np.abs(logits - case.arrays["logits"]).max() <= case.tolerance("logits", "float32")
+
+
+def test_files_of_microsoft_come_in_with_their_buffers_and_go_out_as_they_came(tmp_path):
+    case = Case(next(path for path in cases() if path.stem == "timm_swin_eps"))
+    arrays = {}
+    with files.open_file(case.weights) as file:
+        for name in file.headers:
+            stage = re.sub(r"layers\.(\d+)\.down", lambda m: f"layers.{int(m[1]) - 1}.down", name)
+            arrays[stage.replace("head.fc", "head")] = file.read(name)
+    arrays["layers.0.blocks.1.attn_mask"] = np.ones((4, 49, 49), np.float32)
+    arrays["layers.0.blocks.0.attn.relative_position_index"] = np.zeros((49, 49), np.int64)
+    headers = {name: files.Header(a.shape, a.dtype) for name, a in arrays.items()}
+    files.write_file(tmp_path / "swin.safetensors", headers, arrays.__getitem__)
+    flags = case.model
+    arguments = (tmp_path / "swin.safetensors", flags.pop("name"), flags)
+    imported = convert.import_weights("timm", *arguments)
+    assert len(imported.carried) == 2
+    logits = results(imported.config, imported.params, case.images, "float32")["logits"]
+    assert np.abs(logits - case.arrays["logits"]).max() <= case.tolerance("logits", "float32")
+    convert.write_run(imported, "timm", tmp_path / "run")
+    convert.export_weights(tmp_path / "run", "timm", tmp_path / "back.safetensors")
+    with files.open_file(tmp_path / "back.safetensors") as file:
+        assert file.headers.keys() == arrays.keys()
+        for name, array in arrays.items():
+            assert file.read(name).tobytes() == array.tobytes()
 
 
 # --- All cases, from elsewhere.

@@ -20,6 +20,15 @@ DINO = {**SIZES, "mlp_ratio": 2, "image_size": 42, "patch_size": 14}
 MODEL_FLAGS = {
     **{"model.width": "32", "model.depth": "2", "model.num_heads": "2", "model.mlp_dim": "64"},
 }
+SWIN = {
+    **{"embed_dim": 16, "depths": [2, 2], "num_heads": [2, 4], "window_size": 4, "mlp_ratio": 2.0},
+    **{"image_size": 32, "patch_size": 4},
+}
+SWIN_FLAGS = {
+    **{"model.width": "16", "model.depths": "2,2", "model.num_heads": "2,4", "model.window": "4,4"},
+    "model.mlp_ratio": "2",
+}
+SWIN_NAME = "swin_t_w7"
 VIT_NAME, DINO_NAME = "vit_ti8", "dinov2_ti14"
 
 # Class of the config, fields of it, class of the model, our name, flags, and what their output is.
@@ -58,6 +67,23 @@ CASES = {
         "Dinov2WithRegistersForImageClassification",
         *(DINO_NAME, {"model.num_registers": "3"}),
     ),
+    "swin": ("SwinConfig", {**SWIN, "num_labels": 5}, "SwinForImageClassification", SWIN_NAME, {}),
+    "swin_features": ("SwinConfig", {**SWIN, "image_size": 48}, "SwinModel", SWIN_NAME, {}),
+    "swin_rect": (
+        "SwinConfig",
+        {**SWIN, "num_labels": 5, "image_size": [44, 52]},
+        *("SwinForImageClassification", SWIN_NAME, {}),
+    ),
+    "swinv2": (
+        "Swinv2Config",
+        {**SWIN, "num_labels": 5, "pretrained_window_sizes": [3, 3]},
+        *("Swinv2ForImageClassification", "swinv2_t_w8", {}),
+    ),
+    "swinv2_pad": (
+        "Swinv2Config",
+        {**SWIN, "num_labels": 5, "image_size": 44},
+        *("Swinv2ForImageClassification", "swinv2_t_w8", {}),
+    ),
 }
 
 
@@ -87,7 +113,8 @@ def saved(tmp_path_factory):
                 for parameter in model.parameters():  # also those that are 0 or 1 at first
                     parameter.add_(0.2 * torch.randn_like(parameter))
             model.save_pretrained(base / name)
-        return base / name, ours, {**MODEL_FLAGS, **flags}
+        sizes = SWIN_FLAGS if ours.startswith("swin") else MODEL_FLAGS
+        return base / name, ours, {**sizes, **flags}
 
     return make
 

@@ -1,5 +1,6 @@
 """The values of a model section: each by itself, and against each other."""
 
+import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -31,7 +32,8 @@ def check(fields: Fields) -> None:
         pick(table, fields[key], path + key)
     for site in fields["dropout_sites"]:
         pick(dict.fromkeys(DROPOUT_SITES), site, path + "dropout_sites")
-    for key, problem in (*_ranges(fields), *_attention(fields), *_stem(fields), *_rest(fields)):
+    checks = (_ranges, _attention, _stem, _rest)
+    for key, problem in itertools.chain.from_iterable(check(fields) for check in checks):
         raise ConfigError(path + key, problem)
 
 

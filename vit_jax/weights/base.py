@@ -15,7 +15,7 @@ Json = Mapping[str, Any]
 # its code computes with these.
 NUMERICS = (
     *("activation", "norm_eps", "posemb_interpolation", "posemb_antialias"),
-    *("weight_standardization", "group_norm_eps"),
+    *("weight_standardization", "group_norm_eps", "pad_order"),
 )
 
 # The mean and the standard deviation of ImageNet's pixels, and those that map them to -1..1.
@@ -98,7 +98,7 @@ def find_size(
     """
     given = [size for size in sizes if size]
     if not facts.positions:  # computed, not learned: any size
-        return (given or [(224, 224)])[-1], False
+        return (given or [(224, 224)])[0], False
     for height, width in given:
         tokens = facts.positions - (height // stride[0]) * (width // stride[1])
         if tokens in (0, facts.num_tokens):

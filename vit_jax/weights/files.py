@@ -13,7 +13,7 @@ import math
 import os
 import pathlib
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import IO, Any, NamedTuple
 
 import ml_dtypes
@@ -28,6 +28,8 @@ Shape = tuple[int, ...]
 # The dtypes of weights, as safetensors calls them, and how NumPy reads headers, by version.
 DTYPES = {"F32": np.dtype("f4"), "F16": np.dtype("f2"), "BF16": np.dtype(ml_dtypes.bfloat16)}
 NPY_HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+# Swin's files hold numbers of offsets besides its weights; no other integers are read.
+INDEX, INTEGERS = "relative_position_index", {"I64": np.dtype("i8")}
 MAX_HEADER, MAX_NPY_HEADER = 100_000_000, 1 << 14  # bytes, of safetensors and of NumPy's arrays
 MAX_RATIO, MIN_BOMB = 100, 64 << 20  # a zip entry that grows more, to more bytes, is refused
 CHUNK = 1 << 24
@@ -68,25 +70,6 @@ class WeightFile:
         self.close()
 
 
-def open_files(paths: Sequence[str | pathlib.Path]) -> WeightFile:
-    """Opens one file, or several that hold the parts of a whole.
-
-    Raises:
-      InputMissingError: One is not there.
-      DataError: One is damaged or holds something else, or two hold the same name.
-    """
-    with contextlib.ExitStack() as stack:
-        files = [stack.enter_context(open_file(path)) for path in paths]
-        owners: dict[str, WeightFile] = {}
-        for file in files:
-            if twice := owners.keys() & file.headers:
-                raise DataError(f"{file.path}: {min(twice)} is in {owners[min(twice)].path} too")
-            owners |= dict.fromkeys(file.headers, file)
-        close = stack.pop_all().close
-    headers = {name: file.headers[name] for name, file in owners.items()}
-    return WeightFile(files[0].path, headers, lambda name: owners[name].read(name), close)
-
-
 def open_file(path: str | pathlib.Path) -> WeightFile:
     """Opens a file by its suffix.
 
@@ -124,7 +107,7 @@ def _open_npz(path: pathlib.Path, stream: io.BufferedReader) -> WeightFile:
             raise DataError(f"{path}: {name} holds Python objects, which are never loaded")
         stored[name], places[name] = (shape, dtype), (fortran, start.tell(), entry.file_size)
     known = {np.dtype("V2"): DTYPES["BF16"]}  # NumPy writes bfloat16 so, which it does not know
-    known |= {dtype: dtype for dtype in DTYPES.values()}
+    known |= {dtype: dtype for dtype in (*DTYPES.values(), *INTEGERS.values())}
     headers = _headers(path, stored, known)
     for name, (_, begin, end) in places.items():
         if end - begin != headers[name].nbytes:
@@ -163,7 +146,7 @@ def _open_safetensors(path: pathlib.Path, stream: io.BufferedReader) -> WeightFi
     entries = json.loads(stream.read(length).decode(), object_pairs_hook=_unique)
     entries.pop("__metadata__", None)
     stored = {name: (tuple(e["shape"]), str(e["dtype"])) for name, e in entries.items()}
-    headers = _headers(path, stored, DTYPES)
+    headers = _headers(path, stored, DTYPES | INTEGERS)
     place, places = 0, {}
     for name in sorted(entries, key=lambda name: entries[name]["data_offsets"]):
         span = [place, place + headers[name].nbytes]
@@ -204,7 +187,8 @@ def _open_torch(path: pathlib.Path, stream: io.BufferedReader) -> WeightFile:
     ]
     if odd:
         raise DataError(f"{path}: expected dense tensors by name; {', '.join(odd[:3])}")
-    known = {getattr(torch, dtype.name): dtype for dtype in DTYPES.values()}
+    dtypes = (*DTYPES.values(), *INTEGERS.values())
+    known = {getattr(torch, dtype.name): dtype for dtype in dtypes}
     stored = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
     headers = _headers(path, stored, known)
     loaded: dict[str, Any] = {} if zipped else tensors
@@ -260,7 +244,11 @@ def _headers(
     known: Mapping[Any, np.dtype],
 ) -> dict[str, Header]:
     """Returns the headers of arrays, whose dtypes a kind of file calls by names of its own."""
-    wrong = [f"{name} is {dtype}" for name, (_, dtype) in stored.items() if dtype not in known]
+    wrong = [
+        f"{name} is {dtype}"
+        for name, (_, dtype) in stored.items()
+        if dtype not in known or (known[dtype].kind == "i") != name.endswith(INDEX)
+    ]
     if wrong:
         raise DataError(f"{path}: expected float32, float16 or bfloat16; {', '.join(wrong[:3])}")
     headers = {name: Header(shape, known[dtype]) for name, (shape, dtype) in stored.items()}
@@ -318,7 +306,7 @@ def _write_npz(file: IO[bytes], headers: Mapping[str, Header], read: Read) -> No
 
 
 def _write_safetensors(file: IO[bytes], headers: Mapping[str, Header], read: Read) -> None:
-    names = {dtype: name for name, dtype in DTYPES.items()}
+    names = {dtype: name for name, dtype in (DTYPES | INTEGERS).items()}
     entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     place = 0
     for name, header in headers.items():

@@ -1,13 +1,14 @@
 """What lies at a path: one weight file, or a folder with weights and documents about them."""
 
+import contextlib
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vit_jax.errors import DataError, InputMissingError
 from vit_jax.weights.base import Json
-from vit_jax.weights.files import SUFFIXES, WeightFile, open_files
+from vit_jax.weights.files import SUFFIXES, WeightFile, open_file
 
 DOCUMENTS = ("config.json", "preprocessor_config.json")
 INDEX = "model.safetensors.index.json"  # of weights in several files
@@ -27,6 +28,25 @@ def open_weights(path: pathlib.Path) -> tuple[WeightFile, dict[str, Json]]:
         name: read_json(folder / name) for name in DOCUMENTS if (folder / name).is_file()
     }
     return open_files(_parts(path) if path.is_dir() else [path]), documents
+
+
+def open_files(paths: Sequence[str | pathlib.Path]) -> WeightFile:
+    """Opens one file, or several that hold the parts of a whole.
+
+    Raises:
+      InputMissingError: One is not there.
+      DataError: One is damaged or holds something else, or two hold the same name.
+    """
+    with contextlib.ExitStack() as stack:
+        files = [stack.enter_context(open_file(path)) for path in paths]
+        owners: dict[str, WeightFile] = {}
+        for file in files:
+            if twice := owners.keys() & file.headers:
+                raise DataError(f"{file.path}: {min(twice)} is in {owners[min(twice)].path} too")
+            owners |= dict.fromkeys(file.headers, file)
+        close = stack.pop_all().close
+    headers = {name: file.headers[name] for name, file in owners.items()}
+    return WeightFile(files[0].path, headers, lambda name: owners[name].read(name), close)
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Hugging Face transformers: ViT, DeiT with its teacher, DINOv2 (a folder).
+"""Hugging Face transformers: ViT, DeiT with its teacher, DINOv2, Swin v1 and v2 (a folder).
 
 The names are those of the files on the hub, which transformers 5 no longer has in memory.
 """
@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from vit_jax.errors import DataError
+from vit_jax.weights import swin
 from vit_jax.weights.base import HALF, IMAGENET, Facts, Json, linear, norm, num_classes, read_key
 from vit_jax.weights.rules import Rule, Shape
 
@@ -50,6 +51,7 @@ def blocks() -> Iterator[Rule]:
 RULES = (
     *embeddings(),
     *blocks(),
+    *swin.huggingface_rules(),
     *norm("{prefix}layernorm", "norm"),
     *linear("{prefix}pooler.dense", "representation"),
     *linear("{head}", "head"),
@@ -71,13 +73,14 @@ ACTIVATIONS = {
     "relu": "relu",
 }
 RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers
-MODEL_TYPES = ("vit", "deit", "dinov2", "dinov2_with_registers")
+MODEL_TYPES = ("vit", "deit", "dinov2", "dinov2_with_registers", "swin", "swinv2")
 HEADS = {"vit": "classifier", "deit": "cls_classifier"}
 
 
 def words(shapes: Mapping[str, Shape]) -> dict[str, str]:
     """Returns the names that this file uses."""
-    prefixes = [f"{kind}." for kind in MODEL_TYPES if f"{kind}.embeddings.cls_token" in shapes]
+    first = "embeddings.patch_embeddings.projection.bias"
+    prefixes = [f"{kind}." for kind in MODEL_TYPES if f"{kind}.{first}" in shapes]
     prefix = prefixes[0] if prefixes else ""
     block = f"{prefix}encoder.layer.0."
     kinds = {"mlp.weights_in.weight": SWIGLU, "mlp.fc1.weight": DINOV2}
@@ -99,6 +102,8 @@ def words_for(fields: Mapping[str, Any]) -> dict[str, str]:
 
 def model_type(fields: Mapping[str, Any]) -> str:
     """Returns what transformers calls a model of this kind."""
+    if "depths" in fields:
+        return "swinv2" if fields["cosine"] else "swin"
     if fields["layer_scale"]:
         return "dinov2_with_registers" if fields["num_registers"] else "dinov2"
     return "deit" if fields["distilled"] else "vit"
@@ -106,7 +111,7 @@ def model_type(fields: Mapping[str, Any]) -> str:
 
 def class_name(fields: Mapping[str, Any]) -> str:
     """Returns the class of transformers that is a model of this kind."""
-    names = {"vit": "ViT", "deit": "DeiT", "dinov2": "Dinov2"}
+    names = {"vit": "ViT", "deit": "DeiT", "dinov2": "Dinov2", "swin": "Swin", "swinv2": "Swinv2"}
     kind = model_type(fields)
     name = names.get(kind, "Dinov2WithRegisters")
     if not fields["num_classes"]:
@@ -128,7 +133,7 @@ def describe(shapes: Mapping[str, Shape], documents: Mapping[str, Json], family:
     classes = num_classes(shapes, f"{head}.bias")
     dino = kind.startswith("dinov2")
     if kind not in MODEL_TYPES:
-        raise DataError(f"{where}: model_type: expected vit, deit or dinov2, got '{kind}'")
+        raise DataError(f"{where}: model_type: expected vit, deit, dinov2 or swin, got '{kind}'")
     activation = read_key(document, "hidden_act", str, where)
     swiglu = dino and document.get("use_swiglu_ffn") is True
     if activation not in ACTIVATIONS and not swiglu:
@@ -136,17 +141,25 @@ def describe(shapes: Mapping[str, Shape], documents: Mapping[str, Json], family:
         raise DataError(f"{where}: hidden_act: expected one of {known}, got '{activation}'")
     registers = kind == "dinov2_with_registers"
     data, notes = _preprocessing(documents.get("preprocessor_config.json"), family)
+    data["image_size"] = _image_size(document, where)
+    names = _class_names(document, classes)
+    shared = {
+        "num_classes": classes,
+        "activation": ACTIVATIONS.get(activation, "gelu"),
+        "norm_eps": float(read_key(document, "layer_norm_eps", float | int, where)),
+    }
+    if kind in ("swin", "swinv2"):
+        fields, own_sizes = swin.describe_huggingface(shapes, document, where)
+        return Facts({**fields, **shared}, own_sizes, data=data, class_names=names, notes=notes)
     sizes = {"num_heads": read_key(document, "num_attention_heads", int, where)}
     return Facts(
         fields={
+            **shared,
             "norm_order": "pre",
-            "num_classes": classes,
             "representation_size": num_classes(shapes, f"{prefix}pooler.dense.bias"),
             "pool": "cls_gap" if dino and classes else "cls",
             "keep_class_token": False,
             "fc_norm": False,
-            "activation": ACTIVATIONS.get(activation, "gelu"),
-            "norm_eps": float(read_key(document, "layer_norm_eps", float | int, where)),
             "posemb": "learned",
             "posemb_prefix": True,
             "posemb_interpolation": "bicubic" if registers else "bicubic_torch",
@@ -155,8 +168,8 @@ def describe(shapes: Mapping[str, Shape], documents: Mapping[str, Json], family:
         sizes={**sizes, "mlp": "swiglu" if swiglu else "mlp", "stem": "patch"},
         positions=shapes.get(f"{prefix}embeddings.position_embeddings", (0, 0))[1],
         num_tokens=1 + (kind == "deit"),
-        data={**data, "image_size": _image_size(document, where)},
-        class_names=_class_names(document, classes),
+        data=data,
+        class_names=names,
         notes=notes,
     )
 
@@ -172,9 +185,6 @@ def documents_for(
     document = {
         "architectures": [class_name(fields)],
         "model_type": kind,
-        "hidden_size": fields["width"],
-        "num_hidden_layers": fields["depth"],
-        "num_attention_heads": fields["num_heads"],
         "hidden_act": activations[fields["activation"]],
         "layer_norm_eps": fields["norm_eps"],
         "image_size": height if height == width else [height, width],
@@ -185,6 +195,14 @@ def documents_for(
         "attention_probs_dropout_prob": 0.0,
         "id2label": {str(i): label for i, label in enumerate(labels)},
         "label2id": {label: i for i, label in enumerate(labels)},
+    }
+    if kind in ("swin", "swinv2"):
+        document |= swin.huggingface_document(fields)
+        return {"config.json": document, "preprocessor_config.json": _processor(data)}
+    document |= {
+        "hidden_size": fields["width"],
+        "num_hidden_layers": fields["depth"],
+        "num_attention_heads": fields["num_heads"],
     }
     if kind.startswith("dinov2"):
         swiglu = fields["mlp"] == "swiglu"
@@ -235,7 +253,9 @@ def _preprocessing(document: Json | None, family: str) -> tuple[dict[str, Any], 
     where = "preprocessor_config.json"
     if document is None:
         values: dict[str, Any] = {"fit": "squash", "interpolation": "bilinear", **HALF}
-        if family in ("deit", "dinov2"):
+        if family.startswith("swin"):
+            values = {"fit": "squash", "interpolation": "bicubic", **IMAGENET}
+        elif family in ("deit", "dinov2"):
             values = {"crop_fraction": 0.875, "interpolation": "bicubic", **IMAGENET}
         return values, (f"no {where} beside the weights: the usual preprocessing of {family}",)
     factor = document.get("rescale_factor", 1 / 255)

@@ -17,7 +17,7 @@ import dataclasses
 import itertools
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import einops
 import numpy as np
@@ -27,6 +27,9 @@ from vit_jax.errors import DataError
 Shape = tuple[int, ...]
 Arrays = dict[str, np.ndarray]
 Read = Callable[[str], np.ndarray]
+
+
+_NUMBERS = {key: f"{{{key}}}" for key in ("i", "j", "i1", "j1")}  # gaps that stay
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,11 +48,12 @@ class Table:
     rules: tuple[Rule, ...]
     words: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
-    @property
-    def carried(self) -> set[str]:
-        """The names of arrays that have no part in the model."""
-        names = (_fill(rule.source, self.words) for rule in self.rules if not rule.target)
-        return set(itertools.chain(*names))
+    def carried(self, found: Iterable[str]) -> set[str]:
+        """Returns, of the names in a file, those that have no part in the model."""
+        rules = (rule for rule in self.rules if not rule.target)
+        names = itertools.chain(*(_fill(r.source, {**self.words, **_NUMBERS}) for r in rules))
+        patterns = [re.sub(r"\\{\w+\\}", r"\\d+", re.escape(name)) for name in names]
+        return {name for name in found if any(re.fullmatch(p, name) for p in patterns)}
 
     def bind(self, shapes: Mapping[str, Shape]) -> list["Binding"]:
         """Returns the rules for the parameters of a model, without gaps."""
@@ -139,7 +143,8 @@ def load(
             problems[name] = f"is missing, expected {show(shape)}"
         elif found[name] != shape:
             problems[name] = f"is {show(found[name])}, expected {show(shape)}"
-    for name in found.keys() - expected.keys() - table.carried:
+    carried = table.carried(found)
+    for name in found.keys() - expected.keys() - carried:
         problems[name] = f"({show(found[name])}) has no place in the model"
     if problems:
         raise DataError(f"{where}: not the weights of this model: {list_problems(problems)}")
@@ -148,7 +153,7 @@ def load(
         arrays = binding.forward([read(name) for name in binding.sources])
         for name, array in zip(binding.targets, arrays, strict=True):
             params[name] = np.ascontiguousarray(array, np.float32)
-    return params, {name: read(name) for name in sorted(table.carried & found.keys())}
+    return params, {name: read(name) for name in sorted(carried)}
 
 
 def unload(
@@ -197,8 +202,7 @@ def _bind(rule: Rule, words: Mapping[str, str], shapes: Mapping[str, Shape]) -> 
             yield Binding(_fill(rule.source, words), present, kept, pattern, shares_rows=True)
         return
     found = _matching(rule.target, shapes)
-    numbers = {key: f"{{{key}}}" for key in ("i", "j", "i1", "j1")}
-    sources = _fill(rule.source, {**words, **numbers})
+    sources = _fill(rule.source, {**words, **_NUMBERS})
     if found and "{i}" in rule.target and "{i" not in sources[0]:
         targets = tuple(sorted(found, key=lambda name: found[name]["i"]))
         kept = tuple(shapes[name] for name in targets)

@@ -1,4 +1,4 @@
-"""timm (pytorch-image-models): ViT, DeiT, DeiT III, DINOv2 and hybrids (`.safetensors`, `.pth`).
+"""timm (pytorch-image-models): ViT, DeiT, DeiT III, DINOv2, hybrids, Swin (`.safetensors`, `.pth`).
 
 A folder from the Hugging Face hub has a `config.json` with the preprocessing beside the weights.
 """
@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from vit_jax.errors import DataError
+from vit_jax.weights import swin
 from vit_jax.weights.base import HALF, IMAGENET, Facts, Json, linear, norm, num_classes, read_key
 from vit_jax.weights.rules import Rule, Shape
 
@@ -64,10 +65,11 @@ RULES = (
     Rule("reg_token", "registers", "1 n d -> n d"),
     Rule("pos_embed", ("posemb/prefix", "posemb/grid"), "1 n d -> n d"),
     *blocks(),
+    *swin.timm_rules(),
     *norm("norm", "norm"),
     *pool(),
     *norm("fc_norm", "fc_norm"),
-    *linear("head", "head"),
+    *linear("{head}", "head"),
     *linear("head_dist", "head_dist"),
 )
 PUBLISHED = {"stem": "stem."}
@@ -76,12 +78,14 @@ ROOT_ONLY = {"stem": ""}
 
 def words(shapes: Mapping[str, Shape]) -> dict[str, str]:
     """Returns the names that this file uses."""
-    return ROOT_ONLY if "patch_embed.backbone.conv.weight" in shapes else PUBLISHED
+    root_only = "patch_embed.backbone.conv.weight" in shapes
+    return {**(ROOT_ONLY if root_only else PUBLISHED), **swin.timm_words(shapes)}
 
 
 def words_for(fields: Mapping[str, Any]) -> dict[str, str]:
     """Returns the names to write a model with."""
-    return PUBLISHED if fields["resnet_layers"] else ROOT_ONLY
+    stem = PUBLISHED if fields["resnet_layers"] else ROOT_ONLY
+    return {**stem, "merge": "{i1}", "head": "head.fc" if "depths" in fields else "head"}
 
 
 # What timm's code does with these weights.
@@ -101,6 +105,8 @@ DATA = {
     "deit": {"crop_fraction": 0.9, "interpolation": "bicubic", **IMAGENET},
     "deit3": {"crop_fraction": 1.0, "interpolation": "bicubic", **IMAGENET},
     "dinov2": {"crop_fraction": 1.0, "interpolation": "bicubic", **IMAGENET},
+    "swin": {"crop_fraction": 0.9, "interpolation": "bicubic", **IMAGENET},
+    "swinv2": {"crop_fraction": 0.9, "interpolation": "bicubic", **IMAGENET},
 }
 FITS = {"center": "crop", "squash": "squash"}
 
@@ -111,14 +117,20 @@ def describe(shapes: Mapping[str, Shape], documents: Mapping[str, Json], family:
     Raises:
       DataError: The document asks for what we do not have.
     """
+    document = documents.get("config.json", {})
+    data, notes = _preprocessing(document, family)
+    if swin.is_swin(shapes):
+        classes = num_classes(shapes, f"{swin.timm_words(shapes)['head']}.bias")
+        names = _class_names(document.get("label_names"), classes)
+        fields, sizes = swin.describe_timm(shapes, document)
+        fields["num_classes"] = classes
+        return Facts(fields, sizes, data=data, class_names=names, notes=notes)
     has_token, distilled = "cls_token" in shapes, "dist_token" in shapes
     pools = {"attn_pool.latent": "map", "fc_norm.weight": "gap"}
     found = [name for key, name in pools.items() if key in shapes]
     pool = found[0] if found else "cls" if has_token else "gap"
     up, down = (shapes.get(f"blocks.0.mlp.fc{k}.weight", (0, 0)) for k in "12")
-    document = documents.get("config.json", {})
     classes = num_classes(shapes, "head.bias")
-    data, notes = _preprocessing(document, family)
     return Facts(
         fields={
             **FIELDS,
@@ -165,6 +177,8 @@ def documents_for(
 
 def architecture(fields: Mapping[str, Any]) -> str:
     """Returns a model of timm that is this one with other arguments, or "" where there is none."""
+    if "depths" in fields:
+        return swin.timm_architecture(fields)
     hybrids = {
         (): "vit_tiny_r_s16_p8_224",
         (2, 2, 2, 2): "vit_small_r26_s32_224",
@@ -181,6 +195,8 @@ def architecture(fields: Mapping[str, Any]) -> str:
 
 def arguments(fields: Mapping[str, Any], image_size: tuple[int, int]) -> dict[str, Any]:
     """Returns the arguments with which timm's model of that `architecture` is this one."""
+    if "depths" in fields:
+        return swin.timm_arguments(fields, image_size)
     swiglu = fields["mlp"] == "swiglu"
     pools = {"cls": "token", "gap": "avg", "map": "map"}
     if fields["pool"] not in pools:

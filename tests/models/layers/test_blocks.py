@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 
 from vit_jax.models.layers.blocks import BLOCKS, LayerScale, drop_path_rates
+from vit_jax.models.layers.grid import Grid
 
 KEY = jax.random.key(0, impl="unsafe_rbg")  # compiles faster than the default
 X = jnp.asarray(np.random.default_rng(0).normal(size=(2, 3, 4)), jnp.float32)
+GRID = Grid(1, 3)
 
 
 class Part(nn.Module):
@@ -23,7 +25,7 @@ class Part(nn.Module):
 
     function: Callable
 
-    def __call__(self, x, *, train=False):
+    def __call__(self, x, grid=None, *, train=False):
         return self.function(x)
 
 
@@ -55,13 +57,20 @@ def only_attention(order, rate):
 def test_pre_norm_block_normalizes_what_enters_a_branch():
     x = X + double(square(X))
     expected = x + add_three(square(x))
-    chex.assert_trees_all_close(make("pre").apply({}, X, train=False), expected, rtol=1e-6)
+    chex.assert_trees_all_close(make("pre").apply({}, X, GRID, train=False), expected, rtol=1e-6)
 
 
 def test_post_norm_block_normalizes_the_sum():
     x = square(X + double(X))
     expected = square(x + add_three(x))
-    chex.assert_trees_all_close(make("post").apply({}, X, train=False), expected, rtol=1e-6)
+    chex.assert_trees_all_close(make("post").apply({}, X, GRID, train=False), expected, rtol=1e-6)
+
+
+def test_residual_post_norm_block_normalizes_what_leaves_a_branch():
+    x = X + square(double(X))
+    expected = x + square(add_three(x))
+    output = make("res_post").apply({}, X, GRID, train=False)
+    chex.assert_trees_all_close(output, expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("order", BLOCKS)
@@ -69,7 +78,7 @@ def test_drop_path_drops_whole_images_and_scales_the_others(order):
     rate, count = 0.25, 512
     x = jnp.zeros((count, 3, 4))
     rngs = {"dropout": KEY}
-    added = np.asarray(only_attention(order, rate).apply({}, x, train=True, rngs=rngs))
+    added = np.asarray(only_attention(order, rate).apply({}, x, GRID, train=True, rngs=rngs))
     chex.assert_trees_all_equal(added, np.broadcast_to(added[:, :1, :1], added.shape))
     kept = added[:, 0, 0] != 0
     chex.assert_trees_all_close(added[kept], np.full_like(added[kept], 1 / (1 - rate)), rtol=1e-6)
@@ -78,7 +87,7 @@ def test_drop_path_drops_whole_images_and_scales_the_others(order):
 
 @pytest.mark.parametrize("order", BLOCKS)
 def test_drop_path_does_nothing_in_evaluation(order):
-    added = only_attention(order, 0.9).apply({}, jnp.zeros_like(X), train=False)
+    added = only_attention(order, 0.9).apply({}, jnp.zeros_like(X), GRID, train=False)
     chex.assert_trees_all_equal(added, np.ones_like(X))
 
 
@@ -86,13 +95,13 @@ def test_drop_path_does_nothing_in_evaluation(order):
 def test_the_two_branches_are_dropped_apart(order):
     block = make(order, jnp.ones_like, lambda x: 0 * x + 10, lambda x: x, drop_path=0.5)
     x = jnp.zeros((64, 1, 1))
-    output = block.apply({}, x, train=True, rngs={"dropout": KEY})
+    output = block.apply({}, x, GRID, train=True, rngs={"dropout": KEY})
     assert set(np.unique(output)) == {0.0, 2.0, 20.0, 22.0}
 
 
 def test_drop_path_needs_a_key():
     with pytest.raises(flax.errors.InvalidRngError):
-        only_attention("pre", 0.5).apply({}, X, train=True)
+        only_attention("pre", 0.5).apply({}, X, GRID, train=True)
 
 
 @pytest.mark.parametrize(
@@ -110,14 +119,14 @@ def test_rates_by_block(schedule, depth, expected):
 
 @pytest.mark.parametrize("order", BLOCKS)
 def test_layer_scale_starts_at_its_initial_value(order):
-    params = make(order, layer_scale=1e-4).init(KEY, X, train=False)["params"]
+    params = make(order, layer_scale=1e-4).init(KEY, X, GRID, train=False)["params"]
     scale = {"scale": np.full(4, 1e-4, np.float32)}
     chex.assert_trees_all_equal(params, {"scale1": scale, "scale2": scale})
 
 
 @pytest.mark.parametrize("order", BLOCKS)
 def test_without_layer_scale_a_block_has_no_parameters_of_its_own(order):
-    assert not make(order).init(KEY, X, train=False)
+    assert not make(order).init(KEY, X, GRID, train=False)
 
 
 def test_layer_scale_multiplies_each_channel():
@@ -128,6 +137,6 @@ def test_layer_scale_multiplies_each_channel():
 
 def test_each_branch_has_its_own_layer_scale():
     params = {name: {"scale": np.full(4, value)} for name, value in [("scale1", 5), ("scale2", 7)]}
-    output = make("pre", layer_scale=1.0).apply({"params": params}, X, train=False)
+    output = make("pre", layer_scale=1.0).apply({"params": params}, X, GRID, train=False)
     x = X + 5 * double(square(X))
     chex.assert_trees_all_close(output, x + 7 * add_three(square(x)), rtol=1e-6)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vit_jax.models.layers.attention import Attention
+from vit_jax.models.layers.attention.base import CrossAttention
 from vit_jax.models.layers.mlp import Mlp
 from vit_jax.models.layers.pools import POOLS, READ_CLASS_TOKEN
 
@@ -85,7 +85,7 @@ def test_the_names_of_maps_parameters():
 def test_map_is_the_probes_attention_and_a_feed_forward_residual():
     params = random_params(make("map"))
     probe = jnp.broadcast_to(params["probe"], (2, 1, 8))
-    x = Attention(num_heads=2).apply({"params": params["attn"]}, probe, TOKENS, train=False)
+    x = CrossAttention(num_heads=2).apply({"params": params["attn"]}, probe, TOKENS)
     y = nn.LayerNorm(epsilon=0.1).apply({"params": params["norm"]}, x)
     expected = (x + Mlp(16).apply({"params": params["mlp"]}, y, train=False))[:, 0]
     chex.assert_trees_all_close(pooled("map", TOKENS, 1), expected, rtol=1e-6, atol=1e-6)

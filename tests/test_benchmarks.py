@@ -1,0 +1,62 @@
+"""The benchmark of architectures, as small as it gets: rows, tables and the plot."""
+
+import json
+import sys
+
+import pytest
+from conftest import ROOT
+
+from vit_jax import cli
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+import architectures
+
+
+def run(capsys, *argv):
+    code = cli.run(architectures.main, architectures._flags(), "", ["architectures", *argv])
+    return code, *capsys.readouterr()
+
+
+@pytest.fixture
+def small(monkeypatch, tmp_path):
+    """Returns the flags of the smallest run."""
+    monkeypatch.setattr(architectures, "TOKENS", (4, 16))
+    monkeypatch.setattr(architectures, "TOKENS_A_STEP", 16)
+    monkeypatch.setattr(architectures, "REPEATS", 1)
+    tiny = {"width": 8, "depth": 1, "num_heads": 2, "mlp_dim": 8, "window": (2, 2)}
+    for name in ("SMALL", "LARGE"):
+        monkeypatch.setitem(vars(architectures), name, {**vars(architectures)[name], **tiny})
+    digits = ["--data=digits", "--epochs=3", "--seeds=0", "--tokens=4,16"]
+    return [f"--output={tmp_path}", *digits, ""]
+
+
+def test_a_run_writes_rows_tables_and_a_plot_and_measures_nothing_twice(small, capsys, tmp_path):
+    small[-1] = "--only=attention/full"
+    assert run(capsys, *small)[0] == 0
+    small[-1] = "--only=attention/linear"
+    code, out, err = run(capsys, *small)
+    assert (code, err) == (0, "")
+    rows = json.loads((tmp_path / "architectures.json").read_text())
+    assert {key.split("/", 1)[0] for key in rows} == {"facts", "accuracy", "cost"}
+    assert 0 < rows["accuracy/base/0"]["top1"] < 1
+    assert rows["cost/16/attention/linear"]["step_mib"] > 0
+    text = (tmp_path / "architectures.md").read_text()
+    assert "| linear | " in text and "(1.00x)" in text
+    assert (tmp_path / "attention_cost.png").stat().st_size > 10_000
+    code, out, _ = run(capsys, *small)
+    assert (code, out.count("\n")) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("flags", "problem"),
+    [
+        ([], "--output: expected a folder"),
+        (["--output=x", "--part=half"], "--part: unknown 'half'"),
+        (["--output=x", "--only=attention/none"], "--only: 'attention/none' means none"),
+    ],
+)
+def test_a_mistake_is_one_line(flags, problem, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run(capsys, *flags)
+    assert (code, err.count("\n")) == (64, 1)
+    assert err.startswith(f"error: {problem}")
