@@ -235,9 +235,7 @@ def report(rows: Rows) -> str:
         names = list(TABLES.get(table, SWINS))
         lines = [_accuracy_line(rows, Variant(table, name)) for name in names]
         if any(lines):
-            head = (
-                f"| `{table}` | top-1, mean | range | parameters | seconds |\n|---|---|---|---|---|"
-            )
+            head = f"| `{table}` | top-1, mean | range | parameters |\n|---|---|---|---|"
             parts.append("\n".join([head, *filter(None, lines)]))
     if parts:
         parts.insert(0, facts["accuracy"])
