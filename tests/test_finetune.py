@@ -163,3 +163,40 @@ def test_a_picture_that_cannot_be_read_is_said(donor, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no")
     with pytest.raises(DataError, match=r"broken\.png: not an image"):
         models.from_pretrained(str(donor)).preprocess([tmp_path / "broken.png"])
+
+
+# --- Swin.
+
+SWIN = {
+    **{"model.width": "8", "model.depths": "1,1", "model.num_heads": "2,2", "model.mlp_ratio": "1"},
+    **{"model.patch": "2,2", "model.window": "2,2", "model.mlp_dim": None},
+}
+
+
+def swin_donor(name, tiny_config, folder):
+    config = tiny_config({"model.name": name, **SWIN, "total_steps": "1"})
+    train_lib.train(config, epath.Path(folder))
+    return {"model.name": name, **SWIN, "init_from": str(folder)}
+
+
+def test_the_tables_of_another_window_are_resampled(tiny_config, tmp_path):
+    given = swin_donor("swin_t_w7", tiny_config, tmp_path)
+    _, first, notes = first_state(tiny_config({**given, "model.window": "4,4"}))
+    assert any("attn/bias/table resampled from 3x3 to 7x7" in note for note in notes)
+    found, expected = names(first.params), params_of(tmp_path)
+    assert found["stages_0_0/attn/bias/table"].shape == (7, 7, 2)
+    same = [name for name in expected if not name.endswith("bias/table")]
+    for name in same:
+        np.testing.assert_array_equal(found[name], expected[name])
+
+
+def test_a_network_of_offsets_counts_in_the_windows_that_it_knows(tiny_config, tmp_path):
+    given = swin_donor("swinv2_t_w8", tiny_config, tmp_path)
+    run, _, notes = first_state(tiny_config({**given, "model.window": "4,4"}))
+    assert run.config.model["pretrained_window"] == (2, 2)
+    assert not any("resampled" in note for note in notes)
+
+
+def test_another_kind_of_model_is_refused(tiny_config, donor):
+    with pytest.raises(ConfigError, match=r"config\.model\.name: .* holds a vit_mu4, .* no swin"):
+        finetune.merge(tiny_config({"model.name": "swin_t_w7", **SWIN, "init_from": str(donor)}))

@@ -31,3 +31,9 @@ def test_the_lines_name_data_model_and_plan(tiny_config):
 def test_a_training_says_how_long_it_is(tiny_config):
     with pytest.raises(ConfigError, match=r"config\.total_steps: give either total"):
         open_run(tiny_config({"total_steps": "0"}))
+
+
+def test_what_computes_fused_attention_is_said(tiny_config):
+    lines = open_run(tiny_config({"model.attention": "fused"})).describe()
+    assert "attention fused, by xla (on cpu)" in lines
+    assert not any("attention" in line for line in open_run(tiny_config()).describe())
