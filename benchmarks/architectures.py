@@ -301,6 +301,10 @@ def plot(rows: Rows, path: pathlib.Path) -> None:
             ends.append((values[-1], name, color))
         axis.set(xscale="log", yscale="log", xlabel="tokens an image", title=label)
         axis.set_xticks(TOKENS, [f"{n:,}" for n in TOKENS])
+        low, high = axis.get_ylim()
+        ticks = [n * 10**power for power in range(7) for n in (1, 2, 5)]
+        ticks = [tick for tick in ticks if low <= tick <= high]
+        axis.set_yticks(ticks, [f"{tick:,}" for tick in ticks])
         axis.minorticks_off()
         axis.spines[["top", "right"]].set_visible(False)
         axis.margins(x=0.25)
@@ -349,11 +353,12 @@ def main(values: flags.FlagValues, given: dict[str, str]) -> None:
         )
         keep({"facts": {**rows["facts"], "accuracy": recipe}})
     if values.part != "accuracy":
+        plain = [variant for variant in chosen if variant.table in TABLES]
         for n in map(int, values.tokens):
-            if all(f"cost/{n}/{variant.key}" in rows for variant in chosen):
+            if all(f"cost/{n}/{variant.key}" in rows for variant in plain):
                 continue
-            base = [] if any(v.key == "base" for v in chosen) else [Variant("attention", "full")]
-            found = costs(n, [*base, *(v for v in chosen if v.table in TABLES)])
+            base = [] if any(v.key == "base" for v in plain) else [Variant("attention", "full")]
+            found = costs(n, [*base, *plain])
             keep(found)
             say(f"cost      {n:,} tokens: {len(found)} models")
         text = (

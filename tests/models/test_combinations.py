@@ -45,15 +45,18 @@ def fields_of(attention, posemb, stem):
     return {**TINY, "depth": depth, **parts, **patch}
 
 
-def train_two_steps(name, **fields):
-    """Trains from random parameters; returns the losses before, between and after."""
-    model = models.create(name, **fields)
-    init = functools.partial(model.init, train=False)
-    rng = np.random.default_rng(0)
-    params = jax.tree.map(
+def random_params(model):
+    init, rng = functools.partial(model.init, train=False), np.random.default_rng(0)
+    return jax.tree.map(
         lambda leaf: jnp.asarray(rng.normal(0, 0.2, leaf.shape), jnp.float32),
         nn.unbox(jax.eval_shape(init, KEY, IMAGES))["params"],
     )
+
+
+def train_two_steps(name, **fields):
+    """Trains from random parameters; returns the losses before, between and after."""
+    model = models.create(name, **fields)
+    params = random_params(model)
 
     @jax.jit
     def step(params):
@@ -156,7 +159,7 @@ def test_what_makes_no_sense_is_refused_in_one_line(name, fields, problem):
 def at_sizes(posemb, attention):
     fields = {**fields_of(attention, posemb, "patch"), "depth": 2}
     model = models.create("vit_mu4", **fields)
-    params = jax.jit(lambda: model.init(KEY, IMAGES, train=False)["params"])()
+    params = random_params(model)
     return [
         jax.jit(functools.partial(models.forward, model))(params, jnp.ones((1, *size, 3)))
         for size in ((16, 16), (8, 20))

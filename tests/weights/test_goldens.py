@@ -38,13 +38,13 @@ def results(config, params, images, dtype):
         tree = flax.traverse_util.unflatten_dict(
             {name: jax.numpy.asarray(value, dtype) for name, value in params.items()}, sep="/"
         )
-        output, state = model.apply(
-            {"params": tree},
-            jax.numpy.asarray(images, dtype),
+        run = functools.partial(
+            model.apply,
             train=False,
             capture_intermediates=lambda _, method: method == "__call__",
             mutable=["intermediates"],
         )
+        output, state = jax.jit(run)({"params": tree}, jax.numpy.asarray(images, dtype))
         calls = flax.traverse_util.flatten_dict(state["intermediates"], sep="/")
         found = {
             key.removesuffix("/__call__"): value[0] for key, value in calls.items() if "/" in key
