@@ -16,7 +16,7 @@ import pytest
 from conftest import ROOT, tiny_flags
 from etils import epath
 
-from vit_jax import state, trained
+from vit_jax import seals, state, trained
 from vit_jax.checkpoint import Checkpoints
 from vit_jax.logs import read_metrics
 from vit_jax.run import open_run
@@ -108,6 +108,8 @@ def campaign(workdir, num_kills):
         process = launch(workdir)
         begun = metrics.stat().st_size if metrics.exists() else 0
         wait_until(process, lambda size=begun: metrics.exists() and metrics.stat().st_size != size)
+        # On a slow machine the first kills would come before the first seal.
+        wait_until(process, lambda: seals.sealed_steps(epath.Path(workdir) / "checkpoints"))
         if killed % 2:
             wait_until(process, lambda: saving(workdir))
             time.sleep(rng.random() * 0.03)
