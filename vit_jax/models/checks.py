@@ -10,7 +10,7 @@ from vit_jax.errors import ConfigError, pick
 from vit_jax.models.layers import resnet
 from vit_jax.models.layers.attention import ATTENTIONS
 from vit_jax.models.layers.posemb import POSEMBS
-from vit_jax.models.layers.stems import POWER_OF_TWO_STEMS
+from vit_jax.models.layers.stems import POWER_OF_TWO_STEMS, halves
 from vit_jax.models.transformer import CHOICES, DROPOUT_SITES
 
 Fields = Mapping[str, Any]
@@ -89,8 +89,7 @@ def _widths(fields: Fields) -> list[tuple[int, int]]:
 
 def _stem(fields: Fields) -> Iterator[tuple[str, str]]:
     stem, patch = fields["stem"], tuple(fields["patch"])
-    side = patch[0]
-    if stem in POWER_OF_TWO_STEMS and (len(set(patch)) > 1 or side < 2 or side & (side - 1)):
+    if stem in POWER_OF_TWO_STEMS and not halves(patch):
         yield "patch", f"the stem {stem} needs a square patch of 2, 4, 8 or so, got {patch}"
     if min(fields["resnet_layers"], default=1) < 1:
         problem = f"expected at least 1 bottleneck a stage, got {fields['resnet_layers']}"

@@ -158,12 +158,17 @@ class OverlapEmbed(Stem):
         return self._norm(self._conv(images, "proj", self.width, size, self.patch, padding), "norm")
 
 
+def halves(patch: tuple[int, ...]) -> bool:
+    """Returns whether a patch can be halved until it is a pixel, at least once."""
+    side = patch[0]
+    return len(set(patch)) == 1 and side >= 2 and not side & (side - 1)
+
+
 def _halvings(patch: tuple[int, int]) -> int:
     """Returns how often a patch is halved until it is a pixel."""
-    side = patch[0]
-    if len(set(patch)) > 1 or side < 2 or side & (side - 1):
+    if not halves(patch):
         raise ValueError(f"expected a square patch of 2, 4, 8 or so pixels, got {patch}")
-    return side.bit_length() - 1
+    return patch[0].bit_length() - 1
 
 
 STEMS: dict[str, type[Stem]] = {

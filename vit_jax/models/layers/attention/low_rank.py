@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from vit_jax.models.layers.attention.base import Attention, HeadsIn, scores
 from vit_jax.models.layers.grid import Grid
-from vit_jax.models.layers.posemb.interpolation import resample
+from vit_jax.models.layers.posemb.interpolation import resample, stored
 
 
 class Mixtures(nn.Module):
@@ -28,10 +28,7 @@ class Mixtures(nn.Module):
         """Returns the weights for a grid's tokens."""
         height, width, num_prefix = grid
         init = nn.initializers.normal((num_prefix + height * width) ** -0.5)
-        if self.has_variable("params", "grid") and not self.is_initializing():
-            weights = nn.unbox(self.get_variable("params", "grid"))
-        else:
-            weights = self.param("grid", init, (height, width, self.rank), jnp.float32)
+        weights = stored(self, "grid", init, (height, width, self.rank))
         shrink = math.prod(weights.shape[:2]) / (height * width)
         weights = resample(weights, height, width) * shrink
         weights = weights.reshape(height * width, self.rank)

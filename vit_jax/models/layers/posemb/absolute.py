@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vit_jax.models.layers.posemb.interpolation import resample
+from vit_jax.models.layers.posemb.interpolation import resample, stored
 
 Embedding = tuple[Float[Array, "p d"], Float[Array, "h w d"]]
 
@@ -34,11 +34,8 @@ class Learned(nn.Module):
         if self.num_prefix:
             boxed = nn.with_logical_partitioning(init, (None, "embed"))
             prefix = self.param("prefix", boxed, (self.num_prefix, dim), jnp.float32)
-        if self.has_variable("params", "grid") and not self.is_initializing():
-            grid = nn.unbox(self.get_variable("params", "grid"))
-        else:
-            boxed = nn.with_logical_partitioning(init, (None, None, "embed"))
-            grid = self.param("grid", boxed, (height, width, dim), jnp.float32)
+        boxed = nn.with_logical_partitioning(init, (None, None, "embed"))
+        grid = stored(self, "grid", boxed, (height, width, dim))
         return prefix, resample(grid, height, width, self.interpolation, self.antialias)
 
 

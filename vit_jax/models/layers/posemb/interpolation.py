@@ -1,13 +1,24 @@
 """Grids of vectors made for another height and width."""
 
 from collections.abc import Callable
+from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 Resize = Callable[[Array, tuple[int, int, int], bool], Array]
+
+
+def stored(
+    module: nn.Module, name: str, init: Callable[..., Any], shape: tuple[int, ...]
+) -> Float[Array, "..."]:
+    """Returns a parameter of a module in the size that it has, or makes it in this one."""
+    if module.has_variable("params", name) and not module.is_initializing():
+        return nn.unbox(module.get_variable("params", name))
+    return module.param(name, init, shape, jnp.float32)
 
 
 def resample(

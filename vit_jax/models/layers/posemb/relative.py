@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from vit_jax.models.layers.posemb.interpolation import resample
+from vit_jax.models.layers.posemb.interpolation import resample, stored
 
 
 class Relative(nn.Module):
@@ -66,10 +66,7 @@ class RelativeBias(Relative):
 
     def _table(self, height: int, width: int) -> Array:
         init = nn.with_logical_partitioning(nn.initializers.normal(0.02), (None, None, "heads"))
-        if self.has_variable("params", "table") and not self.is_initializing():
-            table = nn.unbox(self.get_variable("params", "table"))
-        else:
-            table = self.param("table", init, (height, width, self.num_heads), jnp.float32)
+        table = stored(self, "table", init, (height, width, self.num_heads))
         return resample(table, height, width, self.interpolation, self.antialias)
 
 
