@@ -19,7 +19,10 @@ from vit_jax.fields import build, coerce, field, parse
 
 # A resumed run may change these and stay the same run.
 FREE_SECTIONS = ("checkpoint", "log", "mesh")
-FREE_KEYS = ("data.data_dir", "data.root", "data.threads", "data.workers", "init_from")
+FREE_KEYS = (
+    *("data.data_dir", "data.root", "data.threads", "data.workers"),
+    *("init_from", "distill.teacher"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,8 +64,14 @@ class Data:
     interpolation: str = "bicubic"
     fit: str = "crop"  # for evaluation: crop the centre of the resized image, or squash it
     crop_fraction: float = field(1.0, 0.01, 1)  # of the resized image, which the crop keeps
-    crop_area: tuple[float, ...] = field((), 0.001, 1)  # for training, such as (0.08, 1); () is off
+    crop: str = "fit"  # of training images: fit (as for evaluation), inception, simple or random
+    crop_area: tuple[float, float] = field((0.08, 1.0), 0.001, 1)  # share, of inception
     flip: bool = False  # mirror every other training image
+    augment: str = ""  # a policy: randaug(2,15), rand-m9-mstd0.5-inc1, autoaugment, 3-augment, ...
+    color_jitter: float = field(0.0, 0, 1)  # of brightness, contrast and colour
+    repeats: int = field(1, 1)  # copies of an image in a batch, each transformed anew
+    erasing: float = field(0.0, 0, 1)  # probability of a random rectangle of noise
+    erasing_fill: str = "pixel"  # noise for each pixel, or each channel; or zero, the mean
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)  # a channel, of pixels scaled to 0..1
     std: tuple[float, ...] = field((0.5, 0.5, 0.5), 1e-6)
     affine: Affine = Affine()
@@ -72,26 +81,63 @@ class Data:
 
 
 @dataclasses.dataclass(frozen=True)
+class Mix:
+    """Mixing of the images and labels of a batch. An alpha of 0 leaves the method out."""
+
+    mixup: float = field(0.0, 0)  # alpha of Beta(alpha, alpha)
+    cutmix: float = field(0.0, 0)
+    probability: float = field(1.0, 0, 1)  # that a batch is mixed at all
+    switch: float = field(0.5, 0, 1)  # probability of cutmix where both are there
+
+
+@dataclasses.dataclass(frozen=True)
+class Distill:
+    """Learning from a teacher (Hinton et al. 2015; Touvron et al. 2021, DeiT)."""
+
+    teacher: str = ""  # a run folder, or converted weights; "" is none
+    kind: str = "hard"  # the teacher's choice as a label, or soft: its probabilities
+    alpha: float = field(0.5, 0, 1)  # weight of the teacher's loss; the labels have the rest
+    temperature: float = field(1.0, 0.01)  # of soft
+
+
+@dataclasses.dataclass(frozen=True)
 class Optim:
-    """The optimizer and its schedule. Weight decay is in optax.adamw's units."""
+    """The optimizer and its schedule.
+
+    Weight decay is decoupled from the gradient and multiplied by the learning rate, as optax.adamw
+    reads it, whatever the optimizer; `optim.weight_decay` translates that of others.
+    """
 
     name: str = "adamw"
     learning_rate: float = field(1e-3, 0)
     schedule: str = "cosine"
-    warmup_steps: int = field(0, 0)
+    warmup_steps: int = field(0, 0)  # give one of the three
+    warmup_epochs: float = field(0.0, 0)
+    warmup_images: int = field(0, 0)
+    warmup_learning_rate: float = field(0.0, 0)  # where the warm-up begins
+    cooldown_steps: int = field(0, 0)  # the last of the run, linearly to 0; give one of the three
+    cooldown_epochs: float = field(0.0, 0)
+    cooldown_images: int = field(0, 0)
     end_learning_rate: float = field(0.0, 0)  # of cosine and linear
     timescale: int = field(10_000, 1)  # steps, of rsqrt
-    momentum: float = field(0.9, 0, 1)  # of sgd
-    b1: float = field(0.9, 0, 1)  # of adam and adamw
+    momentum: float = field(0.9, 0, 1)  # of sgd and muon
+    b1: float = field(0.9, 0, 1)  # of adam, adamw, lamb, lion, adafactor
     b2: float = field(0.999, 0, 1)
     eps: float = field(1e-8, 0)
+    moment_dtype: str = "float32"  # of the first moment; or bfloat16
     weight_decay: float = field(0.0, 0)
     # (pattern, multiplier of weight_decay): the first that matches the whole parameter name counts.
     decay_rules: tuple[tuple[str, float], ...] = ((".*/kernel", 1.0), (".*", 0.0))
+    # (pattern, multiplier of learning_rate), likewise.
+    rate_rules: tuple[tuple[str, float], ...] = ((".*", 1.0),)
+    layer_decay: float = field(1.0, 0, 1)  # of the learning rate from each layer to the one below
     clip_norm: float = field(0.0, 0)  # global gradient norm; 0 is off
     accum_steps: int = field(1, 1)  # micro-batches a step
+    sam_radius: float = field(0.0, 0)  # of sharpness-aware minimization; 0 is off
+    tune: str = "all"  # or head: a linear probe
     freeze: tuple[str, ...] = ()  # patterns of parameter names that do not train
-    ema_decay: float = field(0.0, 0, 1)  # 0 is off; on, the average is what is evaluated
+    ema_decay: float = field(0.0, 0, 1)  # 0 is off; on, the average is what is evaluated first
+    ema_warmup: bool = False  # a shorter average in the beginning
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,8 +179,9 @@ class Config:
 
     seed: int = field(0, 0, 2**32 - 1)
     batch_size: int = field(128, 1)  # images a step, over all devices
-    total_epochs: float = field(0.0, 0)  # give this,
-    total_steps: int = field(0, 0)  # or this
+    total_epochs: float = field(0.0, 0)  # give one of the three
+    total_steps: int = field(0, 0)
+    total_images: int = field(0, 0)
     loss: str = "softmax"
     label_smoothing: float = field(0.0, 0, 1)
     max_skipped: int = field(10, 1)  # non-finite steps in a row that end the run
@@ -143,6 +190,8 @@ class Config:
         default_factory=lambda: _resolve_model({"name": "vit_s16"})
     )
     data: Data = Data()
+    mix: Mix = Mix()
+    distill: Distill = Distill()
     optim: Optim = Optim()
     mesh: Mesh = Mesh()
     eval: Eval = Eval()
@@ -220,12 +269,13 @@ def _typed(tree: ml_collections.ConfigDict | Mapping[str, Any]) -> Config:
     return build(Config, values, "config")
 
 
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(tree: Mapping[str, Any], prefix: str = "", separator: str = ".") -> dict[str, Any]:
     """Returns `{"optim.learning_rate": 1e-3, ...}`."""
     leaves: dict[str, Any] = {}
     for key, value in tree.items():
+        name = prefix + key
         nested = isinstance(value, Mapping)
-        leaves |= flatten(value, f"{prefix}{key}.") if nested else {prefix + key: value}
+        leaves |= flatten(value, name + separator, separator) if nested else {name: value}
     return leaves
 
 
@@ -278,8 +328,6 @@ def _check(config: Config) -> None:
     """Checks the fields against each other."""
     data, model = config.data, config.model
     models.check(model)
-    if config.total_epochs and config.total_steps:
-        raise ConfigError("config.total_steps", "give either total_steps or total_epochs")
     stride = models.create(**model).stride
     part = "config.model.patch" if tuple(stride) == tuple(model["patch"]) else "the model's stride"
     for size, cell, side in zip(data.image_size, stride, ("height", "width"), strict=True):
@@ -300,6 +348,9 @@ def _check(config: Config) -> None:
             "config.optim.accum_steps",
             f"{micro} does not divide config.batch_size {config.batch_size}",
         )
+    if config.loss == "binary" and config.label_smoothing:
+        problem = "with loss=binary every target above 0 counts as 1; expected 0"
+        raise ConfigError("config.label_smoothing", problem)
     sizes = dataclasses.astuple(config.mesh)
     if sizes.count(-1) > 1 or 0 in sizes:
         raise ConfigError("config.mesh", f"expected positive sizes and at most one -1, got {sizes}")

@@ -23,12 +23,22 @@ def sigmoid(logits: Float[Array, "b k"], targets: Float[Array, "b k"]) -> Float[
     return jnp.sum(optax.sigmoid_binary_cross_entropy(logits, targets), axis=-1)
 
 
-LOSSES: dict[str, Loss] = {"softmax": softmax, "sigmoid": sigmoid}
+def binary(logits: Float[Array, "b k"], targets: Float[Array, "b k"]) -> Float[Array, " b"]:
+    """Returns the mean of the binary cross-entropies, where any target above 0 counts as 1.
+
+    As DeiT III trains (Touvron et al. 2022): of mixed images, both labels are there.
+    """
+    present = (targets > 0).astype(logits.dtype)
+    return jnp.mean(optax.sigmoid_binary_cross_entropy(logits, present), axis=-1)
+
+
+LOSSES: dict[str, Loss] = {"softmax": softmax, "sigmoid": sigmoid, "binary": binary}
 
 # What the logits of a model that was trained with each loss mean.
 PROBABILITIES: dict[str, Callable[[Array], Array]] = {
     "softmax": jax.nn.softmax,
     "sigmoid": jax.nn.sigmoid,
+    "binary": jax.nn.sigmoid,
 }
 
 

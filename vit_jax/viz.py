@@ -78,7 +78,9 @@ def training_curves(workdir: str | pathlib.Path) -> "matplotlib.figure.Figure":
     rate.yaxis.set_major_formatter("{x:g}")
     top1.yaxis.set_major_formatter(lambda x, _: f"{100 * x:g}%")
     lowest = 1.0
-    for name, style, color in (("val", "o-", BLUE), ("test", "D", ORANGE)):
+    # Of a run with a moving average, `raw` is without it.
+    lines = (("val_raw", "o:", INK), ("val", "o-", BLUE), ("test", "D", ORANGE))
+    for name, style, color in lines:
         if (key := f"{name}/top1") in curves:
             steps, values = curves[key]
             top1.plot(steps, values, style, color=color, label=f"{name} {values[-1]:.1%}", zorder=3)

@@ -17,12 +17,21 @@ DATA = config_lib.Data(
     test_split="test[:11]",
     image_size=(6, 6),
     channels=1,
+    mean=(0.5,),
+    std=(0.5,),
+    crop="inception",
     crop_area=(0.5, 1.0),
     flip=True,
+    augment="rand-m9-mstd0.5-inc1",
+    color_jitter=0.3,
+    repeats=2,
     affine=config_lib.Affine(degrees=30.0, shift=0.2),
     threads=2,
 )
-PLAIN = dataclasses.replace(DATA, crop_area=(), flip=False, affine=config_lib.Affine())
+PLAIN = config_lib.Data(
+    **{f: getattr(DATA, f) for f in ("name", "train_split", "test_split", "channels", "threads")},
+    image_size=(6, 6),
+)
 SOURCE = sources.load(DATA, "train_split")
 
 
@@ -61,6 +70,20 @@ def test_hosts_read_contiguous_rows_of_the_same_batches(num_hosts):
             for batch in whole
         ]
         assert_same(take(6, host=host, num_hosts=num_hosts), part)
+
+
+def test_a_repeated_image_comes_several_times_in_a_row_transformed_anew():
+    data = dataclasses.replace(DATA, repeats=4)
+    rows = np.concatenate([batch["label"] for batch in take(10, data=data)]).reshape(-1, 4)
+    assert (rows == rows[:, :1]).all()
+    images = np.concatenate([batch["image"] for batch in take(10, data=data)])
+    assert (images[::4] != images[1::4]).any(axis=(1, 2, 3)).mean() > 0.8
+    once = dataclasses.replace(PLAIN, repeats=1)
+    plain = np.concatenate([batch["image"] for batch in take(5, data=once)])[:20]
+    again = np.concatenate(
+        [batch["image"] for batch in take(10, data=dataclasses.replace(PLAIN, repeats=4))]
+    )
+    np.testing.assert_array_equal(again[::4], plain)  # the same order, as many times over
 
 
 def test_threads_do_not_change_the_stream():

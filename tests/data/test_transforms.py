@@ -182,6 +182,7 @@ def test_every_transform_takes_any_number_of_channels(channels):
     data = config_lib.Data(
         channels=channels,
         image_size=(12, 16),
+        crop="inception",
         crop_area=(0.3, 1.0),
         flip=True,
         affine=config_lib.Affine(degrees=20.0),
@@ -213,8 +214,7 @@ def test_the_training_pipeline_is_random_and_the_evaluation_pipeline_is_not():
             "config.data.interpolation: unknown 'cubic'; did you mean 'bicu",
         ),
         ("fit", "corp", "config.data.fit: unknown 'corp'; did you mean 'crop'?"),
-        ("crop_area", (0.5,), "config.data.crop_area: expected \\(least, most\\) or"),
-        ("crop_area", (0.5, 0.2), "config.data.crop_area: expected \\(least, most\\) or"),
+        ("crop_area", (0.5, 0.2), "config.data.crop_area: expected \\(least, most\\), got"),
         ("background", (0, 0), "config.data.background: expected red, green and blue"),
         ("channels", 6, "config.data.channels: image files have 1 to 4 channels, got 6"),
     ],

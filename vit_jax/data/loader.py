@@ -91,6 +91,8 @@ def train_batches(
     """Yields this host's rows of each batch, for ever: `{"image": uint8, "label": int32}`.
 
     Every image comes once an epoch; the order and the random transforms change with each epoch.
+    With `data.repeats` above 1 an image comes that many times in a row, transformed anew each time,
+    and an epoch, as long as before, holds that many times fewer images (Hoffer et al. 2020).
 
     Args:
       source: The images.
@@ -103,6 +105,9 @@ def train_batches(
     """
     reader = _Reader(source, transforms.for_training(data))
     order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
+    if data.repeats > 1:
+        once = order
+        order = grain.MapDataset.range(len(once)).seed(seed).map(lambda i: once[i // data.repeats])
     stream = _read(order.random_map(reader.train), data, batch_size, step, host, num_hosts)
     return Batches(stream, reader, data.max_unreadable, warn)
 

@@ -15,7 +15,8 @@ from jaxtyping import Array, Float, UInt8
 from PIL import Image
 
 from vit_jax import config as config_lib
-from vit_jax.data import images
+from vit_jax.data import images, policies
+from vit_jax.data.operations import join, split
 from vit_jax.errors import ConfigError, pick
 
 INTERPOLATIONS = {
@@ -63,10 +64,7 @@ class CentreCrop:
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Returns uint8 of the size."""
-        sides = image.shape[:2]
-        targets = [math.floor(side / self.fraction) for side in self.size]
-        short = 0 if targets[0] * sides[1] >= targets[1] * sides[0] else 1
-        resized = [targets[short] * side // sides[short] for side in sides]
+        sides, resized = image.shape[:2], _covering(image, self.size, self.fraction)
         spans = []
         for side, whole, crop in zip(sides, resized, self.size, strict=True):
             start = round((whole - crop) / 2)
@@ -91,7 +89,7 @@ class RandomResizedCrop:
     """
 
     size: tuple[int, int]
-    area: tuple[float, ...]
+    area: tuple[float, float]
     interpolation: str
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -109,6 +107,44 @@ class RandomResizedCrop:
                 box = (left, top, left + crop_width, top + crop_height)
                 return _resize(image, self.size, self.interpolation, box)
         return CentreCrop(self.size, 1.0, self.interpolation)(image, rng)
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomCrop:
+    """Resizes until the size divided by the fraction is just covered, and cuts out a random part.
+
+    With a fraction below 1, big_vision's `resize_small` and `random_crop`; with 1 and padding,
+    which mirrors the edge, the simple random crop of DeiT III (Touvron et al. 2022, section 3.3).
+    """
+
+    size: tuple[int, int]
+    fraction: float
+    interpolation: str
+    padding: int = 0  # pixels on each side
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Returns uint8 of the size."""
+        image = _resize(image, _covering(image, self.size, self.fraction), self.interpolation)
+        if self.padding:
+            # No image can be mirrored by more than it has.
+            pads = [(min(self.padding, side - 1),) * 2 for side in image.shape[:2]]
+            image = np.pad(image, [*pads, (0, 0)], mode="reflect")
+        top, left = (
+            int(rng.integers(side - crop + 1))
+            for side, crop in zip(image.shape[:2], self.size, strict=True)
+        )
+        return image[top : top + self.size[0], left : left + self.size[1]]
+
+
+# How a training image is brought to the model's size; `fit` is as for evaluation.
+CROPS: dict[str, Callable[[config_lib.Data], Transform]] = {
+    "fit": lambda data: FITS[data.fit](data.image_size, data.crop_fraction, data.interpolation),
+    "inception": lambda data: RandomResizedCrop(
+        data.image_size, data.crop_area, data.interpolation
+    ),
+    "simple": lambda data: RandomCrop(data.image_size, 1.0, data.interpolation, padding=4),
+    "random": lambda data: RandomCrop(data.image_size, data.crop_fraction, data.interpolation),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,8 +178,8 @@ class RandomAffine:
             *(-sin, cos, height / 2 + sin * x - cos * y),
         )
         method, bilinear = Image.Transform.AFFINE, Image.Resampling.BILINEAR
-        return _join(
-            [band.transform((width, height), method, inverse, bilinear) for band in _split(image)]
+        return join(
+            [band.transform((width, height), method, inverse, bilinear) for band in split(image)]
         )
 
 
@@ -187,30 +223,33 @@ def check(data: config_lib.Data) -> None:
     """
     pick(INTERPOLATIONS, data.interpolation, "config.data.interpolation")
     pick(FITS, data.fit, "config.data.fit")
+    pick(CROPS, data.crop, "config.data.crop")
+    if data.augment:
+        policies.parse(data.augment)
     if data.root and data.channels not in images.MODES:
         raise ConfigError(
             "config.data.channels", f"image files have 1 to 4 channels, got {data.channels}"
         )
-    if data.crop_area and not (len(data.crop_area) == 2 and data.crop_area[0] <= data.crop_area[1]):
-        raise ConfigError(
-            "config.data.crop_area", f"expected (least, most) or (), got {data.crop_area}"
-        )
+    if data.crop_area[0] > data.crop_area[1]:
+        raise ConfigError("config.data.crop_area", f"expected (least, most), got {data.crop_area}")
     if len(data.background) != 3:
         raise ConfigError("config.data.background", "expected red, green and blue, 0 to 255")
 
 
 def for_training(data: config_lib.Data) -> Pipeline:
     """Returns the random pipeline of the training split."""
-    pipeline = for_evaluation(data)
-    transforms = list(pipeline.transforms)
-    if data.crop_area:
-        transforms = [RandomResizedCrop(data.image_size, data.crop_area, data.interpolation)]
+    transforms = [CROPS[data.crop](data)]
     if data.flip:
         transforms.append(RandomFlip())
+    if data.augment:
+        mean = tuple(min(255, max(0, round(255 * value))) for value in data.mean)
+        transforms.append(policies.parse(data.augment, mean))
+    if data.color_jitter:
+        transforms.append(policies.ColorJitter(data.color_jitter))
     affine = data.affine
     if affine.degrees or affine.scale or affine.shift:
         transforms.append(RandomAffine(affine.degrees, affine.scale, affine.shift))
-    return dataclasses.replace(pipeline, transforms=tuple(transforms))
+    return Pipeline(tuple(transforms), data.channels, data.background, data.max_pixels)
 
 
 def for_evaluation(data: config_lib.Data) -> Pipeline:
@@ -235,7 +274,16 @@ def _resize(
     if size == (height, width) and box in (None, (0, 0, width, height)):
         return image
     method = INTERPOLATIONS[interpolation]
-    return _join([band.resize(size[::-1], method, box) for band in _split(image)])
+    return join([band.resize(size[::-1], method, box) for band in split(image)])
+
+
+def _covering(image: np.ndarray, size: tuple[int, int], fraction: float) -> tuple[int, int]:
+    """Returns the size of the image when the size divided by the fraction is just covered."""
+    sides = image.shape[:2]
+    targets = [math.floor(side / fraction) for side in size]
+    short = 0 if targets[0] * sides[1] >= targets[1] * sides[0] else 1
+    height, width = (targets[short] * side // sides[short] for side in sides)
+    return height, width
 
 
 def _split(image: np.ndarray) -> list[Image.Image]:

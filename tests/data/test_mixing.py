@@ -1,0 +1,137 @@
+"""Erasing and mixing: where, how much, how often; and that labels count what images show."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vit_jax import config as config_lib
+from vit_jax import losses
+from vit_jax.data.mixing import Mix, Preparation, RandomErasing, preparation
+from vit_jax.errors import ConfigError
+
+RNG = np.random.default_rng(0)
+IMAGES = jnp.asarray(RNG.normal(3, 0.1, size=(64, 32, 48, 3)), jnp.float32)
+KEYS = jax.random.split(jax.random.key(0), 64)
+
+
+def test_boxes_have_the_areas_and_shapes_that_are_asked_for():
+    erasing = RandomErasing(1.0)
+    keys = jax.random.split(jax.random.key(1), 500)
+    top, left, tall, wide = np.asarray(jax.vmap(lambda key: erasing.box(key, 224, 160))(keys)).T
+    assert (tall > 0).all() and (top >= 0).all() and (left >= 0).all()
+    assert (top + tall <= 224).all() and (left + wide <= 160).all()
+    share, ratio = tall * wide / (224 * 160), tall / wide
+    assert 0.018 < share.min() < 0.03 and 0.28 < share.max() < 0.345
+    assert 0.27 < ratio.min() < 0.4 and 2.5 < ratio.max() < 3.7
+    assert top.max() > 150 and left.max() > 100
+
+
+@pytest.mark.parametrize("fill", ["pixel", "channel", "zero"])
+def test_what_is_erased_is_a_rectangle_of_noise(fill):
+    erasing = RandomErasing(0.5, fill=fill)
+    found = np.asarray(jax.jit(erasing)(IMAGES, KEYS))
+    changed = (found != np.asarray(IMAGES)).any(axis=-1)
+    erased = changed.any(axis=(1, 2))
+    assert 20 < erased.sum() < 44
+    for image, mask in zip(found[erased], changed[erased], strict=True):
+        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        box = np.zeros_like(mask)
+        box[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = True
+        np.testing.assert_array_equal(mask, box)
+        inside = image[mask]
+        spread = np.ptp(inside, axis=0)
+        assert {"pixel": (spread > 1).all(), "channel": not spread.any(), "zero": not inside.any()}[
+            fill
+        ]
+        assert abs(inside).max() < 6
+
+
+def test_an_image_too_small_for_any_box_stays():
+    box = RandomErasing(1.0, area=(1.0, 1.0), ratio=(1.0, 1.0)).box(jax.random.key(0), 8, 8)
+    np.testing.assert_array_equal(box[2:], 0)
+
+
+def test_a_row_is_erased_the_same_whatever_is_beside_it():
+    erasing = RandomErasing(1.0)
+    whole, part = erasing(IMAGES, KEYS), erasing(IMAGES[8:16], KEYS[8:16])
+    np.testing.assert_array_equal(whole[8:16], part)
+
+
+TARGETS = losses.targets(jnp.arange(64) % 10, 10, 0.1)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_mixup_weighs_images_and_labels_alike(seed):
+    images, targets = Mix(0.8, 0.0)(IMAGES, TARGETS, jax.random.key(seed))
+    np.testing.assert_allclose(targets.sum(axis=1), 1, rtol=1e-6)
+    weight = (targets[0, 0] - TARGETS[63, 0]) / (TARGETS[0, 0] - TARGETS[63, 0])
+    assert 0 <= weight <= 1
+    expected = weight * IMAGES + (1 - weight) * IMAGES[::-1]
+    np.testing.assert_allclose(images, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_cutmix_counts_the_area_that_was_pasted(seed):
+    images, targets = Mix(0.0, 1.0)(IMAGES, TARGETS, jax.random.key(seed))
+    np.testing.assert_allclose(targets.sum(axis=1), 1, rtol=1e-6)
+    pasted = np.asarray(images == IMAGES[::-1])
+    assert (pasted | np.asarray(images == IMAGES)).all()
+    weight = (targets[0, 0] - TARGETS[63, 0]) / (TARGETS[0, 0] - TARGETS[63, 0])
+    np.testing.assert_allclose(1 - pasted[0].mean(), weight, atol=1e-5)
+    np.testing.assert_array_equal(pasted[0].any(axis=-1), pasted[5].any(axis=-1))
+
+
+def test_the_share_that_is_pasted_is_drawn_from_the_beta_distribution():
+    mix = Mix(0.0, 1.0)
+    boxes = [mix.box(jax.random.key(i), 0.75, 200, 200) for i in range(50)]
+    sides = np.asarray(boxes)[:, 2:]
+    assert sides.max() == 100  # the root of a quarter, where nothing is cut off
+    assert sides.min() >= 50
+
+
+def kinds_of(mix, num=200):
+    """Returns how often images are left, added and cut."""
+
+    def kind(key):
+        images, _ = mix(IMAGES[:2, :16, :16], TARGETS[:2], key)
+        same = (images == IMAGES[:2, :16, :16]).mean()
+        either = ((images == IMAGES[:2, :16, :16]) | (images == IMAGES[1::-1, :16, :16])).all()
+        return jnp.where(same == 1, 0, jnp.where(either, 2, 1))
+
+    kinds = jax.vmap(kind)(jax.random.split(jax.random.key(2), num))
+    return np.bincount(np.asarray(kinds), minlength=3) / num
+
+
+def test_probability_and_switch_choose():
+    left, added, cut = kinds_of(Mix(0.8, 1.0, probability=0.6, switch=0.25))
+    assert left == pytest.approx(0.4, abs=0.12)
+    assert added == pytest.approx(0.45, abs=0.12)
+    assert cut == pytest.approx(0.15, abs=0.08)
+
+
+def test_preparation_normalizes_erases_and_mixes_in_that_order():
+    data = dataclasses.replace(config_lib.Data(), erasing=1.0, erasing_fill="zero")
+    prepare = preparation(data, config_lib.Mix(mixup=1.0))
+    pixels = jnp.asarray(RNG.integers(0, 256, (4, 16, 16, 3)), jnp.uint8)
+    targets = losses.targets(jnp.arange(4), 4)
+    images, mixed = prepare(pixels, targets, jax.random.key(3))
+    erased, _ = Preparation(prepare.mean, prepare.std, prepare.erasing, None)(
+        pixels, targets, jax.random.key(3)
+    )
+    assert (erased == 0).any()
+    weight = mixed[0, 0]
+    np.testing.assert_allclose(images, weight * erased + (1 - weight) * erased[::-1], atol=1e-5)
+
+
+def test_nothing_is_done_that_is_not_asked_for():
+    prepare = preparation(config_lib.Data(), config_lib.Mix())
+    assert (prepare.erasing, prepare.mix) == (None, None)
+    pixels = jnp.asarray(RNG.integers(0, 256, (4, 8, 8, 3)), jnp.uint8)
+    images, targets = prepare(pixels, TARGETS[:4], jax.random.key(0))
+    np.testing.assert_allclose(images, np.asarray(pixels) / 127.5 - 1, atol=1e-6)
+    np.testing.assert_array_equal(targets, TARGETS[:4])
+    with pytest.raises(ConfigError, match=r"config\.data\.erasing_fill: unknown 'pixels'"):
+        preparation(config_lib.Data(erasing_fill="pixels"), config_lib.Mix())

@@ -1,0 +1,97 @@
+"""Operations against golden pixels, which timm 1.0.31 made with Pillow, and at the identity."""
+
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vit_jax.data.operations import OPERATIONS, Canvas, cutout, join, split
+
+Y, X = np.mgrid[:24, :32]
+IMAGE = np.stack([X * 8 % 256, (Y * 10 + X) % 256, ((X - 16) ** 2 + (Y - 12) ** 2) % 256], -1)
+IMAGE = IMAGE.astype(np.uint8)
+FILL = (10, 20, 30)
+
+# Operation, strength, interpolation, and the CRC-32 of what timm makes of the image.
+GOLDEN = [
+    ("autocontrast", 0.0, "NEAREST", 4192251315),
+    ("equalize", 0.0, "NEAREST", 2618931068),
+    ("invert", 0.0, "NEAREST", 693458025),
+    ("desaturate", 0.0, "NEAREST", 2352271268),
+    ("rotate", 25.0, "NEAREST", 326134172),
+    ("rotate", -40.0, "BICUBIC", 904037492),
+    ("posterize", 3.0, "NEAREST", 3525858037),
+    ("posterize", 8.0, "NEAREST", 526726238),
+    ("solarize", 100.0, "NEAREST", 2358669920),
+    ("solarize_add", 70.0, "NEAREST", 167860230),
+    ("color", 1.7, "NEAREST", 1779609459),
+    ("contrast", 0.4, "NEAREST", 286453523),
+    ("brightness", 1.5, "NEAREST", 1654326042),
+    ("sharpness", 1.9, "NEAREST", 350799686),
+    ("shear_x", 0.3, "BILINEAR", 2238837365),
+    ("shear_y", -0.2, "BICUBIC", 1420798451),
+    ("translate_x", 5.0, "NEAREST", 258739872),
+    ("translate_y", -7.0, "BILINEAR", 2115444800),
+    ("translate_x_share", 0.3, "BILINEAR", 498520727),
+    ("translate_y_share", -0.2, "NEAREST", 3639406582),
+    ("blur", 1.2, "NEAREST", 3730854112),
+]
+# The strength at which each changes nothing.
+IDENTITY = {
+    **{"identity": 5.0, "rotate": 0.0, "posterize": 8.0, "solarize": 256.0, "solarize_add": 0.0},
+    **{"color": 1.0, "contrast": 1.0, "brightness": 1.0, "sharpness": 1.0, "blur": 0.0},
+    **{"shear_x": 0.0, "shear_y": 0.0, "translate_x": 0.0, "translate_y": 0.0},
+    **{"translate_x_share": 0.0, "translate_y_share": 0.0},
+}
+
+
+def apply(name, image, strength, resampling="NEAREST"):
+    canvas = Canvas(FILL[: image.shape[-1]], Image.Resampling[resampling])
+    return join(OPERATIONS[name](split(image), strength, canvas))
+
+
+@pytest.mark.parametrize(("name", "strength", "resampling", "crc"), GOLDEN)
+def test_pixels_are_timms(name, strength, resampling, crc):
+    found = apply(name, IMAGE, strength, resampling)
+    assert (found.shape, found.dtype) == (IMAGE.shape, np.uint8)
+    assert zlib.crc32(found.tobytes()) == crc
+
+
+def test_every_operation_is_pinned():
+    assert {name for name, *_ in GOLDEN} | {"identity"} == set(OPERATIONS)
+
+
+@pytest.mark.parametrize("name", IDENTITY)
+def test_at_the_identity_nothing_changes(name):
+    np.testing.assert_array_equal(apply(name, IMAGE, IDENTITY[name]), IMAGE)
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_a_grey_image_is_the_same_as_each_of_its_channels_alone(name):
+    if name == "color" or name == "desaturate":  # which see all channels of a colour image
+        grey = IMAGE[..., :1]
+        np.testing.assert_array_equal(apply(name, grey, 0.3), grey)
+        return
+    strength = 0.3 if name not in ("posterize", "solarize", "solarize_add") else 5.0
+    five = np.concatenate([IMAGE, IMAGE[..., :2]], axis=-1)
+    found = join(OPERATIONS[name](split(five), strength, Canvas((7,) * 5)))
+    for i in range(5):
+        alone = join(OPERATIONS[name](split(five[..., i : i + 1]), strength, Canvas((7,))))
+        np.testing.assert_array_equal(found[..., i : i + 1], alone)
+
+
+def test_what_comes_from_outside_has_the_fill():
+    moved = apply("translate_x", IMAGE, 5.0)
+    np.testing.assert_array_equal(moved[:, :27], IMAGE[:, 5:])
+    np.testing.assert_array_equal(moved[:, 27:], np.broadcast_to(FILL, (24, 5, 3)))
+
+
+@pytest.mark.parametrize("centre", [(12, 16), (0, 0), (23, 31)])
+def test_cutout_fills_a_square_as_far_as_it_lies_inside(centre):
+    found = join(cutout(split(IMAGE), 4, centre, Canvas(FILL)))
+    row, column = centre
+    inside = (abs(Y - row + 0.5) < 4) & (abs(X - column + 0.5) < 4)
+    expected = np.where(inside[..., None], np.asarray(FILL, np.uint8), IMAGE)
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(join(cutout(split(IMAGE), 0, centre, Canvas(FILL))), IMAGE)

@@ -1,0 +1,175 @@
+"""Policies: what they draw and how often, their strengths, and the names that they go by."""
+
+import collections
+import dataclasses
+
+import numpy as np
+import pytest
+from test_operations import IMAGE
+
+from vit_jax.data import policies
+from vit_jax.data.operations import OPERATIONS
+from vit_jax.data.policies import (
+    KINDS,
+    SUBPOLICIES,
+    TIMM_INCREASING_KINDS,
+    TIMM_KINDS,
+    WIDE_KINDS,
+    AutoAugment,
+    ColorJitter,
+    RandAugment,
+    ThreeAugment,
+    TimmRandAugment,
+    TrivialAugment,
+    parse,
+)
+from vit_jax.errors import ConfigError
+
+ALL = [
+    *(RandAugment(2, 15.0), TimmRandAugment(9.0, 0.5, True), AutoAugment(), TrivialAugment()),
+    *(ThreeAugment(), ColorJitter(0.3)),
+]
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Returns the list of (operation, strength) that policies apply from now on."""
+    calls = []
+
+    def note(name, operation):
+        def apply(bands, strength, canvas):
+            calls.append((name, strength))
+            return operation(bands, strength, canvas)
+
+        return apply
+
+    for name, operation in list(OPERATIONS.items()):
+        monkeypatch.setitem(OPERATIONS, name, note(name, operation))
+    return calls
+
+
+def draw(policy, times):
+    for seed in range(times):
+        policy(IMAGE, np.random.default_rng(seed))
+
+
+@pytest.mark.parametrize("policy", ALL, ids=lambda policy: type(policy).__name__)
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_policies_keep_the_shape_and_follow_from_the_generator(policy, channels):
+    image = np.concatenate([IMAGE, IMAGE], axis=-1)[..., :channels]
+    for seed in range(10):
+        first, second = (policy(image, np.random.default_rng(seed)) for _ in range(2))
+        assert (first.shape, first.dtype) == (image.shape, np.uint8)
+        np.testing.assert_array_equal(first, second)
+    assert dataclasses.is_dataclass(policy) and hash(policy)
+
+
+def test_randaugment_applies_each_of_its_layers_always(drawn):
+    draw(RandAugment(2, 10.0), 400)
+    counts = collections.Counter(name for name, _ in drawn)
+    assert set(counts) == {kind.operation for kind in KINDS.values()}
+    # 800 draws of 16, of which cutout is no operation of the table.
+    assert 700 < len(drawn) < 780
+    assert min(counts.values()) > 25
+    strengths = dict(drawn)
+    assert abs(strengths["rotate"]) == 30 and strengths["posterize"] == 4
+    assert strengths["color"] == pytest.approx(1.9)
+    assert abs(strengths["translate_x"]) == 100
+
+
+def test_timms_form_applies_half_of_them_at_magnitudes_around_the_given_one(drawn):
+    draw(TimmRandAugment(9.0, 0.5, increasing=True), 400)
+    counts = collections.Counter(name for name, _ in drawn)
+    assert set(counts) == {kind.operation for kind in TIMM_INCREASING_KINDS.values()}
+    assert 340 < len(drawn) < 460
+    degrees = [abs(strength) for name, strength in drawn if name == "rotate"]
+    assert len(set(degrees)) == len(degrees) > 10
+    assert max(degrees) <= 30 and np.mean(degrees) == pytest.approx(27, abs=1)
+    signs = [strength > 1 for name, strength in drawn if name == "color"]
+    assert any(signs) and not all(signs)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "increasing"), [(TIMM_KINDS, False), (TIMM_INCREASING_KINDS, True)]
+)
+def test_increasing_means_that_magnitude_zero_is_the_identity(kinds, increasing):
+    still = {name for name in kinds if name not in ("AutoContrast", "Equalize", "Invert")}
+    policy = TimmRandAugment(0.0, increasing=increasing, probability=1.0, num_layers=1)
+    same = collections.defaultdict(list)
+    for seed in range(300):
+        name = policies._pick(tuple(kinds), np.random.default_rng(seed))
+        same[name].append(np.array_equal(policy(IMAGE, np.random.default_rng(seed)), IMAGE))
+    for name in still:
+        weak = increasing or name not in ("Posterize", "Solarize", *policies.ENHANCEMENTS)
+        # With 4 bits kept at magnitude 0, Posterize is never the identity.
+        assert all(same[name]) == (weak and name != "Posterize"), name
+
+
+def test_the_magnitude_may_be_drawn_evenly(drawn):
+    draw(TimmRandAugment(8.0, float("inf"), num_layers=1, probability=1.0), 400)
+    degrees = [abs(strength) for name, strength in drawn if name == "rotate"]
+    assert min(degrees) < 6 and 18 < max(degrees) <= 24
+
+
+def test_autoaugment_draws_pairs(drawn):
+    draw(AutoAugment(), 300)
+    names = {KINDS[name].operation for pair in SUBPOLICIES for name, *_ in pair}
+    assert {name for name, _ in drawn} == names
+    assert {s for name, s in drawn if name == "posterize"} <= {6.0, 7.0}
+    assert len(SUBPOLICIES) == 25
+
+
+def test_trivialaugment_draws_one_operation_at_any_strength(drawn):
+    draw(TrivialAugment(), 400)
+    assert len(drawn) == 400
+    assert {name for name, _ in drawn} == {kind.operation for kind in WIDE_KINDS.values()}
+    assert len(WIDE_KINDS) == 14
+    bounds = {"rotate": 135, "translate_x": 32, "shear_y": 0.99}
+    for name, most in bounds.items():
+        found = [abs(strength) for drawn_name, strength in drawn if drawn_name == name]
+        assert 0.7 * most < max(found) <= most
+    assert {s for name, s in drawn if name == "posterize"} <= set(range(2, 9))
+
+
+def test_three_augment_draws_one_of_three(drawn):
+    draw(ThreeAugment(), 300)
+    counts = collections.Counter(name for name, _ in drawn)
+    assert set(counts) == {"desaturate", "solarize", "blur"} and min(counts.values()) > 75
+    assert {s for name, s in drawn if name == "solarize"} == {128.0}
+    radii = [s for name, s in drawn if name == "blur"]
+    assert 0.1 <= min(radii) < 0.3 and 1.8 < max(radii) <= 2.0
+
+
+def test_jitter_changes_three_things_in_any_order(drawn):
+    draw(ColorJitter(0.3), 100)
+    assert len({tuple(name for name, _ in drawn[i : i + 3]) for i in range(0, 300, 3)}) == 6
+    factors = [strength for _, strength in drawn]
+    assert 0.7 <= min(factors) < 0.72 and 1.28 < max(factors) <= 1.3
+    np.testing.assert_array_equal(ColorJitter(0.0)(IMAGE, np.random.default_rng(0)), IMAGE)
+
+
+@pytest.mark.parametrize(
+    ("text", "policy"),
+    [
+        ("randaug(2,15)", RandAugment(2, 15.0)),
+        ("rand-m9-mstd0.5-inc1", TimmRandAugment(9.0, 0.5, True, fill=(1, 2, 3))),
+        (
+            "rand-m7-n4-p0.3-mmax15-mstdinf",
+            TimmRandAugment(7.0, float("inf"), False, 4, 0.3, 15.0, (1, 2, 3)),
+        ),
+        ("autoaugment", AutoAugment((1, 2, 3))),
+        ("trivialaugment", TrivialAugment((1, 2, 3))),
+        ("3-augment", ThreeAugment((1, 2, 3))),
+    ],
+)
+def test_names_are_those_of_papers_and_libraries(text, policy):
+    assert parse(text, (1, 2, 3)) == policy
+
+
+@pytest.mark.parametrize(
+    "text", ["randaug", "randaug(2)", "rand-q9", "rand-m9-inc0.5", "rand-n2.5", "x-m9", "auto"]
+)
+def test_unknown_names_are_refused(text):
+    with pytest.raises(ConfigError, match=r"^config\.data\.augment: unknown '.*'; ") as error:
+        parse(text)
+    assert "\n" not in str(error.value)
