@@ -34,7 +34,7 @@ from vit_jax.models.layers.attention import ATTENTIONS
 from vit_jax.models.layers.posemb import POSEMBS
 from vit_jax.models.layers.stems import STEMS
 from vit_jax.run import open_run
-from vit_jax.train import make_train_step
+from vit_jax.step import make_train_step
 
 TABLES = {"attention": ATTENTIONS, "posemb": POSEMBS, "stem": STEMS}
 BASE = {"attention": "full", "posemb": "learned", "stem": "patch"}
@@ -143,7 +143,7 @@ def accuracy(settings: config.Config, seed: int, splits: dict[str, Any]) -> dict
         for i in range(run.total_steps):
             rows = next(order)
             batch = {key: array[rows] for key, array in train.items()}
-            now, last = step(now, sharding.put(batch, run.mesh))
+            now, last = step(now, sharding.put(batch, run.mesh), {})
             if i == 0:
                 jax.block_until_ready(now)
                 began = time.perf_counter()  # without compiling

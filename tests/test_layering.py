@@ -28,6 +28,8 @@ ALLOWED = {
     "downloads": {"logs"},
     "sharding": {"config"},
     "optim": {"config"},
+    "schedules": {"config"},
+    "step": {"distill", "losses", "models", "optim", "run", "sharding", "state"},
     "cli": {"config", "hosts"},
     "state": {"config", "optim", "sharding"},
     "report": {"config", "data", "logs", "state"},
@@ -35,21 +37,27 @@ ALLOWED = {
     "trained": {"checkpoint", "config", "data", "models", "sharding", "state", "workdir"},
     "weights": {"weights"},
     "viz": {"data", "logs", "workdir"},
+    "distill": {"config", "models", "trained", "workdir"},
     "finetune": {
         *("config", "models", "models.layers", "run", "trained", "weights", "workdir"),
     },
-    "run": {"config", "data", "losses", "models", "optim", "sharding", "state", ""},
+    "run": {
+        *("config", "data", "distill", "losses", "models", "optim", "schedules", "sharding"),
+        *("state", ""),
+    },
 }
 
 
 # These put the parts together.
-COMMANDS = {"train", "evaluate", "predict", "prepare", "convert", "models.__main__"}
+COMMANDS = {
+    *("train", "evaluate", "predict", "prepare", "convert", "models.__main__", "data.preview"),
+}
 
 
 def part_of(module):
     """Returns the part that a module belongs to, such as `models.layers`."""
     names = module.removeprefix("vit_jax").strip(".").split(".")
-    if names[-1] == "__main__":
+    if names[-1] == "__main__" or names == ["data", "preview"]:
         return ".".join(names)
     return "models.layers" if names[:2] == ["models", "layers"] else names[0]
 

@@ -1,9 +1,9 @@
-"""Schedules against their formulas; decay and freezing cover every parameter, by name."""
+"""Optimizers against their formulas; decay, rates and freezing cover every parameter, by name."""
 
 import dataclasses
-import math
 
 import chex
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -28,7 +28,7 @@ def config(**fields):
 
 
 def directions(cfg, num=1):
-    _, tx = optim.make(cfg, PARAMS, 100)
+    tx = optim.make(cfg, PARAMS)
     opt_state, updates = tx.init(PARAMS), []
     for _ in range(num):
         update, opt_state = tx.update(GRADS, opt_state, PARAMS)
@@ -36,38 +36,10 @@ def directions(cfg, num=1):
     return updates
 
 
-@pytest.mark.parametrize(
-    ("name", "after"),
-    [
-        ("constant", lambda t: 0.4),
-        ("cosine", lambda t: 0.1 + 0.3 * (1 + math.cos(math.pi * t / 90)) / 2),
-        ("linear", lambda t: 0.4 + (0.1 - 0.4) * t / 90),
-        ("rsqrt", lambda t: 0.4 / math.sqrt(1 + t / 50)),
-    ],
-)
-def test_schedule_warms_up_then_decays(name, after):
-    cfg = config(schedule=name, warmup_steps=10, end_learning_rate=0.1, timescale=50)
-    schedule = optim.schedule(cfg, 100)
-    for step in (0, 3, 9):
-        np.testing.assert_allclose(schedule(jnp.int32(step)), 0.4 * step / 10, rtol=1e-5, atol=1e-6)
-    for step in (10, 40, 99):
-        np.testing.assert_allclose(schedule(jnp.int32(step)), after(step - 10), rtol=1e-5)
-
-
-def test_every_schedule_is_tested():
-    assert set(optim.SCHEDULES) == {"constant", "cosine", "linear", "rsqrt"}
-
-
-def test_no_warmup_starts_at_the_peak():
-    assert float(optim.schedule(config(schedule="constant"), 10)(jnp.int32(0))) == pytest.approx(
-        0.4
-    )
-
-
-def test_sgd_has_momentum_and_decay_in_the_gradient():
+def test_sgd_has_momentum_and_a_decay_beside_it():
     first, second = directions(config(name="sgd", momentum=0.5, weight_decay=0.1), 2)
     np.testing.assert_allclose(first["head"]["kernel"], 0.1 + 0.1 * 2.0, rtol=1e-6)
-    np.testing.assert_allclose(second["head"]["kernel"], 1.5 * 0.3, rtol=1e-6)
+    np.testing.assert_allclose(second["head"]["kernel"], 1.5 * 0.1 + 0.1 * 2.0, rtol=1e-6)
     np.testing.assert_allclose(first["head"]["bias"], 0.2, rtol=1e-6)
 
 
@@ -108,7 +80,7 @@ def test_the_first_decay_rule_that_matches_counts():
 )
 def test_decay_rules_that_do_not_cover_are_refused(rules, message):
     with pytest.raises(ConfigError) as error:
-        optim.make(config(decay_rules=rules), PARAMS, 10)
+        optim.make(config(decay_rules=rules), PARAMS)
     assert str(error.value).startswith("config.optim.decay_rules: ")
     assert message in str(error.value)
 
@@ -119,8 +91,8 @@ def test_frozen_parameters_have_no_update_and_no_moments():
     chex.assert_trees_all_equal(update["stem"], optax.tree.zeros_like(PARAMS["stem"]))
     (free,) = directions(config(weight_decay=0.1))
     chex.assert_trees_all_close(update["head"], free["head"], rtol=1e-6)
-    _, tx = optim.make(cfg, PARAMS, 10)
-    assert sum(leaf.size for leaf in optim.jax.tree.leaves(tx.init(PARAMS))) == 2 * 8 + 1
+    tx = optim.make(cfg, PARAMS)
+    assert sum(leaf.size for leaf in jax.tree.leaves(tx.init(PARAMS))) == 2 * 8 + 1
 
 
 @pytest.mark.parametrize(
@@ -133,5 +105,192 @@ def test_frozen_parameters_have_no_update_and_no_moments():
 )
 def test_freezing_nothing_or_all_is_refused(freeze, message):
     with pytest.raises(ConfigError) as error:
-        optim.make(config(freeze=freeze), PARAMS, 10)
+        optim.make(config(freeze=freeze), PARAMS)
     assert message in str(error.value)
+
+
+# --- The other optimizers, against their formulas in NumPy.
+
+
+def steps_of(cfg, gradients, start):
+    """Returns a parameter `blocks_0/x/kernel` after steps with learning rate 0.1."""
+    params = {"blocks_0": {"x": {"kernel": jnp.asarray(start, jnp.float32)}}}
+    tx = optim.make(cfg, params)
+    opt_state, found = tx.init(params), []
+    for gradient in gradients:
+        grads = {"blocks_0": {"x": {"kernel": jnp.asarray(gradient, jnp.float32)}}}
+        update, opt_state = tx.update(grads, opt_state, params)
+        params = jax.tree.map(lambda p, u: p - 0.1 * u, params, update)
+        found.append(np.asarray(params["blocks_0"]["x"]["kernel"]))
+    return found
+
+
+RNG = np.random.default_rng(0)
+START = RNG.normal(size=(4, 6))
+GRADIENTS = RNG.normal(size=(10, 4, 6))
+
+
+def adam_directions(b1=0.9, b2=0.999, eps=1e-8):
+    m = v = 0.0
+    for t, g in enumerate(GRADIENTS, 1):
+        m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g**2
+        yield m / (1 - b1**t) / (np.sqrt(v / (1 - b2**t)) + eps)
+
+
+def test_lamb_makes_updates_as_long_as_the_parameter():
+    x, expected = START, []
+    for direction in adam_directions():
+        u = direction + 0.05 * x
+        x = x - 0.1 * np.linalg.norm(x) / np.linalg.norm(u) * u
+        expected.append(x)
+    found = steps_of(config(name="lamb", weight_decay=0.05), GRADIENTS, START)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_lamb_leaves_what_does_not_decay_to_adam():
+    (found,) = directions(config(name="lamb", weight_decay=0.1))
+    (expected,) = directions(config(name="adamw", weight_decay=0.1))
+    chex.assert_trees_all_close(found["head"]["bias"], expected["head"]["bias"], rtol=1e-6)
+    ratio = found["head"]["kernel"] / expected["head"]["kernel"]
+    np.testing.assert_allclose(ratio, 2.0 / (1 + 0.1 * 2.0), rtol=1e-4)
+
+
+def test_lion_steps_by_signs():
+    x, m, expected = START, 0.0, []
+    for g in GRADIENTS:
+        x = x - 0.1 * (np.sign(0.9 * m + 0.1 * g) + 0.05 * x)
+        m = 0.99 * m + 0.01 * g
+        expected.append(x)
+    cfg = config(name="lion", b1=0.9, b2=0.99, weight_decay=0.05)
+    np.testing.assert_allclose(steps_of(cfg, GRADIENTS, START), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_adafactor_factors_the_second_moment_of_large_matrices():
+    start, gradients = RNG.normal(size=(40, 48)), RNG.normal(size=(3, 40, 48))
+    x, m, rows, columns, expected = start, 0.0, 0.0, 0.0, []
+    for t, g in enumerate(gradients, 1):
+        b2 = min(0.999, 1 - t**-0.8)
+        rows = b2 * rows + (1 - b2) * (g**2 + 1e-30).mean(axis=1)
+        columns = b2 * columns + (1 - b2) * (g**2 + 1e-30).mean(axis=0)
+        u = g / np.sqrt(rows[:, None] * columns[None] / rows.mean())
+        u = u / max(1.0, np.sqrt((u**2).mean()))
+        m = 0.9 * m + 0.1 * u
+        x = x - 0.1 * (m + 0.05 * x)
+        expected.append(x)
+    found = steps_of(config(name="adafactor", weight_decay=0.05), gradients, start)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_muon_makes_orthogonal_updates_of_the_size_of_adams():
+    (found,) = steps_of(config(name="muon"), GRADIENTS[:1], START)
+    update = (START - found) / 0.1 / (0.2 * np.sqrt(6))  # times sqrt of the larger side
+    singular = np.linalg.svd(update, compute_uv=False)
+    assert ((singular > 0.6) & (singular < 1.3)).all()  # what five of Newton and Schulz's give
+
+
+def test_muon_takes_queries_keys_and_values_as_matrices_of_their_own():
+    def directions_of(name, shape, grads):
+        params = {"blocks_0": {"attn": {name: {"kernel": jnp.zeros(shape)}}}}
+        tx = optim.make(config(name="muon", momentum=0.0), params)
+        given = {"blocks_0": {"attn": {name: {"kernel": jnp.asarray(grads, jnp.float32)}}}}
+        update, _ = tx.update(given, tx.init(params), params)
+        return np.asarray(update["blocks_0"]["attn"][name]["kernel"])
+
+    grads = RNG.normal(size=(8, 3, 2, 4))
+    together = directions_of("qkv", (8, 3, 2, 4), grads)
+    for i in range(3):
+        alone = directions_of("fc1", (8, 8), grads[:, i].reshape(8, 8))
+        np.testing.assert_allclose(together[:, i].reshape(8, 8), alone, rtol=1e-4, atol=1e-5)
+    out = directions_of("out", (2, 4, 8), grads[:, 0].reshape(2, 4, 8))
+    alone = directions_of("fc1", (8, 8), grads[:, 0].reshape(8, 8))
+    np.testing.assert_allclose(out.reshape(8, 8), alone, rtol=1e-4, atol=1e-5)
+
+
+def test_muon_leaves_the_head_to_adamw_and_can_be_frozen_in_part():
+    (found,) = directions(config(name="muon", weight_decay=0.1, freeze=("stem/.*",)))
+    (expected,) = directions(config(name="adamw", weight_decay=0.1, freeze=("stem/.*",)))
+    # Nesterov's first step of Adam is another: g m1 / (1 - b1^2) and so on, of the same sign.
+    chex.assert_trees_all_equal(found["stem"], expected["stem"])
+    assert (np.sign(found["head"]["bias"]) == np.sign(expected["head"]["bias"])).all()
+
+
+@pytest.mark.parametrize("name", optim.OPTIMIZERS)
+def test_the_first_moment_may_be_bfloat16(name):
+    tx = optim.make(config(name=name, moment_dtype="bfloat16"), PARAMS)
+    opt_state = tx.init(PARAMS)
+    dtypes = [leaf.dtype for leaf in jax.tree.leaves(opt_state)]
+    assert jnp.bfloat16 in dtypes
+    update, _ = tx.update(GRADS, opt_state, PARAMS)
+    chex.assert_tree_all_finite(update)
+
+
+def test_big_visions_weight_decay_is_translated():
+    """Their optimizer, written out: the rate and the decay are separate factors of the schedule."""
+    rate, decay, schedule = 1e-3, 1e-4, np.linspace(1, 0.1, 10)
+    x, expected = START, []
+    for t, direction in enumerate(adam_directions()):
+        x = x - schedule[t] * (rate * direction + decay * x)
+        expected.append(x)
+    ours = config(learning_rate=rate, weight_decay=optim.weight_decay(decay, "big_vision", rate))
+    assert ours.weight_decay == pytest.approx(0.1)
+    params = {"blocks_0": {"x": {"kernel": jnp.asarray(START, jnp.float32)}}}
+    tx = optim.make(ours, params)
+    opt_state = tx.init(params)
+    for gradient, factor, there in zip(GRADIENTS, schedule, expected, strict=True):
+        grads = {"blocks_0": {"x": {"kernel": jnp.asarray(gradient, jnp.float32)}}}
+        update, opt_state = tx.update(grads, opt_state, params)
+        params = optax.apply_updates(params, optax.tree.scale(-factor * rate, update))
+        found = params["blocks_0"]["x"]["kernel"]
+        np.testing.assert_allclose(found, there, rtol=1e-6, atol=1e-7)
+    assert optim.weight_decay(0.1, "augreg", 1e-3) == optim.weight_decay(0.1, "torch", 1e-3) == 0.1
+    with pytest.raises(ConfigError, match="unknown 'keras'"):
+        optim.weight_decay(0.1, "keras", 1e-3)
+
+
+# --- Rates by parameter.
+
+
+def test_rates_fall_layer_by_layer():
+    names = [
+        *("stem/kernel", "posemb/grid", "cls_token", "blocks_0/attn/kernel", "blocks_0_posemb/x"),
+        *("blocks_1/fc1/kernel", "norm/scale", "head/kernel", "head_dist/bias"),
+    ]
+    layers = optim.layers_of(names)
+    assert [layers[name] for name in names] == [0, 0, 0, 1, 1, 2, 3, 3, 3]
+    swin = [
+        "stem_norm/scale",
+        "stages_0_0/x",
+        "stages_0_1/x",
+        "merge_0/x",
+        "stages_1_0/x",
+        "norm/x",
+    ]
+    assert list(optim.layers_of(swin).values()) == [0, 1, 2, 3, 3, 4]
+    params = {"stem": {"kernel": 0}, "blocks_0": {"kernel": 0}, "head": {"kernel": 0}}
+    rules = (("head/.*", 2.0), (".*", 1.0))
+    found = optim.rate_multipliers(config(layer_decay=0.5, rate_rules=rules), params)
+    assert found == {"stem/kernel": 0.25, "blocks_0/kernel": 0.5, "head/kernel": 2.0}
+
+
+def test_rates_multiply_the_decay_too():
+    rules = (("head/.*", 0.5), (".*", 1.0))
+    (plain,) = directions(config(weight_decay=0.1))
+    (found,) = directions(config(weight_decay=0.1, rate_rules=rules))
+    chex.assert_trees_all_close(found["stem"], plain["stem"])
+    chex.assert_trees_all_close(found["head"], optax.tree.scale(0.5, plain["head"]))
+    with pytest.raises(ConfigError, match=r"config\.optim\.rate_rules: no rule for stem"):
+        directions(config(rate_rules=(("head/.*", 1.0),)))
+
+
+def test_a_linear_probe_trains_the_head_alone():
+    trains = optim.trainable(config(tune="head"), PARAMS)
+    assert not any(jax.tree.leaves(trains["stem"])) and all(jax.tree.leaves(trains["head"]))
+    with pytest.raises(ConfigError, match=r"config\.optim\.tune: unknown 'heads'"):
+        optim.trainable(config(tune="heads"), PARAMS)
+
+
+def test_sam_ascends_by_its_radius():
+    worse = optim.ascend(PARAMS, GRADS, 0.3)
+    moved = jax.tree.map(jnp.subtract, worse, PARAMS)
+    np.testing.assert_allclose(optax.tree.norm(moved), 0.3, rtol=1e-5)
+    np.testing.assert_allclose(moved["stem"]["bias"] / moved["stem"]["kernel"][0], -2, rtol=1e-3)

@@ -29,8 +29,14 @@ def test_the_lines_name_data_model_and_plan(tiny_config):
 
 
 def test_a_training_says_how_long_it_is(tiny_config):
-    with pytest.raises(ConfigError, match=r"config\.total_steps: give either total"):
+    with pytest.raises(ConfigError, match=r"config\.total_steps: give one of total_steps"):
         open_run(tiny_config({"total_steps": "0"}))
+
+
+def test_what_trains_is_said_where_it_is_not_all(tiny_config):
+    lines = open_run(tiny_config({"optim.tune": "head"})).describe()
+    assert "training  170 of the parameters; the rest is frozen" in lines
+    assert not any("frozen" in line for line in open_run(tiny_config()).describe())
 
 
 def test_what_computes_fused_attention_is_said(tiny_config):

@@ -43,6 +43,15 @@ def test_a_finite_update_changes_everything():
     np.testing.assert_allclose(metrics["grad_norm"], 2**0.5, rtol=1e-6)
 
 
+def test_an_average_with_warmup_is_shorter_at_first():
+    before, tx = small()
+    args = (jnp.float32(1.0), {"w": jnp.asarray([1.0, -1.0])}, tx, jnp.float32(0.1), 0.75)
+    after, _ = state.apply_gradients(before, *args, ema_warmup=True)
+    np.testing.assert_allclose(after.ema["w"], [0.54, 1.26], rtol=1e-6)  # 1 - 6 / 15 of the new
+    later, _ = state.apply_gradients(before.replace(step=jnp.int32(500)), *args, ema_warmup=True)
+    np.testing.assert_allclose(later.ema["w"], [0.225, 0.525], rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("grads", "loss", "rate"),
     [

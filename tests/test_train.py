@@ -19,6 +19,7 @@ from vit_jax.data import loader
 from vit_jax.errors import ConfigError, DataError, DivergedError, Interrupted
 from vit_jax.logs import read_metrics
 from vit_jax.run import open_run
+from vit_jax.step import make_train_step
 
 
 def start(config, devices=None):
@@ -38,9 +39,9 @@ def steps(config, num, devices=None, transform=lambda batch: batch):
     run, current, batches = start(config, devices)
     history = []
     with jax.set_mesh(run.mesh):
-        step = train_lib.make_train_step(run)
+        step = make_train_step(run)
         for batch in itertools.islice(batches, num):
-            current, metrics = step(current, sharding.put(transform(batch), run.mesh))
+            current, metrics = step(current, sharding.put(transform(batch), run.mesh), {})
             history.append(jax.device_get(metrics))
     return jax.device_get(current), history
 
@@ -184,21 +185,21 @@ def test_a_run_that_diverges_stops_with_70_and_saves_nothing_bad(tiny_config, tm
 def test_the_step_is_compiled_once(tiny_config):
     run, current, batches = start(tiny_config())
     with jax.set_mesh(run.mesh):
-        step = train_lib.make_train_step(run)
+        step = make_train_step(run)
         for batch in itertools.islice(batches, 3):
-            current, _ = step(current, sharding.put(batch, run.mesh))
+            current, _ = step(current, sharding.put(batch, run.mesh), {})
     assert step._cache_size() == 1
 
 
 def test_the_loop_makes_no_implicit_transfer(tiny_config):
     run, current, batches = start(tiny_config())
     with jax.set_mesh(run.mesh):
-        step = train_lib.make_train_step(run)
+        step = make_train_step(run)
         ready = [sharding.put(next(batches), run.mesh) for _ in range(3)]
-        current, _ = step(current, ready[0])
+        current, _ = step(current, ready[0], {})
         with jax.transfer_guard("disallow"):
             for batch in ready[1:]:
-                current, _ = step(current, batch)
+                current, _ = step(current, batch, {})
     assert int(current.step) == 3
 
 
@@ -262,7 +263,7 @@ def test_results_count_every_image_and_name_the_best(tiny_config, tmp_path):
     results = run_here(config, tmp_path)
     assert results == json.loads((tmp_path / "results.json").read_text())
     assert results["step"] == 6
-    assert set(results["eval"]) == {"val", "test"}
+    assert set(results["eval"]) == {"val", "val_raw", "test", "test_raw"}
     assert results["eval"]["val"]["count"] == 9
     assert results["eval"]["test"]["count"] == 21
     assert set(results["eval"]["test"]) == {"top1", "top5", "loss", "count", "skipped"}
@@ -356,3 +357,92 @@ def test_a_run_from_another_resumes_to_the_same_bits(tiny_config, tmp_path):
             for name in ("whole", "parts")
         )
     chex.assert_trees_all_equal(whole, parts)
+
+
+# --- Recipes.
+
+MIXED = {
+    **{"data.erasing": "0.5", "mix.mixup": "0.8", "mix.cutmix": "1.0", "label_smoothing": "0.1"},
+    **{"data.repeats": "2", "data.crop": "inception", "data.augment": "rand-m9-mstd0.5-inc1"},
+}
+
+
+def test_mixing_is_the_same_on_any_devices_and_in_micro_batches(tiny_config):
+    base = {**MIXED, "optim.name": "sgd", "optim.learning_rate": "0.1"}
+    _, alone = steps(tiny_config({**base, "mesh.data": "1"}), 4, jax.devices()[:1])
+    for change in ({}, {"mesh.fsdp": "4"}, {"optim.accum_steps": "2"}):
+        _, found = steps(tiny_config({**base, **change}), 4)
+        for one, other in zip(alone, found, strict=True):
+            np.testing.assert_allclose(one["loss"], other["loss"], rtol=1e-6)
+    _, plain = steps(tiny_config({**base, "mix.mixup": "0", "mix.cutmix": "0"}), 4)
+    assert all(one["loss"] != other["loss"] for one, other in zip(alone, plain, strict=True))
+
+
+def test_sharpness_aware_steps_take_the_gradient_up_the_hill(tiny_config):
+    """Against the definition, with one gradient after another."""
+    overrides = {"optim.name": "sgd", "optim.learning_rate": "0.1", "optim.momentum": "0"}
+    config = tiny_config({**overrides, "optim.sam_radius": "0.5", "optim.accum_steps": "2"})
+    run, first, batches = start(config, jax.devices()[:1])
+    batch = next(batches)
+
+    def loss(params):
+        pixels = jnp.asarray(batch["image"])
+        images, _ = run.prepare(pixels, jnp.zeros((16, 10)), jax.random.key(0))
+        logits = models.forward(run.model, params, images).logits
+        return losses.softmax(logits, losses.targets(jnp.asarray(batch["label"]), 10)).mean()
+
+    grads = jax.grad(loss)(first.params)
+    size = jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(grads)))
+    hill = jax.tree.map(lambda p, g: p + 0.5 * g / size, first.params, grads)
+    expected = jax.tree.map(lambda p, g: p - 0.1 * g, first.params, jax.grad(loss)(hill))
+    last, history = steps(config, 1, jax.devices()[:1])
+    chex.assert_trees_all_close(last.params, expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(history[0]["loss"], loss(first.params), rtol=1e-5)
+
+
+def test_a_linear_probe_moves_the_head_alone(tiny_config):
+    config = tiny_config({"optim.tune": "head", "optim.weight_decay": "0.1"})
+    _, first, _ = start(config)
+    last, _ = steps(config, 2)
+    for name in first.params:
+        same = jax.tree.map(np.array_equal, jax.device_get(first.params[name]), last.params[name])
+        assert all(jax.tree.leaves(same)) == (name != "head")
+
+
+def test_an_average_is_evaluated_beside_the_raw_weights(tiny_config, tmp_path):
+    overrides = {"optim.ema_decay": "0.9", "data.val_split": "train[:20]", "eval.every_steps": "2"}
+    results = run_here(tiny_config(overrides), tmp_path)["eval"]
+    assert set(results) == {"val", "val_raw", "test", "test_raw"}
+    assert results["test"]["loss"] != results["test_raw"]["loss"]
+    rows = [row for row in read_metrics(epath.Path(tmp_path) / "metrics.jsonl")]
+    rows = [row for row in rows if "val_raw/loss" in row]
+    assert [row["step"] for row in rows if "val/loss" in row] == [2, 4]
+    assert rows[-1]["val_raw/loss"] == results["val_raw"]["loss"]
+
+
+def test_the_norms_of_gradient_update_and_parameters_are_logged(tiny_config):
+    config = tiny_config({"optim.name": "sgd", "optim.momentum": "0"})
+    (_, before), (last, history) = (steps(config, num) for num in (1, 2))
+    del before
+    metrics = history[-1]
+    np.testing.assert_allclose(
+        metrics["update_norm"], metrics["learning_rate"] * metrics["grad_norm"], rtol=1e-5
+    )
+    leaves = jax.tree.leaves(last.params)
+    norm = np.sqrt(sum(np.sum(np.square(leaf, dtype=np.float64)) for leaf in leaves))
+    np.testing.assert_allclose(metrics["param_norm"], norm, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["lamb", "lion", "adafactor", "muon"])
+def test_an_optimizer_takes_the_same_steps_on_a_mesh(name, tiny_config):
+    base = {"optim.name": name, "optim.weight_decay": "0.1", "optim.layer_decay": "0.7"}
+    base |= {"optim.learning_rate": "1e-3", "model.width": "32", "model.mlp_dim": "64"}
+    mesh = {"mesh.fsdp": "2", "mesh.tensor": "2"}
+    alone, _ = steps(tiny_config({**base, "mesh.data": "1"}), 2, jax.devices()[:1])
+    together, _ = steps(tiny_config({**base, **mesh}), 2)
+    for state_of in (alone, together):  # what is added to all keys alike has no gradient but noise
+        del state_of.params["blocks_0"]["attn"]["qkv"]["bias"]
+    chex.assert_trees_all_close(alone.params, together.params, rtol=1e-3, atol=2e-5)
+    run = open_run(tiny_config({**base, **mesh}))
+    split = [leaf for leaf in jax.tree.leaves(run.shapes.opt_state) if any(leaf.sharding.spec)]
+    assert split or name == "adafactor"  # whose factors are small

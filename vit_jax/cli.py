@@ -125,19 +125,29 @@ def parse_operands(rest: Sequence[str], values: flags.FlagValues) -> list[str]:
     return items[:border] + items[border + 1 :]
 
 
+def split_config_path(path: str) -> tuple[str, tuple[str, ...]]:
+    """Returns the file of `--config`, and the argument that follows it, if any."""
+    file, suffix, argument = path.partition(".py:")
+    return (f"{file}.py", (argument,)) if suffix else (path, ())
+
+
 def load_config_file(path: str) -> ml_collections.ConfigDict:
     """Runs a config file and returns what its `get_config()` gives.
+
+    Args:
+      path: Of the file; with an argument for `get_config` after a colon, as in `configs/deit.py:s`.
 
     Raises:
       ConfigError: There is no such file, or it fails; with file and line.
     """
     if not path:
         raise ConfigError("--config", "expected a config file, as in --config=configs/digits.py")
+    path, argument = split_config_path(path)
     if not epath.Path(path).is_file():
         raise ConfigError("--config", f"no file {path}")
     try:
         get_config = runpy.run_path(path).get("get_config")
-        tree = get_config() if get_config else None
+        tree = get_config(*argument) if get_config else None
     except UserError:
         raise
     except (Exception, SystemExit) as error:

@@ -112,14 +112,14 @@ def must_agree(config: config_lib.Config, data: Mapping[str, Any]) -> dict[str, 
 
 def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
     """Evaluates the checkpoint of a work directory; prints and writes the figures as JSON."""
-    asked = {f"--{name}": values[name].value for name in ("workdir", "split", "step")}
+    asked = {f"--{name}": values[name].value for name in ("workdir", "split", "step", "raw")}
     workdir, config, field = hosts.agree(
         lambda: _settings(values, overrides), lambda found: {**asked, **must_agree(found[1], {})}
     )
     mesh = sharding.make_mesh(config.mesh)
     loss_fn = pick(losses.LOSSES, config.loss, "config.loss")
     with jax.set_mesh(mesh):
-        run = trained.restore(workdir, values.step, config, mesh)
+        run = trained.restore(workdir, values.step, config, mesh, raw=values.raw)
         source = hosts.agree(
             lambda: sources.load(config.data, field, run.class_names),
             lambda source: must_agree(config, {field: source.fingerprint}),
@@ -130,12 +130,13 @@ def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
             raise ConfigError(f"config.data.{field}", problem)
         say(f"evaluate  {workdir}, step {run.step:,}, on {source.name}")
         eval_step = make_eval_step(run.model, loss_fn, config.data, mesh)
-        result = evaluate(eval_step, run.params, source, config, mesh, label=values.split)
+        label = values.split + "_raw" * values.raw
+        result = evaluate(eval_step, run.params, source, config, mesh, label=label)
     assert result is not None  # noqa: S101 - for the type checker: nothing stops it
-    say(format_result(values.split, result))
-    report = {"step": run.step, "eval": {values.split: result}}
+    say(format_result(label, result))
+    report = {"step": run.step, "eval": {label: result}}
     say(json.dumps(report))
-    write_json(workdir / "evaluations" / f"{run.step}-{_file_name(values.split)}.json", report)
+    write_json(workdir / "evaluations" / f"{run.step}-{_file_name(label)}.json", report)
 
 
 def _settings(
@@ -174,6 +175,9 @@ def _flags() -> flags.FlagValues:
         flag_values=values,
     )
     flags.DEFINE_string("step", "", "A step, or 'best'; the newest by default.", flag_values=values)
+    flags.DEFINE_bool(
+        "raw", False, "The parameters themselves, not their moving average.", flag_values=values
+    )
     return values
 
 

@@ -2,9 +2,11 @@
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 
 import flax
 import jax
+import ml_collections
 
 from vit_jax import config as config_lib
 from vit_jax import models, trained
@@ -24,6 +26,43 @@ CHOSEN_FIELDS = (
     *("pool", "posemb_interpolation", "posemb_antialias", "layer_scale"),
     *("attention", "window", "mask_padding", "landmarks", "pretrained_window"),
 )
+
+
+# A config that leaves its model to `init_from` has these from there as well, unless it sets them.
+DATA_FIELDS = (*("image_size", "channels", "mean", "std", "interpolation", "fit", "crop_fraction"),)
+
+
+def adopt(
+    tree: ml_collections.ConfigDict, overrides: Mapping[str, str]
+) -> ml_collections.ConfigDict:
+    """Returns the settings of a config file with the model that they leave to `init_from`.
+
+    A config file leaves it by an empty name, `c.model = {"name": ""}`; what else it sets of the
+    model is set then. A flag with a name makes it a training from scratch.
+
+    Raises:
+      InputMissingError: There is no such run folder.
+      ConfigError: Neither `init_from` nor a name is given.
+    """
+    if tree.model.get("name") != "":
+        return tree
+    fields = {key: value for key, value in tree.model.items() if key != "name"}
+    directory = overrides.get("init_from", tree.init_from)
+    if "model.name" in overrides:
+        tree.model = models.spec(overrides["model.name"], **fields)
+    elif directory:
+        origin = trained.read_config(open_path(directory, "config.init_from"))
+        preset = models.spec(origin.model["name"]).to_dict()
+        own = {key: preset[key] for key in OWN_FIELDS if key != "name"}
+        tree.model = {**origin.model, **own, **fields}
+        default = config_lib.as_dict(config_lib.Data())
+        for key in DATA_FIELDS:
+            if tree.data[key] == default[key]:
+                tree.data[key] = getattr(origin.data, key)
+    else:
+        problem = "expected a run folder or converted weights, or a config.model.name"
+        raise ConfigError("config.init_from", problem)
+    return tree
 
 
 def merge(config: config_lib.Config) -> config_lib.Config:

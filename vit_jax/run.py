@@ -12,9 +12,9 @@ import flax.linen as nn
 import jax
 import optax
 
-from vit_jax import __version__, losses, models, optim, sharding, state
+from vit_jax import __version__, distill, losses, models, optim, schedules, sharding, state
 from vit_jax import config as config_lib
-from vit_jax.data import sources, transforms
+from vit_jax.data import mixing, sources, transforms
 from vit_jax.data.sources import Source
 from vit_jax.errors import ConfigError, DataError, pick
 
@@ -29,12 +29,19 @@ class Run:
     config: config_lib.Config
     mesh: jax.sharding.Mesh
     splits: Mapping[str, Source]  # train, and val and test where the config has them
-    total_steps: int
+    plan: schedules.Plan
     model: models.Transformer
+    prepare: mixing.Preparation
     loss_fn: losses.Loss
-    schedule: optim.Schedule
+    teacher: distill.Teacher | None
+    schedule: schedules.Schedule
     tx: optax.GradientTransformation
     shapes: state.TrainState
+
+    @property
+    def total_steps(self) -> int:
+        """The number of steps of the run."""
+        return self.plan.total
 
     @property
     def num_parameters(self) -> int:
@@ -46,6 +53,14 @@ class Run:
         """What a resumed run must find again: the `config`, and the `data` of each split field."""
         data = {SPLITS[name]: source.fingerprint for name, source in self.splits.items()}
         return {"config": config_lib.as_dict(self.config), "data": data}
+
+    def _describe_trainable(self) -> str:
+        """Returns how much trains, where that is not all."""
+        trains = optim.trainable(self.config.optim, self.shapes.params)
+        pairs = zip(jax.tree.leaves(self.shapes.params), jax.tree.leaves(trains), strict=True)
+        count = sum(math.prod(leaf.shape) for leaf, train in pairs if train)
+        whole = count == self.num_parameters
+        return "" if whole else f"{count:,} of the parameters; the rest is frozen"
 
     def describe(self) -> list[str]:
         """Returns the lines that say what is about to happen."""
@@ -62,6 +77,8 @@ class Run:
             f"model     {config.model['name']}  {self.num_parameters:,} parameters  "
             f"{height}x{width} pixels  {config.model['dtype']}",
             *(f"attention {text}" for text in [self.model.describe_attention()] if text),
+            *(f"training  {text}" for text in [self._describe_trainable()] if text),
+            *(f"teacher   {config.distill.teacher}" for _ in [self.teacher] if self.teacher),
             f"plan      {self.total_steps:,} steps = {epochs:.1f} epochs  global batch "
             f"{config.batch_size}  {config.optim.name}  learning rate "
             f"{config.optim.learning_rate}  seed {config.seed}",
@@ -91,11 +108,22 @@ def open_run(config: config_lib.Config, devices: Sequence[jax.Device] | None = N
         if name != "train" and getattr(config.data, field)
     }
     model = models.create(**config.model)
-    total_steps = _total_steps(config, splits["train"])
+    plan = _plan(config, splits["train"])
     boxed = state.abstract_params(model, state.image_shape(config.data))
-    schedule, tx = optim.make(config.optim, nn.unbox(boxed), total_steps)
-    shapes = state.abstract(boxed, tx, mesh, ema=config.optim.ema_decay > 0)
-    return Run(config, mesh, splits, total_steps, model, loss_fn, schedule, tx, shapes)
+    tx = optim.make(config.optim, nn.unbox(boxed))
+    return Run(
+        config=config,
+        mesh=mesh,
+        splits=splits,
+        plan=plan,
+        model=model,
+        prepare=mixing.preparation(config.data, config.mix),
+        loss_fn=loss_fn,
+        teacher=distill.open_teacher(config),
+        schedule=schedules.make(config.optim, plan),
+        tx=tx,
+        shapes=state.abstract(boxed, tx, mesh, ema=config.optim.ema_decay > 0),
+    )
 
 
 def _with_classes(config: config_lib.Config, source: Source) -> config_lib.Config:
@@ -113,12 +141,10 @@ def eval_batch_size(config: config_lib.Config, mesh: jax.sharding.Mesh) -> int:
     return -(-(config.eval.batch_size or config.batch_size) // shares) * shares
 
 
-def _total_steps(config: config_lib.Config, source: Source) -> int:
+def _plan(config: config_lib.Config, source: Source) -> schedules.Plan:
     if len(source) < config.batch_size:
         raise DataError(
             f"config.data.train_split: '{config.data.train_split}' holds {len(source)} images, "
             f"fewer than one batch of {config.batch_size}"
         )
-    if not (config.total_steps or config.total_epochs):
-        raise ConfigError("config.total_steps", "give either total_steps or total_epochs")
-    return config.total_steps or max(1, int(config.total_epochs * len(source) / config.batch_size))
+    return schedules.plan(config, len(source))

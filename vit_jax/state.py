@@ -65,13 +65,16 @@ def abstract(
     params = lay_out(boxed, mesh)
     whole = sharding.replicated(mesh)
     leaves = jax.tree.leaves(params)
-    by_name = {n: p.sharding for n, p in zip(optim.parameter_names(params), leaves, strict=True)}
+    by_name = dict(zip(optim.parameter_names(params), leaves, strict=True))
 
     def of_parameter(path: tuple[Any, ...], leaf: Any) -> jax.ShapeDtypeStruct:
         # Moments are kept in trees like that of the parameters, at the end of the path.
         keys = [getattr(key, "key", None) for key in path]
         start = max((i + 1 for i, key in enumerate(keys) if key is None), default=0)
-        return _with_sharding(leaf, by_name.get("/".join(map(str, keys[start:])), whole))
+        param = by_name.get("/".join(map(str, keys[start:])))
+        if param is None or param.shape != leaf.shape:  # a count, or a factored moment
+            return _with_sharding(leaf, whole)
+        return _with_sharding(leaf, param.sharding)
 
     opt_state = jax.tree_util.tree_map_with_path(of_parameter, jax.eval_shape(tx.init, params))
     scalar = jax.ShapeDtypeStruct((), jnp.int32, sharding=whole)
@@ -116,18 +119,27 @@ def apply_gradients(
     tx: optax.GradientTransformation,
     learning_rate: Float[Array, ""],
     ema_decay: float,
+    *,
+    ema_warmup: bool = False,
 ) -> tuple[TrainState, dict[str, Array]]:
     """Takes one step against the gradients; returns the state and what there is to log.
+
+    With warm-up the average's decay after n steps is at most (1 + n) / (10 + n), so that it soon
+    forgets the first parameters.
 
     Where the loss, the gradients or the new parameters are not finite, everything but the counts
     stays as it was.
     """
     grad_norm = optax.tree.norm(grads)
     direction, opt_state = tx.update(grads, state.opt_state, state.params)
-    params = jax.tree.map(lambda p, d: p - learning_rate * d, state.params, direction)
+    update = jax.tree.map(lambda d: learning_rate * d, direction)
+    params = jax.tree.map(lambda p, u: p - u, state.params, update)
     ema = state.ema
     if ema:
-        ema = jax.tree.map(lambda e, p: ema_decay * e + (1 - ema_decay) * p, ema, params)
+        decay: Any = ema_decay
+        if ema_warmup:
+            decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
+        ema = jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, ema, params)
     finite = jnp.isfinite(loss + grad_norm + optax.tree.norm(params))
     new, old = (params, opt_state, ema), (state.params, state.opt_state, state.ema)
     params, opt_state, ema = jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
@@ -136,6 +148,7 @@ def apply_gradients(
         "loss": loss,
         "learning_rate": learning_rate,
         "grad_norm": grad_norm,
+        "update_norm": optax.tree.norm(update),
         "param_norm": optax.tree.norm(params),
         "skipped": skipped,
     }

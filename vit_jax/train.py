@@ -11,20 +11,25 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import flax.linen as nn
 import jax
-import jax.numpy as jnp
 from absl import flags
 from etils import epath
 
-from vit_jax import cli, finetune, hosts, launchers, losses, models, optim, seals, sharding
+from vit_jax import (
+    cli,
+    finetune,
+    hosts,
+    launchers,
+    seals,
+    sharding,
+)
 from vit_jax import config as config_lib
 from vit_jax import state as state_lib
 from vit_jax.checkpoint import Checkpoints
-from vit_jax.data import loader, transforms
+from vit_jax.data import loader
 from vit_jax.errors import ConfigError, Interrupted
 from vit_jax.evaluate import (
     EvalStep,
@@ -39,68 +44,8 @@ from vit_jax.logs import MetricsWriter, format_seconds, say
 from vit_jax.report import Reporter
 from vit_jax.run import Run, open_run
 from vit_jax.state import TrainState
+from vit_jax.step import make_train_step
 from vit_jax.workdir import lock, open_path, owner, write_json
-
-TrainStep = Callable[[TrainState, Mapping[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]]
-
-
-def make_train_step(run: Run) -> TrainStep:
-    """Returns the compiled step `(state, batch) -> (state, metrics)`; it donates the state."""
-    config, model = run.config, run.model
-    trains = optim.trainable(config.optim, run.shapes.params)
-
-    def mean_loss(params: Any, batch: Mapping[str, jax.Array], key: jax.Array) -> jax.Array:
-        params = jax.tree.map(lambda p, t: p if t else jax.lax.stop_gradient(p), params, trains)
-        images = transforms.normalize(batch["image"], config.data.mean, config.data.std)
-        with nn.logical_axis_rules(sharding.RULES):
-            output = models.forward(model, params, images, key=key)
-        num_classes = output.logits.shape[-1]
-        targets = losses.targets(batch["label"], num_classes, config.label_smoothing)
-        heads = (output.logits, *output.aux_logits)
-        return jnp.mean(jnp.stack([run.loss_fn(logits, targets) for logits in heads]))
-
-    def train_step(
-        state: TrainState, batch: Mapping[str, jax.Array]
-    ) -> tuple[TrainState, dict[str, jax.Array]]:
-        key = jax.random.fold_in(jax.random.key(config.seed), state.step)
-        loss_and_grad = jax.value_and_grad(mean_loss)
-        loss, grads = accumulate(loss_and_grad, state.params, batch, key, config.optim.accum_steps)
-        rate = jnp.asarray(run.schedule(state.step), jnp.float32)
-        return state_lib.apply_gradients(state, loss, grads, run.tx, rate, config.optim.ema_decay)
-
-    layout = jax.tree.map(lambda leaf: leaf.sharding, run.shapes)
-    return jax.jit(
-        train_step,
-        in_shardings=(layout, sharding.batch_sharding(run.mesh)),
-        out_shardings=(layout, sharding.replicated(run.mesh)),
-        donate_argnums=0,
-    )
-
-
-def accumulate(
-    loss_and_grad: Callable[..., Any],
-    params: Any,
-    batch: Mapping[str, jax.Array],
-    key: jax.Array,
-    steps: int,
-) -> tuple[jax.Array, Any]:
-    """Returns the mean loss and gradient over the micro-batches of a batch, one after another."""
-    if steps == 1:
-        return loss_and_grad(params, batch, key)
-    # Every device cuts its own rows, so none travel.
-    micro = jax.tree.map(
-        lambda x: jnp.moveaxis(x.reshape(-1, steps, *x.shape[1:]), 1, 0), dict(batch)
-    )
-
-    def add(total: Any, item: Any) -> tuple[Any, None]:
-        i, part = item
-        return jax.tree.map(
-            jnp.add, total, loss_and_grad(params, part, jax.random.fold_in(key, i))
-        ), None
-
-    zeros = jnp.zeros(()), jax.tree.map(jnp.zeros_like, params)
-    total, _ = jax.lax.scan(add, zeros, (jnp.arange(steps), micro))
-    return jax.tree.map(lambda x: x / steps, total)
 
 
 def train(
@@ -176,7 +121,9 @@ def loop(
       DivergedError: Too many steps in a row were not finite.
     """
     config, step, best = run.config, int(state.step), checkpoints.best_score()
-    train_step = make_train_step(run)
+    train_step, teacher = make_train_step(run), {}
+    if run.teacher:
+        teacher = run.teacher.restore(run.mesh, run.splits["train"].class_names)
     source, data = run.splits["train"], config.data
     host, num_hosts = sharding.host_share(run.mesh)
     batches = loader.train_batches(
@@ -198,10 +145,10 @@ def loop(
                 reporter.drain()
             score = None
             if evaluates and not hosts.first(functools.partial(writer.find, step, "val")):
-                result = _evaluate(run, eval_step, state, "val", stop)
-                if result:
-                    writer.write(step, {f"val/{key}": value for key, value in result.items()})
-                    score = result["top1"]
+                results = _evaluate(run, eval_step, state, "val", stop)
+                if results:
+                    writer.write(step, config_lib.flatten(results, separator="/"))
+                    score = results["val"]["top1"]
             if saves or stop.requested or (score is not None and score > best):
                 best = max(best, -math.inf if score is None else score)
                 writer.flush()
@@ -213,7 +160,7 @@ def loop(
             if last:
                 return state
             batch = sharding.put(reporter.wait_for(batches), run.mesh)
-            state, step_metrics = train_step(state, batch)
+            state, step_metrics = train_step(state, batch, teacher)
             step += 1
             reporter.push(step, step_metrics)
     finally:
@@ -246,19 +193,28 @@ def _due(every: int, step: int) -> bool:
 
 def _evaluate(
     run: Run, eval_step: EvalStep, state: TrainState, name: str, stop: Stop
-) -> Result | None:
-    result = evaluate(
-        eval_step,
-        state.eval_params,
-        run.splits[name],
-        run.config,
-        run.mesh,
-        label=name,
-        stopped=stop.poll,
-    )
-    if result:
-        say(f"evaluate  step {int(state.step):,}  {format_result(name, result)}")
-    return result
+) -> dict[str, Result]:
+    """Returns the figures of a split, and beside those of an average (`NAME_raw`) without it.
+
+    Returns nothing where a signal came before the end.
+    """
+    results = {}
+    params = {name: state.eval_params} | ({f"{name}_raw": state.params} if state.ema else {})
+    for label, tree in params.items():
+        result = evaluate(
+            eval_step,
+            tree,
+            run.splits[name],
+            run.config,
+            run.mesh,
+            label=label,
+            stopped=stop.poll,
+        )
+        if not result:
+            return {}
+        say(f"evaluate  step {int(state.step):,}  {format_result(label, result)}")
+        results[label] = result
+    return results
 
 
 def _finish(
@@ -275,12 +231,13 @@ def _finish(
     The pace is that of this process: of a resumed run, only the last part.
     """
     step = int(state.step)
-    results: dict[str, Any] = {"val": writer.find(step, "val")} if "val" in run.splits else {}
+    results = {name: found for name in ("val", "val_raw") if (found := writer.find(step, name))}
     if "test" in run.splits:
-        results["test"] = _evaluate(run, eval_step, state, "test", stop)
-        if results["test"] is None:
+        tested = _evaluate(run, eval_step, state, "test", stop)
+        if not tested:
             raise Interrupted("in the last evaluation; the same command goes on")
-        writer.write(step, {f"test/{key}": value for key, value in results["test"].items()})
+        writer.write(step, config_lib.flatten(tested, separator="/"))
+        results |= tested
     scores = seals.scores(workdir / "checkpoints")
     best = seals.best_step(workdir / "checkpoints")
     content = {
@@ -318,12 +275,14 @@ def _read_finished(run: Run, workdir: epath.Path, state: TrainState | None) -> d
 def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
     """Trains what a config file and the flags describe."""
     config = hosts.agree(lambda: _read_config(values.config, overrides))
-    workdir = values.workdir or f"runs/{epath.Path(values.config).stem}"
+    path, argument = cli.split_config_path(values.config)
+    workdir = values.workdir or "runs/" + "_".join([epath.Path(path).stem, *argument])
     train(config, open_path(workdir, "--workdir"), tuple(values.allow_config_change))
 
 
 def _read_config(path: str, overrides: Mapping[str, str]) -> config_lib.Config:
-    return config_lib.resolve(config_lib.override(cli.load_config_file(path), overrides))
+    tree = finetune.adopt(cli.load_config_file(path), overrides)
+    return config_lib.resolve(config_lib.override(tree, overrides))
 
 
 def _flags() -> flags.FlagValues:

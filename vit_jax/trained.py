@@ -89,7 +89,12 @@ def read_config(workdir: epath.Path) -> config_lib.Config:
 
 
 def restore(
-    workdir: epath.Path, step: str, config: config_lib.Config, mesh: jax.sharding.Mesh
+    workdir: epath.Path,
+    step: str,
+    config: config_lib.Config,
+    mesh: jax.sharding.Mesh,
+    *,
+    raw: bool = False,
 ) -> Trained:
     """Restores the parameters to evaluate: the moving average, where the run has one.
 
@@ -98,6 +103,7 @@ def restore(
       step: A number, `best`, or `` for the newest good one.
       config: Of the run; the image size may be another by now.
       mesh: The devices.
+      raw: Not the average.
 
     Raises:
       InputMissingError: There is no such checkpoint.
@@ -106,5 +112,6 @@ def restore(
     model = models.create(**config.model)
     boxed = state.abstract_params(model, state.image_shape(read_config(workdir).data))
     shapes = state.lay_out(boxed, mesh)
-    number, params = checkpoint.load_params(workdir, step, shapes, ema=config.optim.ema_decay > 0)
+    ema = config.optim.ema_decay > 0 and not raw
+    number, params = checkpoint.load_params(workdir, step, shapes, ema=ema)
     return Trained(number, checkpoint.read_class_names(workdir, number), model, params)

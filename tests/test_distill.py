@@ -1,0 +1,142 @@
+"""Learning from a teacher: its losses, what it sees, and that it is an argument of the step."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from etils import epath
+
+from vit_jax import config as config_lib
+from vit_jax import distill, losses, models, sharding
+from vit_jax import train as train_lib
+from vit_jax.errors import ConfigError, InputMissingError
+from vit_jax.models import Output
+from vit_jax.run import open_run
+from vit_jax.step import make_train_step
+
+RNG = np.random.default_rng(0)
+STUDENT, TEACHER, TOKEN = (jnp.asarray(RNG.normal(size=(4, 5)), jnp.float32) for _ in range(3))
+TARGETS = losses.targets(jnp.asarray([0, 1, 2, 3]), 5, 0.1)
+
+
+def test_hard_is_the_cross_entropy_with_the_teachers_choice():
+    choice = np.asarray(TEACHER).argmax(axis=1)
+    log_probabilities = np.asarray(jax.nn.log_softmax(STUDENT))
+    expected = -log_probabilities[np.arange(4), choice]
+    np.testing.assert_allclose(distill.hard(STUDENT, TEACHER, 3.0), expected, rtol=1e-6)
+
+
+def test_soft_is_the_divergence_times_the_squared_temperature():
+    def probabilities(logits):
+        exponents = np.exp(np.asarray(logits, np.float64) / 3)
+        return exponents / exponents.sum(axis=1, keepdims=True)
+
+    known, found = probabilities(TEACHER), probabilities(STUDENT)
+    expected = 9 * (known * np.log(known / found)).sum(axis=1)
+    np.testing.assert_allclose(distill.soft(STUDENT, TEACHER, 3.0), expected, rtol=1e-4)
+    np.testing.assert_allclose(distill.soft(TEACHER, TEACHER, 3.0), 0, atol=1e-6)
+
+
+@pytest.mark.parametrize("token", [True, False])
+def test_the_teacher_is_heard_on_the_token_where_there_is_one(token):
+    empty = jnp.zeros((4, 0))
+    output = Output(STUDENT, empty, empty[:, None], (TOKEN,) if token else ())
+    section = config_lib.Distill("x", "hard", 0.3)
+    found = distill.loss(section, losses.softmax, output, TARGETS, TEACHER)
+    taught = distill.hard(TOKEN if token else STUDENT, TEACHER, 1.0)
+    expected = 0.7 * losses.softmax(STUDENT, TARGETS) + 0.3 * taught
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    """A trained run of another model, with another normalization."""
+    from conftest import TINY
+
+    tree = config_lib.to_config_dict(config_lib.Config())
+    given = {**TINY, "model.width": "8", "data.mean": "0.3", "data.std": "0.4", "total_steps": "3"}
+    folder = tmp_path_factory.mktemp("teacher")
+    made = config_lib.resolve(config_lib.override(tree, given))
+    train_lib.train(made, epath.Path(folder))
+    return folder
+
+
+def test_the_teacher_sees_the_students_pixels_as_it_knows_them(teacher, tiny_config):
+    run = open_run(tiny_config({"distill.teacher": str(teacher)}))
+    with jax.set_mesh(run.mesh):
+        params = run.teacher.restore(run.mesh, run.splits["train"].class_names)
+    pixels = RNG.random((2, 8, 8, 1))
+    seen = jnp.asarray((pixels - 0.5) / 0.25, jnp.float32)
+    origin = models.from_pretrained(str(teacher))
+    known = jnp.asarray((pixels - 0.3) / 0.4, jnp.float32)
+    expected = models.forward(origin.model, origin.params, known).logits
+    np.testing.assert_allclose(run.teacher(params, seen), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("accum", ["1", "2"])
+def test_a_student_follows_its_teacher(accum, teacher, tiny_config, tmp_path):
+    """With alpha 1 only the teacher counts, and the student comes to choose as it does."""
+    overrides = {
+        **{"distill.teacher": str(teacher), "distill.kind": "soft", "distill.alpha": "1"},
+        **{
+            "mix.mixup": "1",
+            "data.erasing": "0.5",
+            "total_steps": "60",
+            "optim.accum_steps": accum,
+        },
+    }
+    train_lib.train(tiny_config(overrides), epath.Path(tmp_path))
+    student, origin = models.from_pretrained(str(tmp_path)), models.from_pretrained(str(teacher))
+    pixels = jnp.asarray(RNG.random((64, 8, 8, 1)), jnp.float32)
+    chosen = models.forward(student.model, student.params, (pixels - 0.5) / 0.25).logits
+    known = models.forward(origin.model, origin.params, (pixels - 0.3) / 0.4).logits
+    first = jax.nn.softmax(known) * (jax.nn.log_softmax(known) - jax.nn.log_softmax(chosen))
+    start = jax.nn.softmax(known) * (jax.nn.log_softmax(known) + jnp.log(10.0))
+    assert first.sum() < 0.5 * start.sum()
+
+
+def test_the_parameters_of_the_teacher_are_an_argument(teacher, tiny_config):
+    """What the step compiles to has them as inputs, laid out over the mesh, not as constants."""
+    config = tiny_config({"distill.teacher": str(teacher), "mesh.fsdp": "2"})
+    run = open_run(config)
+    with jax.set_mesh(run.mesh):
+        params = run.teacher.restore(run.mesh, run.splits["train"].class_names)
+        batch = {"image": np.zeros((16, 8, 8, 1), np.uint8), "label": np.zeros(16, np.int32)}
+        batch = sharding.put(batch, run.mesh)
+        lowered = make_train_step(run).lower(run.shapes, batch, params)
+    shapes = jax.tree.leaves(lowered.in_avals)
+    count = len(jax.tree.leaves((run.shapes, batch, params)))
+    assert len(shapes) == count
+    kernel = params["blocks_0"]["mlp"]["fc1"]["kernel"]
+    assert "fsdp" in str(kernel.sharding.spec)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "problem"),
+    [
+        ({"distill.kind": "warm"}, r"config\.distill\.kind: unknown 'warm'"),
+        (
+            {"data.synthetic.num_classes": "7", "model.num_classes": "0"},
+            r"config\.distill\.teacher: .* has 10 classes, the run 7",
+        ),
+        (
+            {"data.image_size": "6,6", "model.patch": "2,2"},
+            r"config\.distill\.teacher: .* sees images in cells of 4 pixels, got 6",
+        ),
+    ],
+)
+def test_a_teacher_of_other_things_is_refused(overrides, problem, teacher, tiny_config):
+    with pytest.raises(ConfigError, match=problem):
+        open_run(tiny_config({"distill.teacher": str(teacher), **overrides}))
+
+
+def test_a_teacher_that_is_not_there_or_names_other_classes_is_refused(teacher, tiny_config):
+    with pytest.raises(InputMissingError, match=r"config\.json: no such file"):
+        open_run(tiny_config({"distill.teacher": str(teacher / "nothing")}))
+    run = open_run(tiny_config({"distill.teacher": str(teacher)}))
+    names = ("cat", *run.splits["train"].class_names[1:])
+    with jax.set_mesh(run.mesh), pytest.raises(ConfigError, match="where the data have cat"):
+        run.teacher.restore(run.mesh, names)
+    assert dataclasses.is_dataclass(run.teacher)
