@@ -4,24 +4,34 @@ Measured with this code: test top-1 99.26 % as the mean of seeds 0, 1 and 2 (98.
 images), about a minute of training on 2 CPU cores.
 
 python -m vit_jax.train --config=configs/digits.py
+
+With `:transfer`, a tenth of the training images and what `--config.init_from=RUN` has learned
+elsewhere, for instance on Fashion-MNIST.
 """
 
 import ml_collections
 
 from vit_jax import config, models
+from vit_jax.errors import pick
+
+# Steps, images to train on, learning rate.
+RECIPES = {"scratch": (2000, "train[:90%]", 2e-3), "transfer": (500, "train[:10%]", 1e-3)}
 
 
-def get_config() -> ml_collections.ConfigDict:
-    """Returns the recipe."""
+def get_config(recipe: str = "scratch") -> ml_collections.ConfigDict:
+    """Returns a recipe: `scratch`, or `transfer` of what another run has learned."""
+    steps, images, rate = pick(RECIPES, recipe, "--config=configs/digits.py:RECIPE")
     c = config.to_config_dict(config.Config())
     c.batch_size = 64
-    c.total_steps = 2000
-    c.model = models.spec("vit_mu4", width=64, depth=4, num_heads=4, mlp_dim=128, num_classes=0)
+    c.total_steps = steps
+    sizes = {"width": 64, "depth": 4, "num_heads": 4, "mlp_dim": 128, "num_classes": 0}
+    c.model = models.spec("vit_mu4", **sizes) if recipe == "scratch" else {"name": ""}
     c.data.name = "digits"
-    c.data.train_split = "train[:90%]"
+    c.data.train_split = images
     c.data.val_split = "train[90%:]"
     c.data.test_split = "test"
-    c.data.image_size = (16, 16)
+    if recipe == "scratch":
+        c.data.image_size = (16, 16)
     c.data.channels = 1
     c.data.mean = (0.5,)
     c.data.std = (0.5,)
@@ -29,7 +39,7 @@ def get_config() -> ml_collections.ConfigDict:
     c.data.affine.scale = 0.15
     c.data.affine.shift = 0.06
     c.data.threads = 2
-    c.optim.learning_rate = 2e-3
+    c.optim.learning_rate = rate
     c.optim.warmup_steps = 100
     c.optim.weight_decay = 0.05
     c.optim.clip_norm = 1.0
