@@ -1,4 +1,4 @@
-"""The benchmark of architectures, as small as it gets: rows, tables and the plot."""
+"""The benchmarks, as small as they get: rows, tables, a plot, a ratio."""
 
 import json
 import sys
@@ -10,6 +10,7 @@ from vit_jax import cli
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import architectures
+import augmentation
 
 
 def run(capsys, *argv):
@@ -60,3 +61,17 @@ def test_a_mistake_is_one_line(flags, problem, capsys, tmp_path, monkeypatch):
     code, _, err = run(capsys, *flags)
     assert (code, err.count("\n")) == (64, 1)
     assert err.startswith(f"error: {problem}")
+
+
+def test_the_benchmark_of_augmentation_prints_a_ratio(capsys, monkeypatch):
+    argv = ["augmentation", "--images=2", "--repeats=1"]
+    monkeypatch.setattr(augmentation.importlib.util, "find_spec", lambda name: None)
+    assert cli.run(augmentation.main, augmentation._flags(), "", argv) == 66
+    assert "timm is not installed" in capsys.readouterr().err
+    monkeypatch.setattr(augmentation, "timms_policy", lambda: lambda image: image)
+    assert cli.run(augmentation.main, augmentation._flags(), "", argv) == 0
+    out = capsys.readouterr().out
+    assert "ratio" in out and "normalized, erased and mixed" in out
+    image = augmentation.pictures(1)[0]
+    assert augmentation.theirs(lambda image: image)(image).shape == (224, 224, 3)
+    assert augmentation.ours()(image).shape == (224, 224, 3)
