@@ -5,8 +5,11 @@
   python -m vit_jax.train --config=configs/cifar10.py
 
 What is to make it work without pretraining: a convolutional stem (Xiao et al. 2021), RandAugment,
-mixup and cutmix, stochastic depth and an average of the weights, for 10 million images.
-Nobody has run it with this code yet, and no figure is promised.
+mixup and cutmix, stochastic depth and an average of the weights. Nobody has run it with this code
+yet, and no figure is promised.
+
+Effective batch 256: 9.8 million images, 2,700 a second for an hour. Parameters, gradients, moments
+and average take 20 bytes a parameter, 70 MB; activations come besides.
 """
 
 import ml_collections

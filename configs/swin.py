@@ -2,8 +2,8 @@
 
   python -m vit_jax.train --config=configs/swin.py:t         # t, s or b
 
-Expected top-1, theirs: T 81.2, S 83.2, B 83.5; 755, 437 and 278 images/s on a V100 (inference).
-Nobody has run it with this code yet.
+Expected top-1, theirs: T 81.2, S 83.2, B 83.5; 755, 437 and 278 images/s on a V100 (inference);
+hours not published. Nobody has run it with this code yet.
 
 Effective batch 1,024 for 300 epochs: 384 million images, 4,450 a second for a day. Parameters,
 gradients and moments take 16 bytes a parameter: 0.45, 0.8 and 1.4 GB; activations come besides.
