@@ -24,8 +24,9 @@ def get_config(recipe: str = "scratch") -> ml_collections.ConfigDict:
     c = config.to_config_dict(config.Config())
     c.batch_size = 64
     c.total_steps = steps
-    sizes = {"width": 64, "depth": 4, "num_heads": 4, "mlp_dim": 128, "num_classes": 0}
-    c.model = models.spec("vit_mu4", **sizes) if recipe == "scratch" else {"name": ""}
+    sizes = {"width": 64, "depth": 4, "num_heads": 4, "mlp_dim": 128}
+    fields = models.spec("vit_mu4", **sizes) if recipe == "scratch" else {"name": ""}
+    c.model = {**fields, "num_classes": 0}
     c.data.name = "digits"
     c.data.train_split = images
     c.data.val_split = "train[90%:]"

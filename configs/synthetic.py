@@ -16,7 +16,7 @@ def get_config() -> ml_collections.ConfigDict:
     c = config.to_config_dict(config.Config())
     c.batch_size = 64
     c.total_steps = 100
-    c.model = models.spec("vit_s16", num_classes=1000, dtype="bfloat16")
+    c.model = models.spec("vit_s16", num_classes=0, dtype="bfloat16")
     c.data.name = "synthetic"
     c.data.synthetic.num_classes = 1000
     c.optim.warmup_steps = 10

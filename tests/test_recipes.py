@@ -118,6 +118,7 @@ def short(recipe):
 def test_a_recipe_names_a_model_and_data_that_there_are(recipe):
     settings = config.resolve(load(recipe))
     model = models.create(**settings.model)
+    assert settings.model["num_classes"] == 0, "as many as the data have"
     assert settings.total_epochs or settings.total_steps
     assert all(s % c == 0 for s, c in zip(settings.data.image_size, model.stride, strict=True))
 
