@@ -56,6 +56,9 @@ def timms_policy() -> Any:
     assert found is not None and found.loader is not None  # noqa: S101 - for the type checker
     module = importlib.util.module_from_spec(found)
     found.loader.exec_module(module)
+    # Pillow refuses to keep 0 bits, which timm asks for at magnitude 10.
+    name, keep = "PosterizeIncreasing", module.posterize
+    module.NAME_TO_OP[name] = lambda image, bits, **_: keep(image, max(1, bits))
     mean = tuple(round(255 * value) for value in MEAN)
     return module.rand_augment_transform(POLICY, {"translate_const": 100, "img_mean": mean})
 

@@ -135,15 +135,20 @@ def test_squash_keeps_the_whole_image():
 def boxes(monkeypatch, shape, size, area, num=300):
     """Returns the parts that the random crop cuts out, as (left, top, right, bottom)."""
     seen = []
+    rows, columns = np.indices(shape)
+    image = np.stack([rows, columns // 256, columns % 256], axis=-1).astype(np.uint8)
 
-    def note(image, size, interpolation, box=None):
-        seen.append(box)
-        return image
+    def note(part, size, interpolation, box=None):
+        top, high, low = map(int, part[0, 0])
+        left = 256 * high + low
+        whole = (left, top, left + part.shape[1], top + part.shape[0])
+        seen.append(whole if box is None else box)
+        return part
 
     monkeypatch.setattr(transforms, "_resize", note)
     crop = transforms.RandomResizedCrop(size, area, "bicubic")
     for i in range(num):
-        crop(np.zeros((*shape, 3), np.uint8), np.random.default_rng(i))
+        crop(image, np.random.default_rng(i))
     return np.array(seen)
 
 

@@ -94,7 +94,7 @@ def _to_mode(image: Image.Image, mode: str, background: tuple[int, ...]) -> Imag
             canvas = Image.new("RGBA", image.size, (*background, 255))
             canvas.alpha_composite(image)
             image = canvas
-    return image.convert(mode)
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _upright(pixels: np.ndarray, image: Image.Image) -> np.ndarray:

@@ -102,10 +102,10 @@ class RandomResizedCrop:
             ratio = shape * math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
             crop_height, crop_width = round(math.sqrt(area / ratio)), round(math.sqrt(area * ratio))
             if 0 < crop_height <= height and 0 < crop_width <= width:
-                top = float(rng.integers(height - crop_height + 1))
-                left = float(rng.integers(width - crop_width + 1))
-                box = (left, top, left + crop_width, top + crop_height)
-                return _resize(image, self.size, self.interpolation, box)
+                top = int(rng.integers(height - crop_height + 1))
+                left = int(rng.integers(width - crop_width + 1))
+                part = image[top : top + crop_height, left : left + crop_width]
+                return _resize(part, self.size, self.interpolation)
         return CentreCrop(self.size, 1.0, self.interpolation)(image, rng)
 
 
@@ -284,18 +284,3 @@ def _covering(image: np.ndarray, size: tuple[int, int], fraction: float) -> tupl
     short = 0 if targets[0] * sides[1] >= targets[1] * sides[0] else 1
     height, width = (targets[short] * side // sides[short] for side in sides)
     return height, width
-
-
-def _split(image: np.ndarray) -> list[Image.Image]:
-    """Returns an image as Pillow's; grey and colour in one, other channels one by one."""
-    channels = image.shape[-1]
-    if channels == 3:
-        return [Image.fromarray(image)]
-    return [Image.fromarray(np.ascontiguousarray(image[..., i])) for i in range(channels)]
-
-
-def _join(bands: Sequence[Image.Image]) -> np.ndarray:
-    arrays = [np.asarray(band) for band in bands]
-    if len(arrays) > 1:
-        return np.stack(arrays, axis=-1)
-    return arrays[0] if arrays[0].ndim == 3 else arrays[0][..., None]
