@@ -2,10 +2,11 @@
 
   pip install 'vit_jax[tfds]'
   python -m vit_jax.prepare --dataset=fashion_mnist
-  python -m vit_jax.train --config=configs/fashion_mnist.py:plain     # or mixed
+  python -m vit_jax.train --config=configs/fashion_mnist.py:plain     # or mixed, or hybrid
 
-Measured with this code: plain, test top-1 88.69 % (10,000 images, seed 0, the last step; chosen on
-the validation split), 8 minutes of training on 2 CPU cores.
+Measured with this code: test top-1 (10,000 images, seed 0, the last step; chosen on the validation
+split) of plain 88.69 % after 8 minutes on 2 CPU cores, mixed 87.51 % after 13, hybrid 92.78 % after
+39, with huge pages (GLIBC_TUNABLES=glibc.malloc.hugetlb=1). README: what each ingredient is worth.
 """
 
 import ml_collections
@@ -21,7 +22,7 @@ CHEAP = {"attention": "linformer", "landmarks": 16, "activation": "gelu_tanh"}
 RECIPES = {
     "plain": (10.0, PATCHES),
     "mixed": (10.0, PATCHES),
-    "hybrid": (22.0, SMALL | RESNET | CHEAP | {"depth": 3, "pool": "gap"}),
+    "hybrid": (20.0, SMALL | RESNET | CHEAP | {"depth": 3, "pool": "gap"}),
 }
 
 
@@ -37,8 +38,7 @@ def get_config(recipe: str = "plain") -> ml_collections.ConfigDict:
     c.data.test_split = "test"
     c.data.image_size = (28, 28)
     c.data.channels = 1
-    c.data.mean = (0.286,)
-    c.data.std = (0.353,)
+    c.data.mean, c.data.std = (0.286,), (0.353,)
     c.data.flip = True
     c.data.threads = 2
     c.optim.learning_rate = 2e-3
@@ -50,7 +50,7 @@ def get_config(recipe: str = "plain") -> ml_collections.ConfigDict:
     c.checkpoint.every_steps = 1000
     if recipe != "plain":
         c.label_smoothing = 0.1
-        c.data.crop, c.data.erasing = "simple", 0.25
+        c.data.erasing = 0.25
         c.optim.ema_decay, c.optim.ema_warmup = 0.999, True
     if recipe == "mixed":
         c.data.augment = "rand-m5-mstd0.5-inc1"

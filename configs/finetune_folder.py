@@ -7,6 +7,8 @@ PHOTOS/CLASS/*, of which a tenth validates, or PHOTOS/train/CLASS/* and PHOTOS/v
 folders are the classes. Model, image size and normalization are those of RUN; the head is new.
 
   --config.optim.tune=head                 a linear probe: only the head trains
+  --config.init_from=PROBE                 then all of it, with the head the probe has found, which
+                                           suits few images (Kumar et al. 2022)
   --config.optim.freeze='stem.*,blocks_[0-5]/.*'
   --config.optim.layer_decay=0.75          smaller steps the deeper the layer
   --config.data.image_size=256,384         another resolution, square or not
