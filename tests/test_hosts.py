@@ -78,8 +78,19 @@ def launched(command, *flags, devices=1, extra=((), ())):
 def finish(processes):
     """Waits for all; returns exit codes, and what was printed but for the lines of Gloo."""
     ends = [(*process.communicate(timeout=150), process.returncode) for process in processes]
-    outs = ["".join(re.findall(r"^(?!.*peer ranks).*\n", out, re.M)) for out, _, _ in ends]
+    outs = [without_gloo(out) for out, _, _ in ends]
     return [code for _, _, code in ends], outs, [err for _, err, _ in ends]
+
+
+def without_gloo(out):
+    """Gloo's threads print how many peers they have, piece by piece and into each other's lines."""
+    return re.sub(r"^(.*(\[Gloo\]|connected|peer ranks).*|\d*)\n", "", out, flags=re.M)
+
+
+def test_the_lines_of_gloo_are_told_from_ours_even_when_they_mix():
+    start, end = "[Gloo] Rank 1 is connected to 3", " peer ranks. Expected number: "
+    mixed = f"{start}{end}3\nb\n{start}{start}{end}{end}3\n3\n{start}{end}33\n\nstep 3\n"
+    assert without_gloo(f"a 1\n{mixed}") == "a 1\nb\nstep 3\n"
 
 
 def run_all(command, *flags, **kwargs):
