@@ -167,6 +167,17 @@ def test_random_crops_have_the_area_and_the_shape_asked_for(monkeypatch, size):
     assert np.ptp(top) > 60
 
 
+def test_a_random_crop_sees_nothing_beyond_its_part(monkeypatch):
+    shape, size, area = PHOTO.shape[:2], (16, 16), (0.2, 0.5)
+    parts = boxes(monkeypatch, shape, size, area, num=5)
+    monkeypatch.undo()
+    crop = transforms.RandomResizedCrop(size, area, "bicubic")
+    for i, part in enumerate(parts):
+        whole = Image.fromarray(PHOTO).crop(tuple(part))
+        expected = whole.resize(size, Image.Resampling.BICUBIC)
+        np.testing.assert_array_equal(crop(PHOTO, np.random.default_rng(i)), np.asarray(expected))
+
+
 def test_a_random_crop_that_never_fits_takes_the_largest_centred_part(monkeypatch):
     parts = boxes(monkeypatch, (10, 1000), (8, 8), (1.0, 1.0), num=5)
     np.testing.assert_allclose(parts, [(495, 0, 505, 10)] * 5)
