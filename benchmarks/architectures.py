@@ -25,16 +25,20 @@ import numpy as np
 import optax
 from absl import flags
 
-from vit_jax import cli, config, metrics, models, sharding, state
+from vit_jax import config, models
+from vit_jax.cluster import sharding
+from vit_jax.console import cli
+from vit_jax.console.progress import format_seconds, say
 from vit_jax.data import transforms
 from vit_jax.errors import ConfigError, pick
-from vit_jax.evaluate import make_eval_step
-from vit_jax.logs import format_seconds, say
+from vit_jax.evaluation import metrics
+from vit_jax.evaluation.evaluator import make_eval_step
 from vit_jax.models.layers.attention import ATTENTIONS
 from vit_jax.models.layers.posemb import POSEMBS
 from vit_jax.models.layers.stems import STEMS
-from vit_jax.run import open_run
-from vit_jax.step import make_train_step
+from vit_jax.training import state
+from vit_jax.training.run import open_run
+from vit_jax.training.step import make_train_step
 
 TABLES = {"attention": ATTENTIONS, "posemb": POSEMBS, "stem": STEMS}
 BASE = {"attention": "full", "posemb": "learned", "stem": "patch"}
@@ -109,15 +113,14 @@ def make_config(variant: Variant, values: flags.FlagValues, given: dict[str, str
     c.data.update(pick(DATA, values.data, "--data"))
     c.optim.learning_rate, c.optim.weight_decay, c.optim.clip_norm = 2e-3, 0.05, 1.0
     c.model = variant.create(SMALL)
-    tree = config.override(c, given)
-    tree["optim"]["warmup_steps"] = 100 if values.data == "fashion_mnist" else 20
-    return config.resolve(tree)
+    c.optim.warmup_steps = 100 if values.data == "fashion_mnist" else 20
+    return config.resolve(c, given).config
 
 
 def read(source: Any, data: config.Data) -> dict[str, np.ndarray]:
     """Returns all images of a split, as they are, and their labels."""
     pipeline = transforms.for_evaluation(data)
-    shape = state.image_shape(data)
+    shape = data.image_shape
     images, labels = np.zeros((len(source), *shape), np.uint8), np.zeros(len(source), np.int32)
     generator = np.random.default_rng(0)  # which evaluation does not touch
     for i in range(len(source)):
@@ -134,7 +137,7 @@ def accuracy(settings: config.Config, seed: int, splits: dict[str, Any]) -> dict
         if name not in splits:
             splits[name] = read(run.splits[name], settings.data)
     train, test, size = splits["train"], splits["test"], settings.batch_size
-    shape = state.image_shape(settings.data)
+    shape = settings.data.image_shape
     with jax.set_mesh(run.mesh):
         now = state.init(run.model, run.tx, shape, seed, run.shapes)
         step = make_train_step(run)
@@ -143,7 +146,7 @@ def accuracy(settings: config.Config, seed: int, splits: dict[str, Any]) -> dict
         for i in range(run.total_steps):
             rows = next(order)
             batch = {key: array[rows] for key, array in train.items()}
-            now, last = step(now, sharding.put(batch, run.mesh), {})
+            now, last = step(now, sharding.to_global(batch, run.mesh), {})
             if i == 0:
                 jax.block_until_ready(now)
                 began = time.perf_counter()  # without compiling
@@ -154,7 +157,7 @@ def accuracy(settings: config.Config, seed: int, splits: dict[str, Any]) -> dict
         for start in range(0, len(test["label"]), 500):
             batch = {key: array[start : start + 500] for key, array in test.items()}
             batch["mask"] = np.ones(len(batch["label"]), np.bool_)
-            sums = eval_step(now.params, sums, sharding.put(batch, run.mesh))
+            sums = eval_step(now.params, sums, sharding.to_global(batch, run.mesh))
     totals = jax.device_get(sums)
     return {
         "top1": float(totals["top1"] / totals["count"]),
@@ -178,7 +181,7 @@ def _order(num: int, size: int, seed: int) -> Iterator[np.ndarray]:
 
 def programs(variant: Variant, num_tokens: int) -> tuple[dict[str, Any], tuple[Any, Any]]:
     """Returns the compiled step and forward pass, by name, and their inputs."""
-    section = {k: v for k, v in variant.create(LARGE).items() if k not in ("name", "base")}
+    section = {k: v for k, v in variant.create(LARGE).items() if k != "name"}
     model = models.create(variant.create(LARGE)["name"], **section)
     side, batch = 4 * int(num_tokens**0.5), TOKENS_A_STEP // num_tokens
     images = jnp.zeros((batch, side, side, 3))

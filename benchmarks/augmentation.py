@@ -25,10 +25,12 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
-from vit_jax import cli, config, losses
+from vit_jax import config
+from vit_jax.console import cli
+from vit_jax.console.progress import say
 from vit_jax.data import mixing, transforms
 from vit_jax.errors import InputMissingError
-from vit_jax.logs import say
+from vit_jax.training import losses
 
 POLICY = "rand-m9-mstd0.5-inc1"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -109,7 +111,7 @@ def main(values: flags.FlagValues, given: dict[str, str]) -> None:
         say(f"{name:<8}  {median[name]:6.0f} images/s  ({min(found):.0f} to {max(found):.0f})")
     ratio = median["vit_jax"] / median["timm"]
     say(f"ratio     {ratio:.2f} (vit_jax / timm, {values.repeats} interleaved repeats)")
-    prepare = jax.jit(mixing.preparation(DEIT, config.Mix(mixup=0.8, cutmix=1.0)))
+    prepare = jax.jit(mixing.batch_transform(DEIT, config.Mix(mixup=0.8, cutmix=1.0)))
     pixels = jnp.zeros((values.images, 224, 224, 3), jnp.uint8)
     targets = losses.targets(jnp.zeros(values.images, jnp.int32), 1000, 0.1)
     times = []

@@ -12,8 +12,9 @@ gradients and moments take 14 bytes a parameter (the first moment is bfloat16): 
 
 import ml_collections
 
-from vit_jax import config, models, optim
+from vit_jax import config, models
 from vit_jax.errors import pick
+from vit_jax.training import optim
 
 # The best augmentation of each size: RandAugment's layers and magnitude, and mixup's alpha.
 LIGHT1, MEDIUM1, MEDIUM2 = ("randaug(2,0)", 0.0), ("randaug(2,15)", 0.2), ("randaug(2,15)", 0.5)

@@ -15,8 +15,9 @@ and mixup draws from Beta(0.2, 0.2) a weight that is at least a half.
 
 import ml_collections
 
-from vit_jax import config, models, optim
+from vit_jax import config, models
 from vit_jax.errors import pick
+from vit_jax.training import optim
 
 RECIPES = {f"{size}_{epochs}": (size, epochs) for size in "sb" for epochs in (90, 150, 300)}
 

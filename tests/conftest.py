@@ -17,6 +17,7 @@ os.environ["XLA_FLAGS"] = " ".join(
 
 import jax
 import pytest
+from etils import epath
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -70,9 +71,25 @@ def tiny_config():
         tree = config.to_config_dict(config.Config())
         given = {**TINY, **(overrides or {})}
         given = {key: value for key, value in given.items() if value is not None}
-        return config.resolve(config.override(tree, given))
+        return config.resolve(tree, given).config
 
     return make
+
+
+def resolved(config):
+    """Returns a config as the training takes it, with no word on who set what."""
+    from vit_jax.config import Resolved
+
+    return Resolved(config, {})
+
+
+def restore_state(workdir, run):
+    """Returns the training state in the newest checkpoint of a run."""
+    from vit_jax.checkpoints.manager import Checkpoints
+    from vit_jax.training.state import TrainState
+
+    checkpoints = Checkpoints(epath.Path(workdir) / "checkpoints", 2)
+    return TrainState.from_items(checkpoints.restore(run.shapes.to_items(), run.fingerprint))
 
 
 @pytest.fixture

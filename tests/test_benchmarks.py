@@ -6,7 +6,7 @@ import sys
 import pytest
 from conftest import ROOT
 
-from vit_jax import cli
+from vit_jax.console import cli
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import architectures

@@ -6,10 +6,12 @@ import jax.numpy as jnp
 import pytest
 from etils import epath
 
-from vit_jax import seals
-from vit_jax.checkpoint import Checkpoints, load_params, read_class_names, write_params
+from vit_jax.checkpoints import seals
+from vit_jax.checkpoints.manager import Checkpoints
+from vit_jax.checkpoints.reading import load_params, read_class_names
+from vit_jax.checkpoints.store import write_params
 from vit_jax.errors import CheckpointError, ConfigError, InputMissingError
-from vit_jax.state import TrainState
+from vit_jax.training.state import TrainState
 
 META = {
     "config": {"seed": 0, "log": {"x": 1}, "optim": {"lr": 1.0}, "data": {"train_split": "t"}},
@@ -32,12 +34,13 @@ def shapes():
 def save(directory, *steps, scores=None, keep=2):
     checkpoints = Checkpoints(directory, keep)
     for step in steps:
-        checkpoints.save(step, state(step), META, (scores or {}).get(step))
+        checkpoints.save(step, state(step).to_items(), META, (scores or {}).get(step))
     checkpoints.close()
 
 
 def restore(directory, meta=META, allowed=()):
-    return Checkpoints(directory, 2).restore(shapes(), meta, allowed)
+    items = Checkpoints(directory, 2).restore(shapes().to_items(), meta, allowed)
+    return items and TrainState.from_items(items)
 
 
 @pytest.fixture
@@ -76,12 +79,12 @@ def test_the_state_may_change_while_it_is_being_saved(directory):
     checkpoints = Checkpoints(directory, 5)
     for number in range(1, 6):
         current = step(current)
-        checkpoints.save(number, current, META)
+        checkpoints.save(number, current.to_items(), META)
         current = step(current)
     checkpoints.close()
     for number in range(5, 0, -1):
-        restored = Checkpoints(directory, 5).restore(like, META)
-        assert (restored.params["a"] == 2 * number - 1).all()
+        restored = Checkpoints(directory, 5).restore(like.to_items(), META)
+        assert (restored["params"]["a"] == 2 * number - 1).all()
         (directory / str(number)).rmtree()
 
 
@@ -164,7 +167,7 @@ def test_a_state_of_another_shape_is_one_line(directory):
     save(directory, 1)
     other = shapes().replace(params={"z": shapes().params["a"]})
     with pytest.raises(CheckpointError, match="the checkpoint is of another model: a is") as error:
-        Checkpoints(directory, 2).restore(other, META)
+        Checkpoints(directory, 2).restore(other.to_items(), META)
     assert "\n" not in str(error.value)
 
 
@@ -176,7 +179,7 @@ def test_a_save_that_fails_is_one_line_and_older_ones_stay(directory, monkeypatc
         raise OSError("No space left on device")
 
     monkeypatch.setattr(seals, "seal", fail)
-    checkpoints.save(2, state(2), META)
+    checkpoints.save(2, state(2).to_items(), META)
     with pytest.raises(CheckpointError, match="cannot save the checkpoint: No space left"):
         checkpoints.wait()
     monkeypatch.undo()
@@ -210,7 +213,7 @@ def test_parameters_from_elsewhere_are_loaded_and_not_trained_on(directory):
     assert step == 0
     chex.assert_trees_all_equal(found, params)
     assert read_class_names(directory.parent, 0) == ("cat", "dog")
-    with pytest.raises(ConfigError, match=r"--workdir: .* holds weights, no training"):
+    with pytest.raises(ConfigError, match=r"--workdir: .* contains weights only, no optimizer"):
         restore(directory)
 
 

@@ -3,7 +3,8 @@
 import pytest
 from absl import flags
 
-from vit_jax import cli
+from vit_jax import config as config_lib
+from vit_jax.console import cli
 from vit_jax.errors import ConfigError, DataError
 
 
@@ -87,14 +88,14 @@ def test_a_config_file_that_fails_is_named_with_its_line(tmp_path, text, message
     path = tmp_path / "c.py"
     path.write_text(text)
     with pytest.raises(ConfigError) as error:
-        cli.load_config_file(str(path))
+        config_lib.load_config_file(str(path))
     assert message in str(error.value)
 
 
 @pytest.mark.parametrize("path", ["", "nowhere.py", "."])
 def test_a_missing_config_file_is_refused(path):
     with pytest.raises(ConfigError, match="--config"):
-        cli.load_config_file(path)
+        config_lib.load_config_file(path)
 
 
 def test_operands_stand_anywhere_and_after_two_dashes_anywhere_else(capsys):

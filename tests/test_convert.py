@@ -11,8 +11,10 @@ from etils import epath
 from golden_cases import FIXTURES, Case, cases
 from PIL import Image
 
-from vit_jax import cli, convert, evaluate, models, predict, train, trained, weights
 from vit_jax import config as config_lib
+from vit_jax import convert, evaluate, predict, train, weights
+from vit_jax.checkpoints import from_pretrained
+from vit_jax.console import cli
 from vit_jax.weights import files
 from vit_jax.weights.folder import open_weights
 
@@ -116,7 +118,7 @@ def test_a_trained_run_goes_out_and_comes_in_again(tiny_config, tmp_path, capsys
     sizes = [f"--model.{key}={TINY[f'model.{key}']}" for key in ("width", "num_heads", "mlp_dim")]
     argv = ["--source=timm", f"--input={out}", "--model=vit_mu4", *sizes, f"--output={back}"]
     assert run(capsys, *argv)[0] == 0
-    first, second = (models.from_pretrained(str(path)) for path in (tmp_path / "run", back))
+    first, second = (from_pretrained(str(path)) for path in (tmp_path / "run", back))
     assert (second.class_names, second.data.mean) == (first.class_names, first.data.mean)
     images = jnp.asarray(np.random.default_rng(0).normal(size=(2, 8, 8, 3)), jnp.float32)
     logits = [
@@ -129,7 +131,7 @@ def test_a_trained_run_goes_out_and_comes_in_again(tiny_config, tmp_path, capsys
 
 
 def test_what_came_with_the_weights_is_in_the_config(imported):
-    config = trained.read_config(epath.Path(imported("hf_vit_eps")))
+    config = config_lib.read_config(epath.Path(imported("hf_vit_eps")))
     assert (config.model["norm_eps"], config.model["activation"]) == (1e-12, "gelu")
     assert config.model["posemb_interpolation"] == "bicubic_torch"
     assert (config.data.fit, config.data.interpolation) == ("squash", "bilinear")
@@ -148,7 +150,7 @@ def test_what_came_with_the_weights_is_in_the_config(imported):
     ],
 )
 def test_every_source_has_its_own_numerics(name, fields, imported):
-    model = trained.read_config(epath.Path(imported(name))).model
+    model = config_lib.read_config(epath.Path(imported(name))).model
     assert {key: model[key] for key in fields} == fields
 
 
@@ -170,7 +172,7 @@ def test_classes_that_nobody_named_are_those_of_the_data_where_they_are_as_many(
     imported, pictures, capsys
 ):
     folder = imported("hf_vit_eps")  # which names them LABEL_0 and so on: no names
-    assert models.from_pretrained(str(folder)).class_names == tuple("0123456789")
+    assert from_pretrained(str(folder)).class_names == tuple("0123456789")
     argv = ["evaluate", f"--workdir={folder}", f"--config.data.root={pictures}", "--split=train"]
     assert cli.run(evaluate.main, evaluate._flags(), "", argv) == 64
     assert "has 2 classes, the model 10" in capsys.readouterr().err
@@ -189,7 +191,7 @@ def test_evaluate_asks_for_images_where_none_are_named(imported, capsys):
 
 
 def test_preprocessing_gives_what_the_model_takes(imported, pictures):
-    pretrained = models.from_pretrained(str(imported("hf_vit_eps")))
+    pretrained = from_pretrained(str(imported("hf_vit_eps")))
     paths = sorted(pictures.rglob("*.png"))
     images = pretrained.preprocess(paths)
     pixels = [np.asarray(Image.open(p).resize((32, 32), Image.Resampling.BILINEAR)) for p in paths]
@@ -199,7 +201,7 @@ def test_preprocessing_gives_what_the_model_takes(imported, pictures):
 
 def test_nobody_trains_in_it(imported, tiny_config):
     folder = epath.Path(imported("hf_vit_eps"))
-    with pytest.raises(convert.ConfigError, match="holds weights, no training"):
+    with pytest.raises(convert.ConfigError, match="contains weights only, no optimizer"):
         train.train(tiny_config(), folder)
 
 
@@ -208,7 +210,7 @@ def test_labels_come_from_a_file(tmp_path, capsys):
     labels.write_text("".join(f"kind {i}\n" for i in range(10)))
     argv = [*flags_of(given), f"--labels={labels}", f"--output={tmp_path / 'run'}"]
     assert run(capsys, *argv)[0] == 0
-    assert models.from_pretrained(str(tmp_path / "run")).class_names[3] == "kind 3"
+    assert from_pretrained(str(tmp_path / "run")).class_names[3] == "kind 3"
 
 
 def test_flags_change_the_model_and_the_images(tmp_path, capsys):
@@ -219,7 +221,7 @@ def test_flags_change_the_model_and_the_images(tmp_path, capsys):
         capsys, *argv, "--model.posemb_antialias=false", f"--output={tmp_path / 'r'}"
     )
     assert code == 0 and "posemb/grid resampled from 4x4 to 6x8" in out
-    config = trained.read_config(epath.Path(tmp_path / "r"))
+    config = config_lib.read_config(epath.Path(tmp_path / "r"))
     assert (config.data.crop_fraction, config.data.image_size) == (0.5, (48, 64))
     assert config.model["posemb_antialias"] is False
 

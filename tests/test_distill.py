@@ -6,15 +6,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import resolved
 from etils import epath
 
 from vit_jax import config as config_lib
-from vit_jax import distill, losses, models, sharding
+from vit_jax import models
 from vit_jax import train as train_lib
+from vit_jax.checkpoints import from_pretrained
+from vit_jax.cluster import sharding
 from vit_jax.errors import ConfigError, InputMissingError
 from vit_jax.models import Output
-from vit_jax.run import open_run
-from vit_jax.step import make_train_step
+from vit_jax.training import distill, losses
+from vit_jax.training.run import open_run
+from vit_jax.training.step import make_train_step
 
 RNG = np.random.default_rng(0)
 STUDENT, TEACHER, TOKEN = (jnp.asarray(RNG.normal(size=(4, 5)), jnp.float32) for _ in range(3))
@@ -58,8 +62,8 @@ def teacher(tmp_path_factory):
     tree = config_lib.to_config_dict(config_lib.Config())
     given = {**TINY, "model.width": "8", "data.mean": "0.3", "data.std": "0.4", "total_steps": "3"}
     folder = tmp_path_factory.mktemp("teacher")
-    made = config_lib.resolve(config_lib.override(tree, given))
-    train_lib.train(made, epath.Path(folder))
+    made = config_lib.resolve(tree, given).config
+    train_lib.train(resolved(made), epath.Path(folder))
     return folder
 
 
@@ -69,7 +73,7 @@ def test_the_teacher_sees_the_students_pixels_as_it_knows_them(teacher, tiny_con
         params = run.teacher.restore(run.mesh, run.splits["train"].class_names)
     pixels = RNG.random((2, 8, 8, 1))
     seen = jnp.asarray((pixels - 0.5) / 0.25, jnp.float32)
-    origin = models.from_pretrained(str(teacher))
+    origin = from_pretrained(str(teacher))
     known = jnp.asarray((pixels - 0.3) / 0.4, jnp.float32)
     expected = models.forward(origin.model, origin.params, known).logits
     np.testing.assert_allclose(run.teacher(params, seen), expected, rtol=1e-4, atol=1e-5)
@@ -87,8 +91,8 @@ def test_a_student_follows_its_teacher(accum, teacher, tiny_config, tmp_path):
             "optim.accum_steps": accum,
         },
     }
-    train_lib.train(tiny_config(overrides), epath.Path(tmp_path))
-    student, origin = models.from_pretrained(str(tmp_path)), models.from_pretrained(str(teacher))
+    train_lib.train(resolved(tiny_config(overrides)), epath.Path(tmp_path))
+    student, origin = from_pretrained(str(tmp_path)), from_pretrained(str(teacher))
     pixels = jnp.asarray(RNG.random((64, 8, 8, 1)), jnp.float32)
     chosen = models.forward(student.model, student.params, (pixels - 0.5) / 0.25).logits
     known = models.forward(origin.model, origin.params, (pixels - 0.3) / 0.4).logits
@@ -104,7 +108,7 @@ def test_the_parameters_of_the_teacher_are_an_argument(teacher, tiny_config):
     with jax.set_mesh(run.mesh):
         params = run.teacher.restore(run.mesh, run.splits["train"].class_names)
         batch = {"image": np.zeros((16, 8, 8, 1), np.uint8), "label": np.zeros(16, np.int32)}
-        batch = sharding.put(batch, run.mesh)
+        batch = sharding.to_global(batch, run.mesh)
         lowered = make_train_step(run).lower(run.shapes, batch, params)
     shapes = jax.tree.leaves(lowered.in_avals)
     count = len(jax.tree.leaves((run.shapes, batch, params)))

@@ -9,11 +9,11 @@ import pytest
 from etils import epath
 
 from vit_jax import evaluate as evaluate_lib
-from vit_jax import state
 from vit_jax import train as train_lib
-from vit_jax.cli import run as run_command
+from vit_jax.console.cli import run as run_command
 from vit_jax.errors import DataError
-from vit_jax.run import open_run
+from vit_jax.training import state
+from vit_jax.training.run import open_run
 
 
 def params_of(run):
@@ -76,9 +76,9 @@ def trained(tmp_path_factory):
 
     tree = config_lib.to_config_dict(config_lib.Config())
     extra = {"data.val_split": "test[:9]", "eval.every_steps": "2", "optim.ema_decay": "0.5"}
-    settings = config_lib.override(tree, {**TINY, **extra, "checkpoint.every_steps": "2"})
+    settings = config_lib.resolve(tree, {**TINY, **extra, "checkpoint.every_steps": "2"})
     workdir = tmp_path_factory.mktemp("run")
-    results = train_lib.train(config_lib.resolve(settings), epath.Path(workdir))
+    results = train_lib.train(settings, epath.Path(workdir))
     return workdir, results
 
 

@@ -9,18 +9,22 @@ import flax
 import jax
 import numpy as np
 import pytest
+from conftest import resolved
 from etils import epath
 
-from vit_jax import evaluate, models, sharding, state
+from vit_jax import evaluate, models
 from vit_jax import train as train_lib
-from vit_jax.cli import run as run_command
+from vit_jax.checkpoints import from_pretrained
+from vit_jax.cluster import sharding
+from vit_jax.console.cli import run as run_command
 from vit_jax.data import loader
 from vit_jax.errors import Interrupted
-from vit_jax.run import open_run
+from vit_jax.training import state
+from vit_jax.training.run import open_run
 
 # Models that differ in these only are of one family, but for a ResNet with and without stages.
 SIZES = {
-    *("name", "base", "num_classes", "width", "depth", "num_heads", "mlp_dim", "patch"),
+    *("name", "num_classes", "width", "depth", "num_heads", "mlp_dim", "patch"),
     *("resnet_layers", "resnet_width", "depths", "mlp_ratio", "window"),
 }
 
@@ -31,7 +35,7 @@ def families():
     for name in models.list_models():
         fields = models.spec(name).to_dict()
         structure = {key: value for key, value in fields.items() if key not in SIZES}
-        kind = (models.kind(name), bool(fields["resnet_layers"]))
+        kind = (models.family(name), bool(fields["resnet_layers"]))
         found.setdefault(str((structure, kind)), name)
     return list(found.values())
 
@@ -43,7 +47,7 @@ def tiny(name):
     """Returns what makes a model of the family as small as it gets: of few patches."""
     fields = models.spec(name)
     smaller = {"name": name, "depth": "1", "patch": "4,4"}
-    if models.kind(name) == "swin":  # whose second block shifts its windows
+    if models.family(name) == "swin":  # whose second block shifts its windows
         smaller = {"name": name, "depths": "2,1", "patch": "2,2", "window": "3,3", "mlp_dim": None}
         smaller |= {"width": "8", "num_heads": "2,2", "mlp_ratio": "1"}
     if fields.stem == "resnet":  # whose root takes the place of larger patches
@@ -61,7 +65,7 @@ def one_device(monkeypatch):
     """Meshes have tests of their own; a program for one device compiles faster."""
     make_mesh = sharding.make_mesh
     monkeypatch.setattr(
-        sharding, "make_mesh", lambda config, devices=None: make_mesh(config, jax.devices()[:1])
+        sharding, "make_mesh", lambda sizes, devices=None: make_mesh(sizes, jax.devices()[:1])
     )
 
 
@@ -77,7 +81,7 @@ def train(config, workdir, stop_at=None):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loader, "train_batches", batches)
-        return train_lib.train(config, epath.Path(workdir))
+        return train_lib.train(resolved(config), epath.Path(workdir))
 
 
 def flatten(params):
@@ -87,7 +91,7 @@ def flatten(params):
 def initial_params(config):
     run = open_run(config)
     with jax.set_mesh(run.mesh):
-        shape = state.image_shape(config.data)
+        shape = config.data.image_shape
         return flatten(state.init(run.model, run.tx, shape, config.seed, run.shapes).params)
 
 
@@ -109,7 +113,7 @@ def test_a_family_trains_stops_resumes_and_evaluates(name, tiny_config, tmp_path
     assert (results["step"], results["skipped"]) == (3, 0)
     assert results["eval"]["test"]["count"] == 21
     assert evaluation(tmp_path, capsys) == {"step": 3, "eval": results["eval"]}
-    params, first = flatten(models.from_pretrained(str(tmp_path)).params), initial_params(config)
+    params, first = flatten(from_pretrained(str(tmp_path)).params), initial_params(config)
     assert params.keys() == first.keys()
     for path, leaf in params.items():
         assert np.isfinite(leaf).all(), path
@@ -143,8 +147,7 @@ def test_a_run_of_two_heads_that_resumes_is_the_uninterrupted_run(name, tiny_con
     results.append(train(config, tmp_path / "parts"))
     assert results[0]["eval"] == results[1]["eval"]
     whole, parts = (
-        flatten(models.from_pretrained(str(tmp_path / folder)).params)
-        for folder in ("whole", "parts")
+        flatten(from_pretrained(str(tmp_path / folder)).params) for folder in ("whole", "parts")
     )
     assert "head_dist/kernel" in whole
     for path, leaf in whole.items():

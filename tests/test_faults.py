@@ -13,13 +13,14 @@ import time
 import jax
 import numpy as np
 import pytest
-from conftest import ROOT, tiny_flags
+from conftest import ROOT, restore_state, tiny_flags
 from etils import epath
 
-from vit_jax import seals, state, trained
-from vit_jax.checkpoint import Checkpoints
-from vit_jax.logs import read_metrics
-from vit_jax.run import open_run
+from vit_jax import config as config_lib
+from vit_jax.checkpoints import seals
+from vit_jax.console.metrics_writer import read_metrics
+from vit_jax.training import state
+from vit_jax.training.run import open_run
 
 NUM_STEPS = 40
 FLAGS = tiny_flags(
@@ -55,12 +56,10 @@ def finish(process):
 
 def digest(workdir):
     """Returns the SHA-256 over every leaf of the newest checkpoint, and each step's metrics."""
-    config = trained.read_config(epath.Path(workdir))
+    config = config_lib.read_config(epath.Path(workdir))
     run = open_run(config, jax.devices()[:1])
     with jax.set_mesh(run.mesh):
-        final = Checkpoints(epath.Path(workdir) / "checkpoints", 2).restore(
-            run.shapes, run.fingerprint
-        )
+        final = restore_state(workdir, run)
     assert isinstance(final, state.TrainState)
     assert int(final.step) == NUM_STEPS
     total = hashlib.sha256()

@@ -4,12 +4,15 @@ import flax
 import jax
 import numpy as np
 import pytest
+from conftest import resolved
 from etils import epath
 
-from vit_jax import finetune, models, state, trained
+from vit_jax import config as config_lib
 from vit_jax import train as train_lib
+from vit_jax.checkpoints import from_pretrained, pretrained
 from vit_jax.errors import ConfigError, DataError, InputMissingError
-from vit_jax.run import open_run
+from vit_jax.training import state, warm_start
+from vit_jax.training.run import open_run
 
 DONOR = {
     "model.activation": "gelu_tanh",
@@ -28,8 +31,8 @@ def donor(tmp_path_factory):
 
     tree = config.to_config_dict(config.Config())
     folder = tmp_path_factory.mktemp("donor")
-    made = config.resolve(config.override(tree, {**TINY, **DONOR, "total_steps": "2"}))
-    train_lib.train(made, epath.Path(folder))
+    made = config.resolve(tree, {**TINY, **DONOR, "total_steps": "2"}).config
+    train_lib.train(resolved(made), epath.Path(folder))
     return folder
 
 
@@ -38,18 +41,18 @@ def names(tree):
 
 
 def params_of(folder):
-    config = trained.read_config(epath.Path(folder))
+    config = config_lib.read_config(epath.Path(folder))
     run = open_run(config)
     with jax.set_mesh(run.mesh):
-        return names(trained.restore(epath.Path(folder), "", config, run.mesh).params)
+        return names(pretrained.restore(epath.Path(folder), "", config, run.mesh).params)
 
 
 def first_state(config):
     """The state at step 0 as the training makes it, and what is said."""
-    run = open_run(finetune.merge(config))
+    run = open_run(config)
     with jax.set_mesh(run.mesh):
-        given, notes = finetune.parameters(run)
-        shape = state.image_shape(config.data)
+        given, notes = warm_start.load_parameters(run)
+        shape = config.data.image_shape
         first = state.init(run.model, run.tx, shape, config.seed, run.shapes, given)
     return run, first, notes
 
@@ -88,38 +91,27 @@ def test_another_size_and_other_classes(donor, tiny_config):
 
 def test_what_the_parameters_do_not_show_comes_with_them(donor, tiny_config):
     overrides = {"data.mean": "0.5", "data.std": "0.5", "data.channels": "1"}
-    config = finetune.merge(tiny_config({"init_from": str(donor), **overrides}))
+    config = tiny_config({"init_from": str(donor), **overrides})
     assert config.model["activation"] == "gelu_tanh"
     assert config.model["posemb_interpolation"] == "spline"
     assert (config.data.mean, config.data.std) == ((0.5,), (0.5,))  # they are set
 
 
-def test_mean_and_deviation_come_where_the_config_has_the_default(tiny_config, tmp_path):
-    three = {"data.channels": "3", "total_steps": "1"}
-    given = {**three, "data.mean": ".1,.2,.3", "data.std": ".4,.5,.6"}
-    train_lib.train(tiny_config(given), epath.Path(tmp_path))
-    default = {**three, "data.mean": ".5,.5,.5", "data.std": ".5,.5,.5"}
-    data = finetune.merge(tiny_config({**default, "init_from": str(tmp_path)})).data
-    assert (data.mean, data.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
-
-
 def test_the_new_run_has_its_own_regularization(donor, tiny_config):
     config = tiny_config({"init_from": str(donor), "model.drop_path": "0.1"})
-    assert finetune.merge(config).model["drop_path"] == 0.1
-
-
-def test_without_init_from_the_config_stays(tiny_config):
-    config = tiny_config()
-    assert finetune.merge(config) is config
+    assert config.model["drop_path"] == 0.1
 
 
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        ({"model.activation": "relu"}, r"config\.model\.activation: the weights of .* gelu_tanh"),
+        (
+            {"model.activation": "relu"},
+            r"config\.model\.activation: relu \(flag\), but .* with gelu_tanh \(donor .*\)$",
+        ),
         (
             {"model.width": "32"},
-            r"config\.model\.name: .* holds a vit_mu4, whose width is 16",
+            r"config\.model\.width: 32 \(flag\), but .* with 16 \(donor .*\)$",
         ),
         ({"model.pool": "gap"}, r"config\.init_from: .*cls_token \(1x16\) has no place"),
         ({"model.layer_scale": "0.1"}, r"config\.init_from: .*scale\*/scale \(16\) is not there"),
@@ -132,26 +124,26 @@ def test_another_model_is_refused(overrides, said, donor, tiny_config):
 
 def test_a_folder_that_is_not_there_is_said(tiny_config, tmp_path):
     with pytest.raises(InputMissingError, match=r"config\.json: no such file"):
-        finetune.merge(tiny_config({"init_from": str(tmp_path / "nowhere")}))
+        tiny_config({"init_from": str(tmp_path / "nowhere")})
 
 
 def test_training_goes_on_from_them_and_resumes(donor, tiny_config, tmp_path, capsys):
     overrides = {"init_from": str(donor), "optim.learning_rate": "0", "total_steps": "2"}
-    train_lib.train(tiny_config(overrides), epath.Path(tmp_path / "run"))
+    train_lib.train(resolved(tiny_config(overrides)), epath.Path(tmp_path / "run"))
     said = capsys.readouterr().out
     assert f"parameters from {donor}, step 2" in said
     expected = params_of(donor)
     for name, value in params_of(tmp_path / "run").items():
         np.testing.assert_array_equal(value, expected[name])
-    assert trained.read_config(epath.Path(tmp_path / "run")).model["activation"] == "gelu_tanh"
+    assert config_lib.read_config(epath.Path(tmp_path / "run")).model["activation"] == "gelu_tanh"
     longer = tiny_config({**overrides, "total_steps": "3"})
-    train_lib.train(longer, epath.Path(tmp_path / "run"), ("total_steps",))
+    train_lib.train(resolved(longer), epath.Path(tmp_path / "run"), ("total_steps",))
     said = capsys.readouterr().out
     assert "resume    from the checkpoint of step 2" in said and "parameters from" not in said
 
 
 def test_a_pretrained_model_is_one_line(donor):
-    pretrained = models.from_pretrained(str(donor))
+    pretrained = from_pretrained(str(donor))
     images = pretrained.preprocess([np.zeros((9, 9, 1), np.uint8), np.full((7, 8), 255, np.uint8)])
     np.testing.assert_allclose(images[0], (0 - 0.3) / 0.4, rtol=1e-6)
     np.testing.assert_allclose(images[1], (1 - 0.3) / 0.4, rtol=1e-6)
@@ -162,7 +154,7 @@ def test_a_pretrained_model_is_one_line(donor):
 def test_a_picture_that_cannot_be_read_is_said(donor, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no")
     with pytest.raises(DataError, match=r"broken\.png: not an image"):
-        models.from_pretrained(str(donor)).preprocess([tmp_path / "broken.png"])
+        from_pretrained(str(donor)).preprocess([tmp_path / "broken.png"])
 
 
 # --- Swin.
@@ -175,7 +167,7 @@ SWIN = {
 
 def swin_donor(name, tiny_config, folder):
     config = tiny_config({"model.name": name, **SWIN, "total_steps": "1"})
-    train_lib.train(config, epath.Path(folder))
+    train_lib.train(resolved(config), epath.Path(folder))
     return {"model.name": name, **SWIN, "init_from": str(folder)}
 
 
@@ -198,5 +190,6 @@ def test_a_network_of_offsets_counts_in_the_windows_that_it_knows(tiny_config, t
 
 
 def test_another_kind_of_model_is_refused(tiny_config, donor):
-    with pytest.raises(ConfigError, match=r"config\.model\.name: .* holds a vit_mu4, .* no swin"):
-        finetune.merge(tiny_config({"model.name": "swin_t_w7", **SWIN, "init_from": str(donor)}))
+    said = r"config\.model\.name: swin_t_w7 \(flag\) is a swin, .* holds a vit_mu4"
+    with pytest.raises(ConfigError, match=said):
+        tiny_config({"model.name": "swin_t_w7", **SWIN, "init_from": str(donor)})

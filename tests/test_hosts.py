@@ -12,13 +12,13 @@ import time
 
 import jax
 import pytest
-from conftest import ROOT, tiny_flags
+from conftest import ROOT, resolved, tiny_flags
 from etils import epath
 from PIL import Image
 
-from vit_jax import cli, hosts
 from vit_jax import config as config_lib
-from vit_jax.logs import read_metrics
+from vit_jax.cluster import hosts
+from vit_jax.console.metrics_writer import read_metrics
 from vit_jax.train import train
 
 RUN = {
@@ -33,7 +33,8 @@ RUN = {
 }
 ENDLESS = {**RUN, "total_steps": "100000", "eval.every_steps": "0"}
 PATIENCE = (
-    "import sys; from vit_jax import cli, hosts, train; hosts.{}; "
+    "import sys; from vit_jax import train; from vit_jax.cluster import hosts; "
+    "from vit_jax.console import cli; hosts.{}; "
     "sys.exit(cli.run(train.main, train._flags(), ''))"
 )
 
@@ -45,8 +46,8 @@ def flags_of(overrides):
 def config_of(overrides):
     _, *flags = flags_of(overrides)
     values = dict(flag.removeprefix("--config.").split("=", 1) for flag in flags)
-    tree = cli.load_config_file(str(ROOT / "configs" / "digits.py"))
-    return config_lib.resolve(config_lib.override(tree, values))
+    tree = config_lib.load_config_file(str(ROOT / "configs" / "digits.py"))
+    return config_lib.resolve(tree, values).config
 
 
 def free_port():
@@ -109,7 +110,7 @@ def wait_for_steps(workdir, num_steps):
 def alone(tmp_path_factory):
     """A run in one process, on eight devices."""
     workdir = tmp_path_factory.mktemp("alone")
-    results = train(config_of(RUN), epath.Path(workdir))
+    results = train(resolved(config_of(RUN)), epath.Path(workdir))
     return workdir, results, read_metrics(epath.Path(workdir) / "metrics.jsonl")
 
 
@@ -163,7 +164,7 @@ def test_a_signal_to_one_stops_all_at_one_step_and_one_process_goes_on(tmp_path)
     step = int(re.fullmatch(r"stopped: at step (\d+), saved; .*\n", errs[0])[1])
     assert f"save      step {step}\n" in outs[0]
     config = config_of({**ENDLESS, "total_steps": str(step + 2)})
-    assert train(config, epath.Path(tmp_path), ("total_steps",))["step"] == step + 2
+    assert train(resolved(config), epath.Path(tmp_path), ("total_steps",))["step"] == step + 2
     steps = [row["step"] for row in read_metrics(epath.Path(tmp_path) / "metrics.jsonl")]
     assert [n for n in steps if n <= step + 2][: step + 2] == list(range(1, step + 3))
 
@@ -220,8 +221,8 @@ def test_hosts_that_never_meet_give_up(tmp_path):
 
 
 def test_alone_all_is_a_plain_call():
-    assert hosts.agree(lambda: {1: 2}, lambda result: 1 / 0) == {1: 2}
-    assert hosts.first(lambda: (1, 2)) == (1, 2)
+    assert hosts.run_and_compare(lambda: {1: 2}, lambda result: 1 / 0) == {1: 2}
+    assert hosts.run_on_host0(lambda: (1, 2)) == (1, 2)
 
 
 def test_a_notebook_on_one_machine_of_a_tpu_is_alone(monkeypatch):
@@ -233,4 +234,4 @@ def test_a_notebook_on_one_machine_of_a_tpu_is_alone(monkeypatch):
     values = evaluate._flags()
     values.mark_as_parsed()
     with hosts.joined(values):
-        assert hosts.agree(lambda: 3) == 3
+        assert hosts.run_and_compare(lambda: 3) == 3

@@ -6,13 +6,13 @@ import signal
 import jax
 import pytest
 
-from vit_jax.interrupt import Stop
+from vit_jax.cluster.preemption import PreemptionGuard
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_is_a_request(number):
     before = signal.getsignal(number)
-    with Stop() as stop:
+    with PreemptionGuard() as stop:
         assert not stop.requested
         os.kill(os.getpid(), number)
         assert stop.requested
@@ -21,7 +21,7 @@ def test_a_signal_is_a_request(number):
 
 
 def test_the_second_ctrl_c_ends_at_once_and_a_second_sigterm_does_not():
-    with Stop() as stop:
+    with PreemptionGuard() as stop:
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGTERM)
         assert stop.requested
@@ -31,7 +31,7 @@ def test_the_second_ctrl_c_ends_at_once_and_a_second_sigterm_does_not():
 
 def test_among_hosts_a_request_counts_once_all_have_answered(monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    with Stop() as stop:
+    with PreemptionGuard() as stop:
         assert not stop.poll()
         os.kill(os.getpid(), signal.SIGTERM)
         assert not stop.requested  # the others do not know

@@ -3,7 +3,7 @@
 import pytest
 from absl import flags
 
-from vit_jax import launchers
+from vit_jax.cluster import launchers
 from vit_jax.errors import ConfigError
 
 

@@ -8,7 +8,7 @@ import pytest
 import rich.console
 from etils import epath
 
-from vit_jax import logs
+from vit_jax.console import progress as logs
 
 
 @pytest.mark.parametrize(

@@ -8,15 +8,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import TINY
+from conftest import TINY, resolved
 from etils import epath
 from PIL import Image
 from test_readme import example
 
-from vit_jax import cli, predict, sharding, trained
 from vit_jax import config as config_lib
+from vit_jax import predict
 from vit_jax import train as train_lib
-from vit_jax.data import sources, transforms
+from vit_jax.checkpoints import pretrained
+from vit_jax.cluster import sharding
+from vit_jax.console import cli
+from vit_jax.data import transforms
+from vit_jax.data.sources.registry import open_split
 from vit_jax.errors import DataError, InputMissingError
 
 
@@ -47,9 +51,9 @@ def workdir(folder, tmp_path_factory):
         "model.num_classes": "0",
         "total_steps": "60",
     }
-    config = config_lib.resolve(config_lib.override(tree, {**TINY, **extra}))
+    config = config_lib.resolve(tree, {**TINY, **extra}).config
     workdir = tmp_path_factory.mktemp("run")
-    train_lib.train(config, epath.Path(workdir))
+    train_lib.train(resolved(config), epath.Path(workdir))
     return workdir
 
 
@@ -59,7 +63,7 @@ def run(capsys, *argv):
 
 
 def test_the_classes_of_the_folder_are_the_models(workdir):
-    config = trained.read_config(epath.Path(workdir))
+    config = config_lib.read_config(epath.Path(workdir))
     assert config.model["num_classes"] == 2
     assert predict.Predictor(workdir).class_names == ("bright", "dark")
 
@@ -81,10 +85,10 @@ def test_top_1_is_that_of_evaluate(workdir, folder, capsys):
 def test_probabilities_are_the_softmax_of_the_models_logits(workdir, folder):
     path = next((folder / "val" / "bright").glob("*.png"))
     ((first, second),) = predict.Predictor(workdir)([path])
-    config = trained.read_config(epath.Path(workdir))
-    mesh = sharding.make_mesh(config.mesh)
+    config = config_lib.read_config(epath.Path(workdir))
+    mesh = sharding.make_mesh(config.mesh.sizes)
     with jax.set_mesh(mesh):
-        run = trained.restore(epath.Path(workdir), "", config, mesh)
+        run = pretrained.restore(epath.Path(workdir), "", config, mesh)
     pipeline = transforms.for_evaluation(config.data)
     pixels = pipeline(pipeline.decode(path.read_bytes()), np.random.default_rng(0))
     images = (pixels[None].astype(np.float32) / 255 - 0.5) / 0.25
@@ -179,10 +183,10 @@ def test_a_directory_without_a_run_is_refused(tmp_path, capsys):
 
 
 def test_classes_are_those_of_the_run_wherever_it_is_evaluated(workdir, folder, tmp_path):
-    config = trained.read_config(epath.Path(workdir))
+    config = config_lib.read_config(epath.Path(workdir))
     (tmp_path / "val" / "dark").mkdir(parents=True)
     Image.new("L", (8, 8)).save(tmp_path / "val" / "dark" / "1.png")
     data = config_lib.Data(root=str(tmp_path), val_split="val")
     assert config.data.root == str(folder)
-    source = sources.load(data, "val_split", predict.Predictor(workdir).class_names)
+    source = open_split(data, "val_split", predict.Predictor(workdir).class_names)
     assert source[0]["label"] == 1

@@ -28,10 +28,12 @@ from conftest import ROOT
 from etils import epath
 from PIL import Image
 
-from vit_jax import cli, logs, prepare
 from vit_jax import config as config_lib
-from vit_jax import downloads as downloads_lib
-from vit_jax.data import sources
+from vit_jax import prepare
+from vit_jax.console import cli
+from vit_jax.console import progress as logs
+from vit_jax.data.building import downloads as downloads_lib
+from vit_jax.data.sources.registry import open_split
 
 CONTENT = bytes(range(240))  # ten images of 8x3 grey pixels
 SHA = hashlib.sha256(CONTENT).hexdigest()
@@ -154,7 +156,7 @@ def recorded(monkeypatch):
 
 def read(tmp_path, name="pixels"):
     data = config_lib.Data(name=name, data_dir=str(tmp_path / "root"))
-    source = sources.load(data, "train_split")
+    source = open_split(data, "train_split")
     return {
         record["label"]: record["image"] for record in map(source.__getitem__, range(len(source)))
     }
@@ -496,7 +498,7 @@ def test_fashion_mnist_is_prepared_from_its_files(run, tensorflow, monkeypatch, 
         assert (code, err) == (0, "")
         assert "train 7, test 3" in out
         data = config_lib.Data(name="fashion_mnist", data_dir=str(tmp_path / "root"))
-        source = sources.load(data, "train_split")
+        source = open_split(data, "train_split")
         records = [source[index] for index in range(7)]
         found = collections.Counter(
             (np.asarray(Image.open(io.BytesIO(record["image"]))).tobytes(), record["label"])

@@ -12,13 +12,16 @@ import signal
 import jax
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, resolved
 from etils import epath
 from PIL import Image
 
-from vit_jax import cli, config, finetune, models, sharding
+from vit_jax import config, models
 from vit_jax import train as train_lib
+from vit_jax.checkpoints import from_pretrained
+from vit_jax.cluster import sharding
 from vit_jax.errors import Interrupted
+from vit_jax.training import loop
 
 FILES = sorted((ROOT / "configs").glob("*.py"))
 # Of recipes that differ in sizes and durations only, one is trained.
@@ -59,13 +62,13 @@ RECIPES = [recipe for recipe in recipes() if not recipe.endswith("finetune_folde
 
 def load(recipe):
     """Returns the config, with a model where it leaves that to `init_from`."""
-    tree = cli.load_config_file(recipe)
-    return finetune.adopt(tree, {} if tree.model.name else {"model.name": "vit_ti16"})
+    tree = config.load_config_file(recipe)
+    return config.resolve(tree, {} if tree.model.name else {"model.name": "vit_ti16"}).config
 
 
 def proxy(recipe):
     """Returns the recipe with a small model and few images."""
-    tree = load(recipe).to_dict()
+    tree = config.as_dict(load(recipe))
 
     def shrink(node, smaller):
         for key, value in smaller.items():
@@ -76,13 +79,13 @@ def proxy(recipe):
 
     shrink(tree, SMALL)
     fields = dict(tree["model"])
-    fields |= MODEL[models.kind(fields["name"])] | {"num_classes": 0}
+    fields |= MODEL[models.family(fields["name"])] | {"num_classes": 0}
     if fields["stem"] == "resnet":
         fields |= {"resnet_layers": (1,), "resnet_width": 0.5, "patch": (2, 2)}
     if fields["representation_size"]:
         fields["representation_size"] = 8
     tree["model"] = fields
-    return config.resolve(tree)
+    return config.resolve(tree).config
 
 
 def structure(settings):
@@ -90,7 +93,7 @@ def structure(settings):
     values = config.flatten(config.as_dict(settings))
     kinds = {}
     for key, value in values.items():
-        if key not in ("model.name", "model.base"):
+        if key != "model.name":
             number = isinstance(value, int | float)
             kinds[key] = bool(value) if number else re.sub(r"\d+", "0", str(value))
     return str(kinds)
@@ -106,7 +109,7 @@ def one_device(monkeypatch):
     """Meshes have tests of their own; a program for one device compiles faster."""
     make_mesh = sharding.make_mesh
     monkeypatch.setattr(
-        sharding, "make_mesh", lambda config, devices=None: make_mesh(config, jax.devices()[:1])
+        sharding, "make_mesh", lambda sizes, devices=None: make_mesh(sizes, jax.devices()[:1])
     )
 
 
@@ -116,7 +119,7 @@ def short(recipe):
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=short)
 def test_a_recipe_names_a_model_and_data_that_there_are(recipe):
-    settings = config.resolve(load(recipe))
+    settings = load(recipe)
     model = models.create(**settings.model)
     assert settings.model["num_classes"] == 0, "as many as the data have"
     assert settings.total_epochs or settings.total_steps
@@ -136,7 +139,7 @@ def test_a_recipe_is_a_document(path):
 def test_a_recipe_starts_evaluates_saves_and_resumes(recipe, tmp_path, capsys, monkeypatch):
     settings = proxy(recipe)
     workdir = epath.Path(tmp_path)
-    push = train_lib.Reporter.push
+    push = loop.Reporter.push
 
     def push_and_stop(self, step, metrics):
         push(self, step, metrics)
@@ -144,9 +147,9 @@ def test_a_recipe_starts_evaluates_saves_and_resumes(recipe, tmp_path, capsys, m
             os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr(train_lib.Reporter, "push", push_and_stop)
-        train_lib.train(settings, workdir)
-    results = train_lib.train(settings, workdir)
+        patch.setattr(loop.Reporter, "push", push_and_stop)
+        train_lib.train(resolved(settings), workdir)
+    results = train_lib.train(resolved(settings), workdir)
     assert "resume    from the checkpoint of step 2" in capsys.readouterr().out
     assert (results["step"], results["skipped"]) == (4, 0)
     assert results["eval"]["test"]["count"] == 5
@@ -175,19 +178,18 @@ def photos(tmp_path):
 def donor(tmp_path, tiny_config):
     overrides = {"data.channels": "3", "data.mean": "0.4,0.4,0.4", "data.std": "0.2,0.2,0.2"}
     made = tiny_config({**overrides, "total_steps": "1", "model.pool": "gap"})
-    train_lib.train(made, epath.Path(tmp_path / "donor"))
+    train_lib.train(resolved(made), epath.Path(tmp_path / "donor"))
     return tmp_path / "donor"
 
 
 def folder_config(**overrides):
     path = str(ROOT / "configs" / "finetune_folder.py")
     given = {
-        **{"batch_size": "8", "total_epochs": "0", "total_steps": "2", "optim.warmup_epochs": "0"},
+        **{"batch_size": "8", "total_steps": "2", "optim.warmup_steps": "0"},
         **{"data.threads": "1", "log.tensorboard": "false"},
         **{key.replace("__", "."): value for key, value in overrides.items()},
     }
-    tree = finetune.adopt(cli.load_config_file(path), given)
-    return config.resolve(config.override(tree, given))
+    return config.resolve(config.load_config_file(path), given).config
 
 
 @pytest.mark.parametrize(
@@ -203,12 +205,12 @@ def test_a_folder_and_a_run_are_enough(flags, moved, photos, donor, tmp_path, ca
     assert settings.data.image_size == (8, 8) and settings.data.mean == (0.4, 0.4, 0.4)
     assert (settings.model["name"], settings.model["pool"]) == ("vit_mu4", "gap")
     assert settings.model["drop_path"] == 0.1
-    results = train_lib.train(settings, epath.Path(tmp_path / "run"))
+    results = train_lib.train(resolved(settings), epath.Path(tmp_path / "run"))
     assert results["step"] == 2
     out = capsys.readouterr().out
     assert "head" in out and "2 classes" in out
-    last = models.from_pretrained(str(tmp_path / "run"))
-    first = models.from_pretrained(str(donor))
+    last = from_pretrained(str(tmp_path / "run"))
+    first = from_pretrained(str(donor))
     assert last.class_names == ("cat", "dog")
     changed = {
         part

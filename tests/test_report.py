@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from vit_jax.errors import DivergedError
-from vit_jax.report import Reporter
-from vit_jax.state import TrainState
+from vit_jax.training.reporter import Reporter
+from vit_jax.training.state import TrainState
 
 STATE = TrainState(jnp.int32(0), jnp.int32(0), {}, (), {})
 
@@ -20,7 +20,7 @@ class Rows(list):
 
 @pytest.fixture
 def reporter(tiny_config, monkeypatch):
-    from vit_jax import logs
+    from vit_jax.console import progress as logs
 
     rows = Rows()
     monkeypatch.setattr(logs.MetricsWriter, "__init__", lambda self: None)

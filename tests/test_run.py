@@ -3,7 +3,7 @@
 import pytest
 
 from vit_jax.errors import ConfigError
-from vit_jax.run import open_run
+from vit_jax.training.run import open_run
 
 
 @pytest.mark.parametrize("asked", [0, 7])

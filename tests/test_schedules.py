@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from vit_jax import config as config_lib
-from vit_jax import schedules
 from vit_jax.errors import ConfigError
-from vit_jax.schedules import Plan
+from vit_jax.training import schedules
+from vit_jax.training.schedules import Plan
 
 
 def config(**fields):
@@ -28,7 +28,7 @@ def config(**fields):
 )
 def test_schedule_warms_up_then_decays(name, after):
     cfg = config(schedule=name, end_learning_rate=0.1, timescale=50)
-    schedule = schedules.make(cfg, Plan(100, 10))
+    schedule = schedules.make_schedule(cfg, Plan(100, 10))
     for step in (0, 3, 9):
         np.testing.assert_allclose(schedule(jnp.int32(step)), 0.4 * step / 10, rtol=1e-5, atol=1e-6)
     for step in (10, 40, 99):
@@ -40,18 +40,18 @@ def test_every_schedule_is_tested():
 
 
 def test_no_warmup_starts_at_the_peak():
-    schedule = schedules.make(config(schedule="constant"), Plan(10))
+    schedule = schedules.make_schedule(config(schedule="constant"), Plan(10))
     assert float(schedule(jnp.int32(0))) == pytest.approx(0.4)
 
 
 def test_the_warmup_begins_where_it_is_told():
-    schedule = schedules.make(config(warmup_learning_rate=0.2), Plan(100, 10))
+    schedule = schedules.make_schedule(config(warmup_learning_rate=0.2), Plan(100, 10))
     found = [float(schedule(jnp.int32(step))) for step in (0, 5, 10)]
     np.testing.assert_allclose(found, [0.2, 0.3, 0.4], rtol=1e-6)
 
 
 def test_the_cooldown_ends_at_zero():
-    schedule = schedules.make(config(schedule="constant"), Plan(100, 10, cooldown=20))
+    schedule = schedules.make_schedule(config(schedule="constant"), Plan(100, 10, cooldown=20))
     found = [float(schedule(jnp.int32(step))) for step in (10, 80, 90, 95, 100)]
     np.testing.assert_allclose(found, [0.4, 0.4, 0.2, 0.1, 0.0], rtol=1e-6, atol=1e-9)
 

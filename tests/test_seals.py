@@ -6,7 +6,7 @@ import random
 import pytest
 from etils import epath
 
-from vit_jax import seals
+from vit_jax.checkpoints import seals
 from vit_jax.errors import CheckpointError
 
 

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vit_jax import config as config_lib
-from vit_jax import models, sharding
+from vit_jax import models
+from vit_jax.cluster import sharding
 from vit_jax.errors import ConfigError
 
 
@@ -16,7 +16,7 @@ from vit_jax.errors import ConfigError
     [((-1, 1, 1), (8, 1, 1)), ((-1, 2, 2), (2, 2, 2)), ((2, -1, 1), (2, 4, 1)), ((1, 1, 8),) * 2],
 )
 def test_one_size_may_be_the_rest(sizes, shape):
-    mesh = sharding.make_mesh(config_lib.Mesh(*sizes))
+    mesh = sharding.make_mesh(sizes)
     assert tuple(mesh.shape.values()) == shape
     assert tuple(mesh.shape) == sharding.AXES
 
@@ -24,7 +24,7 @@ def test_one_size_may_be_the_rest(sizes, shape):
 @pytest.mark.parametrize("sizes", [(3, 1, 1), (-1, 3, 1), (-1, 16, 1), (2, 2, 1)])
 def test_sizes_that_do_not_fit_the_devices_are_refused(sizes):
     with pytest.raises(ConfigError, match=r"^config.mesh: .* does not fit 8 devices"):
-        sharding.make_mesh(config_lib.Mesh(*sizes))
+        sharding.make_mesh(sizes)
 
 
 @pytest.mark.parametrize(
@@ -32,14 +32,14 @@ def test_sizes_that_do_not_fit_the_devices_are_refused(sizes):
     [(12, 1, "try 8 or 16"), (5, 1, "try 8$"), (8, 2, "x 2 micro-batches; try 16")],
 )
 def test_a_batch_that_cannot_be_shared_names_the_nearest(batch_size, accum_steps, hint):
-    mesh = sharding.make_mesh(config_lib.Mesh())
+    mesh = sharding.make_mesh()
     with pytest.raises(ConfigError, match=hint):
         sharding.check_batch_size(batch_size, "config.batch_size", mesh, accum_steps)
 
 
 def test_a_batch_is_put_row_by_row():
-    mesh = sharding.make_mesh(config_lib.Mesh(2, 2, 2))
-    batch = sharding.put({"label": np.arange(8)}, mesh)["label"]
+    mesh = sharding.make_mesh((2, 2, 2))
+    batch = sharding.to_global({"label": np.arange(8)}, mesh)["label"]
     assert batch.sharding.spec == jax.P(("data", "fsdp"))
     np.testing.assert_array_equal(batch, np.arange(8))
     shards = {shard.data.tolist()[0] for shard in batch.addressable_shards}
@@ -49,7 +49,7 @@ def test_a_batch_is_put_row_by_row():
 @pytest.mark.parametrize("name", models.list_models())
 def test_every_model_lies_on_a_mesh_of_all_axes(name):
     fields = {"layer_scale": 0.1, "qk_norm": True, "pool": "map"}
-    if models.kind(name) == "swin":
+    if models.family(name) == "swin":
         fields |= {"depths": (1,) * len(models.spec(name).depths)}
     else:
         fields |= {"depth": 1, "num_registers": 2}
@@ -58,7 +58,7 @@ def test_every_model_lies_on_a_mesh_of_all_axes(name):
     size = 2 * model.stride[0]
     images = jnp.zeros((1, size, size, 3))
     boxed = jax.eval_shape(lambda: model.init(jax.random.key(0), images, train=False)["params"])
-    mesh = sharding.make_mesh(config_lib.Mesh(4, 2, 1))
+    mesh = sharding.make_mesh((4, 2, 1))
     layouts = jax.tree.leaves(sharding.param_shardings(boxed, mesh))
     leaves = jax.tree.leaves(nn.unbox(boxed))
     split = sum(
@@ -73,7 +73,7 @@ def test_an_axis_that_does_not_divide_names_the_parameter():
     model = models.create("vit_ti16", depth=1)
     images = jnp.zeros((1, 32, 32, 3))
     boxed = jax.eval_shape(lambda: model.init(jax.random.key(0), images, train=False)["params"])
-    mesh = sharding.make_mesh(config_lib.Mesh(4, 1, 2))
+    mesh = sharding.make_mesh((4, 1, 2))
     message = r"config.mesh.tensor: 2 does not divide a dimension of 3 of blocks_0/attn/"
     with pytest.raises(ConfigError, match=message):
         sharding.param_shardings(boxed, mesh)
@@ -100,22 +100,22 @@ def processes_of(sizes, num_processes):
     ],
 )
 def test_a_host_holds_one_block_of_the_rows_or_none_does(processes, expected):
-    assert sharding.row_blocks(processes) == expected
+    assert sharding.shards_by_process(processes) == expected
 
 
 def test_a_mesh_whose_order_interleaves_hosts_is_laid_host_by_host(monkeypatch):
     monkeypatch.setattr(sharding, "_process_of", lambda device: device.id % 2)
-    mesh = sharding.make_mesh(config_lib.Mesh(-1, 2, 1))
+    mesh = sharding.make_mesh((-1, 2, 1))
     assert [device.id for device in mesh.devices.flat] == [0, 2, 4, 6, 1, 3, 5, 7]
-    assert sharding.host_share(mesh) == (0, 2)
+    assert sharding.batch_shard(mesh) == (0, 2)
 
 
 def test_a_tensor_axis_that_cuts_across_hosts_is_refused(monkeypatch):
     monkeypatch.setattr(sharding, "_process_of", lambda device: device.id // 3)
     message = "config.mesh.tensor: expected a divisor or a multiple of the 3 devices of a host"
     with pytest.raises(ConfigError, match=message):
-        sharding.make_mesh(config_lib.Mesh(-1, 1, 2), jax.devices()[:6])
+        sharding.make_mesh((-1, 1, 2), jax.devices()[:6])
 
 
 def test_one_host_holds_all_rows():
-    assert sharding.host_share(sharding.make_mesh(config_lib.Mesh(2, 2, 2))) == (0, 1)
+    assert sharding.batch_shard(sharding.make_mesh((2, 2, 2))) == (0, 1)

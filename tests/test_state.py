@@ -7,8 +7,8 @@ import numpy as np
 import optax
 import pytest
 
-from vit_jax import state
-from vit_jax.run import open_run
+from vit_jax.training import state
+from vit_jax.training.run import open_run
 
 
 def test_init_gives_what_abstract_promises(tiny_config):

@@ -10,22 +10,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import resolved, restore_state
 from etils import epath
 
-from vit_jax import finetune, losses, models, seals, sharding, state, trained
+from vit_jax import config as config_lib
+from vit_jax import models
 from vit_jax import train as train_lib
-from vit_jax.checkpoint import Checkpoints, load_params
+from vit_jax.checkpoints import pretrained, seals
+from vit_jax.checkpoints.reading import load_params
+from vit_jax.cluster import sharding
+from vit_jax.console.metrics_writer import read_metrics
 from vit_jax.data import loader
 from vit_jax.errors import ConfigError, DataError, DivergedError, Interrupted
-from vit_jax.logs import read_metrics
-from vit_jax.run import open_run
-from vit_jax.step import make_train_step
+from vit_jax.training import loop, losses, state
+from vit_jax.training.run import open_run
+from vit_jax.training.step import make_train_step
 
 
 def start(config, devices=None):
     """Returns the run, its state at step 0, and its batches."""
     run = open_run(config, devices)
-    shape = state.image_shape(config.data)
+    shape = config.data.image_shape
     with jax.set_mesh(run.mesh):
         first = state.init(run.model, run.tx, shape, config.seed, run.shapes)
     batches = loader.train_batches(
@@ -41,13 +46,13 @@ def steps(config, num, devices=None, transform=lambda batch: batch):
     with jax.set_mesh(run.mesh):
         step = make_train_step(run)
         for batch in itertools.islice(batches, num):
-            current, metrics = step(current, sharding.put(transform(batch), run.mesh), {})
+            current, metrics = step(current, sharding.to_global(transform(batch), run.mesh), {})
             history.append(jax.device_get(metrics))
     return jax.device_get(current), history
 
 
 def run_here(config, workdir, **kwargs):
-    return train_lib.train(config, epath.Path(workdir), **kwargs)
+    return train_lib.train(resolved(config), epath.Path(workdir), **kwargs)
 
 
 DROPOUT = {"model.dropout": "0.2", "model.attn_dropout": "0.2", "model.drop_path": "0.2"}
@@ -176,9 +181,7 @@ def test_a_run_that_diverges_stops_with_70_and_saves_nothing_bad(tiny_config, tm
     assert error.value.exit_code == 70
     run = open_run(config)
     with jax.set_mesh(run.mesh):
-        restored = Checkpoints(epath.Path(tmp_path) / "checkpoints", 2).restore(
-            run.shapes, run.fingerprint
-        )
+        restored = restore_state(tmp_path, run)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(restored.params))
 
 
@@ -187,7 +190,7 @@ def test_the_step_is_compiled_once(tiny_config):
     with jax.set_mesh(run.mesh):
         step = make_train_step(run)
         for batch in itertools.islice(batches, 3):
-            current, _ = step(current, sharding.put(batch, run.mesh), {})
+            current, _ = step(current, sharding.to_global(batch, run.mesh), {})
     assert step._cache_size() == 1
 
 
@@ -195,7 +198,7 @@ def test_the_loop_makes_no_implicit_transfer(tiny_config):
     run, current, batches = start(tiny_config())
     with jax.set_mesh(run.mesh):
         step = make_train_step(run)
-        ready = [sharding.put(next(batches), run.mesh) for _ in range(3)]
+        ready = [sharding.to_global(next(batches), run.mesh) for _ in range(3)]
         current, _ = step(current, ready[0], {})
         with jax.transfer_guard("disallow"):
             for batch in ready[1:]:
@@ -207,9 +210,7 @@ def everything(workdir, config):
     """Returns all that a run leaves: arrays of the newest checkpoint, and each step's metrics."""
     run = open_run(config)
     with jax.set_mesh(run.mesh):
-        final = Checkpoints(epath.Path(workdir) / "checkpoints", 2).restore(
-            run.shapes, run.fingerprint
-        )
+        final = restore_state(workdir, run)
     return jax.device_get(final), read_metrics(epath.Path(workdir) / "metrics.jsonl")
 
 
@@ -328,10 +329,10 @@ def test_what_does_not_fit_together_is_refused(tiny_config, overrides, kind, mes
 def test_a_run_from_another_starts_with_the_outputs_of_its_average(tiny_config, tmp_path):
     donor = epath.Path(tmp_path)
     run_here(tiny_config({"optim.ema_decay": "0.5", "model.activation": "relu"}), donor)
-    run = open_run(finetune.merge(tiny_config({"init_from": str(donor)})))
+    run = open_run(tiny_config({"init_from": str(donor)}))
     with jax.set_mesh(run.mesh):
-        started = train_lib._start(run).params
-        origin = trained.restore(donor, "", trained.read_config(donor), run.mesh)
+        started = loop._start(run).params
+        origin = pretrained.restore(donor, "", config_lib.read_config(donor), run.mesh)
         _, last = load_params(donor, "", run.shapes.params, ema=False)
         images = jax.random.normal(jax.random.key(0), (4, 8, 8, 1))
         expected = models.forward(origin.model, origin.params, images).logits
@@ -348,14 +349,9 @@ def test_a_run_from_another_resumes_to_the_same_bits(tiny_config, tmp_path):
     run_here(long, tmp_path / "whole")
     epath.Path(tmp_path / "donor" / "checkpoints").rmtree()  # a resumed run does not read it
     run_here(long, tmp_path / "parts", allowed=("total_steps",))
-    run = open_run(finetune.merge(long))
+    run = open_run(long)
     with jax.set_mesh(run.mesh):
-        whole, parts = (
-            Checkpoints(epath.Path(tmp_path) / name / "checkpoints", 2).restore(
-                run.shapes, run.fingerprint
-            )
-            for name in ("whole", "parts")
-        )
+        whole, parts = (restore_state(tmp_path / name, run) for name in ("whole", "parts"))
     chex.assert_trees_all_equal(whole, parts)
 
 
@@ -387,7 +383,7 @@ def test_sharpness_aware_steps_take_the_gradient_up_the_hill(tiny_config):
 
     def loss(params):
         pixels = jnp.asarray(batch["image"])
-        images, _ = run.prepare(pixels, jnp.zeros((16, 10)), jax.random.key(0))
+        images, _ = run.batch_transform(pixels, jnp.zeros((16, 10)), jax.random.key(0))
         logits = models.forward(run.model, params, images).logits
         return losses.softmax(logits, losses.targets(jnp.asarray(batch["label"]), 10)).mean()
 

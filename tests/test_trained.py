@@ -9,13 +9,14 @@ from etils import epath
 from PIL import Image
 
 from vit_jax import config as config_lib
-from vit_jax import models, trained
+from vit_jax import models
+from vit_jax.checkpoints import pretrained
 from vit_jax.errors import DataError, InputMissingError
 
 
-def pretrained(config):
+def model_of(config):
     """A model that is asked for its preprocessing only."""
-    return trained.Pretrained(0, ("a",), models.create(**config.model), {}, config.data)
+    return pretrained.Pretrained(0, ("a",), models.create(**config.model), {}, config.data)
 
 
 def cut_off():
@@ -28,17 +29,17 @@ def cut_off():
 def test_a_run_config_is_read_back_and_a_wrong_one_refused(tmp_path, tiny_config):
     workdir = epath.Path(tmp_path)
     with pytest.raises(InputMissingError, match="no such file"):
-        trained.read_config(workdir)
+        config_lib.read_config(workdir)
     (workdir / "config.json").write_text("{")
     with pytest.raises(InputMissingError, match="not valid JSON"):
-        trained.read_config(workdir)
+        config_lib.read_config(workdir)
     config = tiny_config()
     (workdir / "config.json").write_text(json.dumps(config_lib.as_dict(config)))
-    assert trained.read_config(workdir) == config
+    assert config_lib.read_config(workdir) == config
     for text in ("null", "5", '"abc"', "[]"):
         (workdir / "config.json").write_text(text)
         with pytest.raises(InputMissingError, match="expected the settings of a run"):
-            trained.read_config(workdir)
+            config_lib.read_config(workdir)
 
 
 @pytest.mark.parametrize(
@@ -52,9 +53,9 @@ def test_a_run_config_is_read_back_and_a_wrong_one_refused(tmp_path, tiny_config
 )
 def test_an_image_that_cannot_be_read_is_one_line(make, said, tiny_config):
     with pytest.raises(DataError, match=said) as error:
-        pretrained(tiny_config()).preprocess([np.zeros((8, 8, 1), np.uint8), make()])
+        model_of(tiny_config()).preprocess([np.zeros((8, 8, 1), np.uint8), make()])
     assert "\n" not in str(error.value)
 
 
 def test_no_images_make_an_empty_batch(tiny_config):
-    assert pretrained(tiny_config()).preprocess([]).shape == (0, 8, 8, 1)
+    assert model_of(tiny_config()).preprocess([]).shape == (0, 8, 8, 1)

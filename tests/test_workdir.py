@@ -5,7 +5,7 @@ import json
 import pytest
 from etils import epath
 
-from vit_jax import workdir
+from vit_jax.console import workdir
 from vit_jax.errors import WorkdirError
 
 

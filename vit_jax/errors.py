@@ -30,6 +30,8 @@ class ConfigError(UserError):
 
     def __init__(self, path: str, problem: str) -> None:
         super().__init__(f"{path}: {problem}")
+        self.path = path
+        self.problem = problem
 
 
 class DataError(UserError):

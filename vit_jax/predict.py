@@ -8,7 +8,8 @@ Preprocessing and class names are those of the run. In a notebook:
   predictor(["a.jpg", "b.png"])
 """
 
-import dataclasses
+import collections
+import concurrent.futures
 import functools
 import json
 import pathlib
@@ -23,15 +24,20 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
-from vit_jax import cli, losses, models, sharding, trained
 from vit_jax import config as config_lib
-from vit_jax.data import loader, transforms
-from vit_jax.data.images import AnyImage
+from vit_jax import models
+from vit_jax.checkpoints import pretrained
+from vit_jax.cluster import sharding
+from vit_jax.console import cli
+from vit_jax.console.progress import Progress, say
+from vit_jax.console.workdir import open_path
+from vit_jax.data import transforms
+from vit_jax.data.images import AnyImage, UnreadableError
+from vit_jax.data.reader import Reader
 from vit_jax.data.sources.folder import find_images
-from vit_jax.data.sources.given import Given
+from vit_jax.data.sources.in_memory import InMemory
 from vit_jax.errors import ConfigError, DataError
-from vit_jax.logs import Progress, say
-from vit_jax.workdir import open_path
+from vit_jax.evaluation.probabilities import PROBABILITIES
 
 
 class Prediction(NamedTuple):
@@ -66,19 +72,19 @@ class Predictor:
         self, workdir: str | pathlib.Path, *, step: str = "", batch_size: int = 64
     ) -> None:
         path = open_path(str(workdir), "--workdir")
-        config = trained.read_config(path)
+        config = config_lib.read_config(path)
         self._batch_size = batch_size
-        # Whoever asks hears about each image; here no share of them is too much.
-        self._data = dataclasses.replace(config.data, max_unreadable=1.0)
-        self._mesh = sharding.make_mesh(config_lib.Mesh(), jax.local_devices())
+        self._data = config.data
+        self._mesh = sharding.make_mesh(devices=jax.local_devices())
         with jax.set_mesh(self._mesh):
-            run = trained.restore(path, step, config, self._mesh)
-        self.step, self.class_names = run.step, run.labels
+            run = pretrained.restore(path, step, config, self._mesh)
+        self.step = run.step
+        self.class_names = run.labels
         if not self.class_names:
             problem = f"{workdir} has a model without classes, for features only"
             raise ConfigError("--workdir", problem)
         self._params = run.params
-        score = losses.PROBABILITIES[config.loss]
+        score = PROBABILITIES[config.loss]
 
         @functools.partial(jax.jit, static_argnums=2)
         def top(params: Any, images: jax.Array, topk: int) -> tuple[jax.Array, jax.Array]:
@@ -112,21 +118,43 @@ class Predictor:
             raise TypeError("expected a sequence of images; [image] for a single one")
         if not images:
             return
-        source = Given(images, self.class_names)
-        size = self._size(len(images))
-        batches = loader.eval_batches(source, self._data, size, report=lambda line: None)
+        source = InMemory(images, self.class_names)
         topk = min(topk, len(self.class_names))
-        try:
+        size = self._size(len(images))
+        index = 0
+        for rows in self._read(source, size):
+            batch = np.zeros((size, *self._data.image_shape), np.uint8)
+            for row, image in enumerate(rows):
+                if isinstance(image, np.ndarray):
+                    batch[row] = image
             with jax.set_mesh(self._mesh):
-                for start, batch in zip(range(0, len(images), size), batches, strict=True):
-                    pixels = sharding.put({"image": batch["image"]}, self._mesh)["image"]
-                    top = jax.device_get(self._top(self._params, pixels, topk))
-                    for row in range(min(size, len(images) - start)):
-                        error = source.unreadable.get(start + row, "")
-                        found = [] if error else self._predictions(*(part[row] for part in top))
-                        yield Result(source.describe(start + row), found, error)
-        finally:
-            batches.close()
+                pixels = sharding.to_global({"image": batch}, self._mesh)["image"]
+                classes, scores = jax.device_get(self._top(self._params, pixels, topk))
+            for row, image in enumerate(rows):
+                error = image if isinstance(image, str) else ""
+                predictions = [] if error else self._predictions(classes[row], scores[row])
+                yield Result(source.describe(index), predictions, error)
+                index += 1
+
+    def _read(self, source: InMemory, size: int) -> Iterator[list[np.ndarray | str]]:
+        """Yields the pixels of each batch, or why an image has none; one batch is read ahead."""
+        reader = Reader(source, transforms.for_evaluation(self._data))
+        generator = np.random.default_rng(0)  # which evaluation does not touch
+
+        def read(index: int) -> np.ndarray | str:
+            try:
+                return reader.read(index, generator)["image"]
+            except UnreadableError as error:
+                return " ".join(str(error).split())
+
+        starts = range(0, len(source), size)
+        ahead: collections.deque[Iterator[np.ndarray | str]] = collections.deque()
+        with concurrent.futures.ThreadPoolExecutor(self._data.threads) as threads:
+            for start in starts:
+                ahead.append(threads.map(read, range(start, min(start + size, len(source)))))
+                if len(ahead) > 1:
+                    yield list(ahead.popleft())
+            yield from map(list, ahead)
 
     def _predictions(self, classes: np.ndarray, scores: np.ndarray) -> list[Prediction]:
         pairs = zip(classes, scores, strict=True)
@@ -134,7 +162,7 @@ class Predictor:
 
     def _size(self, num_images: int) -> int:
         """Returns a batch size that few images do not fill up with many blank rows."""
-        shares = sharding.num_shares(self._mesh)
+        shares = sharding.batch_divisor(self._mesh)
         wanted = min(self._batch_size, 1 << (num_images - 1).bit_length())
         return -(-wanted // shares) * shares
 

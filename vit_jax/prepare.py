@@ -24,10 +24,12 @@ import tensorflow_datasets as tfds
 from absl import flags
 from etils import epath
 
-from vit_jax import cli
-from vit_jax.data.sources import SOURCES
+from vit_jax.console import cli
+from vit_jax.console.progress import Progress, format_seconds, say
+from vit_jax.console.workdir import is_local
+from vit_jax.data.building.downloads import ELSEWHERE, Downloads, causes_of
 from vit_jax.data.sources import tfds as tfds_source
-from vit_jax.downloads import ELSEWHERE, Downloads, causes_of
+from vit_jax.data.sources.registry import SOURCES
 from vit_jax.errors import (
     ConfigError,
     DataError,
@@ -36,8 +38,6 @@ from vit_jax.errors import (
     WorkdirError,
     suggest,
 )
-from vit_jax.logs import Progress, format_seconds, say
-from vit_jax.workdir import is_local
 
 FIELD = "--dataset"
 EXTRA = "pip install 'vit_jax[tfds]'"

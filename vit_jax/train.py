@@ -1,304 +1,66 @@
 """Train a Vision Transformer.
 
   python -m vit_jax.train --config=configs/digits.py [--workdir=runs/digits]
-      [--config.key=value ...] [--allow_config_change=KEY]
+      [--config.key=value ...] [--allow_config_change=KEY] [--print_config]
 
 Running the same command again resumes.
 """
 
-import functools
-import json
-import math
 import sys
-import time
-from collections.abc import Mapping
-from typing import Any
 
-import jax
 from absl import flags
 from etils import epath
 
-from vit_jax import (
-    cli,
-    finetune,
-    hosts,
-    launchers,
-    seals,
-    sharding,
-)
 from vit_jax import config as config_lib
-from vit_jax import state as state_lib
-from vit_jax.checkpoint import Checkpoints
-from vit_jax.data import loader
-from vit_jax.errors import ConfigError, Interrupted
-from vit_jax.evaluate import (
-    EvalStep,
-    Result,
-    evaluate,
-    format_result,
-    make_eval_step,
-    must_agree,
-)
-from vit_jax.interrupt import Stop
-from vit_jax.logs import MetricsWriter, format_seconds, say
-from vit_jax.report import Reporter
-from vit_jax.run import Run, open_run
-from vit_jax.state import TrainState
-from vit_jax.step import make_train_step
-from vit_jax.workdir import lock, open_path, owner, write_json
-
-
-def train(
-    config: config_lib.Config, workdir: epath.Path, allowed: tuple[str, ...] = ()
-) -> dict[str, Any]:
-    """Trains, or goes on training, and returns what `results.json` holds.
-
-    Args:
-      config: The run.
-      workdir: Where it lives.
-      allowed: Config keys that may differ from those the run was started with.
-
-    Raises:
-      UserError: Something that the user can mend; see `errors`.
-    """
-    with Stop() as stop, lock(workdir):
-        run = hosts.agree(
-            lambda: open_run(finetune.merge(config)), lambda run: _must_agree(run, workdir)
-        )
-        with jax.set_mesh(run.mesh):
-            say("\n".join(run.describe()))
-            say(f"workdir   {workdir}")
-            checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep)
-            state = checkpoints.restore(run.shapes, run.fingerprint, allowed)
-            finished = hosts.first(lambda: _read_finished(run, workdir, state))
-            if finished:
-                return finished
-            if state is None:
-                state = _start(run)
-            else:
-                say(f"resume    from the checkpoint of step {int(state.step):,}")
-                _check_not_past_the_end(run, int(state.step))
-            write_json(workdir / "config.json", config_lib.as_dict(run.config))
-            writer = MetricsWriter(workdir, int(state.step), tensorboard=config.log.tensorboard)
-            eval_step = make_eval_step(run.model, run.loss_fn, config.data, run.mesh)
-            began, start = time.monotonic(), int(state.step)
-            try:
-                state = loop(run, state, eval_step, checkpoints, writer, stop)
-                seconds = time.monotonic() - began
-                checkpoints.wait()
-                speed = (int(state.step) - start) * config.batch_size / max(seconds, 1e-9)
-                pace = {"train_seconds": round(seconds, 2), "images_per_second": round(speed, 1)}
-                return _finish(run, workdir, state, eval_step, writer, stop, pace)
-            finally:
-                writer.close()
-                checkpoints.close()
-
-
-def _start(run: Run) -> TrainState:
-    """Returns the state at step 0: random, or with the parameters of `init_from`."""
-    config, notes = run.config, ["no checkpoint here: from step 0"]
-    given: dict[str, jax.Array] = {}
-    if config.init_from:
-        given, notes = finetune.parameters(run)
-    for head, note in zip(("start", *[""] * len(notes)), notes, strict=False):
-        say(f"{head:<10}{note}")
-    shape = state_lib.image_shape(config.data)
-    return state_lib.init(run.model, run.tx, shape, config.seed, run.shapes, given)
-
-
-def loop(
-    run: Run,
-    state: TrainState,
-    eval_step: EvalStep,
-    checkpoints: Checkpoints,
-    writer: MetricsWriter,
-    stop: Stop,
-) -> TrainState:
-    """Steps, evaluates and saves until the end; the state that comes back is saved.
-
-    Raises:
-      Interrupted: A signal came; the state is saved.
-      DivergedError: Too many steps in a row were not finite.
-    """
-    config, step, best = run.config, int(state.step), checkpoints.best_score()
-    train_step, teacher = make_train_step(run), {}
-    if run.teacher:
-        teacher = run.teacher.restore(run.mesh, run.splits["train"].class_names)
-    source, data = run.splits["train"], config.data
-    host, num_hosts = sharding.host_share(run.mesh)
-    batches = loader.train_batches(
-        source,
-        data,
-        config.batch_size,
-        seed=config.seed,
-        step=step,
-        host=host,
-        num_hosts=num_hosts,
-    )
-    reporter = Reporter(config, writer, state, run.total_steps)
-    try:
-        while True:
-            last = step >= run.total_steps
-            evaluates = "val" in run.splits and (last or _due(config.eval.every_steps, step))
-            saves = last or _due(config.checkpoint.every_steps, step)
-            if stop.poll() or evaluates or saves:
-                reporter.drain()
-            score = None
-            if evaluates and not hosts.first(functools.partial(writer.find, step, "val")):
-                results = _evaluate(run, eval_step, state, "val", stop)
-                if results:
-                    writer.write(step, config_lib.flatten(results, separator="/"))
-                    score = results["val"]["top1"]
-            if saves or stop.requested or (score is not None and score > best):
-                best = max(best, -math.inf if score is None else score)
-                writer.flush()
-                if checkpoints.save(step, state, run.fingerprint, score):
-                    say(f"save      step {step:,}")
-            if stop.requested:
-                checkpoints.wait()
-                raise Interrupted(f"at step {step:,}, saved; the same command goes on")
-            if last:
-                return state
-            batch = sharding.put(reporter.wait_for(batches), run.mesh)
-            state, step_metrics = train_step(state, batch, teacher)
-            step += 1
-            reporter.push(step, step_metrics)
-    finally:
-        reporter.close()
-        batches.close()
-
-
-def _must_agree(run: Run, workdir: epath.Path) -> dict[str, Any]:
-    """Returns what all hosts must have alike; a work directory of its own would show here."""
-    shared = "is it the same directory on all hosts?"
-    return {
-        "--workdir": str(workdir),
-        **must_agree(run.config, run.fingerprint["data"]),
-        f"{workdir / '.lock'} ({shared})": owner(workdir),
-        f"newest of {workdir / 'checkpoints'} ({shared})": (
-            seals.sealed_steps(workdir / "checkpoints")[-1:]
-        ),
-    }
-
-
-def _check_not_past_the_end(run: Run, step: int) -> None:
-    if step > run.total_steps:
-        problem = f"the run is at step {step:,} already, past the end at {run.total_steps:,}"
-        raise ConfigError("config.total_steps", problem)
-
-
-def _due(every: int, step: int) -> bool:
-    return every > 0 and step > 0 and step % every == 0
-
-
-def _evaluate(
-    run: Run, eval_step: EvalStep, state: TrainState, name: str, stop: Stop
-) -> dict[str, Result]:
-    """Returns the figures of a split, and beside those of an average (`NAME_raw`) without it.
-
-    Returns nothing where a signal came before the end.
-    """
-    results = {}
-    params = {name: state.eval_params} | ({f"{name}_raw": state.params} if state.ema else {})
-    for label, tree in params.items():
-        result = evaluate(
-            eval_step,
-            tree,
-            run.splits[name],
-            run.config,
-            run.mesh,
-            label=label,
-            stopped=stop.poll,
-        )
-        if not result:
-            return {}
-        say(f"evaluate  step {int(state.step):,}  {format_result(label, result)}")
-        results[label] = result
-    return results
-
-
-def _finish(
-    run: Run,
-    workdir: epath.Path,
-    state: TrainState,
-    eval_step: EvalStep,
-    writer: MetricsWriter,
-    stop: Stop,
-    pace: Mapping[str, float],
-) -> dict[str, Any]:
-    """Evaluates on the test split, writes `results.json` and says how it went.
-
-    The pace is that of this process: of a resumed run, only the last part.
-    """
-    step = int(state.step)
-    results = {name: found for name in ("val", "val_raw") if (found := writer.find(step, name))}
-    if "test" in run.splits:
-        tested = _evaluate(run, eval_step, state, "test", stop)
-        if not tested:
-            raise Interrupted("in the last evaluation; the same command goes on")
-        writer.write(step, config_lib.flatten(tested, separator="/"))
-        results |= tested
-    scores = seals.scores(workdir / "checkpoints")
-    best = seals.best_step(workdir / "checkpoints")
-    content = {
-        "step": step,
-        "eval": results,
-        "best": {"step": best, "val_top1": scores[best]} if best is not None else {},
-        "parameters": run.num_parameters,
-        "skipped": int(state.skipped),
-        "unreadable": {name: len(source.unreadable) for name, source in run.splits.items()},
-        **pace,
-    }
-    write_json(workdir / "results.json", content)
-    took = format_seconds(pace["train_seconds"])
-    say(f"done      step {step:,}, {took} of training  {workdir / 'results.json'}")
-    return content
-
-
-def _read_finished(run: Run, workdir: epath.Path, state: TrainState | None) -> dict[str, Any]:
-    """Returns the results of a run that has nothing left to do, or nothing."""
-    path = workdir / "results.json"
-    if state is None or int(state.step) < run.total_steps or not path.exists():
-        return {}
-    try:
-        content = json.loads(path.read_text())
-        if content["step"] != run.total_steps:
-            return {}
-    except (ValueError, KeyError, TypeError):  # not ours: written again at the end
-        return {}
-    say(f"finished  this run is complete: step {content['step']:,} of {run.total_steps:,}")
-    for name, result in content["eval"].items():
-        say(f"          {format_result(name, result)}")
-    return content
+from vit_jax.checkpoints import seals
+from vit_jax.cluster import hosts, launchers
+from vit_jax.config import stored
+from vit_jax.config.printing import define_print_flag, print_config
+from vit_jax.console import cli
+from vit_jax.console.workdir import open_path
+from vit_jax.training.loop import train
 
 
 def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
     """Trains what a config file and the flags describe."""
-    config = hosts.agree(lambda: _read_config(values.config, overrides))
-    path, argument = cli.split_config_path(values.config)
-    workdir = values.workdir or "runs/" + "_".join([epath.Path(path).stem, *argument])
-    train(config, open_path(workdir, "--workdir"), tuple(values.allow_config_change))
+    workdir = hosts.run_and_compare(lambda: _find_workdir(values))
+    resolved = hosts.run_and_compare(lambda: _resolve(values.config, overrides, workdir))
+    if values.print_config:
+        print_config(resolved)
+        return
+    train(resolved, workdir, tuple(values.allow_config_change))
 
 
-def _read_config(path: str, overrides: Mapping[str, str]) -> config_lib.Config:
-    tree = finetune.adopt(cli.load_config_file(path), overrides)
-    return config_lib.resolve(config_lib.override(tree, overrides))
+def _find_workdir(values: flags.FlagValues) -> epath.Path:
+    path, argument = config_lib.split_config_path(values.config)
+    default = "runs/" + "_".join([epath.Path(path).stem, *argument])
+    return open_path(values.workdir or default, "--workdir")
+
+
+def _resolve(file: str, overrides: dict[str, str], workdir: epath.Path) -> config_lib.Resolved:
+    """Returns the settings; those of a run that resumes are a layer of them."""
+    tree = config_lib.load_config_file(file)
+    resumes = seals.sealed_steps(workdir / "checkpoints")
+    run = stored.read_layer_to_resume(workdir) if resumes else None
+    return config_lib.resolve(tree, overrides, run=run)
 
 
 def _flags() -> flags.FlagValues:
     values = cli.new_flags()
     launchers.define_flags(values)
+    define_print_flag(values)
     flags.DEFINE_string("config", "", "The config file of the run.", flag_values=values)
     flags.DEFINE_string(
         "workdir",
         "",
-        "Where the run lives, local or gs://; runs/<config name> by default.",
+        "The run folder, local or gs://; runs/<config name> by default.",
         flag_values=values,
     )
     flags.DEFINE_multi_string(
         "allow_config_change",
         [],
-        "A config key that may differ from what the run was started with; may be repeated.",
+        "A config key that may differ from what the run was started with; may be repeated. "
+        "total, optim.warmup and optim.cooldown stand for all units of these durations.",
         flag_values=values,
     )
     return values

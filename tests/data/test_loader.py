@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from vit_jax import config as config_lib
-from vit_jax.data import loader, sources, transforms
+from vit_jax.data import loader, transforms
 from vit_jax.data.sources import Source
+from vit_jax.data.sources.registry import open_split
 from vit_jax.errors import DataError
 
 DATA = config_lib.Data(
@@ -32,7 +33,7 @@ PLAIN = config_lib.Data(
     **{f: getattr(DATA, f) for f in ("name", "train_split", "test_split", "channels", "threads")},
     image_size=(6, 6),
 )
-SOURCE = sources.load(DATA, "train_split")
+SOURCE = open_split(DATA, "train_split")
 
 
 def take(num, *, data=DATA, batch_size=8, **kwargs):
@@ -121,7 +122,7 @@ def test_random_transforms_change_with_the_epoch_and_the_seed():
 
 @pytest.mark.parametrize("batch_size", [1, 4, 11, 16])
 def test_evaluation_counts_every_image_once_in_order(batch_size):
-    source = sources.load(DATA, "test_split")
+    source = open_split(DATA, "test_split")
     batches = list(loader.eval_batches(source, DATA, batch_size))
     assert {len(batch["label"]) for batch in batches} == {batch_size}
     kept = [row for batch in batches for row in batch["image"][batch["mask"]]]
@@ -129,7 +130,7 @@ def test_evaluation_counts_every_image_once_in_order(batch_size):
 
 
 def test_hosts_share_an_evaluation():
-    source = sources.load(DATA, "test_split")
+    source = open_split(DATA, "test_split")
     parts = [
         list(loader.eval_batches(source, DATA, 8, host=host, num_hosts=2)) for host in range(2)
     ]

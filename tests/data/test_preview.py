@@ -3,13 +3,14 @@
 import numpy as np
 from conftest import ROOT, tiny_flags
 
-from vit_jax import cli
-from vit_jax.data import preview, sources
+from vit_jax import preview
+from vit_jax.console import cli
+from vit_jax.data.sources.registry import open_split
 
 
 def test_the_first_column_is_as_evaluated_and_draws_differ(tiny_config):
     config = tiny_config({"data.flip": "true", "data.erasing": "1", "mix.cutmix": "1"})
-    source = sources.load(config.data, "train_split")
+    source = open_split(config.data, "train_split")
     first, again = (preview.draws(config, source, 4, 3) for _ in range(2))
     assert (first.shape, first.dtype) == ((4, 4, 8, 8, 1), np.uint8)
     np.testing.assert_array_equal(first, again)

@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vit_jax import losses, models
+from vit_jax import models
 from vit_jax.errors import ConfigError
 from vit_jax.models.layers.attention import ATTENTIONS
 from vit_jax.models.layers.posemb import POSEMBS
 from vit_jax.models.layers.stems import STEMS
+from vit_jax.training import losses
 
 KEY = jax.random.key(0, impl="unsafe_rbg")
 IMAGES = jnp.asarray(np.random.default_rng(0).normal(size=(2, 12, 16, 3)), jnp.float32)

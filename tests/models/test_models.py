@@ -11,7 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vit_jax import cli, models, sharding
+from vit_jax import models
+from vit_jax.cluster import sharding
+from vit_jax.console import cli
 from vit_jax.errors import ConfigError
 from vit_jax.models import __main__ as command
 from vit_jax.models import transformer
@@ -253,7 +255,7 @@ def test_profile_of_a_size_that_does_not_fit_is_an_error():
 
 def shallow(name):
     """A model of the name with one block, or one a stage."""
-    if models.kind(name) == "swin":
+    if models.family(name) == "swin":
         return models.create(name, depths=(1,) * len(models.spec(name).depths))
     return models.create(name, depth=1)
 
@@ -262,7 +264,7 @@ def shallow(name):
 def test_shapes_and_dtypes_of_every_model(name):
     model = shallow(name)
     params, output, _ = shapes(model)
-    if models.kind(name) == "swin":
+    if models.family(name) == "swin":
         width, num_tokens, heads = 8 * model.width, 7 * 7, 0
     else:
         num_patches = (224 // model.stride[0]) * (224 // model.stride[1])
@@ -367,19 +369,19 @@ def test_an_override_sets_the_field_of_the_model():
 
 
 @pytest.mark.parametrize("name", models.list_models())
-def test_spec_holds_the_name_its_base_and_every_field(name):
+def test_spec_holds_the_name_and_every_field(name):
     fields = models.spec(name).to_dict()
-    module = models.MODULES[models.kind(name)]
+    module = models.MODULES[models.family(name)]
     model_fields = {field.name for field in dataclasses.fields(module)} - {"parent"}
-    assert set(fields) == model_fields | {"name", "base"}
-    assert (fields["name"], fields["base"]) == (name, name)
+    assert set(fields) == model_fields | {"name"}
+    assert fields["name"] == name
 
 
 def test_spec_is_what_create_makes():
     fields = models.spec("vit_b16_textbook", pool="gap").to_dict()
     model = models.create("vit_b16_textbook", pool="gap")
-    assert {key: getattr(model, key) for key in fields if key not in ("name", "base")} == {
-        key: value for key, value in fields.items() if key not in ("name", "base")
+    assert {key: getattr(model, key) for key in fields if key != "name"} == {
+        key: value for key, value in fields.items() if key != "name"
     }
 
 

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from etils import epath
 
-from vit_jax import cli, convert, models, trained
+from vit_jax import config as config_lib
+from vit_jax import convert, models
+from vit_jax.console import cli
 from vit_jax.weights import files
 
 pytestmark = pytest.mark.parity
@@ -231,7 +233,7 @@ def test_torch_files_come_in_and_go_out(tmp_path):
     back = torch.load(tmp_path / "back.pth", weights_only=True)
     assert back.keys() == tensors.keys()
     assert all(torch.equal(back[name], tensors[name]) for name in tensors)
-    assert trained.read_config(epath.Path(tmp_path / "run")).model["distilled"]
+    assert config_lib.read_config(epath.Path(tmp_path / "run")).model["distilled"]
 
 
 def test_a_torch_file_with_more_than_tensors_is_refused_and_not_run(tmp_path, capsys):

@@ -8,27 +8,21 @@ An image that cannot be read is named once and counted. In training the next one
 takes its place; in an evaluation it is left out.
 """
 
-import dataclasses
 import signal
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import grain
 import numpy as np
 from absl import flags
 
 from vit_jax import config as config_lib
+from vit_jax.console.progress import warn
 from vit_jax.data import transforms
-from vit_jax.data.images import UnreadableError
+from vit_jax.data.reader import Reader
 from vit_jax.data.sources import Source
-from vit_jax.errors import DataError, UserError
-from vit_jax.logs import warn
+from vit_jax.errors import DataError
 
 Batch = dict[str, np.ndarray]
-Row = dict[str, Any]
-
-# Unreadable images in a row that end a training.
-_MOST_IN_A_ROW = 100
 
 
 class Batches:
@@ -47,7 +41,7 @@ class Batches:
     def __init__(
         self,
         stream: grain.DatasetIterator[Batch],
-        reader: "_Reader",
+        reader: Reader,
         tolerance: float,
         report: Callable[[str], None],
     ) -> None:
@@ -100,10 +94,10 @@ def train_batches(
       batch_size: Rows of the global batch.
       seed: Of the order and of the random transforms.
       step: Batches to leave out at the start.
-      host: Which share of each batch this host reads, of `num_hosts`; see `sharding.host_share`.
+      host: Which share of each batch this host reads, of `num_hosts`; see `sharding.batch_shard`.
       num_hosts: Number of shares.
     """
-    reader = _Reader(source, transforms.for_training(data))
+    reader = Reader(source, transforms.for_training(data))
     order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
     if data.repeats > 1:
         once = order
@@ -126,67 +120,10 @@ def eval_batches(
     Rows whose `mask` is False hold no image: those that fill up the last batch, and those of
     unreadable images, of which `report` gets a line each.
     """
-    reader = _Reader(source, transforms.for_evaluation(data), data.image_size)
+    reader = Reader(source, transforms.for_evaluation(data), data.image_size)
     order = grain.MapDataset.range(-(-len(source) // batch_size) * batch_size)
     stream = _read(order.map(reader.evaluate), data, batch_size, 0, host, num_hosts)
     return Batches(stream, reader, data.max_unreadable, report)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Reader:
-    """From an index of the source to a row of a batch."""
-
-    source: Source
-    pipeline: transforms.Pipeline
-    image_size: tuple[int, int] = (0, 0)  # of a row without an image
-
-    def train(self, index: int, rng: np.random.Generator) -> Row:
-        """Returns the row of an image, or of the next one that can be read."""
-        index = int(index)
-        for i in range(_MOST_IN_A_ROW):
-            try:
-                row = self._row((index + i) % len(self.source), rng)
-            except UnreadableError:
-                continue
-            return {**row, "unreadable": np.int64(index if i else -1)}
-        raise DataError(
-            f"{self.source.describe(index)}: neither it nor the next {_MOST_IN_A_ROW - 1} images "
-            f"can be read: {self.problem(index)}"
-        )
-
-    def evaluate(self, index: int) -> Row:
-        """Returns the row of an image, or one whose mask is False."""
-        image = np.zeros((*self.image_size, self.pipeline.channels), np.uint8)
-        row, unreadable = {"image": image, "label": np.int32(0)}, -1
-        kept = index < len(self.source)
-        if kept:
-            try:
-                row = self._row(int(index), np.random.default_rng(0))
-            except UnreadableError:
-                kept, unreadable = False, index
-        return {**row, "mask": np.bool_(kept), "unreadable": np.int64(unreadable)}
-
-    def problem(self, index: int) -> str:
-        """Returns why an image cannot be read, in one line."""
-        try:
-            self._row(index, np.random.default_rng(0))
-        except UnreadableError as error:
-            return " ".join(str(error).split())
-        return "it could not be read before"
-
-    def _row(self, index: int, rng: np.random.Generator) -> Row:
-        try:
-            record = self.source[index]
-            pixels = self.pipeline.decode(record["image"])
-        except (UnreadableError, UserError):
-            raise
-        except Exception as error:  # what a source raises on a corrupt record is its own
-            raise UnreadableError(str(error) or type(error).__name__) from error
-        label, num_classes = record["label"], len(self.source.class_names)
-        if not 0 <= label < num_classes:
-            expected = f"expected a label from 0 to {num_classes - 1}"
-            raise DataError(f"{self.source.describe(index)}: {expected}, got {label}")
-        return {"image": self.pipeline(pixels, rng), "label": np.int32(label)}
 
 
 def _ignore_signals(worker: int, num_workers: int) -> None:

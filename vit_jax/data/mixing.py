@@ -117,7 +117,7 @@ class Mix:
 
 
 @dataclasses.dataclass(frozen=True)
-class Preparation:
+class BatchTransform:
     """From the pixels and targets of a batch to what the model trains on."""
 
     mean: tuple[float, ...]
@@ -146,8 +146,8 @@ class Preparation:
         return images, targets
 
 
-def preparation(data: config_lib.Data, mix: config_lib.Mix) -> Preparation:
-    """Returns what a training does to a batch on the device.
+def batch_transform(data: config_lib.Data, mix: config_lib.Mix) -> BatchTransform:
+    """Returns what happens to a training batch on the device.
 
     Raises:
       ConfigError: No such fill.
@@ -158,7 +158,7 @@ def preparation(data: config_lib.Data, mix: config_lib.Mix) -> Preparation:
     erasing = RandomErasing(data.erasing, fill=data.erasing_fill) if data.erasing else None
     mixes = (mix.mixup or mix.cutmix) and mix.probability
     mixer = Mix(mix.mixup, mix.cutmix, mix.probability, mix.switch) if mixes else None
-    return Preparation(data.mean, data.std, erasing, mixer)
+    return BatchTransform(data.mean, data.std, erasing, mixer)
 
 
 def _inside(box: Int[Array, "4"], height: int, width: int) -> Array:

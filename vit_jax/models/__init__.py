@@ -6,7 +6,6 @@
     output = model.apply(variables, images, train=False)        # models.Output
 
     models.profile(model)                                       # parameters and GFLOPs
-    pretrained = models.from_pretrained("weights/s16")          # with its preprocessing and labels
 
 A name is `FAMILY_SIZEPATCH`, with any patch, such as `vit_b14`, or `swin_t_w7`; see `presets`.
 """
@@ -15,60 +14,47 @@ import dataclasses
 import fnmatch
 import typing
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
-import ml_collections
 from jaxtyping import Array, Float
 
 from vit_jax.errors import ConfigError, pick, suggest
 from vit_jax.models import presets
 from vit_jax.models.checks import check
+from vit_jax.models.initialization import abstract_params, init_params
 from vit_jax.models.output import Output
 from vit_jax.models.profile import Profile, profile
 from vit_jax.models.swin import Swin
 from vit_jax.models.transformer import Transformer
 from vit_jax.models.vit import ViT
-
-if TYPE_CHECKING:
-    from vit_jax import trained
+from vit_jax.settings.fields import Inherit
+from vit_jax.settings.recorded import Settings, calling_line
 
 __all__ = [
-    "SHARED_FIELDS",
-    "SIZE_FIELDS",
     "Output",
     "Profile",
     "Swin",
     "Transformer",
     "ViT",
+    "abstract_params",
     "check",
     "create",
+    "descriptions",
+    "family",
     "features",
     "field_types",
     "forward",
-    "from_pretrained",
-    "kind",
+    "inheritance",
+    "init_params",
     "list_models",
     "profile",
     "spec",
+    "stated_fields",
 ]
 
 MODULES: dict[str, type[Transformer]] = {"vit": ViT, "swin": Swin}
-
-# What a name stands for, by the kind of model.
-SIZE_FIELDS = {
-    "vit": {
-        *("width", "depth", "num_heads", "mlp_dim", "mlp"),
-        *("patch", "stem", "resnet_layers", "resnet_width"),
-    },
-    "swin": {"width", "depths", "num_heads", "mlp_ratio", "mlp", "patch", "stem", "window"},
-}
-# What a model of any kind can take from the config of one of another kind.
-SHARED_FIELDS = (
-    *("num_classes", "head_bias", "dtype", "attn_dropout"),
-    *("dropout", "dropout_sites", "drop_path", "drop_path_schedule"),
-)
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -84,12 +70,12 @@ def create(name: str, **overrides: Any) -> Transformer:
     """
     fields = spec(name, **overrides).to_dict()
     check(fields)
-    del fields["name"], fields["base"]
-    return MODULES[kind(name)](**fields)
+    del fields["name"]
+    return MODULES[family(name)](**fields)
 
 
-def kind(name: str) -> str:
-    """Returns what the named model is: `vit` or `swin`.
+def family(name: str) -> str:
+    """Returns the family of a model: `vit` or `swin`.
 
     Raises:
       ConfigError: No such model.
@@ -100,10 +86,11 @@ def kind(name: str) -> str:
     return preset.module
 
 
-def spec(name: str, **overrides: Any) -> ml_collections.ConfigDict:
-    """Returns the model section of a config: the name, every field of the model, and its base.
+def spec(name: str, **overrides: Any) -> Settings:
+    """Returns the model section of a config: the name, and every field of the model.
 
-    `base` is the name whose fields fill the section, so that another `name` can bring its own.
+    In a config file the name and the overrides count as set there; the other fields belong to the
+    preset.
 
     Raises:
       ConfigError: No such model or field.
@@ -111,35 +98,34 @@ def spec(name: str, **overrides: Any) -> ml_collections.ConfigDict:
     fields = _preset(name)
     for key in overrides:
         if key not in fields:
-            known = suggest(key, fields)
-            raise ConfigError(f"config.model.{key}", f"{name} has no such field; {known}")
-    tree = {"name": name, **fields, **overrides, "base": name}
-    return ml_collections.ConfigDict(tree, type_safe=False)
-
-
-def from_pretrained(directory: str, *, step: str = "") -> "trained.Pretrained":
-    """Returns the model of a run folder or of converted weights, ready to use.
-
-    It has `model`, `params`, `class_names`, and `preprocess(images)`, which gives what the model
-    takes.
-
-    Args:
-      directory: Of the run.
-      step: Of the checkpoint: a number, `best`, or `` for the newest good one.
-
-    Raises:
-      InputMissingError: There is no such run or checkpoint.
-      CheckpointError: The checkpoint is damaged.
-    """
-    from vit_jax import trained  # what is trained needs the models
-
-    return trained.from_pretrained(directory, step=step)
+            problem = f"{name} has no such field; {suggest(key, fields)}"
+            raise ConfigError(f"config.model.{key}", problem)
+    section, origin = Settings({"name": name, **fields}), calling_line()
+    for key, value in {"name": name, **overrides}.items():
+        section.record(key, value, origin)
+    return section
 
 
 def field_types(name: str) -> dict[str, Any]:
     """Returns the type of each field of the named model."""
-    hints = typing.get_type_hints(MODULES[kind(name)])
+    hints = typing.get_type_hints(MODULES[family(name)])
     return {key: hints[key] for key in _preset(name)}
+
+
+def descriptions(name: str) -> dict[str, str]:
+    """Returns what each field of the named model means."""
+    return {field.name: field.metadata["help"] for field in _fields(name)}
+
+
+def inheritance(name: str) -> dict[str, Inherit]:
+    """Returns what a run that starts from weights does with each field of the named model."""
+    return {field.name: field.metadata["inherit"] for field in _fields(name)}
+
+
+def stated_fields(name: str) -> set[str]:
+    """Returns the fields that a name stands for: sizes, patch, and what its family changes."""
+    preset = presets.find(name)
+    return set(preset.fields) if preset else set()
 
 
 def forward(
@@ -179,14 +165,14 @@ def features(
     return {name: pick(found, name, "features") for name in names}
 
 
+def _fields(name: str) -> list[dataclasses.Field[Any]]:
+    """Returns the declarations of the fields of the named model."""
+    own = ("parent", "name")  # linen's
+    return [field for field in dataclasses.fields(MODULES[family(name)]) if field.name not in own]
+
+
 def _preset(name: str) -> dict[str, Any]:
     """Returns every field of the named model."""
-    module = MODULES[kind(name)]
     preset = presets.find(name)
-    assert preset is not None  # noqa: S101 - for the type checker: kind has found it
-    defaults = {
-        field.name: field.default
-        for field in dataclasses.fields(module)
-        if field.name not in ("parent", "name")
-    }
-    return {**defaults, **preset.fields}
+    stated = preset.fields if preset else {}
+    return {**{field.name: field.default for field in _fields(name)}, **stated}

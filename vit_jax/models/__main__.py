@@ -10,9 +10,10 @@ import sys
 
 from absl import flags
 
-from vit_jax import cli, models
+from vit_jax import models
+from vit_jax.console import cli
+from vit_jax.console.progress import say
 from vit_jax.errors import ConfigError
-from vit_jax.logs import say
 
 
 def main(values: flags.FlagValues, operands: list[str]) -> None:

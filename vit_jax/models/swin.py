@@ -6,6 +6,9 @@ image -> patches -> linear projection, norm
       -> norm -> mean -> head
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import einops
 import flax.linen as nn
 import jax.numpy as jnp
@@ -14,7 +17,7 @@ from jaxtyping import Array, Float
 from vit_jax.models.layers.blocks import drop_path_rates
 from vit_jax.models.layers.grid import Grid
 from vit_jax.models.output import Output
-from vit_jax.models.transformer import Transformer
+from vit_jax.models.transformer import Transformer, part, variable
 
 
 class Swin(Transformer):
@@ -23,16 +26,19 @@ class Swin(Transformer):
     With other attention than windows it is a pyramid of that attention.
     """
 
-    patch: tuple[int, int] = (4, 4)
-    width: int = 96  # of the first stage; doubled by each merging
-    depths: tuple[int, ...] = (2, 2, 6, 2)  # blocks a stage
-    num_heads: tuple[int, ...] = (3, 6, 12, 24)
-    mlp_ratio: float = 4.0  # hidden units of the feed-forward network to its width
-    attention: str = "window"
-    posemb: str = "relative_bias"
-    # Of log_cpb: the side of the windows that the weights know, a stage; () is `window`.
-    pretrained_window: tuple[int, ...] = ()
-    norm_eps: float = 1e-5
+    patch: tuple[int, int] = part((4, 4), "height and width of a patch in pixels")
+    width: int = part(96, "embedding dimension of the first stage; each merging doubles it")
+    depths: tuple[int, ...] = part((2, 2, 6, 2), "blocks per stage")
+    num_heads: tuple[int, ...] = part((3, 6, 12, 24), "attention heads per stage")
+    mlp_ratio: float = part(4.0, "hidden dimension of the MLP over its width")
+    attention: str = variable(
+        "window", "full, fused, window, dilated, linformer, nystrom, reduced, linear"
+    )
+    posemb: str = part("relative_bias", "positions: relative_bias, log_cpb, or those of a ViT")
+    pretrained_window: tuple[int, ...] = variable(
+        (), "log_cpb: side of the windows that the weights were trained with, per stage; (): window"
+    )
+    norm_eps: float = part(1e-5, "epsilon of LayerNorm")
 
     @property
     def stride(self) -> tuple[int, int]:
@@ -43,6 +49,14 @@ class Swin(Transformer):
     def heads(self) -> tuple[int, ...]:
         """The number of heads of each stage."""
         return self.num_heads
+
+    def fields_from_weights(
+        self, fields: Mapping[str, Any], image_size: tuple[int, int]
+    ) -> dict[str, Any]:
+        """Returns the windows that the weights were trained with, for a model with others."""
+        if tuple(fields["window"]) == tuple(self.window):
+            return {}
+        return {"pretrained_window": self.pretrained_window or self.window_sides(image_size)}
 
     def window_sides(self, image_size: tuple[int, int]) -> tuple[int, ...]:
         """Returns the larger side of the windows of each stage for images of a size in pixels."""

@@ -1,7 +1,6 @@
 """What all models share: the fields of their parts, blocks made from them, and the head."""
 
 import functools
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,10 +15,16 @@ from vit_jax.models.layers.blocks import BLOCKS, DROP_PATH_SCHEDULES
 from vit_jax.models.layers.grid import Grid
 from vit_jax.models.layers.mlp import ACTIVATIONS, MLPS
 from vit_jax.models.layers.pools import POOLS
-from vit_jax.models.layers.posemb import INTERPOLATIONS, POSEMBS, resample
+from vit_jax.models.layers.posemb import INTERPOLATIONS, POSEMBS
 from vit_jax.models.layers.resnet import WEIGHT_STANDARDIZATIONS
 from vit_jax.models.layers.stems import STEMS, Stem
 from vit_jax.models.output import Output
+from vit_jax.settings.fields import field
+
+# Fields of the architecture: weights need a `part` as it was trained, and leave a `variable` open.
+# All other fields belong to the run.
+part = functools.partial(field, inherit="fixed")
+variable = functools.partial(field, inherit="free")
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float64": jnp.float64}
 DROPOUT_SITES = ("embed", "attn", "mlp")
@@ -28,39 +33,54 @@ DROPOUT_SITES = ("embed", "attn", "mlp")
 class Transformer(nn.Module):
     """A stem, blocks of attention and feed-forward networks, a pool and a head."""
 
-    num_classes: int = 1000  # 0: no head, features only
-    stem: str = "patch"
-    patch: tuple[int, int] = (16, 16)  # height, width, in pixels or cells of the ResNet's map
-    resnet_layers: tuple[int, ...] = ()  # of the stem `resnet`: bottlenecks a stage
-    resnet_width: float = 1.0  # times 64 features in its root
-    weight_standardization: str = "std"
-    group_norm_eps: float = 1e-6
-    width: int = 768
-    posemb: str = "learned"
-    posemb_interpolation: str = "bicubic"  # to another grid than that of the weights
-    posemb_antialias: bool = True
-    attention: str = "full"
-    window: tuple[int, int] = (7, 7)  # of window and dilated: height and width in tokens
-    pad_order: str = "shift_pad"  # of window: what padding and shift do where it does not divide
-    mask_padding: bool = False  # of window: nobody sees what is padded
-    landmarks: int = 64  # of linformer and nystrom
-    reduction: int = 2  # of reduced
-    qk_norm: bool = False
-    cosine: bool = False  # attention by cosines (Liu et al. 2022, Swin v2, section 3.2)
-    norm_order: str = "pre"
-    norm_eps: float = 1e-6
-    mlp: str = "mlp"
-    activation: str = "gelu"
-    layer_scale: float = 0.0  # initial value; 0 has none
-    pool: str = "gap"
-    representation_size: int = 0  # of a tanh layer before the head; 0 has none
-    head_bias: float = 0.0  # initial; -ln(num_classes) or so for the sigmoid loss
-    dropout: float = 0.0
-    dropout_sites: tuple[str, ...] = DROPOUT_SITES  # where `dropout` acts
-    attn_dropout: float = 0.0
-    drop_path: float = 0.0
-    drop_path_schedule: str = "linear"
-    dtype: str = "float32"  # of the computation; parameters, norms, softmax and logits are float32
+    num_classes: int = field(1000, "number of classes; 0: from the data, or features only")
+    stem: str = part("patch", "patch embedding: patch, overlap, conv, hmlp, resnet")
+    patch: tuple[int, int] = part(
+        (16, 16), "height and width of a patch in pixels, or in cells of the ResNet's map"
+    )
+    resnet_layers: tuple[int, ...] = part((), "bottlenecks per stage of the resnet stem")
+    resnet_width: float = part(1.0, "width of the resnet stem: times 64 features in its root")
+    weight_standardization: str = part(
+        "std", "form of weight standardization in the resnet stem: std, variance"
+    )
+    group_norm_eps: float = part(1e-6, "epsilon of GroupNorm in the resnet stem")
+    width: int = part(768, "embedding dimension")
+    posemb: str = part(
+        "learned",
+        "positions: learned, sincos2d, rope, rope_mixed, relative_bias, log_cpb, conditional, none",
+    )
+    posemb_interpolation: str = part("bicubic", "how position tables are resampled for a new grid")
+    posemb_antialias: bool = part(True, "antialias when position tables are resampled")
+    attention: str = variable(
+        "full", "full, fused, window, dilated, linformer, nystrom, reduced, linear"
+    )
+    window: tuple[int, int] = variable(
+        (7, 7), "height and width in tokens, of window and dilated attention"
+    )
+    pad_order: str = part("shift_pad", "window attention: shift_pad (timm), pad_shift (HF)")
+    mask_padding: bool = variable(False, "window attention: mask padded tokens")
+    landmarks: int = variable(64, "landmarks of linformer and nystrom attention")
+    reduction: int = part(2, "stride of reduced attention's keys and values")
+    qk_norm: bool = part(False, "LayerNorm of queries and keys")
+    cosine: bool = part(False, "cosine attention (Liu et al. 2022, Swin v2, section 3.2)")
+    norm_order: str = part("pre", "order of norm and residual: pre, post, res_post")
+    norm_eps: float = part(1e-6, "epsilon of LayerNorm")
+    mlp: str = part("mlp", "feed-forward network: mlp, swiglu")
+    activation: str = part("gelu", "activation of the MLP: gelu (erf), gelu_tanh, relu")
+    layer_scale: float = variable(0.0, "initial value of LayerScale; 0: off")
+    pool: str = variable("gap", "what the head sees: cls, gap, cls_gap, map")
+    representation_size: int = field(0, "width of a tanh layer before the head; 0: off")
+    head_bias: float = field(
+        0.0, "initial bias of the head; about -ln(num_classes) for the sigmoid loss"
+    )
+    dropout: float = field(0.0, "dropout rate at dropout_sites")
+    dropout_sites: tuple[str, ...] = field(DROPOUT_SITES, "where dropout acts: embed, attn, mlp")
+    attn_dropout: float = field(0.0, "dropout rate of the attention weights")
+    drop_path: float = field(0.0, "stochastic depth: rate of the last block")
+    drop_path_schedule: str = field("linear", "stochastic depth over the blocks: linear, constant")
+    dtype: str = field(
+        "float32", "dtype of the computation; parameters, norms, softmax and logits are float32"
+    )
 
     @property
     def stride(self) -> tuple[int, int]:
@@ -71,6 +91,17 @@ class Transformer(nn.Module):
     def heads(self) -> tuple[int, ...]:
         """The number of heads of each stage."""
         raise NotImplementedError
+
+    def fields_from_weights(
+        self, fields: Mapping[str, Any], image_size: tuple[int, int]
+    ) -> dict[str, Any]:
+        """Returns fields of another model with these weights that follow from this model's.
+
+        Args:
+          fields: Of the other model.
+          image_size: Height and width in pixels, of the images that this model was trained on.
+        """
+        return {}
 
     def describe_attention(self) -> str:
         """Returns what computes the attention here, where that is a choice; else nothing."""
@@ -183,22 +214,6 @@ class Transformer(nn.Module):
 
     def _dropout(self, site: str) -> float:
         return self.dropout if site in self.dropout_sites else 0.0
-
-
-def resize_table(name: str, table: Any, shape: tuple[int, ...], model: Mapping[str, Any]) -> Any:
-    """Returns a parameter that belongs to a size of grid as a model would use it for another.
-
-    Args:
-      name: Of the parameter, one that `weights.adapt.TABLES` matches.
-      table: The parameter, (h, w, d).
-      shape: The other.
-      model: Fields of the model.
-    """
-    height, width = shape[:2]
-    if "/mix_" in name:  # sums over the grid, which keep their size
-        return resample(table, height, width) * (math.prod(table.shape[:2]) / (height * width))
-    fields = (model["posemb_interpolation"], model["posemb_antialias"])
-    return resample(table, height, width, *fields)
 
 
 def at_least_float32(x: Array) -> Array:

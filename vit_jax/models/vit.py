@@ -17,21 +17,23 @@ from vit_jax.models.layers.blocks import drop_path_rates
 from vit_jax.models.layers.grid import Grid
 from vit_jax.models.layers.pools import READ_CLASS_TOKEN
 from vit_jax.models.output import Output
-from vit_jax.models.transformer import Transformer, at_least_float32
+from vit_jax.models.transformer import Transformer, at_least_float32, part, variable
 
 
 class ViT(Transformer):
     """The Vision Transformer; every published plain or hybrid variant is a choice of fields."""
 
-    depth: int = 12
-    num_heads: int = 12
-    mlp_dim: int = 3072
-    pool: str = "cls"
-    keep_class_token: bool = False  # where the pool does not read it
-    distilled: bool = False  # a second token and head (Touvron et al. 2021, section 4)
-    posemb_prefix: bool = True  # class and distillation token have positions (not in DeiT III)
-    num_registers: int = 0  # Darcet et al. 2024
-    fc_norm: bool = False  # the last norm comes after the pool, not before
+    depth: int = part(12, "number of blocks")
+    num_heads: int = part(12, "number of attention heads")
+    mlp_dim: int = part(3072, "hidden dimension of the MLP")
+    pool: str = variable("cls", "what the head sees: cls, gap, cls_gap, map")
+    keep_class_token: bool = part(False, "keep the class token where the pool does not read it")
+    distilled: bool = part(False, "distillation token and head (Touvron et al. 2021, section 4)")
+    posemb_prefix: bool = part(
+        True, "position embeddings of class and distillation token (not in DeiT III)"
+    )
+    num_registers: int = part(0, "register tokens (Darcet et al. 2024)")
+    fc_norm: bool = part(False, "final norm after the pool instead of before")
 
     @property
     def stride(self) -> tuple[int, int]:

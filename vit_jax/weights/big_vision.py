@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vit_jax.weights import google
-from vit_jax.weights.base import HALF, Facts, Json, dense, num_classes, scale
+from vit_jax.weights.facts import HALF, Facts, Json, dense, num_classes, scale
 from vit_jax.weights.rules import Rule, Shape
 
 FILE = "weights.npz"

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vit_jax.errors import DataError, InputMissingError
-from vit_jax.weights.base import Json
+from vit_jax.weights.facts import Json
 from vit_jax.weights.files import SUFFIXES, WeightFile, open_file
 
 DOCUMENTS = ("config.json", "preprocessor_config.json")

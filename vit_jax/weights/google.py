@@ -6,7 +6,7 @@ The published files have the names of the code before linen; the code of today m
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from vit_jax.weights.base import HALF, Facts, Json, dense, num_classes, scale
+from vit_jax.weights.facts import HALF, Facts, Json, dense, num_classes, scale
 from vit_jax.weights.rules import Rule, Shape
 
 FILE = "weights.npz"

@@ -8,7 +8,7 @@ from typing import Any
 
 from vit_jax.errors import DataError
 from vit_jax.weights import swin
-from vit_jax.weights.base import HALF, IMAGENET, Facts, Json, linear, norm, num_classes, read_key
+from vit_jax.weights.facts import HALF, IMAGENET, Facts, Json, linear, norm, num_classes, read_key
 from vit_jax.weights.rules import Rule, Shape
 
 FILE = "model.safetensors"

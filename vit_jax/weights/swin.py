@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from vit_jax.errors import DataError
-from vit_jax.weights.base import Json, linear, norm, read_key
+from vit_jax.weights.facts import Json, linear, norm, read_key
 from vit_jax.weights.rules import Rule, Shape
 
 # What both libraries' code does, whatever the file.

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from vit_jax import config as config_lib
-from vit_jax.data import sources
+from vit_jax.data.sources.registry import open_split
 from vit_jax.errors import ConfigError, DataError, InputMissingError
 
 
@@ -23,7 +23,7 @@ def make(root, names):
 
 
 def load(data, split="train", **kwargs):
-    return sources.load(dataclasses.replace(data, train_split=split), "train_split", **kwargs)
+    return open_split(dataclasses.replace(data, train_split=split), "train_split", **kwargs)
 
 
 def listing(source):

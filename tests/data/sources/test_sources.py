@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from vit_jax import config as config_lib
-from vit_jax.data import digits, sources
+from vit_jax.data import digits
+from vit_jax.data.sources.registry import open_split
 from vit_jax.errors import ConfigError, DataError, WorkdirError
 
 DIGITS = config_lib.Data(name="digits", train_split="train[:90%]", val_split="train[90%:]")
@@ -23,14 +24,14 @@ def pixels(source):
 def test_digits_test_split_is_the_last_360_of_the_permutation():
     images, labels = digits.load()
     rows = np.random.RandomState(0).permutation(1797)[-360:]
-    source = sources.load(DIGITS, "test_split")
+    source = open_split(DIGITS, "test_split")
     expected = sorted((images[row].tobytes(), labels[row]) for row in rows)
     found = zip(pixels(source), [source[i]["label"] for i in range(360)], strict=True)
     assert sorted((image.tobytes(), label) for image, label in found) == expected
 
 
 def test_digits_splits_share_no_image_of_the_file():
-    sizes = {f: len(sources.load(DIGITS, f)) for f in ("train_split", "val_split", "test_split")}
+    sizes = {f: len(open_split(DIGITS, f)) for f in ("train_split", "val_split", "test_split")}
     assert sizes == {"train_split": 1293, "val_split": 144, "test_split": 360}
     assert sum(sizes.values()) == 1797
 
@@ -43,7 +44,7 @@ def test_digits_are_scans_from_0_to_255():
 
 
 def test_a_source_has_names_fingerprint_and_record_ids():
-    source = sources.load(DIGITS, "val_split")
+    source = open_split(DIGITS, "val_split")
     assert source.class_names == tuple("0123456789")
     assert source.fingerprint == {
         "name": "digits/1.0.0:train[90%:]",
@@ -54,8 +55,8 @@ def test_a_source_has_names_fingerprint_and_record_ids():
 
 
 def test_synthetic_is_a_function_of_the_index_and_splits_differ():
-    train, test = (sources.load(SYNTHETIC, f) for f in ("train_split", "test_split"))
-    again = sources.load(SYNTHETIC, "train_split")
+    train, test = (open_split(SYNTHETIC, f) for f in ("train_split", "test_split"))
+    again = open_split(SYNTHETIC, "train_split")
     np.testing.assert_array_equal(train[5]["image"], again[5]["image"])
     assert train[5]["image"].shape == (8, 6, 3)
     assert train[5]["image"].dtype == np.uint8
@@ -64,7 +65,7 @@ def test_synthetic_is_a_function_of_the_index_and_splits_differ():
 
 
 def test_synthetic_brightness_tells_the_class():
-    source = sources.load(SYNTHETIC, "train_split")
+    source = open_split(SYNTHETIC, "train_split")
     means = {}
     for i in range(200):
         means.setdefault(source[i]["label"], []).append(source[i]["image"].mean())
@@ -74,7 +75,7 @@ def test_synthetic_brightness_tells_the_class():
 
 @pytest.mark.parametrize("data", [DIGITS, SYNTHETIC], ids=lambda data: data.name)
 def test_sources_can_travel_to_worker_processes(data):
-    source = sources.load(data, "test_split")
+    source = open_split(data, "test_split")
     assert pickle.loads(pickle.dumps(source))[0]["label"] == source[0]["label"]  # noqa: S301
 
 
@@ -90,7 +91,7 @@ def test_sources_can_travel_to_worker_processes(data):
 def test_a_wrong_split_is_refused(name, split, message):
     data = dataclasses.replace(DIGITS, name=name, train_split=split)
     with pytest.raises(ConfigError, match=r"^config.data.train_split: ") as error:
-        sources.load(data, "train_split")
+        open_split(data, "train_split")
     assert message in str(error.value)
 
 
@@ -98,16 +99,16 @@ def test_a_wrong_split_is_refused(name, split, message):
 def test_an_empty_split_is_refused(name):
     data = dataclasses.replace(DIGITS, name=name, val_split="train[:0]")
     with pytest.raises(DataError, match="holds no image"):
-        sources.load(data, "val_split")
+        open_split(data, "val_split")
 
 
 def test_an_unknown_data_set_is_refused():
     with pytest.raises(ConfigError, match=r"config.data.name: unknown 'digit'; did you mean 'dig"):
-        sources.load(dataclasses.replace(DIGITS, name="digit"), "train_split")
+        open_split(dataclasses.replace(DIGITS, name="digit"), "train_split")
 
 
 def test_a_data_dir_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     data = dataclasses.replace(DIGITS, data_dir=str(tmp_path / "file"))
     with pytest.raises(WorkdirError, match=r"set config\.data\.data_dir"):
-        sources.load(data, "train_split")
+        open_split(data, "train_split")

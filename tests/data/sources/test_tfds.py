@@ -17,7 +17,8 @@ from etils import epath
 from PIL import Image
 
 from vit_jax import config as config_lib
-from vit_jax.data import digits, sources
+from vit_jax.data import digits
+from vit_jax.data.sources.registry import open_split
 from vit_jax.errors import ConfigError, DataError, InputMissingError
 
 SIZES = {"train": 12, "test": 3}
@@ -112,7 +113,7 @@ def offline(monkeypatch):
 
 
 def test_images_come_as_the_bytes_that_were_written(prepared, offline):
-    source = sources.load(data(prepared), "train_split")
+    source = open_split(data(prepared), "train_split")
     found = [(record["image"], record["label"]) for record in map(source.__getitem__, range(12))]
     written = [example("train", index) for index in range(12)]
     assert sorted(found) == sorted((record["image"], record["label"]) for record in written)
@@ -120,8 +121,8 @@ def test_images_come_as_the_bytes_that_were_written(prepared, offline):
 
 
 def test_another_image_feature_or_a_tensor_takes_the_place_of_the_image(prepared):
-    encoded = sources.load(data(prepared, image_key="mask"), "test_split")
-    pixels = sources.load(data(prepared, image_key="pixels"), "test_split")
+    encoded = open_split(data(prepared, image_key="mask"), "test_split")
+    pixels = open_split(data(prepared, image_key="pixels"), "test_split")
     for index in range(3):
         mask, array = encoded[index]["image"], pixels[index]["image"]
         assert (array.dtype, array.shape) == (np.uint8, (4, 5, 3))
@@ -132,8 +133,8 @@ def test_no_code_of_the_data_set_and_no_tensorflow_is_needed(prepared):
     code = f"""
 import sys
 from vit_jax import config
-from vit_jax.data import sources
-source = sources.load(config.Data(name="tiny_data", data_dir={str(prepared)!r}), "train_split")
+from vit_jax.data.sources.registry import open_split
+source = open_split(config.Data(name="tiny_data", data_dir={str(prepared)!r}), "train_split")
 print(len([source[index] for index in range(len(source))]), "tensorflow" in sys.modules)
 """
     out = subprocess.run(
@@ -154,7 +155,7 @@ print(len([source[index] for index in range(len(source))]), "tensorflow" in sys.
     ],
 )
 def test_a_set_is_named_with_config_and_version(prepared, name, full_name):
-    source = sources.load(data(prepared, name, train_split="train[:5]"), "train_split")
+    source = open_split(data(prepared, name, train_split="train[:5]"), "train_split")
     assert source.fingerprint == {
         "name": f"{full_name}:train[:5]",
         "examples": 5,
@@ -168,8 +169,8 @@ def test_the_highest_version_is_taken_unless_one_is_named(root):
         edit_info(folder, version=version)
     (root / "tiny_data" / "incomplete.ABC_11.0.0").mkdir()
     (root / "tiny_data" / "12.0.0").mkdir()
-    assert sources.load(data(root), "test_split").name == "tiny_data/10.0.0:test"
-    assert sources.load(data(root, "tiny_data:9.*.*"), "test_split").name == "tiny_data/9.0.0:test"
+    assert open_split(data(root), "test_split").name == "tiny_data/10.0.0:test"
+    assert open_split(data(root, "tiny_data:9.*.*"), "test_split").name == "tiny_data/9.0.0:test"
 
 
 @pytest.mark.parametrize(
@@ -186,7 +187,7 @@ def test_what_is_not_prepared_is_refused_with_the_command_that_prepares_it(
     prepared, offline, name, there
 ):
     with pytest.raises(InputMissingError) as error:
-        sources.load(data(prepared, name), "train_split")
+        open_split(data(prepared, name), "train_split")
     command = f"run python -m vit_jax.prepare --dataset={name} --data_dir={prepared}"
     where = f"config.data.name: '{name}' is not prepared in {prepared}"
     assert str(error.value) == f"{where}{there}{command}"
@@ -203,26 +204,26 @@ def test_what_is_not_prepared_is_refused_with_the_command_that_prepares_it(
 )
 def test_an_unknown_name_is_refused_with_the_nearest(prepared, offline, name, hint):
     with pytest.raises(ConfigError) as error:
-        sources.load(data(prepared, name), "train_split")
+        open_split(data(prepared, name), "train_split")
     unknown = name.partition(":")[0]
     assert str(error.value) == f"config.data.name: unknown '{unknown}'; {hint}"
 
 
 def test_no_name_and_no_folder_are_refused(prepared):
     with pytest.raises(ConfigError, match=r"config\.data\.name: names no images"):
-        sources.load(data(prepared, ""), "train_split")
+        open_split(data(prepared, ""), "train_split")
 
 
 @pytest.mark.parametrize("name", ["a b", "tiny_data:1", "huggingface:mnist", "mnist/a=3"])
 def test_a_name_of_another_form_is_refused(prepared, name):
     with pytest.raises(ConfigError, match="expected NAME, NAME/CONFIG or NAME:VERSION"):
-        sources.load(data(prepared, name), "train_split")
+        open_split(data(prepared, name), "train_split")
 
 
 def test_another_format_is_refused_with_the_command_that_mends_it(root):
     edit_info(root / "tiny_configs" / "large" / "1.0.0", fileFormat="tfrecord")
     with pytest.raises(DataError, match="is prepared as tfrecord, expected array_record") as error:
-        sources.load(data(root, "tiny_configs/large"), "train_split")
+        open_split(data(root, "tiny_configs/large"), "train_split")
     name = "tiny_configs/large:1.0.0"
     command = f"python -m vit_jax.prepare --dataset={name} --data_dir={root}"
     assert str(error.value).endswith(f"; run {command}")
@@ -231,7 +232,7 @@ def test_another_format_is_refused_with_the_command_that_mends_it(root):
 def test_array_record_beside_another_format_is_read(root):
     folder = root / "tiny_data" / "1.0.0"
     edit_info(folder, fileFormat="tfrecord", alternativeFileFormats=["array_record"])
-    source = sources.load(data(root), "train_split")
+    source = open_split(data(root), "train_split")
     assert {source[index]["label"] for index in range(12)} == {0, 1, 2}
 
 
@@ -239,30 +240,30 @@ def test_array_record_beside_another_format_is_read(root):
 def test_a_broken_description_is_refused(root, text):
     (root / "tiny_data" / "1.0.0" / "dataset_info.json").write_text(text)
     with pytest.raises(DataError, match=re.escape(str(root / "tiny_data" / "1.0.0"))):
-        sources.load(data(root), "train_split")
+        open_split(data(root), "train_split")
 
 
 def test_a_missing_file_is_named_where_the_split_needs_it(root):
     shard(root, 1).unlink()
     with pytest.raises(InputMissingError) as error:
-        sources.load(data(root), "train_split")
+        open_split(data(root), "train_split")
     folder = root / "tiny_data" / "1.0.0"
     command = f"python -m vit_jax.prepare --dataset=tiny_data:1.0.0 --data_dir={root}"
     missing = f"{shard(root, 1)}: no such file"
     assert str(error.value) == f"{missing}; remove {folder} and run {command}"
     edit_info(folder, fileFormat="tfrecord", alternativeFileFormats=["array_record"])
     with pytest.raises(InputMissingError) as error:  # what is beside it must not be lost
-        sources.load(data(root), "train_split")
+        open_split(data(root), "train_split")
     assert str(error.value) == f"{missing}; run {command}"
     first = data(root, train_split="train[:4]")
-    assert len(sources.load(first, "train_split")) == 4
-    assert len(sources.load(data(root), "test_split")) == 3
+    assert len(open_split(first, "train_split")) == 4
+    assert len(open_split(data(root), "test_split")) == 3
 
 
 def test_a_file_with_fewer_records_is_named(root):
     shutil.copy(shard(root, 0, "test"), shard(root, 2))
     with pytest.raises(DataError) as error:
-        sources.load(data(root), "train_split")
+        open_split(data(root), "train_split")
     assert str(error.value).startswith(f"{shard(root, 2)}: 1 records, expected 4 as in ")
 
 
@@ -271,7 +272,7 @@ def test_a_file_cut_off_is_named(root, size):
     path = shard(root, 2)
     path.write_bytes(path.read_bytes()[:size])
     with pytest.raises(DataError, match=re.escape(str(path))):
-        sources.load(data(root), "train_split")
+        open_split(data(root), "train_split")
 
 
 def test_a_damaged_record_is_an_exception_and_the_others_stay_readable(root):
@@ -280,7 +281,7 @@ def test_a_damaged_record_is_an_exception_and_the_others_stay_readable(root):
     start = content.index(example("train", 0)["image"][:30])  # of the first record of the file
     content[start + 60] ^= 0xFF
     path.write_bytes(content)
-    source = sources.load(data(root), "train_split")
+    source = open_split(data(root), "train_split")
     bad = 4  # the first of the second file
     for _ in range(2):
         with pytest.raises(Exception, match="hash mismatch"):
@@ -302,12 +303,12 @@ def test_a_damaged_record_is_an_exception_and_the_others_stay_readable(root):
 )
 def test_the_features_must_be_an_image_and_a_class(prepared, field, key, message):
     with pytest.raises(ConfigError) as error:
-        sources.load(data(prepared, **{field: key}), "train_split")
+        open_split(data(prepared, **{field: key}), "train_split")
     assert str(error.value).startswith(f"config.data.{field}: {message}")
 
 
 def test_a_split_travels_to_worker_processes(prepared):
-    source = sources.load(data(prepared), "test_split")
+    source = open_split(data(prepared), "test_split")
     again = pickle.loads(pickle.dumps(source))  # noqa: S301
     assert [again[i] for i in range(3)] == [source[i] for i in range(3)]
 
@@ -326,7 +327,7 @@ def test_a_split_travels_to_worker_processes(prepared):
 )
 def test_a_split_that_is_none_is_refused(prepared, split, kind, message):
     with pytest.raises(kind) as error:
-        sources.load(data(prepared, train_split=split), "train_split")
+        open_split(data(prepared, train_split=split), "train_split")
     assert str(error.value).startswith(message)
 
 
@@ -340,6 +341,6 @@ def test_digits_that_another_process_finishes_first_are_taken(tmp_path, monkeypa
         return inner(self, dl_manager)
 
     monkeypatch.setattr(digits.Digits, "_split_generators", slow)
-    source = sources.load(data(tmp_path, "digits"), "test_split")
+    source = open_split(data(tmp_path, "digits"), "test_split")
     assert len(source) == 360
     assert [path.name for path in (tmp_path / "digits").iterdir()] == ["1.0.0"]

@@ -1,11 +1,9 @@
 """What a source of images is: random access to labelled images, by index."""
 
 import abc
-from collections.abc import Mapping
 from typing import Any, TypedDict
 
 import numpy as np
-import tensorflow_datasets as tfds
 from PIL import Image
 
 
@@ -48,21 +46,3 @@ class Source(abc.ABC):
     def fingerprint(self) -> dict[str, Any]:
         """What a resumed run must find again."""
         return {"name": self.name, "examples": len(self), "classes": list(self.class_names)}
-
-
-def select(split: str, sizes: Mapping[str, int]) -> list[tuple[str, int]]:
-    """Returns what TFDS's split arithmetic, such as `train[:90%]+test`, takes of splits of sizes.
-
-    Raises:
-      ValueError: There is no such split, or the text is none.
-    """
-    infos = {
-        name: tfds.core.SplitInfo(name=name, shard_lengths=[size], num_bytes=0)
-        for name, size in sizes.items()
-    }
-    spans = tfds.core.ReadInstruction.from_spec(split).to_absolute(infos)
-    return [
-        (span.splitname, index)
-        for span in spans
-        for index in range(sizes[span.splitname])[span.from_ : span.to]
-    ]

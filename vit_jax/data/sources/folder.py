@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 from vit_jax import config as config_lib
 from vit_jax.data.images import EXTENSIONS
-from vit_jax.data.sources.base import Record, Source, select
+from vit_jax.data.sources.base import Record, Source
+from vit_jax.data.sources.splits import select
 from vit_jax.errors import DataError, InputMissingError
 
 # Folder names of a split that is asked for by another name.

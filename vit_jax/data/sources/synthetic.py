@@ -3,7 +3,8 @@
 import numpy as np
 
 from vit_jax import config as config_lib
-from vit_jax.data.sources.base import Record, Source, select
+from vit_jax.data.sources.base import Record, Source
+from vit_jax.data.sources.splits import select
 
 
 class Synthetic(Source):

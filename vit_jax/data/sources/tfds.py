@@ -49,7 +49,7 @@ class Tfds(Source):
         return {"image": example[self._image], "label": int(example[self._label])}
 
 
-def named(data: config_lib.Data, split: str, others: Collection[str]) -> Source:
+def open_dataset(data: config_lib.Data, split: str, others: Collection[str]) -> Source:
     """Opens a split of the TFDS data set that `data.name` names: NAME[/CONFIG][:VERSION].
 
     Args:

@@ -1,0 +1,114 @@
+"""A trained run, opened from its work directory: what every use of it starts from."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+from jaxtyping import Array, Float
+
+from vit_jax import config as config_lib
+from vit_jax import models
+from vit_jax.checkpoints import reading
+from vit_jax.cluster import sharding
+from vit_jax.console.workdir import open_path
+from vit_jax.data import transforms
+from vit_jax.data.images import AnyImage
+from vit_jax.data.sources.in_memory import InMemory
+from vit_jax.errors import DataError
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A model with the parameters of a checkpoint, and what its outputs mean."""
+
+    step: int
+    class_names: tuple[str, ...]  # () where nobody knows them
+    model: nn.Module
+    params: Any
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of the classes, or else their numbers."""
+        return self.class_names or tuple(map(str, range(self.model.num_classes)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretrained(Trained):
+    """The same on one device, with what turns images into its input."""
+
+    data: config_lib.Data
+
+    def preprocess(self, images: Sequence[AnyImage]) -> Float[Array, "b h w c"]:
+        """Returns what the model takes, for paths, encoded files, Pillow's images or uint8 pixels.
+
+        Raises:
+          DataError: An image cannot be read.
+        """
+        source, pipeline = InMemory(images, self.class_names), transforms.for_evaluation(self.data)
+        generator = np.random.default_rng(0)  # which evaluation does not touch
+        batch = np.zeros((len(source), *self.data.image_shape), np.uint8)
+        for i, row in enumerate(batch):
+            try:
+                pixels = pipeline.decode(source[i]["image"])
+            except Exception as error:  # decoders raise what they like on a broken file
+                raise DataError(f"{source.describe(i)}: {error}") from error
+            row[...] = pipeline(pixels, generator)
+        return transforms.normalize(jnp.asarray(batch), self.data.mean, self.data.std)
+
+
+def from_pretrained(directory: str, *, step: str = "") -> Pretrained:
+    """Returns the model of a run folder or of converted weights, ready to use.
+
+        pretrained = from_pretrained("runs/digits")
+        images = pretrained.preprocess(["a.jpg", "b.png"])
+        output = pretrained.model.apply({"params": pretrained.params}, images, train=False)
+
+    Args:
+      directory: Of the run.
+      step: Of the checkpoint: a number, `best`, or `` for the newest good one.
+
+    Raises:
+      InputMissingError: There is no such run or checkpoint.
+      CheckpointError: The checkpoint is damaged.
+    """
+    workdir = open_path(directory, "from_pretrained")
+    config = config_lib.read_config(workdir)
+    mesh = sharding.make_mesh(devices=jax.local_devices()[:1])
+    with jax.set_mesh(mesh):
+        run = restore(workdir, step, config, mesh)
+    return Pretrained(run.step, run.labels, run.model, run.params, config.data)
+
+
+def restore(
+    workdir: epath.Path,
+    step: str,
+    config: config_lib.Config,
+    mesh: jax.sharding.Mesh,
+    *,
+    raw: bool = False,
+) -> Trained:
+    """Restores the parameters to evaluate: the moving average, where the run has one.
+
+    Args:
+      workdir: Of the run.
+      step: A number, `best`, or `` for the newest good one.
+      config: Of the run; the image size may be another by now.
+      mesh: The devices.
+      raw: Not the average.
+
+    Raises:
+      InputMissingError: There is no such checkpoint.
+      CheckpointError: The one asked for is damaged, or all are, or it is of another model.
+    """
+    model = models.create(**config.model)
+    trained_shape = config_lib.read_config(workdir).data.image_shape
+    boxed = models.abstract_params(model, trained_shape)
+    shapes = sharding.sharded_shapes(boxed, mesh)
+    ema = config.optim.ema_decay > 0 and not raw
+    number, params = reading.load_params(workdir, step, shapes, ema=ema)
+    return Trained(number, reading.read_class_names(workdir, number), model, params)

@@ -1,0 +1,81 @@
+"""Parameters from the checkpoints of a run: which step, and its parameters and class names."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from etils import epath
+
+from vit_jax.checkpoints import seals, store
+from vit_jax.cluster import hosts
+from vit_jax.console.progress import say
+from vit_jax.errors import CheckpointError, InputMissingError
+
+
+def load_params(workdir: epath.Path, step: str, shapes: Any, *, ema: bool) -> tuple[int, Any]:
+    """Returns a step and its parameters, for evaluation.
+
+    Args:
+      workdir: The run folder.
+      step: A number, `best`, or `` for the newest good one.
+      shapes: Tree of `jax.ShapeDtypeStruct` with shardings.
+      ema: Whether to take the moving average.
+
+    Raises:
+      InputMissingError: There is no such checkpoint.
+      CheckpointError: The one that was requested is damaged, or all are.
+    """
+    directory = workdir / "checkpoints"
+    number = hosts.run_on_host0(lambda: _find(directory, step))
+    item = store.EMA if ema else store.PARAMS
+    return number, store.read_item(directory / str(number) / item, shapes)
+
+
+def load_arrays(workdir: epath.Path, shapes: Any, *, ema: bool) -> tuple[int, dict[str, Any]]:
+    """Returns the newest good step and its parameters as NumPy arrays.
+
+    Args:
+      workdir: The run folder.
+      shapes: Tree of shapes of the parameters.
+      ema: Whether to take the moving average.
+
+    Raises:
+      InputMissingError: There is no checkpoint.
+      CheckpointError: All are damaged.
+    """
+    number = _find(workdir / "checkpoints", "")
+    item = store.EMA if ema else store.PARAMS
+    return number, store.read_numpy_params(workdir / "checkpoints" / str(number) / item, shapes)
+
+
+def read_class_names(workdir: epath.Path, step: int) -> tuple[str, ...]:
+    """Returns the classes that a checkpoint was trained on, in the order of the logits."""
+    meta = store.read_meta(workdir / "checkpoints" / str(step))
+    return tuple(meta["data"]["train_split"]["classes"])
+
+
+def list_problems(directory: epath.Path, problems: Mapping[int, str]) -> str:
+    """Returns what is wrong with each step, in one line."""
+    return "; ".join(f"{directory / str(step)}: {text}" for step, text in problems.items())
+
+
+def _find(directory: epath.Path, step: str) -> int:
+    """Returns the requested step, after checking it against its seal."""
+    steps = seals.sealed_steps(directory)
+    if not steps:
+        raise InputMissingError(f"{directory}: no checkpoint; train first")
+    candidates = steps[::-1]
+    if step:
+        best = seals.best_step(directory) if step == "best" else None
+        number = int(step) if step.isdecimal() else best
+        if number not in steps:
+            known = ", ".join(map(str, steps))
+            raise InputMissingError(f"--step={step}: no such checkpoint; there are {known}")
+        candidates = [number]
+    damaged: dict[int, str] = {}
+    for number in candidates:
+        problem = seals.find_damage(directory / str(number))
+        if not problem:
+            return number
+        say(f"warning: checkpoint of step {number} is damaged ({problem})")
+        damaged[number] = problem
+    raise CheckpointError(f"no good checkpoint; tried {list_problems(directory, damaged)}")

@@ -1,0 +1,113 @@
+"""Seals: what makes a checkpoint count.
+
+A seal is a file in a step's directory with the SHA-256 of every other file there, and of itself.
+It is written last, so a step without one was cut off; a step that no longer matches is damaged.
+"""
+
+import concurrent.futures
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from etils import epath
+
+from vit_jax.console.workdir import write_text
+from vit_jax.errors import CheckpointError
+
+SEAL = "seal.json"
+TMP = ".orbax-checkpoint-tmp"  # Orbax's suffix of what is not finished
+
+
+def sealed_steps(directory: epath.Path) -> list[int]:
+    """Returns the sealed steps, oldest first."""
+    names = [path.name for path in directory.iterdir()] if directory.exists() else []
+    steps = sorted(int(name) for name in names if name.isdecimal())
+    return [step for step in steps if (directory / str(step) / SEAL).exists()]
+
+
+def scores(directory: epath.Path) -> dict[int, float]:
+    """Returns the score of each sealed step that has one."""
+    found = {}
+    for step in sealed_steps(directory):
+        with contextlib.suppress(CheckpointError):
+            found[step] = read_seal(directory / str(step))["score"]
+    return {step: score for step, score in found.items() if score is not None}
+
+
+def best_step(directory: epath.Path) -> int | None:
+    """Returns the sealed step with the highest score, the newest of equals."""
+    ranked = [(score, step) for step, score in scores(directory).items()]
+    return max(ranked)[1] if ranked else None
+
+
+def seal(path: epath.Path, score: float | None) -> None:
+    """Writes the SHA-256 of every file of a finished step beside them."""
+    _write(path, {"score": score, "files": _digests(path)})
+
+
+def rescore(path: epath.Path, score: float) -> None:
+    """Gives a sealed step another score."""
+    _write(path, {**read_seal(path), "score": score})
+
+
+def read_seal(path: epath.Path) -> dict[str, Any]:
+    """Returns the seal of a step: its `score` and the digest of each of its `files`.
+
+    Raises:
+      CheckpointError: The seal itself is damaged.
+    """
+    try:
+        content = json.loads((path / SEAL).read_text())
+        body = {"score": content["score"], "files": content["files"]}
+        if content["seal"] == _digest_of(body):
+            return body
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    raise CheckpointError(f"{path / SEAL}: the seal is damaged")
+
+
+def find_damage(path: epath.Path) -> str:
+    """Returns what is wrong with a sealed step, or nothing; files of others may be there."""
+    try:
+        expected = read_seal(path)["files"]
+        found = _digests(path)
+    except CheckpointError:
+        return "its seal is unreadable"
+    except OSError as error:
+        return f"it cannot be read: {error.strerror or error}"
+    for name, digest in expected.items():
+        if name not in found:
+            return f"{name} is missing"
+        if found[name] != digest:
+            return f"{name} has changed"
+    return ""
+
+
+def _write(path: epath.Path, body: Mapping[str, Any]) -> None:
+    write_text(path / SEAL, json.dumps({**body, "seal": _digest_of(body)}, indent=1))
+
+
+def _digests(path: epath.Path) -> dict[str, str]:
+    files = [file for file in _files(path) if SEAL not in file.name]
+    names = [str(file.relative_to(path)) for file in files]
+    with concurrent.futures.ThreadPoolExecutor() as threads:
+        return dict(sorted(zip(names, threads.map(_digest, files), strict=True)))
+
+
+def _files(path: epath.Path) -> Iterator[epath.Path]:
+    for child in path.iterdir():
+        yield from _files(child) if child.is_dir() else (child,)
+
+
+def _digest(file: epath.Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while chunk := stream.read(1 << 22):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _digest_of(body: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()

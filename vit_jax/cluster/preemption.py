@@ -1,0 +1,65 @@
+"""Being asked to stop: by a scheduler's SIGTERM, or by Ctrl-C, on any host."""
+
+import functools
+import signal
+from types import FrameType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+class PreemptionGuard:
+    """Turns SIGTERM and the first Ctrl-C into a request; the second Ctrl-C ends at once."""
+
+    def __init__(self) -> None:
+        self._signalled = False  # here
+        self._agreed = False  # on some host, as of the last poll
+        self._asked: jax.Array | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "PreemptionGuard":
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    @property
+    def requested(self) -> bool:
+        """Whether to stop; among several hosts, as the last `poll` says, which is alike on all."""
+        return self._signalled if jax.process_count() == 1 else self._agreed
+
+    def poll(self) -> bool:
+        """Asks all hosts, and returns whether to stop; every host must call this equally often.
+
+        The answer is that to the poll before: so none waits for the others.
+        """
+        if jax.process_count() > 1:
+            asked, self._asked = self._asked, _on_any_host(self._signalled)
+            self._agreed |= asked is not None and bool(asked)
+        return self.requested
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._signalled and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self._signalled = True
+
+
+def _on_any_host(flag: bool) -> jax.Array:
+    """Starts to find out whether the flag is set on a host; each sets those of its devices."""
+    mesh, anyone = _any_over_devices()
+    with jax.set_mesh(mesh):
+        sharding = jax.sharding.NamedSharding(mesh, jax.P("devices"))
+        flags = np.full(jax.local_device_count(), flag)
+        return anyone(jax.make_array_from_process_local_data(sharding, flags))
+
+
+@functools.cache
+def _any_over_devices() -> tuple[jax.sharding.Mesh, Any]:
+    mesh = jax.sharding.Mesh(np.array(jax.devices()), ("devices",))
+    whole = jax.sharding.NamedSharding(mesh, jax.P())
+    return mesh, jax.jit(jnp.any, out_shardings=whole)

@@ -1,0 +1,175 @@
+"""Devices: the mesh, and how named dimensions lie on it.
+
+Models name the dimensions of their parameters and activations; `RULES` says which mesh axis each
+name is split over. The axes are `data` (the batch), `fsdp` (the batch, and parameters by their
+width) and `tensor` (heads and the hidden units of feed-forward networks).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from vit_jax.errors import ConfigError
+
+AXES = ("data", "fsdp", "tensor")
+BATCH_AXES = ("data", "fsdp")
+
+RULES: tuple[tuple[str, str | tuple[str, ...] | None], ...] = (
+    # Parameters.
+    ("embed", "fsdp"),
+    ("mlp", "tensor"),
+    ("heads", "tensor"),
+    ("qkv", None),
+    ("kv", None),
+    ("classes", None),
+    # Activations.
+    ("batch", BATCH_AXES),
+    ("tokens", None),
+    ("channels", None),
+)
+
+
+def make_mesh(
+    sizes: Sequence[int] = (-1, 1, 1), devices: Sequence[jax.Device] | None = None
+) -> jax.sharding.Mesh:
+    """Arranges the devices, all of them unless told which.
+
+    Args:
+      sizes: Devices along each of `AXES`; at most one may be -1: the remaining devices.
+      devices: To arrange.
+
+    They lie as the network wants it where every host then holds one block of the batch's rows, and
+    host by host otherwise.
+
+    Raises:
+      ConfigError: The sizes do not multiply to the number of devices, or cut across hosts.
+    """
+    devices = jax.devices() if devices is None else devices
+    requested = ", ".join(f"{axis}={size}" for axis, size in zip(AXES, sizes, strict=True))
+    sizes = list(sizes)
+    if -1 in sizes:
+        rest = math.prod(size for size in sizes if size != -1)
+        sizes[sizes.index(-1)] = len(devices) // rest
+    if math.prod(sizes) != len(devices):
+        raise ConfigError("config.mesh", f"{requested} does not fit {len(devices)} devices")
+    auto = (jax.sharding.AxisType.Auto,) * len(AXES)
+    mesh = jax.make_mesh(tuple(sizes), AXES, axis_types=auto, devices=devices)
+    if not shards_by_process(_processes(mesh)):
+        ordered = sorted(devices, key=lambda device: (_process_of(device), device.id))
+        mesh = jax.sharding.Mesh(np.array(ordered).reshape(sizes), AXES, axis_types=auto)
+    if not shards_by_process(_processes(mesh)):
+        on_one = len(devices) // len({_process_of(device) for device in devices})
+        problem = f"expected a divisor or a multiple of the {on_one} devices of a host"
+        raise ConfigError("config.mesh.tensor", f"{problem}, got {sizes[AXES.index('tensor')]}")
+    return mesh
+
+
+def batch_shard(mesh: jax.sharding.Mesh) -> tuple[int, int]:
+    """Returns which share of the rows of a batch this host holds: its index, and of how many.
+
+    Hosts that a tensor axis spans hold the same share.
+    """
+    return shards_by_process(_processes(mesh))[jax.process_index()]
+
+
+def shards_by_process(processes: np.ndarray) -> dict[int, tuple[int, int]]:
+    """Returns the share of each process where the batch's rows fall into equal blocks, or nothing.
+
+    Args:
+      processes: The process of each device of a mesh.
+    """
+    rows = processes.reshape(-1, processes.shape[-1])  # data and fsdp; tensor
+    blocks = {}
+    for process in np.unique(processes).tolist():
+        held = np.flatnonzero((rows == process).any(axis=1))
+        size = len(held)
+        if len(rows) % size or held[0] % size or held[-1] - held[0] != size - 1:
+            return {}
+        blocks[process] = int(held[0]) // size, len(rows) // size
+    return blocks if len({count for _, count in blocks.values()}) == 1 else {}
+
+
+def _processes(mesh: jax.sharding.Mesh) -> np.ndarray:
+    return np.vectorize(_process_of, otypes=[int])(mesh.devices)
+
+
+def _process_of(device: jax.Device) -> int:
+    return device.process_index
+
+
+def batch_divisor(mesh: jax.sharding.Mesh) -> int:
+    """Returns into how many parts the devices cut a batch."""
+    return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+
+
+def check_batch_size(
+    batch_size: int, path: str, mesh: jax.sharding.Mesh, accum_steps: int = 1
+) -> None:
+    """Checks that the devices can share the batch.
+
+    Raises:
+      ConfigError: With the nearest sizes that they can.
+    """
+    unit = batch_divisor(mesh) * accum_steps
+    if batch_size % unit:
+        below, above = batch_size // unit * unit, -(-batch_size // unit) * unit
+        near = f"{below} or {above}" if below else str(above)
+        parts = f"{unit // accum_steps} devices" + f" x {accum_steps} micro-batches" * (
+            accum_steps > 1
+        )
+        raise ConfigError(path, f"{batch_size} cannot be shared by {parts}; try {near}")
+
+
+def batch_sharding(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
+    """Returns the layout of a batch: its first dimension over the batch axes."""
+    return jax.sharding.NamedSharding(mesh, jax.P(BATCH_AXES))
+
+
+def replicated(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
+    """Returns the layout of what every device holds whole."""
+    return jax.sharding.NamedSharding(mesh, jax.P())
+
+
+def to_global(batch: Mapping[str, np.ndarray], mesh: jax.sharding.Mesh) -> dict[str, jax.Array]:
+    """Moves this host's rows of a batch to its devices; the result is the global batch."""
+    sharding = batch_sharding(mesh)
+    return {
+        key: jax.make_array_from_process_local_data(sharding, rows) for key, rows in batch.items()
+    }
+
+
+def param_shardings(boxed: Any, mesh: jax.sharding.Mesh) -> Any:
+    """Returns the layout of each parameter from its dimension names.
+
+    Args:
+      boxed: The parameters with their names, as `eval_shape` of a linen `init` gives them.
+      mesh: The devices.
+
+    Raises:
+      ConfigError: A mesh axis does not divide a dimension.
+    """
+    shardings = nn.logical_to_mesh_sharding(nn.get_partition_spec(boxed), mesh, RULES)
+    paths = jax.tree_util.tree_leaves_with_path(nn.unbox(boxed))
+    for (path, leaf), sharding in zip(paths, jax.tree.leaves(shardings), strict=True):
+        for size, axis in zip(leaf.shape, sharding.spec, strict=False):
+            if axis is not None and size % mesh.shape[axis]:
+                name = "/".join(str(key.key) for key in path)
+                raise ConfigError(
+                    f"config.mesh.{axis}",
+                    f"{mesh.shape[axis]} does not divide a dimension of {size} of {name}",
+                )
+    return shardings
+
+
+def sharded_shapes(boxed: Any, mesh: jax.sharding.Mesh) -> Any:
+    """Returns shape, dtype and sharding of each parameter; see `param_shardings`."""
+    return jax.tree.map(with_sharding, nn.unbox(boxed), param_shardings(boxed, mesh))
+
+
+def with_sharding(leaf: Any, sharding: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
+    """Returns shape and dtype of an array, abstract or not, with a sharding."""
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)

@@ -1,0 +1,51 @@
+"""The settings of a run: a typed schema, and layers of settings that remember who set them.
+
+c = config.to_config_dict(config.Config())           # in a config file
+c.optim.learning_rate = 3e-4
+resolved = config.resolve(c, {"batch_size": "64"})   # and flags
+resolved.config.batch_size, resolved.origins["batch_size"]
+"""
+
+from vit_jax.config.data import SPLITS, Affine, Data, Mix, Synthetic
+from vit_jax.config.files import load_config_file, split_config_path
+from vit_jax.config.identity import changed_keys, covers, name_to_allow, shared_by_hosts
+from vit_jax.config.optim import Distill, Optim
+from vit_jax.config.resolution import Resolved, merge, read_config, resolve
+from vit_jax.config.schema import (
+    Checkpoint,
+    Config,
+    Eval,
+    Log,
+    Mesh,
+    as_dict,
+    flatten,
+    to_config_dict,
+)
+
+__all__ = [
+    "SPLITS",
+    "Affine",
+    "Checkpoint",
+    "Config",
+    "Data",
+    "Distill",
+    "Eval",
+    "Log",
+    "Mesh",
+    "Mix",
+    "Optim",
+    "Resolved",
+    "Synthetic",
+    "as_dict",
+    "changed_keys",
+    "covers",
+    "flatten",
+    "load_config_file",
+    "merge",
+    "name_to_allow",
+    "read_config",
+    "resolve",
+    "shared_by_hosts",
+    "split_config_path",
+    "to_config_dict",
+]

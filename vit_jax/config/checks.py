@@ -1,0 +1,52 @@
+"""The fields of a config against each other."""
+
+from vit_jax import models
+from vit_jax.config.data import Data
+from vit_jax.config.schema import Config
+from vit_jax.errors import ConfigError
+
+
+def check(config: Config) -> None:
+    """Checks the fields against each other.
+
+    Raises:
+      ConfigError: Two do not fit; with the path of one.
+    """
+    models.check(config.model)
+    _check_image_size(config)
+    _check_channels(config.data)
+    _check_training(config)
+    sizes = config.mesh.sizes
+    if sizes.count(-1) > 1 or 0 in sizes:
+        raise ConfigError("config.mesh", f"expected positive sizes and at most one -1, got {sizes}")
+
+
+def _check_image_size(config: Config) -> None:
+    model = config.model
+    stride = models.create(**model).stride
+    part = "config.model.patch" if tuple(stride) == tuple(model["patch"]) else "the model's stride"
+    sides = zip(config.data.image_size, stride, ("height", "width"), strict=True)
+    for size, cell, side in sides:
+        if size % cell:
+            near = max(cell, round(size / cell) * cell)
+            problem = f"{side} {size} is not a multiple of {part} {cell}; try {near}"
+            raise ConfigError("config.data.image_size", problem)
+
+
+def _check_channels(data: Data) -> None:
+    for key in ("mean", "std"):
+        if len(getattr(data, key)) != data.channels:
+            problem = f"expected {data.channels} numbers, one a channel"
+            raise ConfigError(f"config.data.{key}", problem)
+
+
+def _check_training(config: Config) -> None:
+    micro = config.optim.accum_steps
+    if config.batch_size % micro:
+        problem = f"{micro} does not divide config.batch_size {config.batch_size}"
+        raise ConfigError("config.optim.accum_steps", problem)
+    if config.loss == "binary" and config.label_smoothing:
+        problem = "with loss=binary every target above 0 counts as 1; expected 0"
+        raise ConfigError("config.label_smoothing", problem)
+    if config.optim.name == "adam" and config.optim.weight_decay:
+        raise ConfigError("config.optim.weight_decay", "adam has none; take optim.name=adamw")

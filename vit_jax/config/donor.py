@@ -1,0 +1,99 @@
+"""The weights that a run starts from (`config.init_from`), and what they bring along."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from vit_jax import models
+from vit_jax.config.layers import DEFAULT, Layer, from_values
+from vit_jax.config.schema import Config, Data, as_dict, flatten
+from vit_jax.errors import ConfigError
+from vit_jax.settings.fields import Inherit
+from vit_jax.settings.recorded import Setting
+
+
+@dataclasses.dataclass(frozen=True)
+class Donor:
+    """A run folder, or converted weights: the config that its weights were trained with."""
+
+    directory: str
+    config: Config
+
+    @property
+    def origin(self) -> str:
+        """How a value from here is marked."""
+        return f"donor {self.directory}"
+
+    @property
+    def inherited(self) -> dict[str, Inherit]:
+        """What becomes of each field that comes along, by path."""
+        fields = {f"model.{key}": how for key, how in models.inheritance(self._name).items()}
+        for field in dataclasses.fields(Data):
+            fields[f"data.{field.name}"] = field.metadata.get("inherit", "never")
+        return {path: how for path, how in fields.items() if how != "never"}
+
+    @property
+    def layer(self) -> Layer:
+        """The layer of what comes along."""
+        paths = {"model.name", *self.inherited}
+        layer = from_values(as_dict(self.config), self.origin)
+        return {path: setting for path, setting in layer.items() if path in paths}
+
+    def check_family(self, name: Setting) -> None:
+        """Checks that the weights are of the family of a model.
+
+        Raises:
+          ConfigError: They are not.
+        """
+        family, own = models.family(name.value), models.family(self._name)
+        if family != own:
+            problem = f"{name.value} ({name.origin}) is a {family}"
+            known = f"{self.directory} holds a {self._name}, a {own}"
+            raise ConfigError("config.model.name", f"{problem}, but {known}")
+
+    def check(self, config: Config, origins: Mapping[str, str], named_by: str) -> dict[str, Any]:
+        """Checks that a config does not contradict the weights.
+
+        Args:
+          config: The merged config.
+          origins: Who set its values.
+          named_by: Who named its model.
+
+        Returns:
+          Fields of the model that follow from the weights.
+
+        Raises:
+          ConfigError: A field is set to what the weights were not trained with; with both origins.
+        """
+        name = config.model["name"]
+        for path, value, theirs in self._differences(config):
+            if self.inherited[path] != "fixed":
+                continue
+            if origins[path].startswith("preset "):
+                key = path.removeprefix("model.")
+                problem = f"{name} ({named_by}) has {key} {value}"
+                known = f"{self.directory} holds a {self._name} with {key} {theirs}"
+                raise ConfigError("config.model.name", f"{problem}, but {known}")
+            problem = f"{value} ({origins[path]}), but the weights were trained with {theirs}"
+            raise ConfigError(f"config.{path}", f"{problem} ({self.origin})")
+        donor = models.create(**self.config.model)
+        derived = donor.fields_from_weights(config.model, self.config.data.image_size)
+        settled = (self.origin, "preset ", DEFAULT)
+        return {k: v for k, v in derived.items() if origins[f"model.{k}"].startswith(settled)}
+
+    def describe_overrides(self, config: Config, origins: Mapping[str, str]) -> Iterator[str]:
+        """Yields a line for each value that the run does not take from the weights."""
+        for path, value, theirs in self._differences(config):
+            if origins[path] != self.origin:
+                yield f"config.{path} is {value} ({origins[path]}), not {theirs} ({self.origin})"
+
+    @property
+    def _name(self) -> str:
+        return self.config.model["name"]
+
+    def _differences(self, config: Config) -> Iterator[tuple[str, Any, Any]]:
+        """Yields path, value and the weights' value of each field that differs."""
+        values, theirs = flatten(as_dict(config)), flatten(as_dict(self.config))
+        for path in sorted(self.inherited):
+            if values[path] != theirs[path]:
+                yield path, values[path], theirs[path]

@@ -1,0 +1,47 @@
+"""Config files: Python files whose `get_config()` returns a tree of settings."""
+
+import runpy
+import traceback
+
+import ml_collections
+from etils import epath
+
+from vit_jax.errors import ConfigError, UserError
+
+
+def split_config_path(path: str) -> tuple[str, tuple[str, ...]]:
+    """Returns the file of `--config`, and the argument that follows it, if any."""
+    file, suffix, argument = path.partition(".py:")
+    return (f"{file}.py", (argument,)) if suffix else (path, ())
+
+
+def load_config_file(path: str) -> ml_collections.ConfigDict:
+    """Runs a config file and returns what its `get_config()` gives.
+
+    Args:
+      path: Of the file; with an argument for `get_config` after a colon, as in `configs/deit.py:s`.
+
+    Raises:
+      ConfigError: There is no such file, or it fails; with file and line.
+    """
+    if not path:
+        raise ConfigError("--config", "expected a config file, as in --config=configs/digits.py")
+    path, argument = split_config_path(path)
+    if not epath.Path(path).is_file():
+        raise ConfigError("--config", f"no file {path}")
+    try:
+        get_config = runpy.run_path(path).get("get_config")
+        tree = get_config(*argument) if get_config else None
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == path]
+        line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
+        where = f"{path}:{line}" if line else path
+        raise ConfigError(where, f"{type(error).__name__}: {error}") from error
+    if get_config is None:
+        raise ConfigError(path, "expected a function get_config()")
+    if not isinstance(tree, ml_collections.ConfigDict):
+        raise ConfigError(path, f"expected get_config() to return a ConfigDict, got {type(tree)}")
+    return tree

@@ -1,0 +1,51 @@
+"""What makes a run the same run: settings that may change on resuming, and all others."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from vit_jax.config.schema import DURATIONS, Config, as_dict, flatten
+
+# A resumed run may change these and stay the same run.
+FREE_SECTIONS = ("checkpoint", "log", "mesh")
+FREE_KEYS = (
+    "data.data_dir",
+    "data.root",
+    "data.threads",
+    "data.workers",
+    "init_from",
+    "distill.teacher",
+)
+
+
+def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Returns the paths that differ and that a resumed run must not change."""
+    before, after = flatten(old), flatten(new)
+    return [
+        key
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key)
+        and key.split(".")[0] not in FREE_SECTIONS
+        and key not in FREE_KEYS
+    ]
+
+
+def covers(name: str, key: str) -> bool:
+    """Returns whether a name means a key: the key, its section, or its duration in any unit."""
+    return key == name or key.startswith(f"{name}.") or key in DURATIONS.get(name, ())
+
+
+def name_to_allow(key: str) -> str:
+    """Returns the shortest name that covers a key: of a duration that of all units."""
+    return next((name for name, keys in DURATIONS.items() if key in keys), key)
+
+
+def shared_by_hosts(config: Config, data: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what must be the same on all hosts, by the path of the field.
+
+    Args:
+      config: Of the run.
+      data: The fingerprint of what each split field names.
+    """
+    settings = flatten(as_dict(config))
+    fixed = {key: value for key, value in settings.items() if key not in FREE_KEYS}
+    return flatten({"config": {**fixed, "data": data}})

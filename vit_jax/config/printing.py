@@ -1,0 +1,62 @@
+"""`--print_config`: every setting, its value, who set it, and what it means."""
+
+import dataclasses
+from collections.abc import Iterator
+
+from absl import flags
+
+from vit_jax import models
+from vit_jax.config.resolution import Resolved
+from vit_jax.config.schema import Config, as_dict, flatten
+from vit_jax.console.progress import say
+
+
+def define_print_flag(values: flags.FlagValues) -> None:
+    """Adds the flag `--print_config` to those of a command."""
+    text = (
+        "Print every setting, its value, who set it (default, preset NAME, donor DIR, FILE:LINE or "
+        "flag) and its description, and start nothing."
+    )
+    flags.DEFINE_bool("print_config", False, text, flag_values=values)
+
+
+def print_config(resolved: Resolved) -> None:
+    """Prints a line for each setting, and the notes."""
+    for line in format_config(resolved):
+        say(line)
+
+
+def format_config(resolved: Resolved) -> Iterator[str]:
+    """Yields `path = value  [origin]  description` for each setting, in columns."""
+    texts = _descriptions(resolved.config)
+    rows = [
+        (f"{path} = {value!r}", f"[{resolved.origins[path]}]", texts[path])
+        for path, value in flatten(as_dict(resolved.config)).items()
+    ]
+    first, second = (_width([row[i] for row in rows]) for i in (0, 1))
+    for setting, origin, text in rows:
+        yield f"{setting:<{first}}  {origin:<{second}}  {text}".rstrip()
+    for note in resolved.notes:
+        yield f"note: {note}"
+
+
+def _width(texts: list[str]) -> int:
+    """Returns a width that all but a few of the texts fit into."""
+    return sorted(map(len, texts))[int(0.95 * len(texts))]
+
+
+def _descriptions(config: Config) -> dict[str, str]:
+    """Returns what each setting means, by path."""
+    name = config.model["name"]
+    texts = {f"model.{key}": text for key, text in models.descriptions(name).items()}
+    texts["model.name"] = "a model of `python -m vit_jax.models`, whose preset fills the section"
+    return texts | dict(_of_section(config, ""))
+
+
+def _of_section(section: object, prefix: str) -> Iterator[tuple[str, str]]:
+    for field in dataclasses.fields(section):  # type: ignore[arg-type]
+        value = getattr(section, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from _of_section(value, f"{prefix}{field.name}.")
+        elif field.name != "model":
+            yield f"{prefix}{field.name}", field.metadata["help"]

@@ -1,0 +1,1 @@
+"""What every command shares: flags and errors, lines and progress, metrics, work directories."""

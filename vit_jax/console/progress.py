@@ -1,0 +1,80 @@
+"""What a command says: lines, and one progress line."""
+
+import sys
+import time
+
+import jax
+import rich.console
+import rich.progress
+
+_console, _aside = (
+    rich.console.Console(highlight=False, markup=False, soft_wrap=True, stderr=stderr)
+    for stderr in (False, True)
+)
+
+
+def say(message: str, console: rich.console.Console = _console) -> None:
+    """Prints a line; only the first process speaks."""
+    if jax.process_index() == 0:
+        console.print(message)
+
+
+def warn(message: str) -> None:
+    """Prints a line on stderr, whichever process it is that has to say it."""
+    where = f"process {jax.process_index()}: " if jax.process_count() > 1 else ""
+    print(f"warning: {where}{message}", file=sys.stderr, flush=True)
+
+
+class Progress:
+    """One line that is updated in place on a terminal; elsewhere, a plain line now and then.
+
+    Args:
+      total: Steps until the end.
+      start: Steps done before.
+      every_seconds: Between plain lines.
+      label: What is being counted.
+      aside: Whether to keep out of the output where that is no terminal: it goes to stderr.
+    """
+
+    def __init__(
+        self, total: int, start: int, every_seconds: float, label: str, *, aside: bool = False
+    ) -> None:
+        self._console = _aside if aside and not _console.is_terminal else _console
+        self._total, self._start, self._label = total, start, label
+        self._every, self._last = every_seconds, time.monotonic()
+        self._began = time.monotonic()
+        self._live: rich.progress.Progress | None = None
+        if self._console.is_terminal and jax.process_index() == 0:
+            text = rich.progress.TextColumn("{task.description}")
+            self._live = rich.progress.Progress(
+                text, console=self._console, transient=True, redirect_stdout=False
+            )
+            self._task = self._live.add_task("", total=total, completed=start)
+            self._live.start()
+
+    def due(self) -> bool:
+        """Returns whether it is time for another line."""
+        return self._live is not None or time.monotonic() - self._last >= self._every
+
+    def show(self, step: int, text: str) -> None:
+        """Shows the line for a step: position, the text, time left."""
+        self._last = time.monotonic()
+        done = step - self._start
+        left = (self._last - self._began) / max(done, 1) * (self._total - step)
+        line = f"{self._label} {step:,}/{self._total:,} ETA {format_seconds(left)} | {text}"
+        if self._live is None:
+            say(line, self._console)
+        else:
+            self._live.update(self._task, description=line, completed=step)
+
+    def close(self) -> None:
+        """Takes the line away."""
+        if self._live is not None:
+            self._live.stop()
+
+
+def format_seconds(seconds: float) -> str:
+    """Returns h:mm:ss, or m:ss under an hour."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

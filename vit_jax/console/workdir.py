@@ -1,0 +1,97 @@
+"""The work directory of a run: who may write it, and files written whole or not at all."""
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from typing import Any, TextIO
+
+import jax
+from etils import epath
+
+from vit_jax.cluster import hosts
+from vit_jax.errors import ConfigError, WorkdirError
+
+
+def is_local(path: epath.Path) -> bool:
+    """Returns whether a path is in the local file system."""
+    return "://" not in str(path)
+
+
+@contextlib.contextmanager
+def lock(workdir: epath.Path) -> Iterator[None]:
+    """Holds a work directory, so that a second run cannot write into it.
+
+    Raises:
+      WorkdirError: It cannot be written, or a live process holds it.
+    """
+    with hosts.run_and_compare(lambda: _hold(workdir)):
+        yield
+
+
+def owner(workdir: epath.Path) -> str:
+    """Returns who holds a local work directory, or held it last."""
+    path = workdir / ".lock"
+    return path.read_text() if is_local(workdir) and path.exists() else ""
+
+
+def _hold(workdir: epath.Path) -> TextIO:
+    """Returns the file that is held open; only the first process holds the directory."""
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        locks = is_local(workdir) and jax.process_index() == 0
+        file = open(workdir / ".lock" if locks else os.devnull, "a+")  # noqa: SIM115 - by `lock`
+    except OSError as error:
+        problem = error.strerror or error
+        raise WorkdirError(
+            f"--workdir: cannot write {workdir} ({problem}); give another"
+        ) from error
+    if not locks:
+        return file
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        with file:
+            file.seek(0)
+            holder = file.read() or "another process"
+        raise WorkdirError(f"--workdir: {holder} is training in {workdir}") from None
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}")
+    file.flush()
+    os.fsync(file.fileno())  # the other hosts look for it
+    return file
+
+
+def open_path(text: str, flag: str) -> epath.Path:
+    """Returns the path that a flag gives, local or in an object store.
+
+    Raises:
+      ConfigError: The extra for that object store is not installed.
+    """
+    path = epath.Path(text)
+    try:
+        path.exists()
+    except ImportError as error:
+        hint = "pip install 'vit_jax[gcs]' adds gs:// paths"
+        raise ConfigError(flag, f"cannot reach {text}: {error}; {hint}") from error
+    return path
+
+
+def write_json(path: epath.Path, content: Mapping[str, Any]) -> None:
+    """Writes a JSON file; only the first process does."""
+    if jax.process_index() == 0:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def write_text(path: epath.Path, text: str) -> None:
+    """Writes a file at once: whatever happens, a reader sees the old one or the new one."""
+    temporary = path.parent / f".{path.name}.tmp"
+    with temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        if is_local(path):
+            os.fsync(file.fileno())
+    temporary.replace(path)

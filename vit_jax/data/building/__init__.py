@@ -1,0 +1,1 @@
+"""Preparing data sets of TensorFlow Datasets, to be read without TensorFlow."""

@@ -1,0 +1,89 @@
+"""TFDS's downloads, which take the files that are there and refuse at once what cannot work."""
+
+import os
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlparse
+
+import requests
+import tensorflow_datasets as tfds
+from etils import epath
+
+from vit_jax.console.progress import say
+from vit_jax.errors import DataError, InputMissingError
+
+TIMEOUT = 10  # seconds, until a server answers
+ELSEWHERE = "fetch it elsewhere and give its folder as --downloads=DIR"
+
+
+class Downloads(tfds.download.DownloadManager):
+    """TFDS's downloads, but files that are there are taken, and dead servers refused at once.
+
+    TFDS itself takes a file only where it recorded its name, and tries a server for minutes.
+
+    Args:
+      files: The user's folder of files.
+      accept: Whether a file may be another than TFDS recorded.
+      **kwargs: Of TFDS's download manager.
+    """
+
+    def __init__(self, files: epath.Path, accept: bool, **kwargs: Any) -> None:
+        super().__init__(manual_dir=files, **kwargs)
+        self._files, self._accept = files, accept
+        self._servers: set[str] = set()
+
+    def _download(self, resource: Any) -> Any:
+        url = urlparse(resource.url)
+        path = self._files / os.path.basename(url.path)
+        if path.is_file():
+            info = tfds.core.download.checksums.compute_url_info(path)
+            self._register_or_validate_checksums(resource.url, info, path)
+            return tfds.core.lazy_imports_utils.promise.Promise.resolve(path)
+        if url.netloc not in self._servers:
+            ask(resource.url)
+            self._servers.add(url.netloc)
+        return super()._download(resource)
+
+    def _register_or_validate_checksums(self, url: str, url_info: Any, path: epath.Path) -> None:
+        recorded = self._url_infos.get(url)
+        if recorded is not None and recorded != url_info:
+            digests = f"{url_info.checksum}, where TFDS recorded {recorded.checksum}"
+            source = path if path.parent == self._files else url
+            if not self._accept:
+                problem = f"{source}: its sha256 is {digests}"
+                raise DataError(f"{problem}; --accept_checksums takes it as it is")
+            say(f"accepted {source}: sha256 {digests}")
+            self._url_infos[url] = url_info
+        super()._register_or_validate_checksums(url=url, url_info=url_info, path=path)
+
+    def _log_skip_download(self, **_: Any) -> None:
+        """Says nothing: TFDS counts these bytes as MiB."""
+
+
+def ask(url: str) -> None:
+    """Asks a server for a file, once.
+
+    Raises:
+      InputMissingError: It cannot be reached, or refuses.
+    """
+    try:
+        if url.startswith("http"):
+            with requests.get(url, stream=True, timeout=TIMEOUT) as response:
+                status = response.status_code
+            if status >= 400:
+                raise InputMissingError(f"{url}: HTTP status {status}; {ELSEWHERE}")
+        elif url.startswith("ftp"):
+            urllib.request.urlopen(url, timeout=TIMEOUT).close()  # noqa: S310 - ftp alone
+    except OSError as error:  # of which requests' own are
+        reasons = [cause for cause in causes_of(error) if isinstance(cause, OSError)]
+        reason = reasons[-1].strerror or type(reasons[-1]).__name__
+        raise InputMissingError(f"{url}: cannot be reached ({reason}); {ELSEWHERE}") from error
+
+
+def causes_of(error: BaseException) -> Iterator[BaseException]:
+    """Yields an error and what led to it."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__

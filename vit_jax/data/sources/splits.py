@@ -1,0 +1,27 @@
+"""Split arithmetic of TFDS, such as `train[:90%]+test`, for any source."""
+
+from collections.abc import Mapping
+
+import tensorflow_datasets as tfds
+
+
+def select(split: str, sizes: Mapping[str, int]) -> list[tuple[str, int]]:
+    """Returns the split and index of each image in a text of split arithmetic.
+
+    Args:
+      split: Such as `train[:90%]+test`.
+      sizes: The number of images in each split.
+
+    Raises:
+      ValueError: There is no such split, or the text is not valid.
+    """
+    infos = {
+        name: tfds.core.SplitInfo(name=name, shard_lengths=[size], num_bytes=0)
+        for name, size in sizes.items()
+    }
+    spans = tfds.core.ReadInstruction.from_spec(split).to_absolute(infos)
+    return [
+        (span.splitname, index)
+        for span in spans
+        for index in range(sizes[span.splitname])[span.from_ : span.to]
+    ]

@@ -1,0 +1,1 @@
+"""Evaluation: metrics over every image of a source, each counted once."""

@@ -1,0 +1,12 @@
+"""What the logits of a model mean, by the name of the loss that it was trained with."""
+
+from collections.abc import Callable
+
+import jax
+from jaxtyping import Array
+
+PROBABILITIES: dict[str, Callable[[Array], Array]] = {
+    "softmax": jax.nn.softmax,
+    "sigmoid": jax.nn.sigmoid,
+    "binary": jax.nn.sigmoid,
+}

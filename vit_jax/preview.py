@@ -1,0 +1,90 @@
+"""Draw what a config's augmentation does to its training images.
+
+  python -m vit_jax.preview --config=configs/x.py --output=grid.png
+      [--images=6] [--draws=7] [--config.key=value ...]
+
+Each row is an image: as it is evaluated, then as the model sees it in training, erased and mixed
+with the other rows where the config says so.
+"""
+
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+from jaxtyping import UInt8
+
+from vit_jax import config as config_lib
+from vit_jax import viz
+from vit_jax.console import cli
+from vit_jax.console.progress import say
+from vit_jax.data import mixing, transforms
+from vit_jax.data.sources import Source
+from vit_jax.data.sources.registry import open_split
+from vit_jax.errors import ConfigError, DataError
+from vit_jax.training import losses
+
+
+def draws(
+    config: config_lib.Config, source: Source, num_images: int, num_draws: int
+) -> UInt8[np.ndarray, "images columns h w c"]:
+    """Returns images as they are evaluated and, in the other columns, as they are trained on.
+
+    Args:
+      config: The run.
+      source: Of the images, evenly spaced.
+      num_images: Rows; fewer where the source holds fewer.
+      num_draws: Columns after the first.
+    """
+    evaluation = transforms.for_evaluation(config.data)
+    training = transforms.for_training(config.data)
+    indices = np.unique(np.linspace(0, len(source) - 1, num_images, dtype=int))
+    records = [source[int(i)] for i in indices]
+    decoded = [training.decode(record["image"]) for record in records]
+    columns = [np.stack([evaluation(image, np.random.default_rng(0)) for image in decoded])]
+    num_classes = len(source.class_names)
+    targets = losses.targets(jnp.asarray([record["label"] for record in records]), num_classes)
+    transform = jax.jit(mixing.batch_transform(config.data, config.mix))
+    mean, std = np.asarray(config.data.mean), np.asarray(config.data.std)
+    for draw in range(num_draws):
+        seeds = [(config.seed, draw, i) for i in range(len(decoded))]
+        batch = [
+            training(image, np.random.default_rng(seed))
+            for image, seed in zip(decoded, seeds, strict=True)
+        ]
+        key = jax.random.fold_in(jax.random.key(config.seed), draw)
+        images, _ = transform(jnp.asarray(np.stack(batch)), targets, key)
+        pixels = 255 * (np.asarray(images) * std + mean)
+        columns.append(np.clip(np.round(pixels), 0, 255).astype(np.uint8))
+    return np.stack(columns, axis=1)
+
+
+def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
+    """Draws the grid of a config file and the flags."""
+    if not values.output:
+        raise ConfigError("--output", "expected a file, such as grid.png")
+    config = config_lib.resolve(config_lib.load_config_file(values.config), overrides).config
+    transforms.check(config.data)
+    source = open_split(config.data, "train_split")
+    if not len(source):
+        raise DataError(f"{source.name}: no image to draw")
+    grid = draws(config, source, values.images, values.draws)
+    titles = ["evaluated", *(f"draw {i + 1}" for i in range(values.draws))]
+    titles += [""] * (grid.shape[0] * grid.shape[1] - len(titles))
+    figure = viz.image_grid(grid.reshape(-1, *grid.shape[2:]), titles, columns=grid.shape[1])
+    figure.savefig(values.output, dpi=120)
+    say(f"write     {values.output}  {grid.shape[0]} images of {source.name}")
+
+
+def _flags() -> flags.FlagValues:
+    values = cli.new_flags()
+    flags.DEFINE_string("config", "", "The config file of a run.", flag_values=values)
+    flags.DEFINE_string("output", "", "The picture to write.", flag_values=values)
+    flags.DEFINE_integer("images", 6, "Rows.", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("draws", 7, "Columns of draws.", lower_bound=1, flag_values=values)
+    return values
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main, _flags(), __doc__))

@@ -1,0 +1,141 @@
+"""One field of a dataclass schema: its description and range, its type, and the text of a flag.
+
+Everything that is wrong is a `ConfigError` with the full path of the field.
+"""
+
+import ast
+import dataclasses
+import math
+import numbers
+import typing
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from vit_jax.errors import ConfigError, suggest
+
+# What a run that starts from other weights does with a field of the run that trained them.
+Inherit = Literal[
+    "fixed",  # the weights need this very value
+    "free",  # the value comes with the weights, and another may be set
+    "never",  # every run has its own
+]
+
+# The type that a scalar field accepts, and how an error calls it.
+SCALARS: dict[Any, tuple[type, str]] = {
+    bool: (bool, "true or false"),
+    int: (numbers.Integral, "an integer"),
+    float: (numbers.Real, "a number"),
+    str: (str, "text"),
+}
+
+
+def field(
+    default: Any,
+    help: str,
+    *,
+    low: int | float | None = None,
+    high: int | float | None = None,
+    inherit: Inherit = "never",
+) -> Any:
+    """Declares a field.
+
+    Args:
+      default: Its value where nobody sets it.
+      help: What it means, with its unit.
+      low: The least value that it may have, or that each item of a tuple may have.
+      high: The largest.
+      inherit: What a run that starts from other weights does with it.
+    """
+    metadata = {"help": help, "low": low, "high": high, "inherit": inherit}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def build(schema: type, values: Mapping[Any, Any], path: str) -> Any:
+    """Builds one section from a mapping; missing fields get their defaults.
+
+    Raises:
+      ConfigError: A field is unknown, of the wrong type or out of range.
+    """
+    hints = typing.get_type_hints(schema)
+    for key in values:
+        if key not in hints:
+            raise ConfigError(f"{path}.{key}", f"no such field; {suggest(str(key), hints)}")
+    declared = {declaration.name: declaration for declaration in dataclasses.fields(schema)}
+    built = {}
+    for key, value in values.items():
+        built[key] = coerce(value, hints[key], f"{path}.{key}")
+        _check_range(built[key], f"{path}.{key}", declared[key].metadata)
+    return schema(**built)
+
+
+def coerce(value: Any, hint: Any, path: str) -> Any:
+    """Returns the value in the type of its field; JSON's lists become tuples, integers floats.
+
+    Raises:
+      ConfigError: It is of another type.
+    """
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        if not isinstance(value, Mapping):
+            raise ConfigError(path, f"expected a section, got {value!r}")
+        return build(hint, value, path)
+    if hint in SCALARS:
+        fits = isinstance(value, SCALARS[hint][0]) and isinstance(value, bool) == (hint is bool)
+        if fits and not (hint is float and not math.isfinite(value)):
+            return hint(value)
+    elif typing.get_origin(hint) is tuple and isinstance(value, tuple | list):
+        args = typing.get_args(hint)
+        items = args[:1] * len(value) if args[-1] is Ellipsis else args
+        if len(items) == len(value):
+            pairs = enumerate(zip(value, items, strict=True))
+            return tuple(coerce(v, t, f"{path}[{i}]") for i, (v, t) in pairs)
+    elif typing.get_origin(hint) is Mapping and isinstance(value, Mapping):
+        return dict(value)
+    raise ConfigError(path, f"expected {_describe(hint)}, got {value!r}")
+
+
+def parse_flag(text: str, like: Any, path: str) -> Any:
+    """Reads the text of a flag.
+
+    Args:
+      text: What stands after the flag's `=`.
+      like: The value that it replaces, whose type says how to read the text.
+      path: Of the field.
+
+    Raises:
+      ConfigError: The text is not of that type.
+    """
+    if isinstance(like, str):
+        return text
+    if isinstance(like, bool):
+        words = {"true": True, "1": True, "false": False, "0": False}
+        if text.lower() in words:
+            return words[text.lower()]
+        raise ConfigError(path, f"expected true or false, got {text!r}")
+    is_tuple = isinstance(like, tuple | list)
+    inner = f"({text.rstrip(',')},)" if text else "()"
+    literal = inner if is_tuple and text[:1] not in ("(", "[") else text
+    try:
+        return ast.literal_eval(literal)
+    except (ValueError, SyntaxError, TypeError):
+        if is_tuple:  # of bare words, such as patterns
+            return tuple(word.strip() for word in text.split(","))
+        raise ConfigError(path, f"expected {_describe(type(like))}, got {text!r}") from None
+
+
+def _describe(hint: Any) -> str:
+    args = typing.get_args(hint)
+    if typing.get_origin(hint) is tuple:
+        count = "any number" if args[-1] is Ellipsis else str(len(args))
+        return f"a tuple of {count} ({_describe(args[0])})"
+    return SCALARS[hint][1] if hint in SCALARS else "a section"
+
+
+def _check_range(value: Any, path: str, metadata: Mapping[str, Any]) -> None:
+    if not metadata:
+        return
+    low, high = metadata["low"], metadata["high"]
+    for item in value if isinstance(value, tuple) else (value,):
+        if low is not None and not item >= low:
+            raise ConfigError(path, f"expected at least {low}, got {item}")
+        if high is not None and not item <= high:
+            raise ConfigError(path, f"expected at most {high}, got {item}")

@@ -1,0 +1,79 @@
+"""Sections of settings that remember which of them were set, and by which line."""
+
+import os
+import pathlib
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jaxtyping
+import ml_collections
+
+# Whoever calls these packages sets a value, not they; jaxtyping wraps functions under test.
+_PACKAGES = tuple(
+    f"{folder}{os.sep}"
+    for folder in (
+        pathlib.Path(__file__).parents[1],
+        pathlib.Path(ml_collections.__file__).parent,
+        pathlib.Path(jaxtyping.__file__).parent,
+    )
+)
+
+
+class Setting(NamedTuple):
+    """A value, and who set it."""
+
+    value: Any
+    origin: str  # such as `configs/x.py:12`
+
+
+class Settings(ml_collections.ConfigDict):
+    """A section of settings, which config files assign to.
+
+    Values it is made with count as defaults, those that are assigned as set. A section that is
+    assigned sets every leaf in it, but for another `Settings`, which knows itself what was set.
+    """
+
+    def __init__(self, defaults: Mapping[str, Any] | None = None) -> None:
+        object.__setattr__(self, "_origins", {})
+        super().__init__(type_safe=False)
+        for key, value in (defaults or {}).items():
+            section = Settings(value) if isinstance(value, Mapping) else value
+            super().__setitem__(key, section)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.record(key, value, calling_line())
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        object.__setattr__(self, "_origins", dict(state["_origins"]))
+
+    def record(self, key: Any, value: Any, origin: str) -> None:
+        """Sets a value on behalf of another line than the calling one."""
+        if not isinstance(value, Settings) and isinstance(
+            value, Mapping | ml_collections.ConfigDict
+        ):
+            section = Settings()
+            for name, item in value.items():
+                section.record(name, item, origin)
+            value = section
+        super().__setitem__(key, value)
+        self._origins[key] = origin
+
+    def leaves(self) -> Iterator[tuple[str, Setting]]:
+        """Yields path and setting of every leaf; the origin of one that was not set is empty."""
+        for key, value in self.items():
+            if isinstance(value, Settings):
+                yield from ((f"{key}.{path}", setting) for path, setting in value.leaves())
+            else:
+                yield str(key), Setting(value, self._origins.get(key, ""))
+
+
+def calling_line() -> str:
+    """Returns file and line of the nearest caller outside of this package."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGES):
+        frame = frame.f_back
+    file = frame.f_code.co_filename
+    here = f"{os.getcwd()}{os.sep}"
+    return f"{file.removeprefix(here)}:{frame.f_lineno}"

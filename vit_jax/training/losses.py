@@ -1,0 +1,42 @@
+"""Losses, by name: (logits, targets) to one value an example.
+
+Letters: b batch, k classes. All take float32 logits and targets that are probabilities.
+"""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+Loss = Callable[[Float[Array, "b k"], Float[Array, "b k"]], Float[Array, " b"]]
+
+
+def softmax(logits: Float[Array, "b k"], targets: Float[Array, "b k"]) -> Float[Array, " b"]:
+    """Returns the cross-entropy of the classes as alternatives."""
+    return optax.softmax_cross_entropy(logits, targets)
+
+
+def sigmoid(logits: Float[Array, "b k"], targets: Float[Array, "b k"]) -> Float[Array, " b"]:
+    """Returns the binary cross-entropies of the classes, summed (Beyer et al. 2020, sec. 3.2)."""
+    return jnp.sum(optax.sigmoid_binary_cross_entropy(logits, targets), axis=-1)
+
+
+def binary(logits: Float[Array, "b k"], targets: Float[Array, "b k"]) -> Float[Array, " b"]:
+    """Returns the mean of the binary cross-entropies, where any target above 0 counts as 1.
+
+    As DeiT III trains (Touvron et al. 2022): of mixed images, both labels are there.
+    """
+    present = (targets > 0).astype(logits.dtype)
+    return jnp.mean(optax.sigmoid_binary_cross_entropy(logits, present), axis=-1)
+
+
+LOSSES: dict[str, Loss] = {"softmax": softmax, "sigmoid": sigmoid, "binary": binary}
+
+
+def targets(
+    labels: Int[Array, " b"], num_classes: int, smoothing: float = 0.0
+) -> Float[Array, "b k"]:
+    """Returns one-hot targets, smoothed towards all classes (Szegedy et al. 2016, section 7)."""
+    one_hot = jnp.equal(labels[:, None], jnp.arange(num_classes)).astype(jnp.float32)
+    return one_hot * (1 - smoothing) + smoothing / num_classes

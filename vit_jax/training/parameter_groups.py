@@ -1,0 +1,136 @@
+"""Parameters by name: which of them train, how fast, and which decay.
+
+Rules are (pattern, multiplier): the first whose pattern matches the whole name counts.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import optax
+
+from vit_jax import config as config_lib
+from vit_jax.errors import ConfigError, pick
+
+Params = Any
+
+
+def decay_multipliers(config: config_lib.Optim, params: Params) -> dict[str, float]:
+    """Returns the multiplier of the weight decay of each parameter.
+
+    Raises:
+      ConfigError: A parameter without a rule, or a rule that matches none.
+    """
+    return _multipliers(config.decay_rules, parameter_names(params), "config.optim.decay_rules")
+
+
+def rate_multipliers(config: config_lib.Optim, params: Params) -> dict[str, float]:
+    """Returns the multiplier of the learning rate of each parameter: its rule's, by its layer's.
+
+    With layer decay (Clark et al. 2020, section 3.2, and later BEiT) that of the head and the last
+    norm is 1, that of the last block `layer_decay`, and that of the embeddings the smallest.
+
+    Raises:
+      ConfigError: A parameter without a rule, or a rule that matches none.
+    """
+    names = parameter_names(params)
+    rules = _multipliers(config.rate_rules, names, "config.optim.rate_rules")
+    layers = layers_of(names)
+    top = max(layers.values())
+    return {name: rules[name] * config.layer_decay ** (top - layers[name]) for name in names}
+
+
+# What comes before the first block.
+EMBEDDINGS = ("stem", "stem_norm", "posemb", "cls_token", "dist_token", "registers")
+
+
+def layers_of(names: Sequence[str]) -> dict[str, int]:
+    """Returns the layer of each parameter: 0 for embeddings, then each block, then all the rest.
+
+    What merges patches belongs to the block after it.
+    """
+    found = {name: re.match(r"(?:blocks|stages|(merge))_(\d+)(?:_(\d+))?", name) for name in names}
+    places = {}
+    for name, match in found.items():
+        if match and match[1]:
+            places[name] = (int(match[2]) + 1, 0)
+        elif match:
+            places[name] = (int(match[2]), int(match[3] or 0))
+    numbers = {place: i for i, place in enumerate(sorted(set(places.values())), 1)}
+    top = len(numbers) + 1
+    return {
+        name: numbers[places[name]]
+        if name in places
+        else (0 if name.split("/")[0] in EMBEDDINGS else top)
+        for name in names
+    }
+
+
+def _multipliers(
+    given: Sequence[tuple[str, float]], names: Sequence[str], path: str
+) -> dict[str, float]:
+    """Returns for each name the multiplier of the first rule that matches it."""
+    rules = [(_compile(pattern, names, path), factor) for pattern, factor in given]
+    found = {name: [f for pattern, f in rules if pattern.fullmatch(name)] for name in names}
+    bare = [name for name, factors in found.items() if not factors]
+    if bare:
+        raise ConfigError(path, f"no rule for {_some(bare)}; end with ('.*', NUMBER)")
+    return {name: factors[0] for name, factors in found.items()}
+
+
+TUNES = {"all": re.compile(".*"), "head": re.compile("head.*/.*")}
+
+
+def trainable(config: config_lib.Optim, params: Params) -> Params:
+    """Returns True for each parameter that trains: in what `tune` names, and not in `freeze`.
+
+    Raises:
+      ConfigError: A pattern that is not valid or that no parameter matches.
+    """
+    tuned = pick(TUNES, config.tune, "config.optim.tune")
+    path = "config.optim.freeze"
+    names = parameter_names(params)
+    patterns = [_compile(pattern, names, path) for pattern in config.freeze]
+    train = [
+        bool(tuned.fullmatch(name)) and not any(p.fullmatch(name) for p in patterns)
+        for name in names
+    ]
+    if not any(train):
+        raise ConfigError(path, "every parameter is frozen; nothing is left to train")
+    return jax.tree.unflatten(jax.tree.structure(params), train)
+
+
+def parameter_names(params: Params) -> list[str]:
+    """Returns the names of the parameters, such as `blocks_0/attn/qkv/kernel`, in tree order."""
+    return [name_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+
+
+def name_of(path: tuple[Any, ...]) -> str:
+    """Returns the name of a parameter from its path in the tree."""
+    return "/".join(str(key.key) for key in path)
+
+
+def _compile(pattern: str, names: Sequence[str], path: str) -> re.Pattern[str]:
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise ConfigError(path, f"'{pattern}' is not a regular expression: {error}") from error
+    if not any(compiled.fullmatch(name) for name in names):
+        raise ConfigError(path, f"'{pattern}' matches no parameter; they are {_some(names)}")
+    return compiled
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def per_parameter(
+    function: Callable[[jax.Array, str, jax.Array], jax.Array],
+) -> optax.GradientTransformation:
+    """Returns the transformation `(update, name, parameter) -> update` of each parameter."""
+
+    def apply(path: tuple[Any, ...], update: jax.Array, param: jax.Array) -> jax.Array:
+        return function(update, name_of(path), param)
+
+    return optax.stateless(lambda u, p: jax.tree_util.tree_map_with_path(apply, u, p))

@@ -1,0 +1,83 @@
+"""The view of a running training: metrics fetched one step late, written and shown."""
+
+import time
+from collections.abc import Iterator, Mapping
+
+import jax
+
+from vit_jax import config as config_lib
+from vit_jax.console.metrics_writer import MetricsWriter
+from vit_jax.console.progress import Progress
+from vit_jax.data import loader
+from vit_jax.errors import DivergedError
+from vit_jax.training.state import TrainState
+
+
+class Reporter:
+    """Fetches the metrics of a step while the next one runs; writes and shows them.
+
+    Raises:
+      DivergedError: Too many steps in a row were skipped, because they were not finite.
+    """
+
+    def __init__(
+        self, config: config_lib.Config, writer: MetricsWriter, state: TrainState, total: int
+    ) -> None:
+        start = int(state.step)
+        self._config, self._writer = config, writer
+        self._progress = Progress(total, start, config.log.every_seconds, "step")
+        self._pending: tuple[int, dict[str, jax.Array]] | None = None
+        self._skipped_before = float(state.skipped)
+        self._in_a_row = 0
+        self._waited = 0.0
+        self._window = (time.monotonic(), start)
+
+    def wait_for(self, batches: Iterator[loader.Batch]) -> loader.Batch:
+        """Returns the next batch, and counts the time that it took."""
+        began = time.monotonic()
+        batch = next(batches)
+        self._waited += time.monotonic() - began
+        return batch
+
+    def push(self, step: int, step_metrics: dict[str, jax.Array]) -> None:
+        """Takes the metrics of a step just started, and reports those of the one before."""
+        self.drain()
+        self._pending = step, step_metrics
+
+    def drain(self) -> None:
+        """Reports what is pending."""
+        if self._pending is None:
+            return
+        (step, arrays), self._pending = self._pending, None
+        values = {key: value.item() for key, value in jax.device_get(arrays).items()}
+        self._writer.write(step, values)
+        self._check_finite(step, values)
+        if self._progress.due():
+            self._show(step, values)
+
+    def close(self) -> None:
+        """Takes the progress line away."""
+        self._progress.close()
+
+    def _show(self, step: int, values: Mapping[str, float]) -> None:
+        now, (then, before) = time.monotonic(), self._window
+        speed = (step - before) * self._config.batch_size / max(now - then, 1e-9)
+        waiting = self._waited / max(now - then, 1e-9)
+        if now - then > 2:
+            self._window, self._waited = (now, step), 0.0
+        self._progress.show(
+            step,
+            f"loss {values['loss']:.4f} | lr {values['learning_rate']:.1e} | {speed:,.0f} images/s"
+            f" | data {waiting:.0%}" + f" | skipped {values['skipped']}" * bool(values["skipped"]),
+        )
+
+    def _check_finite(self, step: int, values: Mapping[str, float]) -> None:
+        skipped = values["skipped"] > self._skipped_before
+        self._skipped_before = values["skipped"]
+        self._in_a_row = self._in_a_row + 1 if skipped else 0
+        if self._in_a_row >= self._config.max_skipped:
+            raise DivergedError(
+                f"step {step}: {self._in_a_row} steps in a row were not finite (loss "
+                f"{values['loss']}, gradient norm {values['grad_norm']}); nothing bad "
+                "was saved; try a lower config.optim.learning_rate or config.optim.clip_norm=1"
+            )
