@@ -48,9 +48,9 @@ def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
             lambda: open_split(config.data, field, run.class_names),
             lambda source: shared_by_hosts(config, {field: source.fingerprint}),
         )
-        count, known = len(source.class_names), config.model["num_classes"]
-        if count != known:
-            problem = f"{source.name} has {count} classes, the model {known}"
+        count = len(source.class_names)
+        if count != config.model["num_classes"]:
+            problem = f"{source.name} has {count} classes, the model {config.model['num_classes']}"
             raise ConfigError(f"config.data.{field}", problem)
         say(f"evaluate  {workdir}, step {run.step:,}, on {source.name}")
         eval_step = make_eval_step(run.model, loss_fn, config.data, mesh)

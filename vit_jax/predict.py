@@ -47,7 +47,7 @@ class Prediction(NamedTuple):
     probability: float
 
 
-class Result(NamedTuple):
+class ImageResult(NamedTuple):
     """What became of one image: its predictions, the likeliest first, or why there are none."""
 
     name: str
@@ -112,7 +112,7 @@ class Predictor:
                 raise DataError(f"{result.name}: {result.error}")
         return [result.predictions for result in results]
 
-    def stream(self, images: Sequence[AnyImage], topk: int = 5) -> Iterator[Result]:
+    def stream(self, images: Sequence[AnyImage], topk: int = 5) -> Iterator[ImageResult]:
         """Yields a result for each image, in their order, as soon as its batch is done."""
         if isinstance(images, str | bytes | pathlib.Path | Image.Image | np.ndarray):
             raise TypeError("expected a sequence of images; [image] for a single one")
@@ -133,7 +133,7 @@ class Predictor:
             for row, image in enumerate(rows):
                 error = image if isinstance(image, str) else ""
                 predictions = [] if error else self._predictions(classes[row], scores[row])
-                yield Result(source.describe(index), predictions, error)
+                yield ImageResult(source.describe(index), predictions, error)
                 index += 1
 
     def _read(self, source: InMemory, size: int) -> Iterator[list[np.ndarray | str]]:
@@ -162,9 +162,8 @@ class Predictor:
 
     def _size(self, num_images: int) -> int:
         """Returns a batch size that few images do not fill up with many blank rows."""
-        shares = sharding.batch_divisor(self._mesh)
-        wanted = min(self._batch_size, 1 << (num_images - 1).bit_length())
-        return -(-wanted // shares) * shares
+        power_of_two = 1 << (num_images - 1).bit_length()
+        return sharding.round_up(min(self._batch_size, power_of_two), self._mesh)
 
 
 def main(values: flags.FlagValues, operands: list[str]) -> None:
@@ -184,7 +183,8 @@ def main(values: flags.FlagValues, operands: list[str]) -> None:
         raise DataError(f"{' '.join(operands) or 'no image given'}: {expected}")
     predictor = Predictor(values.workdir, step=values.step, batch_size=values.batch_size)
     progress = Progress(len(images), 0, 10.0, "predict", aside=True)
-    began, skipped = time.monotonic(), 0
+    began = time.monotonic()
+    skipped = 0
     try:
         for i, result in enumerate(predictor.stream(images, values.topk), 1):
             skipped += bool(result.error)
@@ -204,13 +204,13 @@ def _expand(operand: str) -> list[str]:
     return [operand]
 
 
-def _as_line(result: Result) -> str:
+def _as_line(result: ImageResult) -> str:
     if result.error:
         return f"{result.name}  skipped: {result.error}"
     return "  ".join([result.name, *(f"{p.probability:.1%} {p.label}" for p in result.predictions)])
 
 
-def _as_json(result: Result) -> str:
+def _as_json(result: ImageResult) -> str:
     if result.error:
         return json.dumps({"image": result.name, "error": result.error})
     found = [p._asdict() for p in result.predictions]

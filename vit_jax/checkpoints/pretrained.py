@@ -49,7 +49,8 @@ class Pretrained(Trained):
         Raises:
           DataError: An image cannot be read.
         """
-        source, pipeline = InMemory(images, self.class_names), transforms.for_evaluation(self.data)
+        source = InMemory(images, self.class_names)
+        pipeline = transforms.for_evaluation(self.data)
         generator = np.random.default_rng(0)  # which evaluation does not touch
         batch = np.zeros((len(source), *self.data.image_shape), np.uint8)
         for i, row in enumerate(batch):

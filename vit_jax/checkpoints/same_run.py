@@ -42,7 +42,8 @@ def check_same_run(
             f"use a new --workdir, or --allow_config_change={config_lib.name_to_allow(key)}",
         )
     for field, fingerprint in saved["data"].items():
-        key, current = f"data.{field}", now["data"].get(field)
+        key = f"data.{field}"
+        current = now["data"].get(field)
         if current != fingerprint and not any(config_lib.covers(name, key) for name in names):
             raise ConfigError(
                 f"config.{key}",

@@ -39,7 +39,8 @@ def find_place(
       ConfigError: What is given is wrong or not enough.
     """
     coordinator = values.coordinator or environ.get("JAX_COORDINATOR_ADDRESS")
-    count, index = values.num_processes, values.process_id
+    count = values.num_processes
+    index = values.process_id
     for count_name, index_name in LAUNCHERS.items():
         launched, which = _number(environ, count_name), _number(environ, index_name)
         if launched is not None and launched > 1 and which is not None:

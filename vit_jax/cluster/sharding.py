@@ -106,6 +106,12 @@ def batch_divisor(mesh: jax.sharding.Mesh) -> int:
     return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
 
 
+def round_up(batch_size: int, mesh: jax.sharding.Mesh) -> int:
+    """Returns the least batch size from this one on that the devices can share."""
+    divisor = batch_divisor(mesh)
+    return math.ceil(batch_size / divisor) * divisor
+
+
 def check_batch_size(
     batch_size: int, path: str, mesh: jax.sharding.Mesh, accum_steps: int = 1
 ) -> None:
@@ -116,11 +122,11 @@ def check_batch_size(
     """
     unit = batch_divisor(mesh) * accum_steps
     if batch_size % unit:
-        below, above = batch_size // unit * unit, -(-batch_size // unit) * unit
-        near = f"{below} or {above}" if below else str(above)
-        parts = f"{unit // accum_steps} devices" + f" x {accum_steps} micro-batches" * (
-            accum_steps > 1
-        )
+        below = batch_size // unit * unit
+        near = f"{below} or {below + unit}" if below else str(unit)
+        parts = f"{unit // accum_steps} devices"
+        if accum_steps > 1:
+            parts += f" x {accum_steps} micro-batches"
         raise ConfigError(path, f"{batch_size} cannot be shared by {parts}; try {near}")
 
 

@@ -10,6 +10,7 @@ from vit_jax.config.data import SPLITS, Affine, Data, Mix, Synthetic
 from vit_jax.config.files import load_config_file, split_config_path
 from vit_jax.config.identity import changed_keys, covers, name_to_allow, shared_by_hosts
 from vit_jax.config.optim import Distill, Optim
+from vit_jax.config.printing import describe
 from vit_jax.config.resolution import Resolved, merge, read_config, resolve
 from vit_jax.config.schema import (
     Checkpoint,
@@ -39,6 +40,7 @@ __all__ = [
     "as_dict",
     "changed_keys",
     "covers",
+    "describe",
     "flatten",
     "load_config_file",
     "merge",

@@ -16,6 +16,8 @@ Tree: TypeAlias = ml_collections.ConfigDict | Mapping[str, Any]
 DEFAULT = "default"
 FLAG = "flag"
 
+NAME = "model.name"
+
 
 @dataclasses.dataclass(frozen=True)
 class File:

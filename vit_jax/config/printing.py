@@ -28,7 +28,7 @@ def print_config(resolved: Resolved) -> None:
 
 def format_config(resolved: Resolved) -> Iterator[str]:
     """Yields `path = value  [origin]  description` for each setting, in columns."""
-    texts = _descriptions(resolved.config)
+    texts = describe(resolved.config)
     rows = [
         (f"{path} = {value!r}", f"[{resolved.origins[path]}]", texts[path])
         for path, value in flatten(as_dict(resolved.config)).items()
@@ -45,7 +45,7 @@ def _width(texts: list[str]) -> int:
     return sorted(map(len, texts))[int(0.95 * len(texts))]
 
 
-def _descriptions(config: Config) -> dict[str, str]:
+def describe(config: Config) -> dict[str, str]:
     """Returns what each setting means, by path."""
     name = config.model["name"]
     texts = {f"model.{key}": text for key, text in models.descriptions(name).items()}

@@ -22,8 +22,11 @@ def suggest_path(path: str, known: Collection[str]) -> str:
     if near:
         names = " or ".join(f"'{other}'" for other in (here or near)[:MOST])
         return f"did you mean {names}?"
-    there = sorted(other for other in known if other.rpartition(".")[0] == section)
-    return f"choose from {', '.join(there or sorted(known))}"
+    choices = sorted(other for other in known if other.rpartition(".")[0] == section)
+    if not section or not choices:
+        choices = sorted(other for other in known if "." not in other)
+        choices += sorted({f"{other.partition('.')[0]}.KEY" for other in known if "." in other})
+    return f"choose from {', '.join(choices)}"
 
 
 def _same_name(key: str, known: Collection[str]) -> list[str]:

@@ -62,21 +62,21 @@ def run(
         with hosts.joined(values):
             main(values, hosts.run_and_compare(lambda: (parse or parse_overrides)(rest, values)))
     except (UserError, flags.Error) as error:
-        return _say(error, error if isinstance(error, UserError) else ConfigError, values.debug)
+        return _report(error, error if isinstance(error, UserError) else ConfigError, values.debug)
     except OSError as error:
-        return _say(error, CheckpointError, values.debug)
+        return _report(error, CheckpointError, values.debug)
     except KeyboardInterrupt:
         print("stopped: at once; what was not saved yet is lost", file=sys.stderr, flush=True)
         return 130
     return 0
 
 
-def _say(error: Exception, kind: UserError | type[UserError], debug: bool) -> int:
+def _report(error: Exception, described_by: UserError | type[UserError], debug: bool) -> int:
     if debug:
         traceback.print_exception(error)
     message = " ".join(str(error).split())
-    print(f"{kind.label}: {message}", file=sys.stderr, flush=True)
-    return kind.exit_code
+    print(f"{described_by.label}: {message}", file=sys.stderr, flush=True)
+    return described_by.exit_code
 
 
 def parse_overrides(

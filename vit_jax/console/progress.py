@@ -40,9 +40,11 @@ class Progress:
         self, total: int, start: int, every_seconds: float, label: str, *, aside: bool = False
     ) -> None:
         self._console = _aside if aside and not _console.is_terminal else _console
-        self._total, self._start, self._label = total, start, label
-        self._every, self._last = every_seconds, time.monotonic()
-        self._began = time.monotonic()
+        self._total = total
+        self._start = start
+        self._label = label
+        self._every = every_seconds
+        self._began = self._last = time.monotonic()
         self._live: rich.progress.Progress | None = None
         if self._console.is_terminal and jax.process_index() == 0:
             text = rich.progress.TextColumn("{task.description}")

@@ -1,5 +1,6 @@
 """Evaluation of parameters on a source of images: every image counts exactly once."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,7 +18,7 @@ from vit_jax.errors import DataError
 from vit_jax.evaluation import metrics
 
 EvalStep = Callable[[Any, metrics.Sums, Mapping[str, jax.Array]], metrics.Sums]
-Result = dict[str, float | int]
+EvalResult = dict[str, float | int]
 
 
 def make_eval_step(
@@ -45,7 +46,7 @@ def evaluate(
     *,
     label: str,
     stopped: Callable[[], bool] = lambda: False,
-) -> Result | None:
+) -> EvalResult | None:
     """Returns top-1, top-5 and loss as means over every image of a source that can be read.
 
     Their `count`, and how many were `skipped` as unreadable, are beside them. Returns nothing where
@@ -57,7 +58,7 @@ def evaluate(
     size = eval_batch_size(config, mesh)
     host, num_hosts = sharding.batch_shard(mesh)
     batches = loader.eval_batches(source, config.data, size, host=host, num_hosts=num_hosts)
-    total = -(-len(source) // size)
+    total = math.ceil(len(source) / size)
     progress = Progress(total, 0, config.log.every_seconds, f"evaluate {label}")
     sums = jax.device_put(metrics.zeros(), sharding.replicated(mesh))
     try:
@@ -77,17 +78,17 @@ def evaluate(
     return {**metrics.means(totals), "skipped": len(source) - int(totals["count"])}
 
 
-def format_result(name: str, result: Result) -> str:
+def format_result(name: str, result: EvalResult) -> str:
     """Returns one line of figures."""
+    images = f"{result['count']:,} images"
+    if result["skipped"]:
+        images += f", {result['skipped']:,} unreadable"
     return (
         f"{name}: top-1 {result['top1']:.2%}  top-5 {result['top5']:.2%}  "
-        f"loss {result['loss']:.4f}  ({result['count']:,} images"
-        + f", {result['skipped']:,} unreadable" * bool(result["skipped"])
-        + ")"
+        f"loss {result['loss']:.4f}  ({images})"
     )
 
 
 def eval_batch_size(config: config_lib.Config, mesh: jax.sharding.Mesh) -> int:
     """Returns the global batch size of an evaluation, rounded up to what the devices can share."""
-    shares = sharding.batch_divisor(mesh)
-    return -(-(config.eval.batch_size or config.batch_size) // shares) * shares
+    return sharding.round_up(config.eval.batch_size or config.batch_size, mesh)

@@ -38,12 +38,12 @@ def soft(
 
     Times the square of the temperature, so that the gradients' size does not depend on it.
     """
-    known = jax.nn.log_softmax(teacher / temperature)
-    found = jax.nn.log_softmax(student / temperature)
-    return temperature**2 * jnp.sum(jnp.exp(known) * (known - found), axis=-1)
+    target = jax.nn.log_softmax(teacher / temperature)
+    predicted = jax.nn.log_softmax(student / temperature)
+    return temperature**2 * jnp.sum(jnp.exp(target) * (target - predicted), axis=-1)
 
 
-KINDS: dict[str, TeacherLoss] = {"hard": hard, "soft": soft}
+TEACHER_LOSSES: dict[str, TeacherLoss] = {"hard": hard, "soft": soft}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,13 +65,15 @@ class Teacher:
         Raises:
           InputMissingError: There is no checkpoint.
           CheckpointError: It is damaged.
-          ConfigError: The teacher knows other classes.
+          ConfigError: The teacher has other classes.
         """
         workdir = open_path(self.directory, "config.distill.teacher")
         run = pretrained.restore(workdir, "", self.config, mesh)
-        for known, found in zip(run.class_names, class_names, strict=False):
-            if known != found:
-                problem = f"{self.directory} knows a class {known} where the data have {found}"
+        for theirs, ours in zip(run.class_names, class_names, strict=False):
+            if theirs != ours:
+                problem = (
+                    f"class mismatch: '{theirs}' in {self.directory}, '{ours}' in the data set"
+                )
                 raise ConfigError("config.distill.teacher", problem)
         return run.params
 
@@ -92,23 +94,24 @@ def open_teacher(config: config_lib.Config) -> Teacher | None:
       InputMissingError: There is no such run folder.
       ConfigError: It classifies other things, or cannot see these images.
     """
-    pick(KINDS, config.distill.kind, "config.distill.kind")
-    directory, path = config.distill.teacher, "config.distill.teacher"
+    pick(TEACHER_LOSSES, config.distill.kind, "config.distill.kind")
+    directory = config.distill.teacher
+    path = "config.distill.teacher"
     if not directory:
         return None
-    known = config_lib.read_config(open_path(directory, path))
+    teacher = config_lib.read_config(open_path(directory, path))
     for what, theirs, ours in (
-        ("classes", known.model["num_classes"], config.model["num_classes"]),
-        ("channels", known.data.channels, config.data.channels),
+        ("classes", teacher.model["num_classes"], config.model["num_classes"]),
+        ("channels", teacher.data.channels, config.data.channels),
     ):
         if theirs != ours:
             raise ConfigError(path, f"{directory} has {theirs} {what}, the run {ours}")
-    model = models.create(**known.model)
+    model = models.create(**teacher.model)
     for size, cell in zip(config.data.image_size, model.stride, strict=True):
         if size % cell:
             problem = f"{directory} sees images in cells of {cell} pixels, got {size}"
             raise ConfigError(path, problem)
-    return Teacher(directory, known, model, config.data)
+    return Teacher(directory, teacher, model, config.data)
 
 
 def loss(
@@ -121,5 +124,5 @@ def loss(
     """Returns the loss of each image: of its label, and of what the teacher says."""
     of_label = loss_fn(output.logits, targets)
     taught = output.aux_logits[0] if output.aux_logits else output.logits
-    of_teacher = KINDS[config.kind](taught, teacher_logits, config.temperature)
+    of_teacher = TEACHER_LOSSES[config.kind](taught, teacher_logits, config.temperature)
     return (1 - config.alpha) * of_label + config.alpha * of_teacher

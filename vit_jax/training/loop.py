@@ -21,8 +21,8 @@ from vit_jax.console.progress import format_seconds, say
 from vit_jax.console.workdir import lock, owner, write_json
 from vit_jax.errors import ConfigError, Interrupted
 from vit_jax.evaluation.evaluator import (
+    EvalResult,
     EvalStep,
-    Result,
     evaluate,
     format_result,
     make_eval_step,
@@ -72,7 +72,8 @@ def train(
             stored.write(workdir, run.config, _origins(resolved, run))
             writer = MetricsWriter(workdir, int(state.step), tensorboard=config.log.tensorboard)
             eval_step = make_eval_step(run.model, run.loss_fn, config.data, run.mesh)
-            began, start = time.monotonic(), int(state.step)
+            began = time.monotonic()
+            start = int(state.step)
             try:
                 state = loop(run, state, eval_step, checkpoints, writer, stop)
                 seconds = time.monotonic() - began
@@ -87,7 +88,8 @@ def train(
 
 def _start(run: Run) -> TrainState:
     """Returns the state at step 0: random, or with the parameters of `init_from`."""
-    config, notes = run.config, ["no checkpoint here: from step 0"]
+    config = run.config
+    notes = ["no checkpoint here: from step 0"]
     given: dict[str, jax.Array] = {}
     if config.init_from:
         given, notes = warm_start.load_parameters(run)
@@ -185,7 +187,7 @@ def _due(every: int, step: int) -> bool:
 
 def _evaluate(
     run: Run, eval_step: EvalStep, state: TrainState, name: str, stop: PreemptionGuard
-) -> dict[str, Result]:
+) -> dict[str, EvalResult]:
     """Returns the figures of a split, and beside those of an average (`NAME_raw`) without it.
 
     Returns nothing where a signal came before the end.

@@ -13,7 +13,7 @@ Loss = Callable[[Float[Array, "b k"], Float[Array, "b k"]], Float[Array, " b"]]
 
 
 def softmax(logits: Float[Array, "b k"], targets: Float[Array, "b k"]) -> Float[Array, " b"]:
-    """Returns the cross-entropy of the classes as alternatives."""
+    """Returns the softmax cross-entropy."""
     return optax.softmax_cross_entropy(logits, targets)
 
 

@@ -56,7 +56,7 @@ def weight_decay(value: float, convention: str, learning_rate: float) -> float:
 
 
 def make_optimizer(config: config_lib.Optim, params: Params) -> optax.GradientTransformation:
-    """Returns what turns gradients into a direction.
+    """Returns the optax transformation, without the learning rate.
 
     Args:
       config: The optimizer's section.
@@ -73,10 +73,10 @@ def make_optimizer(config: config_lib.Optim, params: Params) -> optax.GradientTr
     if set(rates.values()) != {1.0}:
         parts.append(per_parameter(lambda update, name, param: update * rates[name]))
     transform = optax.chain(*parts)
-    trains = trainable(config, params)
-    if all(jax.tree.leaves(trains)):
+    is_trained = trainable(config, params)
+    if all(jax.tree.leaves(is_trained)):
         return transform
-    labels = jax.tree.map(lambda train: "train" if train else "freeze", trains)
+    labels = jax.tree.map(lambda trains: "train" if trains else "freeze", is_trained)
     return optax.partition({"train": transform, "freeze": optax.set_to_zero()}, labels)
 
 

@@ -50,21 +50,16 @@ def layers_of(names: Sequence[str]) -> dict[str, int]:
 
     What merges patches belongs to the block after it.
     """
-    found = {name: re.match(r"(?:blocks|stages|(merge))_(\d+)(?:_(\d+))?", name) for name in names}
-    places = {}
-    for name, match in found.items():
-        if match and match[1]:
-            places[name] = (int(match[2]) + 1, 0)
-        elif match:
-            places[name] = (int(match[2]), int(match[3] or 0))
-    numbers = {place: i for i, place in enumerate(sorted(set(places.values())), 1)}
-    top = len(numbers) + 1
-    return {
-        name: numbers[places[name]]
-        if name in places
-        else (0 if name.split("/")[0] in EMBEDDINGS else top)
-        for name in names
-    }
+    block = re.compile(r"(?:blocks|stages|(merge))_(\d+)(?:_(\d+))?")
+    blocks = {}  # (stage, block) of each parameter that is in one
+    for name in names:
+        if match := block.match(name):
+            merges, stage, index = match.groups()
+            blocks[name] = (int(stage) + 1, 0) if merges else (int(stage), int(index or 0))
+    layers = {position: i for i, position in enumerate(sorted(set(blocks.values())), 1)}
+    top = len(layers) + 1
+    outside = {name: 0 if name.split("/")[0] in EMBEDDINGS else top for name in names}
+    return {name: layers[blocks[name]] if name in blocks else outside[name] for name in names}
 
 
 def _multipliers(
@@ -72,11 +67,11 @@ def _multipliers(
 ) -> dict[str, float]:
     """Returns for each name the multiplier of the first rule that matches it."""
     rules = [(_compile(pattern, names, path), factor) for pattern, factor in given]
-    found = {name: [f for pattern, f in rules if pattern.fullmatch(name)] for name in names}
-    bare = [name for name, factors in found.items() if not factors]
-    if bare:
-        raise ConfigError(path, f"no rule for {_some(bare)}; end with ('.*', NUMBER)")
-    return {name: factors[0] for name, factors in found.items()}
+    matches = {name: [f for pattern, f in rules if pattern.fullmatch(name)] for name in names}
+    uncovered = [name for name, factors in matches.items() if not factors]
+    if uncovered:
+        raise ConfigError(path, f"no rule for {_some(uncovered)}; end with ('.*', NUMBER)")
+    return {name: factors[0] for name, factors in matches.items()}
 
 
 TUNES = {"all": re.compile(".*"), "head": re.compile("head.*/.*")}
@@ -91,14 +86,14 @@ def trainable(config: config_lib.Optim, params: Params) -> Params:
     tuned = pick(TUNES, config.tune, "config.optim.tune")
     path = "config.optim.freeze"
     names = parameter_names(params)
-    patterns = [_compile(pattern, names, path) for pattern in config.freeze]
-    train = [
-        bool(tuned.fullmatch(name)) and not any(p.fullmatch(name) for p in patterns)
+    frozen = [_compile(pattern, names, path) for pattern in config.freeze]
+    is_trained = [
+        bool(tuned.fullmatch(name)) and not any(pattern.fullmatch(name) for pattern in frozen)
         for name in names
     ]
-    if not any(train):
+    if not any(is_trained):
         raise ConfigError(path, "every parameter is frozen; nothing is left to train")
-    return jax.tree.unflatten(jax.tree.structure(params), train)
+    return jax.tree.unflatten(jax.tree.structure(params), is_trained)
 
 
 def parameter_names(params: Params) -> list[str]:

@@ -24,7 +24,8 @@ class Reporter:
         self, config: config_lib.Config, writer: MetricsWriter, state: TrainState, total: int
     ) -> None:
         start = int(state.step)
-        self._config, self._writer = config, writer
+        self._config = config
+        self._writer = writer
         self._progress = Progress(total, start, config.log.every_seconds, "step")
         self._pending: tuple[int, dict[str, jax.Array]] | None = None
         self._skipped_before = float(state.skipped)
@@ -48,7 +49,8 @@ class Reporter:
         """Reports what is pending."""
         if self._pending is None:
             return
-        (step, arrays), self._pending = self._pending, None
+        step, arrays = self._pending
+        self._pending = None
         values = {key: value.item() for key, value in jax.device_get(arrays).items()}
         self._writer.write(step, values)
         self._check_finite(step, values)
@@ -60,16 +62,22 @@ class Reporter:
         self._progress.close()
 
     def _show(self, step: int, values: Mapping[str, float]) -> None:
-        now, (then, before) = time.monotonic(), self._window
+        now = time.monotonic()
+        then, before = self._window
         speed = (step - before) * self._config.batch_size / max(now - then, 1e-9)
         waiting = self._waited / max(now - then, 1e-9)
         if now - then > 2:
-            self._window, self._waited = (now, step), 0.0
-        self._progress.show(
-            step,
-            f"loss {values['loss']:.4f} | lr {values['learning_rate']:.1e} | {speed:,.0f} images/s"
-            f" | data {waiting:.0%}" + f" | skipped {values['skipped']}" * bool(values["skipped"]),
-        )
+            self._window = now, step
+            self._waited = 0.0
+        parts = [
+            f"loss {values['loss']:.4f}",
+            f"lr {values['learning_rate']:.1e}",
+            f"{speed:,.0f} images/s",
+            f"data {waiting:.0%}",
+        ]
+        if values["skipped"]:
+            parts.append(f"skipped {values['skipped']}")
+        self._progress.show(step, " | ".join(parts))
 
     def _check_finite(self, step: int, values: Mapping[str, float]) -> None:
         skipped = values["skipped"] > self._skipped_before

@@ -76,14 +76,14 @@ class Run:
 
     def describe(self) -> list[str]:
         """Returns the lines that say what is about to happen."""
-        config, model = self.config, self.model
+        config = self.config
         height, width = config.data.image_size
         lines = {
             "devices": self._describe_devices(),
             "data": self._describe_data(),
             "model": f"{config.model['name']}  {self.num_parameters:,} parameters  "
             f"{height}x{width} pixels  {config.model['dtype']}",
-            "attention": model.describe_attention(),
+            "attention": self.model.describe_attention(),
             "training": self._describe_trainable(),
             "teacher": config.distill.teacher,
             "plan": self._describe_plan(),
@@ -164,7 +164,8 @@ def open_run(config: config_lib.Config, devices: Sequence[jax.Device] | None = N
 
 def _with_classes(config: config_lib.Config, source: Source) -> config_lib.Config:
     """Returns the config with the number of classes that the data have, where it says none."""
-    requested, count = config.model["num_classes"], len(source.class_names)
+    requested = config.model["num_classes"]
+    count = len(source.class_names)
     if requested not in (0, count):
         problem = f"the data set {source.name} has {count} classes, got {requested}"
         raise ConfigError("config.model.num_classes", f"{problem}; 0 takes them all")

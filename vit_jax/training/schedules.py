@@ -36,7 +36,8 @@ def plan(config: config_lib.Config, num_images: int) -> Plan:
     Raises:
       ConfigError: A duration in two units, none for the run, or parts longer than the whole.
     """
-    optim, units = config.optim, (config.batch_size, num_images)
+    optim = config.optim
+    units = (config.batch_size, num_images)
     whole = (config.total_steps, config.total_epochs, config.total_images)
     total = _steps("config.total", whole, *units)
     if not total:
@@ -49,8 +50,9 @@ def plan(config: config_lib.Config, num_images: int) -> Plan:
     for name, steps in (("warmup", warmup), ("cooldown", warmup + cooldown)):
         if steps >= total:
             problem = f"expected fewer than the run's {total} steps, got {steps}"
-            with_warmup = ", warm-up included" * (name == "cooldown")
-            raise ConfigError(f"config.optim.{name}_steps", problem + with_warmup)
+            if name == "cooldown":
+                problem += ", warm-up included"
+            raise ConfigError(f"config.optim.{name}_steps", problem)
     return Plan(total, warmup, cooldown)
 
 

@@ -30,7 +30,8 @@ def make_train_step(run: Run) -> TrainStep:
 
     It donates the state. `teacher` holds the parameters of the run's teacher, if it has one.
     """
-    config, model = run.config, run.model
+    config = run.config
+    model = run.model
     trains = trainable(config.optim, run.shapes.params)
 
     def mean_loss(
@@ -65,8 +66,15 @@ def make_train_step(run: Run) -> TrainStep:
             worse = optim.sam_perturb(state.params, grads, config.optim.sam_radius)
             _, grads = loss_and_grad(worse)
         rate = jnp.asarray(run.schedule(state.step), jnp.float32)
-        decay, warmup = config.optim.ema_decay, config.optim.ema_warmup
-        return state_lib.apply_gradients(state, loss, grads, run.tx, rate, decay, ema_warmup=warmup)
+        return state_lib.apply_gradients(
+            state,
+            loss,
+            grads,
+            run.tx,
+            rate,
+            config.optim.ema_decay,
+            ema_warmup=config.optim.ema_warmup,
+        )
 
     layout = jax.tree.map(lambda leaf: leaf.sharding, run.shapes)
     return jax.jit(
