@@ -1,6 +1,9 @@
-"""The arrows of import hold, and the core needs neither TensorFlow nor torch."""
+"""The map of docs/layout.md is the code's: rooms, arrows between them, files that are no longer."""
 
 import ast
+import functools
+import graphlib
+import re
 import subprocess
 import sys
 
@@ -9,96 +12,87 @@ from conftest import ROOT
 
 PACKAGE = ROOT / "vit_jax"
 FILES = sorted(PACKAGE.rglob("*.py"))
-
-# What each part may import, of ours; `errors` is everybody's.
-ALLOWED = {
-    "models.layers": {"models.layers"},
-    "models": {"models", "models.layers", "trained"},  # the last inside from_pretrained only
-    "config": {"models", "fields"},
-    "fields": set(),
-    "data": {"data", "config", "logs"},
-    "losses": set(),
-    "metrics": set(),
-    "interrupt": set(),
-    "launchers": set(),
-    "hosts": {"launchers", ""},
-    "workdir": {"hosts"},
-    "seals": {"workdir"},
-    "logs": {"workdir"},
-    "downloads": {"logs"},
-    "sharding": {"config"},
-    "optim": {"config"},
-    "schedules": {"config"},
-    "step": {"distill", "losses", "models", "optim", "run", "sharding", "state"},
-    "cli": {"config", "hosts"},
-    "state": {"config", "optim", "sharding"},
-    "report": {"config", "data", "logs", "state"},
-    "checkpoint": {"config", "hosts", "logs", "seals", "state"},
-    "trained": {"checkpoint", "config", "data", "models", "sharding", "state", "workdir"},
-    "weights": {"weights"},
-    "viz": {"data", "logs", "workdir"},
-    "distill": {"config", "models", "trained", "workdir"},
-    "finetune": {
-        *("config", "models", "models.layers", "run", "trained", "weights", "workdir"),
-    },
-    "run": {
-        *("config", "data", "distill", "losses", "models", "optim", "schedules", "sharding"),
-        *("state", ""),
-    },
-}
+LAYOUT = (ROOT / "docs" / "layout.md").read_text()
 
 
-# These put the parts together.
-COMMANDS = {
-    *("train", "evaluate", "predict", "prepare", "convert", "models.__main__", "data.preview"),
-}
+def name_of(path):
+    """Returns the module of a file, such as `data.loader`."""
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
 
 
-def part_of(module):
-    """Returns the part that a module belongs to, such as `models.layers`."""
-    names = module.removeprefix("vit_jax").strip(".").split(".")
-    if names[-1] == "__main__" or names == ["data", "preview"]:
-        return ".".join(names)
-    return "models.layers" if names[:2] == ["models", "layers"] else names[0]
+MODULES = {name_of(path): path for path in FILES}
+# Commands put the parts together; nothing imports them.
+DOORS = {name for name in MODULES if "." not in name and not (PACKAGE / name).is_dir()}
+DOORS = (DOORS | {"models.__main__"}) - {"errors", "__init__"}
 
 
-def imported_parts(path):
-    """Returns the parts of ours that a file imports."""
-    parts = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("vit_jax"):
-            if node.module == "vit_jax":
-                parts |= {"" if alias.name.startswith("__") else alias.name for alias in node.names}
-            elif node.module == "vit_jax.models" and path.parent.name == "models":
-                parts.add("models")
-            else:
-                parts.add(part_of(node.module))
-    return parts - {"errors"}
+def room_of(module):
+    return module if module in DOORS else module.split(".")[0]
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_follow_the_arrows(path):
-    module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-    part = part_of(module)
-    imported = imported_parts(path)
-    assert "train" not in imported
-    if part in ALLOWED:
-        assert imported <= ALLOWED[part]
+@functools.cache
+def imports_of(module):
+    """Returns the modules of ours that a file imports, wherever in it the statement stands."""
+    found = set()
+    for node in ast.walk(ast.parse(MODULES[module].read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "vit_jax":
+            base = node.module.removeprefix("vit_jax").strip(".")
+            for alias in node.names:
+                full = f"{base}.{alias.name}".strip(".")
+                found.add(full if full in MODULES else base)
+        elif isinstance(node, ast.Import):
+            found |= {a.name.removeprefix("vit_jax.") for a in node.names if "vit_jax." in a.name}
+    return found - {module, ""}
 
 
-def test_every_part_is_in_the_table():
-    parts = {part_of(".".join(path.relative_to(ROOT).with_suffix("").parts)) for path in FILES}
-    assert parts - {"__init__", "errors", *COMMANDS} == set(ALLOWED)
+def rooms_in_the_code():
+    """Returns the rooms that each room imports."""
+    rooms = {}
+    for module in MODULES.keys() - {"__init__"}:
+        others = {room_of(other) for other in imports_of(module)}
+        rooms.setdefault(room_of(module), set()).update(others - {room_of(module)})
+    return rooms
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_files_answer_one_question(path):
-    assert path.stem not in {"utils", "util", "common", "helpers", "misc"}
-    assert path.parent.name == "digits" or len(path.read_text().splitlines()) <= 370
+def rooms_on_the_map():
+    """Returns the rooms that each room imports, as the table says."""
+    rows = re.findall(r"^\| `([\w.]+)/?` \| .* \|(.*)\|$", LAYOUT, flags=re.M)
+    return {room: set(re.findall(r"`(\w+)`", imports)) for room, imports in rows}
+
+
+def test_the_map_shows_every_arrow_between_rooms_and_no_other():
+    code = rooms_in_the_code()
+    assert {room: imports for room, imports in code.items() if room not in DOORS} == (
+        rooms_on_the_map()
+    )
+    assert not set().union(*code.values()) & DOORS
+
+
+def test_nothing_imports_in_a_circle():
+    for graph in (rooms_in_the_code(), {module: imports_of(module) for module in MODULES}):
+        try:
+            list(graphlib.TopologicalSorter(graph).static_order())
+        except graphlib.CycleError as error:
+            pytest.fail(f"a circle: {' -> '.join(error.args[1])}")
+
+
+def test_the_top_floor_holds_commands_and_errors():
+    top = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", "errors"}
+    assert top == DOORS - {"models.__main__"} and len(top) <= 14
+    assert all("def main(" in MODULES[name].read_text() for name in DOORS)
+
+
+def test_files_answer_one_question():
+    for path in FILES:
+        assert path.stem not in {"utils", "util", "common", "helpers", "misc"}, path
+        assert len(path.read_text().splitlines()) <= 300, path
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                assert node.end_lineno - node.lineno < 60, f"{path}:{node.lineno}"
 
 
 def test_nothing_pulls_tensorflow_or_torch():
-    modules = ", ".join(f"vit_jax.{name}" for name in [*COMMANDS, "data.digits"])
+    modules = ", ".join(f"vit_jax.{name}" for name in [*sorted(DOORS), "data.digits"])
     # tensorboardX takes torch where it is installed; without it, all the same imports must do.
     code = (
         f"import sys; sys.modules['torch'] = None; import {modules}; "

@@ -1,4 +1,4 @@
-"""The README is true: its tree is the repository's, and its Python runs."""
+"""The README and the layout are true: the tree is the repository's, and their Python runs."""
 
 import re
 import subprocess
@@ -7,11 +7,12 @@ import pytest
 from conftest import ROOT
 
 README = (ROOT / "README.md").read_text()
+LAYOUT = (ROOT / "docs" / "layout.md").read_text()
 
 
 def tree():
-    """Returns the paths that the README's tree names."""
-    block = README.split("## The tree")[1].split("```")[1]
+    """Returns the paths that the tree of docs/layout.md names."""
+    block = LAYOUT.split("## Files")[1].split("```")[1]
     folders, paths = [], set()
     for line in block.strip().splitlines():
         depth = (len(line) - len(line.lstrip())) // 2
@@ -55,4 +56,4 @@ def test_the_recipe_example_resolves():
 
     scope = {}
     exec(example("get_config"), scope)  # noqa: S102
-    assert config.resolve(scope["get_config"]()).total_epochs == 20.0
+    assert config.resolve(scope["get_config"]()).config.total_epochs == 20.0
