@@ -5,34 +5,49 @@ images), about a minute of training on 2 CPU cores.
 
 python -m vit_jax.train --config=configs/digits.py
 
-With `:transfer`, a tenth of the training images and what `--config.init_from=RUN` has learned
-elsewhere, for instance on Fashion-MNIST.
+With `:transfer`, it trains on a tenth of the images from the weights of `--config.init_from=RUN`,
+for instance a run on Fashion-MNIST.
 """
+
+from typing import NamedTuple
 
 import ml_collections
 
 from vit_jax import config, models
 from vit_jax.errors import pick
 
-# Steps, images to train on, learning rate.
-RECIPES = {"scratch": (2000, "train[:90%]", 2e-3), "transfer": (500, "train[:10%]", 1e-3)}
+
+class Recipe(NamedTuple):
+    """What depends on whether the weights are new."""
+
+    steps: int
+    train_split: str
+    learning_rate: float
+
+
+RECIPES = {
+    "scratch": Recipe(steps=2000, train_split="train[:90%]", learning_rate=2e-3),
+    "transfer": Recipe(steps=500, train_split="train[:10%]", learning_rate=1e-3),
+}
 
 
 def get_config(recipe: str = "scratch") -> ml_collections.ConfigDict:
-    """Returns a recipe: `scratch`, or `transfer` of what another run has learned."""
-    steps, images, rate = pick(RECIPES, recipe, "--config=configs/digits.py:RECIPE")
+    """Returns a recipe: `scratch`, or `transfer` from the weights of another run."""
+    chosen = pick(RECIPES, recipe, "--config=configs/digits.py:RECIPE")
     c = config.to_config_dict(config.Config())
     c.batch_size = 64
-    c.total_steps = steps
-    sizes = {"width": 64, "depth": 4, "num_heads": 4, "mlp_dim": 128}
-    fields = models.spec("vit_mu4", **sizes) if recipe == "scratch" else {"name": ""}
-    c.model = {**fields, "num_classes": 0}
+    c.total_steps = chosen.steps
+    if recipe == "scratch":
+        # A plain dict, for all of its fields count as set here.
+        c.model = models.spec("vit_mu4", width=64, depth=4, num_heads=4, mlp_dim=128).to_dict()
+        c.data.image_size = (16, 16)
+    else:
+        c.model = {"name": ""}  # that of `init_from`, and its image size
+    c.model.num_classes = 0
     c.data.name = "digits"
-    c.data.train_split = images
+    c.data.train_split = chosen.train_split
     c.data.val_split = "train[90%:]"
     c.data.test_split = "test"
-    if recipe == "scratch":
-        c.data.image_size = (16, 16)
     c.data.channels = 1
     c.data.mean = (0.5,)
     c.data.std = (0.5,)
@@ -40,7 +55,7 @@ def get_config(recipe: str = "scratch") -> ml_collections.ConfigDict:
     c.data.affine.scale = 0.15
     c.data.affine.shift = 0.06
     c.data.threads = 2
-    c.optim.learning_rate = rate
+    c.optim.learning_rate = chosen.learning_rate
     c.optim.warmup_steps = 100
     c.optim.weight_decay = 0.05
     c.optim.clip_norm = 1.0

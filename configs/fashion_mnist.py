@@ -1,4 +1,4 @@
-"""Small ViTs from scratch on Fashion-MNIST (Xiao et al. 2017): 28x28 grey, 10 kinds of clothes.
+"""Small ViTs from scratch on Fashion-MNIST (Xiao et al. 2017): 28x28 grey, 10 kinds of clothing.
 
   pip install 'vit_jax[tfds]'
   python -m vit_jax.prepare --dataset=fashion_mnist
@@ -14,31 +14,26 @@ import ml_collections
 from vit_jax import config, models
 from vit_jax.errors import pick
 
-SMALL = {"num_classes": 0, "num_heads": 4, "width": 96, "mlp_dim": 192}
-PATCHES = SMALL | {"depth": 4, "patch": (7, 7)}
-RESNET = {"stem": "resnet", "resnet_layers": (1,), "resnet_width": 0.5, "patch": (1, 1)}
-CHEAP = {"attention": "linformer", "landmarks": 16, "activation": "gelu_tanh"}
-# Epochs, and fields of the model.
-RECIPES = {
-    "plain": (10.0, PATCHES),
-    "mixed": (10.0, PATCHES),
-    "hybrid": (20.0, SMALL | RESNET | CHEAP | {"depth": 3, "pool": "gap"}),
-}
+EPOCHS = {"plain": 10.0, "mixed": 10.0, "hybrid": 20.0}
 
 
 def get_config(recipe: str = "plain") -> ml_collections.ConfigDict:
     """Returns a recipe: `plain`, `mixed` or `hybrid`."""
-    epochs, fields = pick(RECIPES, recipe, "--config=configs/fashion_mnist.py:RECIPE")
+    epochs = pick(EPOCHS, recipe, "--config=configs/fashion_mnist.py:RECIPE")
     c = config.to_config_dict(config.Config())
-    c.batch_size, c.total_epochs = 128, epochs
-    c.model = models.spec("vit_mu4", **fields)
+    c.batch_size = 128
+    c.total_epochs = epochs
+    c.model = models.spec("vit_mu4", num_classes=0, width=96, num_heads=4, mlp_dim=192)
+    c.model.depth = 4
+    c.model.patch = (7, 7)
     c.data.name = "fashion_mnist"
     c.data.train_split = "train[:95%]"
     c.data.val_split = "train[95%:]"
     c.data.test_split = "test"
     c.data.image_size = (28, 28)
     c.data.channels = 1
-    c.data.mean, c.data.std = (0.286,), (0.353,)
+    c.data.mean = (0.286,)
+    c.data.std = (0.353,)
     c.data.flip = True
     c.data.threads = 2
     c.optim.learning_rate = 2e-3
@@ -51,10 +46,23 @@ def get_config(recipe: str = "plain") -> ml_collections.ConfigDict:
     if recipe != "plain":
         c.label_smoothing = 0.1
         c.data.erasing = 0.25
-        c.optim.ema_decay, c.optim.ema_warmup = 0.999, True
+        c.optim.ema_decay = 0.999
+        c.optim.ema_warmup = True
     if recipe == "mixed":
         c.data.augment = "rand-m5-mstd0.5-inc1"
-        c.mix.mixup, c.mix.cutmix, c.mix.probability = 0.2, 1.0, 0.5
+        c.mix.mixup = 0.2
+        c.mix.cutmix = 1.0
+        c.mix.probability = 0.5
     if recipe == "hybrid":
-        c.optim.name, c.optim.learning_rate = "muon", 1e-2
+        c.model.depth = 3
+        c.model.patch = (1, 1)
+        c.model.stem = "resnet"
+        c.model.resnet_layers = (1,)
+        c.model.resnet_width = 0.5
+        c.model.attention = "linformer"
+        c.model.landmarks = 16
+        c.model.activation = "gelu_tanh"
+        c.model.pool = "gap"
+        c.optim.name = "muon"
+        c.optim.learning_rate = 1e-2
     return c

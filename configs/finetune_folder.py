@@ -7,10 +7,10 @@ PHOTOS/CLASS/*, of which a tenth validates, or PHOTOS/train/CLASS/* and PHOTOS/v
 folders are the classes. Model, image size and normalization are those of RUN; the head is new.
 
   --config.optim.tune=head                 a linear probe: only the head trains
-  --config.init_from=PROBE                 then all of it, with the head the probe has found, which
+  --config.init_from=PROBE                 then the whole model, from the head of the probe, which
                                            suits few images (Kumar et al. 2022)
   --config.optim.freeze='stem.*,blocks_[0-5]/.*'
-  --config.optim.layer_decay=0.75          smaller steps the deeper the layer
+  --config.optim.layer_decay=0.75          a lower learning rate the nearer a layer is to the input
   --config.data.image_size=256,384         another resolution, square or not
   --config.model.name=vit_ti16             from scratch, to compare
 """
@@ -26,8 +26,12 @@ def get_config() -> ml_collections.ConfigDict:
     c.batch_size = 64
     c.total_epochs = 20.0
     c.model = {"name": "", "num_classes": 0, "drop_path": 0.1}
-    c.data.train_split, c.data.val_split, c.data.test_split = "train", "val", ""
-    c.data.crop, c.data.crop_area, c.data.flip = "inception", (0.35, 1.0), True
+    c.data.train_split = "train"
+    c.data.val_split = "val"
+    c.data.test_split = ""
+    c.data.crop = "inception"
+    c.data.crop_area = (0.35, 1.0)
+    c.data.flip = True
     c.label_smoothing = 0.1
     c.optim.learning_rate = 1e-4
     c.optim.warmup_epochs = 1.0

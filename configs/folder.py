@@ -1,7 +1,7 @@
 """A ViT-Ti/16 from scratch on a folder of images, whose folders are the classes.
 
 PHOTOS/CLASS/*, of which a tenth, cut by a hash of the names, validates; or PHOTOS/train/CLASS/*
-and PHOTOS/val/CLASS/*. From scratch it wants thousands of images a class; nobody has measured it.
+and PHOTOS/val/CLASS/*. From scratch it needs thousands of images per class; nobody has measured it.
 
 python -m vit_jax.train --config=configs/folder.py --config.data.root=PHOTOS
 python -m vit_jax.predict --workdir=runs/folder IMAGE_OR_FOLDER...
@@ -22,7 +22,8 @@ def get_config() -> ml_collections.ConfigDict:
     c.data.val_split = "val"
     c.data.test_split = ""
     c.data.image_size = (224, 224)
-    c.data.crop, c.data.crop_area = "inception", (0.2, 1.0)
+    c.data.crop = "inception"
+    c.data.crop_area = (0.2, 1.0)
     c.data.crop_fraction = 0.875
     c.data.flip = True
     c.optim.learning_rate = 1e-3

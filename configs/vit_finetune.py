@@ -8,40 +8,66 @@ steps in 17 minutes, 98.86 after 1,000 in 39; 99.02 after 10,000; CIFAR-100 92.0
 after 20,000 steps in 6.5 hours on A100s. Nobody has run it with this code yet.
 
 Effective batch 512 at 384 pixels; 500 steps in 17 minutes are 250 images a second. Parameters,
-gradients and momentum take 10 bytes a parameter, 0.9 GB; activations come besides. With one
-accelerator of 16 GB, take --config.optim.accum_steps=8. `--config.model.name` takes any other
+gradients and momentum take 10 bytes per parameter, 0.9 GB; activations come on top. On one
+accelerator of 16 GB, use --config.optim.accum_steps=8. `--config.model.name` takes any other
 size, and the hybrid: R50+B/16 reaches 98.72, 90.88 and 83.72.
 """
+
+from typing import NamedTuple
 
 import ml_collections
 
 from vit_jax import config, models
 from vit_jax.errors import pick
 
-# Steps, warm-up, rate.
-CIFAR = {"500": (500, 50, 0.01), "1000": (1000, 100, 0.01), "10000": (10_000, 500, 0.03)}
+
+class Recipe(NamedTuple):
+    """What depends on the data set and the number of steps."""
+
+    dataset: str
+    steps: int
+    warmup_steps: int
+    learning_rate: float
+
+
 RECIPES = {
-    **{f"cifar10_{steps}": ("cifar10", *plan) for steps, plan in CIFAR.items()},
-    **{f"cifar100_{steps}": ("cifar100", *plan) for steps, plan in CIFAR.items()},
-    "imagenet": ("imagenet2012", 20_000, 500, 0.03),
+    "cifar10_500": Recipe("cifar10", steps=500, warmup_steps=50, learning_rate=0.01),
+    "cifar10_1000": Recipe("cifar10", steps=1000, warmup_steps=100, learning_rate=0.01),
+    "cifar10_10000": Recipe("cifar10", steps=10_000, warmup_steps=500, learning_rate=0.03),
+    "cifar100_500": Recipe("cifar100", steps=500, warmup_steps=50, learning_rate=0.01),
+    "cifar100_1000": Recipe("cifar100", steps=1000, warmup_steps=100, learning_rate=0.01),
+    "cifar100_10000": Recipe("cifar100", steps=10_000, warmup_steps=500, learning_rate=0.03),
+    "imagenet": Recipe("imagenet2012", steps=20_000, warmup_steps=500, learning_rate=0.03),
 }
 
 
 def get_config(recipe: str = "cifar10_500") -> ml_collections.ConfigDict:
     """Returns the recipe of a data set and a number of steps."""
-    path = "--config=configs/vit_finetune.py:RECIPE"
-    name, steps, warmup, rate = pick(RECIPES, recipe, path)
-    share = "99%" if name == "imagenet2012" else "98%"
+    chosen = pick(RECIPES, recipe, "--config=configs/vit_finetune.py:RECIPE")
     c = config.to_config_dict(config.Config())
-    c.batch_size, c.total_steps = 512, steps
+    c.batch_size = 512
+    c.total_steps = chosen.steps
     c.model = models.spec("vit_b16", num_classes=0, dtype="bfloat16")
-    c.data.name, c.data.train_split = name, f"train[:{share}]"
-    c.data.val_split = f"train[{share}:]"
-    c.data.test_split = "validation" if name == "imagenet2012" else "test"
+    c.data.name = chosen.dataset
+    if recipe == "imagenet":
+        c.data.train_split = "train[:99%]"
+        c.data.val_split = "train[99%:]"
+        c.data.test_split = "validation"
+    else:
+        c.data.train_split = "train[:98%]"
+        c.data.val_split = "train[98%:]"
+        c.data.test_split = "test"
     c.data.image_size = (384, 384)
-    c.data.crop, c.data.crop_area, c.data.flip = "inception", (0.05, 1.0), True
-    c.data.interpolation, c.data.fit = "bilinear", "squash"
-    c.optim.name, c.optim.learning_rate, c.optim.moment_dtype = "sgd", rate, "bfloat16"
-    c.optim.warmup_steps, c.optim.clip_norm = warmup, 1.0
-    c.eval.every_steps = c.checkpoint.every_steps = max(100, steps // 10)
+    c.data.crop = "inception"
+    c.data.crop_area = (0.05, 1.0)
+    c.data.fit = "squash"
+    c.data.interpolation = "bilinear"
+    c.data.flip = True
+    c.optim.name = "sgd"
+    c.optim.learning_rate = chosen.learning_rate
+    c.optim.warmup_steps = chosen.warmup_steps
+    c.optim.clip_norm = 1.0
+    c.optim.moment_dtype = "bfloat16"
+    c.eval.every_steps = max(100, chosen.steps // 10)
+    c.checkpoint.every_steps = max(100, chosen.steps // 10)
     return c
