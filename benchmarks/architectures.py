@@ -44,12 +44,24 @@ TABLES = {"attention": ATTENTIONS, "posemb": POSEMBS, "stem": STEMS}
 BASE = {"attention": "full", "posemb": "learned", "stem": "patch"}
 # For the accuracy: 7 x 7 tokens of 4 x 4 pixels, or 4 x 4 of the digits.
 SMALL = {
-    **{"width": 48, "depth": 3, "num_heads": 3, "mlp_dim": 96, "patch": (4, 4)},
-    **{"window": (3, 3), "landmarks": 16, "reduction": 2, "num_classes": 0},
+    "width": 48,
+    "depth": 3,
+    "num_heads": 3,
+    "mlp_dim": 96,
+    "patch": (4, 4),
+    "window": (3, 3),
+    "landmarks": 16,
+    "reduction": 2,
+    "num_classes": 0,
 }
 SWIN = {
-    **{"width": 32, "depths": (2, 1), "num_heads": (2, 4), "mlp_ratio": 2.0, "patch": (4, 4)},
-    **{"window": (4, 4), "num_classes": 0},
+    "width": 32,
+    "depths": (2, 1),
+    "num_heads": (2, 4),
+    "mlp_ratio": 2.0,
+    "patch": (4, 4),
+    "window": (4, 4),
+    "num_classes": 0,
 }
 SWINS = ("swin_t_w4", "swinv2_t_w4")
 DATA = {
@@ -60,8 +72,16 @@ DATA = {
 TOKENS = (64, 256, 1024, 4096)
 TOKENS_A_STEP = 4096
 LARGE = {
-    **{"width": 192, "depth": 2, "num_heads": 3, "mlp_dim": 768, "patch": (4, 4), "pool": "gap"},
-    **{"window": (8, 8), "landmarks": 64, "reduction": 4, "num_classes": 10},
+    "width": 192,
+    "depth": 2,
+    "num_heads": 3,
+    "mlp_dim": 768,
+    "patch": (4, 4),
+    "pool": "gap",
+    "window": (8, 8),
+    "landmarks": 64,
+    "reduction": 4,
+    "num_classes": 10,
 }
 REPEATS = 7
 
@@ -108,12 +128,16 @@ def _means(pattern: str, table: str, name: str) -> bool:
 def make_config(variant: Variant, values: flags.FlagValues, given: dict[str, str]) -> config.Config:
     """Returns the recipe, which is the same for all."""
     c = config.to_config_dict(config.Config())
-    c.batch_size, c.total_epochs = values.batch_size, float(values.epochs)
-    c.data.name, c.data.channels = values.data, 1
-    c.data.update(pick(DATA, values.data, "--data"))
-    c.optim.learning_rate, c.optim.weight_decay, c.optim.clip_norm = 2e-3, 0.05, 1.0
+    c.batch_size = values.batch_size
+    c.total_epochs = float(values.epochs)
     c.model = variant.create(SMALL)
+    c.data.name = values.data
+    c.data.channels = 1
+    c.data.update(pick(DATA, values.data, "--data"))
+    c.optim.learning_rate = 2e-3
     c.optim.warmup_steps = 100 if values.data == "fashion_mnist" else 20
+    c.optim.weight_decay = 0.05
+    c.optim.clip_norm = 1.0
     return config.resolve(c, given).config
 
 
@@ -121,7 +145,8 @@ def read(source: Any, data: config.Data) -> dict[str, np.ndarray]:
     """Returns all images of a split, as they are, and their labels."""
     pipeline = transforms.for_evaluation(data)
     shape = data.image_shape
-    images, labels = np.zeros((len(source), *shape), np.uint8), np.zeros(len(source), np.int32)
+    images = np.zeros((len(source), *shape), np.uint8)
+    labels = np.zeros(len(source), np.int32)
     generator = np.random.default_rng(0)  # which evaluation does not touch
     for i in range(len(source)):
         record = source[i]
@@ -136,7 +161,9 @@ def accuracy(settings: config.Config, seed: int, splits: dict[str, Any]) -> dict
     for name in run.splits:
         if name not in splits:
             splits[name] = read(run.splits[name], settings.data)
-    train, test, size = splits["train"], splits["test"], settings.batch_size
+    train = splits["train"]
+    test = splits["test"]
+    size = settings.batch_size
     shape = settings.data.image_shape
     with jax.set_mesh(run.mesh):
         now = state.init(run.model, run.tx, shape, seed, run.shapes)
@@ -183,7 +210,8 @@ def programs(variant: Variant, num_tokens: int) -> tuple[dict[str, Any], tuple[A
     """Returns the compiled step and forward pass, by name, and their inputs."""
     section = {k: v for k, v in variant.create(LARGE).items() if k != "name"}
     model = models.create(variant.create(LARGE)["name"], **section)
-    side, batch = 4 * int(num_tokens**0.5), TOKENS_A_STEP // num_tokens
+    side = 4 * int(num_tokens**0.5)
+    batch = TOKENS_A_STEP // num_tokens
     images = jnp.zeros((batch, side, side, 3))
     params = jax.jit(lambda: model.init(jax.random.key(0), images, train=False))()["params"]
 
@@ -319,7 +347,8 @@ def plot(rows: Rows, path: pathlib.Path) -> None:
 def _label_ends(axis: Any, ends: list[tuple[float, str, str]]) -> None:
     """Writes the names beside the last points, apart from each other."""
     low, high = (np.log(limit) for limit in axis.get_ylim())
-    gap, last = 0.055 * (high - low), -np.inf
+    gap = 0.055 * (high - low)
+    last = -np.inf
     for value, name, color in sorted(ends):
         last = max(np.log(value), last + gap)
         axis.text(TOKENS[-1] * 1.15, np.exp(last), name, color=color, va="center", fontsize=9)
@@ -387,7 +416,8 @@ def run_accuracy(
     """Trains what is not in the rows yet; one line a run."""
     wanted = {f"accuracy/{v.key}/{seed}": (v, seed) for seed in seeds for v in chosen}
     todo = {key: pair for key, pair in wanted.items() if key not in rows}
-    began, splits = time.monotonic(), {}
+    began = time.monotonic()
+    splits: dict[str, Any] = {}
     for number, (key, (variant, seed)) in enumerate(todo.items(), 1):
         row = accuracy(make_config(variant, values, given), seed, splits)
         keep({key: row})

@@ -33,13 +33,15 @@ from vit_jax.errors import InputMissingError
 from vit_jax.training import losses
 
 POLICY = "rand-m9-mstd0.5-inc1"
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
 DEIT = config.Data(crop="inception", flip=True, augment=POLICY, erasing=0.25, mean=MEAN, std=STD)
 
 
 def pictures(num: int) -> list[Image.Image]:
     """Returns images of 500x375 that are smooth with some noise, as photographs are."""
-    rng, images = np.random.default_rng(0), []
+    rng = np.random.default_rng(0)
+    images = []
     for _ in range(num):
         coarse = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8))
         smooth = np.asarray(coarse.resize((500, 375), Image.Resampling.BICUBIC), np.float32)
@@ -59,8 +61,8 @@ def timms_policy() -> Any:
     module = importlib.util.module_from_spec(found)
     found.loader.exec_module(module)
     # Pillow refuses to keep 0 bits, which timm asks for at magnitude 10.
-    name, keep = "PosterizeIncreasing", module.posterize
-    module.NAME_TO_OP[name] = lambda image, bits, **_: keep(image, max(1, bits))
+    ops = module.NAME_TO_OP
+    ops["PosterizeIncreasing"] = lambda image, bits, **_: module.posterize(image, max(1, bits))
     mean = tuple(round(255 * value) for value in MEAN)
     return module.rand_augment_transform(POLICY, {"translate_const": 100, "img_mean": mean})
 
@@ -90,7 +92,8 @@ def theirs(policy: Any) -> Callable[[Image.Image], np.ndarray]:
 
 def ours() -> Callable[[Image.Image], np.ndarray]:
     """Returns what we do to one image."""
-    pipeline, rng = transforms.for_training(DEIT), np.random.default_rng(0)
+    pipeline = transforms.for_training(DEIT)
+    rng = np.random.default_rng(0)
     return lambda image: pipeline(pipeline.decode(image), rng)
 
 
