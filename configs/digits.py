@@ -38,8 +38,7 @@ def get_config(recipe: str = "scratch") -> ml_collections.ConfigDict:
     c.batch_size = 64
     c.total_steps = chosen.steps
     if recipe == "scratch":
-        # A plain dict, for all of its fields count as set here.
-        c.model = models.spec("vit_mu4", width=64, depth=4, num_heads=4, mlp_dim=128).to_dict()
+        c.model = models.spec("vit_mu4", width=64, depth=4, num_heads=4, mlp_dim=128)
         c.data.image_size = (16, 16)
     else:
         c.model = {"name": ""}  # that of `init_from`, and its image size

@@ -147,7 +147,8 @@ class Checkpoints:
     def _settle(self) -> None:
         """Waits until this host's part of the last save is done."""
         if self._sealing is not None:
-            sealing, self._sealing = self._sealing, None
+            sealing = self._sealing
+            self._sealing = None
             with store.failing("save", self._directory):
                 sealing.result()
 

@@ -16,7 +16,7 @@ class PreemptionGuard:
     def __init__(self) -> None:
         self._signalled = False  # here
         self._agreed = False  # on some host, as of the last poll
-        self._asked: jax.Array | None = None
+        self._pending: jax.Array | None = None  # the answer of the last poll
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "PreemptionGuard":
@@ -39,8 +39,9 @@ class PreemptionGuard:
         The answer is that to the poll before: so none waits for the others.
         """
         if jax.process_count() > 1:
-            asked, self._asked = self._asked, _on_any_host(self._signalled)
-            self._agreed |= asked is not None and bool(asked)
+            previous = self._pending
+            self._pending = _on_any_host(self._signalled)
+            self._agreed |= previous is not None and bool(previous)
         return self.requested
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
