@@ -65,7 +65,9 @@ def one_device(monkeypatch):
     """Meshes have tests of their own; a program for one device compiles faster."""
     make_mesh = sharding.make_mesh
     monkeypatch.setattr(
-        sharding, "make_mesh", lambda sizes, devices=None: make_mesh(sizes, jax.devices()[:1])
+        sharding,
+        "make_mesh",
+        lambda sizes=(-1, 1, 1), devices=None: make_mesh(sizes, jax.devices()[:1]),
     )
 
 

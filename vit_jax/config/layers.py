@@ -1,6 +1,7 @@
 """Layers of settings, each from one place; later ones win, and every value keeps its origin."""
 
 import dataclasses
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
@@ -59,6 +60,11 @@ def from_preset(name: str) -> Layer:
     values = models.spec(name).to_dict()
     del values["name"]
     return from_values({"model": values}, f"preset {name}")
+
+
+def was_set(origin: str) -> bool:
+    """Returns whether somebody set a value of this origin: by a flag, or by a line of a file."""
+    return origin == FLAG or re.search(r":\d+$", origin) is not None
 
 
 def known_paths(name: str) -> Iterable[str]:

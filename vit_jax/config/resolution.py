@@ -74,6 +74,7 @@ def merge(
     merged = layers.merge(stack)
     parsed = _parse(texts, merged, name.value)
     merged = layers.merge([merged, parsed, {NAME: name}])
+    notes += _kept_from(run or {}, merged)
     origins = {path: setting.origin for path, setting in merged.items()}
     with _naming_origin(origins):
         config = _build({path: setting.value for path, setting in merged.items()})
@@ -83,6 +84,15 @@ def merge(
     config = dataclasses.replace(config, model={**config.model, **derived})
     origins |= {f"model.{key}": donor.origin for key in derived}
     return Resolved(config, origins, (*notes, *donor.describe_overrides(config, origins)))
+
+
+def _kept_from(run: Layer, merged: Layer) -> tuple[str, ...]:
+    """Returns a note on each value that was set when a run was started, and is not set now."""
+    return tuple(
+        f"config.{path} stays {setting.value}, as this run was started ({setting.origin})"
+        for path, setting in run.items()
+        if merged[path] is setting and layers.was_set(setting.origin)
+    )
 
 
 def read_config(directory: epath.Path) -> Config:
