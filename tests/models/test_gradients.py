@@ -16,12 +16,24 @@ from vit_jax.models.layers.stems import STEMS
 KEY = jax.random.key(0, impl="unsafe_rbg")
 FIELDS = {
     "vit": {
-        **{"width": 8, "depth": 2, "num_heads": 2, "mlp_dim": 8, "patch": (4, 4)},
-        **{"num_classes": 3, "window": (2, 2), "landmarks": 4, "resnet_width": 0.5},
+        "width": 8,
+        "depth": 2,
+        "num_heads": 2,
+        "mlp_dim": 8,
+        "patch": (4, 4),
+        "num_classes": 3,
+        "window": (2, 2),
+        "landmarks": 4,
+        "resnet_width": 0.5,
     },
     "swin": {
-        **{"width": 8, "depths": (2, 1), "num_heads": (2, 2), "mlp_ratio": 1.0, "patch": (4, 4)},
-        **{"num_classes": 3, "window": (2, 2)},
+        "width": 8,
+        "depths": (2, 1),
+        "num_heads": (2, 2),
+        "mlp_ratio": 1.0,
+        "patch": (4, 4),
+        "num_classes": 3,
+        "window": (2, 2),
     },
 }
 # Every entry once beside the defaults; those that act on others with one that they act on.
@@ -30,7 +42,7 @@ MODELS = {
     **{f"{name} positions": ("vit_mu4", {"posemb": name}) for name in POSEMBS},
     **{f"{name} stem": ("vit_mu4", {"stem": name}) for name in STEMS},
     "biased windows": ("vit_mu4", {"attention": "window", "posemb": "relative_bias"}),
-    "turned features": ("vit_mu4", {"attention": "linear", "posemb": "rope_mixed"}),
+    "rotated features": ("vit_mu4", {"attention": "linear", "posemb": "rope_mixed"}),
     "swin": ("swin_t_w7", {}),
     "swinv2": ("swinv2_t_w8", {}),
 }

@@ -1,4 +1,4 @@
-"""What all models share: the fields of their parts, blocks made from them, and the head."""
+"""What all models share: the fields of their building blocks, the Transformer block, the head."""
 
 import functools
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from vit_jax.models.layers.blocks import BLOCKS, DROP_PATH_SCHEDULES
 from vit_jax.models.layers.grid import Grid
 from vit_jax.models.layers.mlp import ACTIVATIONS, MLPS
 from vit_jax.models.layers.pools import POOLS
-from vit_jax.models.layers.posemb import INTERPOLATIONS, POSEMBS
+from vit_jax.models.layers.posemb import POSEMB_INTERPOLATIONS, POSEMBS
 from vit_jax.models.layers.resnet import WEIGHT_STANDARDIZATIONS
 from vit_jax.models.layers.stems import STEMS, Stem
 from vit_jax.models.output import Output
@@ -84,7 +84,7 @@ class Transformer(nn.Module):
 
     @property
     def stride(self) -> tuple[int, int]:
-        """Height and width in pixels that image sizes are multiples of."""
+        """Height and width in pixels which must divide those of an image."""
         raise NotImplementedError
 
     @property
@@ -95,16 +95,16 @@ class Transformer(nn.Module):
     def fields_from_weights(
         self, fields: Mapping[str, Any], image_size: tuple[int, int]
     ) -> dict[str, Any]:
-        """Returns fields of another model with these weights that follow from this model's.
+        """Return the fields that these weights determine in another model that starts from them.
 
         Args:
-          fields: Of the other model.
-          image_size: Height and width in pixels, of the images that this model was trained on.
+          fields: The fields of the other model.
+          image_size: Height and width in pixels of the images that this model was trained on.
         """
         return {}
 
     def describe_attention(self) -> str:
-        """Returns what computes the attention here, where that is a choice; else nothing."""
+        """Return the implementation of fused attention and why; empty for other attentions."""
         if self.attention != "fused":
             return ""
         biased = POSEMBS[self.posemb].bias is not None
@@ -125,11 +125,11 @@ class Transformer(nn.Module):
         )
 
     def _absolute(self, height: int, width: int, dim: int, num_prefix: int) -> tuple[Any, Any]:
-        """Returns what is added to the prefix tokens and to the grid."""
-        part = POSEMBS[self.posemb].absolute
-        if part is None:
+        """Return the embeddings to add to the prefix tokens, (p, d), and to the grid, (h, w, d)."""
+        absolute = POSEMBS[self.posemb].absolute
+        if absolute is None:
             return jnp.zeros((num_prefix, dim)), jnp.zeros((height, width, dim))
-        posemb = part(
+        posemb = absolute(
             num_prefix=num_prefix,
             interpolation=self.posemb_interpolation,
             antialias=self.posemb_antialias,
@@ -153,7 +153,7 @@ class Transformer(nn.Module):
         name: str,
         pretrained_window: int = 0,
     ) -> Array:
-        """Returns the tokens after a block; after the first of a grid, positions may be added."""
+        """Return the tokens after a block and, after the first one, the conditional embedding."""
         posemb = POSEMBS[self.posemb]
         bias = posemb.bias and functools.partial(
             posemb.bias,
@@ -217,17 +217,17 @@ class Transformer(nn.Module):
 
 
 def at_least_float32(x: Array) -> Array:
-    """Returns the array in float32 where its dtype is smaller."""
+    """Return the array in float32, or in its own dtype where that is larger."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-# The names that a field may take.
+# The names that are valid for a field.
 CHOICES: dict[str, Mapping[str, Any]] = {
     "stem": STEMS,
     "weight_standardization": WEIGHT_STANDARDIZATIONS,
     "pool": POOLS,
     "posemb": POSEMBS,
-    "posemb_interpolation": INTERPOLATIONS,
+    "posemb_interpolation": POSEMB_INTERPOLATIONS,
     "attention": ATTENTIONS,
     "pad_order": PAD_ORDERS,
     "norm_order": BLOCKS,

@@ -75,7 +75,8 @@ def test_residual_post_norm_block_normalizes_what_leaves_a_branch():
 
 @pytest.mark.parametrize("order", BLOCKS)
 def test_drop_path_drops_whole_images_and_scales_the_others(order):
-    rate, count = 0.25, 512
+    rate = 0.25
+    count = 512
     x = jnp.zeros((count, 3, 4))
     rngs = {"dropout": KEY}
     added = np.asarray(only_attention(order, rate).apply({}, x, GRID, train=True, rngs=rngs))

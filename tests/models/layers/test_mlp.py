@@ -70,7 +70,8 @@ def test_swiglu_gates_the_second_half_by_silu_of_the_first():
 
 @pytest.mark.parametrize("name", MLPS)
 def test_dropout_acts_after_each_of_the_two_layers(name):
-    x, module = jnp.zeros((4, 8, 16)), MLPS[name](16, "relu", dropout=0.5)
+    x = jnp.zeros((4, 8, 16))
+    module = MLPS[name](16, "relu", dropout=0.5)
     params, value = ones_and_identity(module, 16)
     output = module.apply({"params": params}, x, train=True, rngs={"dropout": KEY})
     kept = np.asarray(output) != 0

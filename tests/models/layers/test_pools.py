@@ -75,10 +75,19 @@ def test_only_map_has_parameters(name):
 
 def test_the_names_of_maps_parameters():
     assert set(flax.traverse_util.flatten_dict(random_params(make("map")), sep="/")) == {
-        *("probe", "norm/scale", "norm/bias"),
-        *("attn/q/kernel", "attn/q/bias", "attn/kv/kernel", "attn/kv/bias"),
-        *("attn/out/kernel", "attn/out/bias"),
-        *("mlp/fc1/kernel", "mlp/fc1/bias", "mlp/fc2/kernel", "mlp/fc2/bias"),
+        "probe",
+        "norm/scale",
+        "norm/bias",
+        "attn/q/kernel",
+        "attn/q/bias",
+        "attn/kv/kernel",
+        "attn/kv/bias",
+        "attn/out/kernel",
+        "attn/out/bias",
+        "mlp/fc1/kernel",
+        "mlp/fc1/bias",
+        "mlp/fc2/kernel",
+        "mlp/fc2/bias",
     }
 
 

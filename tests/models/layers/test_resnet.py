@@ -137,7 +137,8 @@ def test_the_residual_is_projected_only_where_its_shape_changes(channels, stride
 
 
 def test_a_new_bottleneck_passes_its_input_on():
-    module, x = Bottleneck(32, 1, "std", EPS), jnp.asarray(RNG.normal(size=(1, 4, 4, 128)))
+    module = Bottleneck(32, 1, "std", EPS)
+    x = jnp.asarray(RNG.normal(size=(1, 4, 4, 128)))
     output, _ = jax.jit(functools.partial(module.init_with_output, KEY))(x)
     chex.assert_trees_all_equal(output, nn.relu(x))
 

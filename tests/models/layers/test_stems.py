@@ -61,7 +61,8 @@ def random_params(rng, patch, channels, width):
 
 def test_equals_cutting_patches_by_hand_and_a_matrix_product():
     rng = np.random.default_rng(0)
-    (height, width), patch = (6, 8), (3, 2)
+    height, width = 6, 8
+    patch = (3, 2)
     images = rng.normal(size=(2, height, width, 3)).astype(np.float32)
     params = random_params(rng, patch, 3, 5)
     matrix = params["proj"]["kernel"].reshape(-1, 5)
@@ -93,7 +94,8 @@ def test_a_hybrid_projects_patches_of_the_resnets_map():
     fields = {"resnet_layers": (1,), "resnet_width": 0.5, "weight_standardization": "variance"}
     module = HybridEmbed((2, 1), 5, group_norm_eps=0.1, **fields)
     images = jnp.asarray(np.random.default_rng(0).normal(size=(2, 8, 12, 3)), jnp.float32)
-    rng, shapes = np.random.default_rng(1), nn.unbox(jax.eval_shape(module.init, KEY, images))
+    rng = np.random.default_rng(1)
+    shapes = nn.unbox(jax.eval_shape(module.init, KEY, images))
     params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes)
     params["params"]["resnet"]["conv_root"]["kernel"] *= 1e-4  # where the two forms differ
     resnet = ResNet((1,), 32, "variance", 0.1)
@@ -142,7 +144,8 @@ def test_every_stem_is_in_the_tables_of_these_tests():
 @pytest.mark.parametrize("grid", [(2, 2), (1, 3)])
 @pytest.mark.parametrize("name", STEMS)
 def test_a_cell_is_a_token(name, grid):
-    (height, width), (rows, columns) = CELLS[name][1], grid
+    height, width = CELLS[name][1]
+    rows, columns = grid
     images = jnp.zeros((2, rows * height, columns * width, 3))
     module = make(name)
     assert module.stride == (height, width)
@@ -304,7 +307,8 @@ def test_a_token_sees_its_patch_and_no_further_than_the_stem_reaches(name, patch
 
 
 def test_the_patches_of_hmlp_do_not_communicate():
-    module, images = make("hmlp"), make_images(24, 32)
+    module = make("hmlp")
+    images = make_images(24, 32)
     params = make_params(module, images)
     changed = images.copy()
     changed[:, 8:16, 16:24] += make_images(8, 8)
@@ -326,7 +330,8 @@ def test_a_narrow_stem_sees_the_image_too(name, width):
 
 @pytest.mark.parametrize("patch", [(2, 2), (4, 4), (8, 8)])
 def test_conv_is_a_chain_of_convolutions(patch):
-    images, steps = make_images(8, 24), int(math.log2(patch[0]))
+    images = make_images(8, 24)
+    steps = int(math.log2(patch[0]))
     module = make("conv", patch, width=32)
     params = make_params(module, images)
 
@@ -371,7 +376,8 @@ def test_hmlp_joins_pieces_by_matrices(sides):
 
 
 def test_overlap_with_a_patchs_kernel_is_the_normalized_patch():
-    patch, images = (3, 2), make_images(9, 8)
+    patch = (3, 2)
+    images = make_images(9, 8)
     module = make("overlap", patch)
     params = make_params(module, images)
     inner = random_params(np.random.default_rng(3), patch, 3, 8)
@@ -384,7 +390,8 @@ def test_overlap_with_a_patchs_kernel_is_the_normalized_patch():
 
 
 def test_overlap_sees_zeros_beyond_the_image():
-    module, images = make("overlap"), make_images(9, 8)
+    module = make("overlap")
+    images = make_images(9, 8)
     params = make_params(module, images)
     framed = np.pad(images, ((0, 0), (3, 3), (2, 2), (0, 0)))
     expected = apply(module, framed, params)[:, 1:-1, 1:-1]

@@ -1,1 +1,1 @@
-"""The parts that models are made of; each file holds one kind, and its table of names."""
+"""Building blocks of the models: each module has the variants of one block, and their names."""

@@ -11,7 +11,7 @@ from vit_jax.models.layers.grid import Grid
 
 Part = Callable[..., nn.Module]
 
-# Stochastic depth: the whole branch of an image at once (Huang et al. 2016).
+# Stochastic depth: drops the whole residual branch of an image (Huang et al. 2016).
 DropPath = functools.partial(nn.Dropout, broadcast_dims=(1, 2))
 
 
@@ -22,22 +22,22 @@ class LayerScale(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
-        """Scales the channels."""
+        """Scale the channels."""
         init = nn.initializers.constant(self.initial)
         scale = self.param("scale", init, (x.shape[-1],), jnp.float32)
         return x * scale.astype(x.dtype)
 
 
 class Block(nn.Module):
-    """What both orders share: the parts, and the end of a residual branch."""
+    """The fields of all blocks, and what they do at the end of a residual branch."""
 
     attention: Part
     mlp: Part
     norm: Part
-    layer_scale: float = 0.0  # initial value; 0 has none
+    layer_scale: float = 0.0  # initial value; 0: off
     drop_path: float = 0.0
 
-    def _branch_end(self, x: Array, index: int, train: bool) -> Array:
+    def _scale_and_drop(self, x: Array, index: int, train: bool) -> Array:
         if self.layer_scale:
             x = LayerScale(self.layer_scale, name=f"scale{index}")(x)
         return DropPath(self.drop_path)(x, deterministic=not train)
@@ -50,11 +50,11 @@ class PreNormBlock(Block):
     def __call__(
         self, x: Float[Array, "b n d"], grid: Grid, *, train: bool
     ) -> Float[Array, "b n d"]:
-        """Maps tokens to tokens."""
+        """Map tokens to tokens."""
         y = self.attention(name="attn")(self.norm(name="norm1")(x), grid, train=train)
-        x = x + self._branch_end(y, 1, train)
+        x = x + self._scale_and_drop(y, 1, train)
         y = self.mlp(name="mlp")(self.norm(name="norm2")(x), train=train)
-        return x + self._branch_end(y, 2, train)
+        return x + self._scale_and_drop(y, 2, train)
 
 
 class PostNormBlock(Block):
@@ -64,11 +64,11 @@ class PostNormBlock(Block):
     def __call__(
         self, x: Float[Array, "b n d"], grid: Grid, *, train: bool
     ) -> Float[Array, "b n d"]:
-        """Maps tokens to tokens."""
+        """Map tokens to tokens."""
         y = self.attention(name="attn")(x, grid, train=train)
-        x = self.norm(name="norm1")(x + self._branch_end(y, 1, train))
+        x = self.norm(name="norm1")(x + self._scale_and_drop(y, 1, train))
         y = self.mlp(name="mlp")(x, train=train)
-        return self.norm(name="norm2")(x + self._branch_end(y, 2, train))
+        return self.norm(name="norm2")(x + self._scale_and_drop(y, 2, train))
 
 
 class ResidualPostNormBlock(Block):
@@ -78,11 +78,11 @@ class ResidualPostNormBlock(Block):
     def __call__(
         self, x: Float[Array, "b n d"], grid: Grid, *, train: bool
     ) -> Float[Array, "b n d"]:
-        """Maps tokens to tokens."""
+        """Map tokens to tokens."""
         y = self.norm(name="norm1")(self.attention(name="attn")(x, grid, train=train))
-        x = x + self._branch_end(y, 1, train)
+        x = x + self._scale_and_drop(y, 1, train)
         y = self.norm(name="norm2")(self.mlp(name="mlp")(x, train=train))
-        return x + self._branch_end(y, 2, train)
+        return x + self._scale_and_drop(y, 2, train)
 
 
 BLOCKS: dict[str, type[Block]] = {
@@ -91,7 +91,7 @@ BLOCKS: dict[str, type[Block]] = {
     "res_post": ResidualPostNormBlock,
 }
 
-# The share of the rate `drop_path` that block i of n takes.
+# Block i of n has this fraction of the rate `drop_path`.
 DROP_PATH_SCHEDULES: dict[str, Callable[[int, int], float]] = {
     "linear": lambda i, n: i / max(n - 1, 1),
     "constant": lambda i, n: 1.0,
@@ -99,5 +99,5 @@ DROP_PATH_SCHEDULES: dict[str, Callable[[int, int], float]] = {
 
 
 def drop_path_rates(rate: float, schedule: str, depth: int) -> list[float]:
-    """Returns the rate of each block: rising from 0 (linear), or the same for all (constant)."""
+    """Return the rate of each block: rising from 0 (linear), or the same for all (constant)."""
     return [rate * DROP_PATH_SCHEDULES[schedule](i, depth) for i in range(depth)]

@@ -1,20 +1,27 @@
-"""How the tokens of an image lie."""
+"""The layout of the tokens of an image."""
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
+Integers = TypeVar("Integers", int, np.ndarray)
+
 
 class Grid(NamedTuple):
-    """Height and width of the patches, row by row, and how many prefix tokens come before them."""
+    """Prefix tokens first, then height x width patches in row-major order."""
 
     height: int
     width: int
     num_prefix: int = 0
 
     @property
-    def places(self) -> np.ndarray:
-        """Row and column of each token, (n, 2); the prefix tokens are at the first place."""
+    def coords(self) -> np.ndarray:
+        """Row and column of each token, (n, 2); prefix tokens are at (0, 0)."""
         rows, columns = np.mgrid[: self.height, : self.width]
         patches = np.stack([rows, columns], axis=-1).reshape(-1, 2)
         return np.concatenate([np.zeros((self.num_prefix, 2)), patches])
+
+
+def ceil_div(dividend: Integers, divisor: int) -> Integers:
+    """Return the quotient rounded up."""
+    return -(-dividend // divisor)

@@ -1,4 +1,4 @@
-"""Feed-forward networks of a Transformer block; every entry of `MLPS` has the same fields."""
+"""Feed-forward networks of a Transformer block; all entries of `MLPS` have the same fields."""
 
 import functools
 from collections.abc import Callable
@@ -7,8 +7,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-# Weights depend on the form: Google's were trained with the tanh form, timm's and Hugging Face's
-# with the exact one.
+# Google's weights were trained with the tanh approximation of GELU, timm's and Hugging Face's with
+# the exact function.
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "gelu": functools.partial(nn.gelu, approximate=False),
     "gelu_tanh": functools.partial(nn.gelu, approximate=True),
@@ -17,16 +17,16 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 
 
 class Mlp(nn.Module):
-    """Two linear layers with an activation between them (Vaswani et al. 2017, eq. 2)."""
+    """Two linear layers with an activation in between (Vaswani et al. 2017, eq. 2)."""
 
     mlp_dim: int
     activation: str = "gelu"
-    dropout: float = 0.0  # after each of the two layers
+    dropout: float = 0.0  # rate after each of the two layers
     dtype: str = "float32"
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n d"], *, train: bool) -> Float[Array, "b n d"]:
-        """Maps each token by itself."""
+        """Map each token independently."""
         up = nn.with_logical_partitioning(nn.initializers.xavier_uniform(), ("embed", "mlp"))
         down = nn.with_logical_partitioning(nn.initializers.xavier_uniform(), ("mlp", "embed"))
         bias = nn.with_logical_partitioning(nn.initializers.normal(1e-6), ("mlp",))
@@ -46,19 +46,19 @@ class Mlp(nn.Module):
 
 
 class SwiGlu(nn.Module):
-    """A linear layer gated by the SiLU of another (Shazeer 2020, section 2), then a third.
+    """A linear layer gated by the SiLU of another, then a third (Shazeer 2020, section 2).
 
-    `fc1` holds the first two, the gate before the gated. The activation is always SiLU.
+    `fc1` computes the gate and the gated features, in this order.
     """
 
-    mlp_dim: int  # of the gate, and of what it gates
-    activation: str = "silu"
+    mlp_dim: int  # of the gate and of the gated features
+    activation: str = "silu"  # unused: always SiLU
     dropout: float = 0.0
     dtype: str = "float32"
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n d"], *, train: bool) -> Float[Array, "b n d"]:
-        """Maps each token by itself."""
+        """Map each token independently."""
         up = nn.with_logical_partitioning(nn.initializers.xavier_uniform(), ("embed", "mlp"))
         down = nn.with_logical_partitioning(nn.initializers.xavier_uniform(), ("mlp", "embed"))
         width = x.shape[-1]

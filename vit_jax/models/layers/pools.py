@@ -1,7 +1,7 @@
-"""Pools: from the tokens of an image to its one vector.
+"""Pools: from the tokens of an image to one vector.
 
-Every entry of `POOLS` has the same fields, and is called with the tokens and how many of them come
-before the patches.
+All entries of `POOLS` have the same fields, and are called with the tokens and the number of prefix
+tokens.
 """
 
 import flax.linen as nn
@@ -13,7 +13,7 @@ from vit_jax.models.layers.mlp import Mlp
 
 
 class Pool(nn.Module):
-    """The fields that every pool has; only `map` uses them."""
+    """The fields of all pools; only `map` uses them."""
 
     num_heads: int
     mlp_dim: int
@@ -29,29 +29,29 @@ class ClassToken(Pool):
     def __call__(
         self, tokens: Float[Array, "b n d"], num_prefix: int, *, train: bool
     ) -> Float[Array, "b d"]:
-        """Returns the first token."""
+        """Return the first token."""
         return tokens[:, 0]
 
 
 class GlobalAverage(Pool):
-    """The mean of the patch tokens; class token and registers do not count."""
+    """The mean of the patch tokens, without class token and registers."""
 
     @nn.compact
     def __call__(
         self, tokens: Float[Array, "b n d"], num_prefix: int, *, train: bool
     ) -> Float[Array, "b d"]:
-        """Returns the mean."""
+        """Return the mean."""
         return jnp.mean(tokens[:, num_prefix:], axis=1)
 
 
 class ClassTokenAndAverage(Pool):
-    """Class token and mean of the patches, one after the other (DINOv2's linear classifier)."""
+    """Class token and mean of the patch tokens, concatenated (as in DINOv2's linear classifier)."""
 
     @nn.compact
     def __call__(
         self, tokens: Float[Array, "b n d"], num_prefix: int, *, train: bool
     ) -> Float[Array, "b 2*d"]:
-        """Returns both."""
+        """Return both, the class token first."""
         return jnp.concatenate([tokens[:, 0], jnp.mean(tokens[:, num_prefix:], axis=1)], axis=-1)
 
 
@@ -62,7 +62,7 @@ class MultiheadAttention(Pool):
     def __call__(
         self, tokens: Float[Array, "b n d"], num_prefix: int, *, train: bool
     ) -> Float[Array, "b d"]:
-        """Returns the probe's output and its feed-forward residual."""
+        """Return the probe's output, after a residual feed-forward network."""
         batch, _, width = tokens.shape
         init = nn.initializers.xavier_uniform()
         probe = self.param("probe", init, (1, 1, width), jnp.float32)
@@ -81,5 +81,5 @@ POOLS: dict[str, type[Pool]] = {
     "map": MultiheadAttention,
 }
 
-# Those that read a class token, so that there must be one.
+# Pools that need a class token.
 READ_CLASS_TOKEN = ("cls", "cls_gap")

@@ -1,7 +1,7 @@
-"""The convolutional network of a hybrid: a root and stages of bottlenecks (BiT's ResNet).
+"""The ResNet of Big Transfer (Kolesnikov et al. 2020), for hybrids: a root, then bottlenecks.
 
-Weights are standardized (Qiao et al. 2019) and features normalized in groups (Wu and He 2018), as
-in Big Transfer (Kolesnikov et al. 2020), so that no statistics of a batch are needed.
+Weights are standardized (Qiao et al. 2019) and features are normalized in groups (Wu and He 2018),
+so that no batch statistics are needed.
 """
 
 import functools
@@ -26,7 +26,7 @@ def _by_variance(kernel: Array) -> Array:
     return (kernel - mean) / jnp.sqrt(variance + 1e-8)
 
 
-# Of the weights that lead to one output: (w - mean) / (std + 1e-5) in Google's code,
+# Standardization of the weights of each output channel: (w - mean) / (std + 1e-5) in Google's code,
 # (w - mean) / sqrt(var + 1e-8) in timm's hybrids.
 WEIGHT_STANDARDIZATIONS: dict[str, Callable[[Array], Array]] = {
     "std": _by_std,
@@ -45,7 +45,7 @@ class StdConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b H W f"]:
-        """Convolves."""
+        """Convolve; height and width are divided by the stride and rounded up."""
         init = nn.with_logical_partitioning(
             nn.initializers.lecun_normal(), (None, None, None, "embed")
         )
@@ -60,7 +60,7 @@ class StdConv(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """Three convolutions and a residual connection; four times as many features leave it."""
+    """Three convolutions with a residual connection; the output has 4 * `features` channels."""
 
     features: int
     stride: int
@@ -70,10 +70,11 @@ class Bottleneck(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b H W f"]:
-        """Maps a feature map to one that is `stride` times smaller."""
+        """Return the features; height and width are divided by the stride and rounded up."""
         conv = functools.partial(StdConv, standardization=self.standardization, dtype=self.dtype)
         norm = functools.partial(nn.GroupNorm, NUM_GROUPS, epsilon=self.norm_eps, dtype=self.dtype)
-        wide, residual = 4 * self.features, x
+        wide = 4 * self.features
+        residual = x
         if self.stride > 1 or x.shape[-1] != wide:
             residual = conv(wide, 1, self.stride, name="conv_proj")(x)
             residual = norm(name="norm_proj")(residual)
@@ -85,9 +86,9 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Root (a quarter of the size), then stages; each after the first halves the size again."""
+    """A root that divides the size by 4, then stages; each after the first divides it by 2."""
 
-    layers: tuple[int, ...]  # bottlenecks in each stage; () is the root alone
+    layers: tuple[int, ...]  # bottlenecks per stage; (): only the root
     features: int
     standardization: str
     norm_eps: float
@@ -95,7 +96,7 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, images: Float[Array, "b H W c"]) -> Float[Array, "b h w f"]:
-        """Returns the feature map of the last stage."""
+        """Return the features of the last stage."""
         x = StdConv(self.features, 7, 2, self.standardization, self.dtype, name="conv_root")(images)
         norm = nn.GroupNorm(NUM_GROUPS, epsilon=self.norm_eps, dtype=self.dtype, name="norm_root")
         x = nn.max_pool(nn.relu(norm(x)), (3, 3), strides=(2, 2), padding="SAME")

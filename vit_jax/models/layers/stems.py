@@ -1,6 +1,6 @@
 """Stems: from the pixels of an image to a grid of tokens.
 
-Every entry of `STEMS` has the same fields, and cuts its input into cells of `stride` pixels.
+All entries of `STEMS` have the same fields. A token stands for a cell of `stride` pixels.
 """
 
 import flax.linen as nn
@@ -11,37 +11,37 @@ from vit_jax.models.layers.resnet import ResNet
 
 
 class Stem(nn.Module):
-    """The fields that every stem has; only `resnet` uses those from `resnet_layers` to `pad`."""
+    """The fields of all stems; only `resnet` uses `resnet_layers` to `group_norm_eps`."""
 
-    patch: tuple[int, int]  # of the projection: of pixels, or of what the network makes of them
+    patch: tuple[int, int]  # height and width in pixels, or in cells of the ResNet's feature map
     width: int
     dtype: str = "float32"
     resnet_layers: tuple[int, ...] = ()
     resnet_width: float = 1.0
     weight_standardization: str = "std"
     group_norm_eps: float = 1e-6
-    pad: bool = False  # images that the stride does not divide, with zeros at bottom and right
+    pad: bool = False  # pad images to whole cells, with zeros at bottom and right
 
     @property
     def stride(self) -> tuple[int, int]:
-        """Height and width in pixels of a token's cell."""
+        """Height and width of a token's cell in pixels."""
         return self.patch
 
     @nn.compact
     def __call__(self, images: Float[Array, "b H W c"]) -> Float[Array, "b h w d"]:
-        """Returns one vector a cell.
+        """Return one vector per cell.
 
         Raises:
-          ValueError: The stride does not divide the image, or the stem cannot have this patch.
+          ValueError: The stride does not divide the image, or the stem does not take this patch.
         """
-        missing = [-size % cell for size, cell in zip(images.shape[1:3], self.stride, strict=True)]
+        size = images.shape[1:3]
+        missing = [-pixels % cell for pixels, cell in zip(size, self.stride, strict=True)]
         if any(missing) and not self.pad:
-            size = images.shape[1:3]
             raise ValueError(f"images of {size} pixels are not made of patches of {self.stride}")
-        return self._embed(jnp.pad(images, ((0, 0), *((0, size) for size in missing), (0, 0))))
+        return self._embed(jnp.pad(images, ((0, 0), *((0, pixels) for pixels in missing), (0, 0))))
 
     def _embed(self, images: Array) -> Array:
-        """Returns one vector a cell of images that the stride divides."""
+        """Return one vector per cell, for images that the stride divides."""
         raise NotImplementedError
 
     def _conv(
@@ -53,8 +53,8 @@ class Stem(nn.Module):
         stride: tuple[int, int],
         padding: tuple[int, int] = (0, 0),
     ) -> Array:
-        """Convolves, with this many rows and columns of zeros on each side."""
-        # Only the width is a dimension that a mesh has to divide.
+        """Convolve; `padding` counts the rows and columns of zeros on each side."""
+        # Only a dimension of `width` channels is sharded: the mesh need not divide any other.
         names = (None, None, None, "embed" if features == self.width else None)
         init = nn.with_logical_partitioning(nn.initializers.lecun_normal(), names)
         conv = nn.Conv(
@@ -74,15 +74,15 @@ class Stem(nn.Module):
     def _norm(self, x: Array, name: str) -> Array:
         return nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name=name)(x)
 
-    def _part(self, divisor: int) -> int:
-        """Returns a part of the width, at least 4: LayerNorm leaves but a sign of two channels."""
+    def _reduced_width(self, divisor: int) -> int:
+        """Return a fraction of the width, at least 4: LayerNorm of 2 channels keeps only a sign."""
         return min(self.width, max(4, self.width // divisor))
 
 
 class PatchEmbed(Stem):
-    """Cuts the image into patches and projects each linearly (Dosovitskiy et al. 2021, eq. 1).
+    """Linear projection of the patches of an image (Dosovitskiy et al. 2021, eq. 1).
 
-    A convolution whose kernel and stride are the patch is the same thing.
+    It is computed as a convolution whose kernel and stride have the size of a patch.
     """
 
     def _embed(self, images: Array) -> Array:
@@ -90,11 +90,11 @@ class PatchEmbed(Stem):
 
 
 class HybridEmbed(Stem):
-    """Cuts the feature map of a ResNet into patches (Dosovitskiy et al. 2021, section 3.1)."""
+    """Linear projection of patches of a ResNet's map (Dosovitskiy et al. 2021, section 3.1)."""
 
     @property
     def stride(self) -> tuple[int, int]:
-        """Height and width in pixels of a token's cell."""
+        """Height and width of a token's cell in pixels."""
         reduction = 4 * 2 ** max(0, len(self.resnet_layers) - 1)
         return self.patch[0] * reduction, self.patch[1] * reduction
 
@@ -111,61 +111,65 @@ class HybridEmbed(Stem):
 
 
 class ConvStem(Stem):
-    """Halves the image by convolutions until a cell is a pixel (Xiao et al. 2021, section 3).
+    """Convolutions of stride 2 until a patch is one cell (Xiao et al. 2021, section 3).
 
-    Channels double up to the width; a linear map follows. Each convolution is followed by LayerNorm
-    over the channels, where the paper has BatchNorm: a training state here has no statistics of
-    batches.
+    The channels double up to the width; a linear projection follows. After each convolution the
+    paper has BatchNorm, and this stem LayerNorm over the channels, since TrainState has no batch
+    statistics.
     """
 
     def _embed(self, images: Array) -> Array:
-        x, halvings = images, _halvings(self.patch)
+        x = images
+        halvings = _halvings(self.patch)
         for i in range(halvings):
-            features = self._part(2 ** (halvings - 1 - i))
+            features = self._reduced_width(2 ** (halvings - 1 - i))
             x = self._conv(x, f"conv_{i}", features, (3, 3), (2, 2), (1, 1))
             x = nn.relu(self._norm(x, f"norm_{i}"))
         return self._conv(x, "proj", self.width, (1, 1), (1, 1))
 
 
 class HierarchicalMlp(Stem):
-    """Joins ever larger pieces of a patch, and never two patches (Touvron et al. 2022, section 5).
+    """An MLP that merges pieces within a patch, never across (Touvron et al. 2022, section 5).
 
-    Pieces of 4x4 pixels are joined two by two, or of 2x2 where the patch is less than 8, with a
-    quarter of the width until the patch is whole. Each step ends with LayerNorm over the channels,
-    where the paper has BatchNorm: a training state here has no statistics of batches.
+    Pieces of 4x4 pixels, or of 2x2 where the patch is smaller than 8, are merged two by two, with a
+    quarter of the width until the patch is whole. After each step the paper has BatchNorm, and this
+    stem LayerNorm over the channels, since TrainState has no batch statistics.
     """
 
     def _embed(self, images: Array) -> Array:
-        x, halvings = images, _halvings(self.patch)
+        x = images
+        halvings = _halvings(self.patch)
         sides = [4] + [2] * (halvings - 3) if halvings > 2 else [2] * (halvings - 1)
         for i, side in enumerate(sides):
-            x = self._conv(x, f"conv_{i}", self._part(4), (side, side), (side, side))
+            x = self._conv(x, f"conv_{i}", self._reduced_width(4), (side, side), (side, side))
             x = nn.gelu(self._norm(x, f"norm_{i}"), approximate=False)
         x = self._conv(x, f"conv_{len(sides)}", self.width, (2, 2), (2, 2))
         return self._norm(x, f"norm_{len(sides)}")
 
 
 class OverlapEmbed(Stem):
-    """Projects windows that overlap, and normalizes them (Wang et al. 2022, PVT v2, section 3).
+    """Linear projection of overlapping windows, LayerNorm (Wang et al. 2022, PVT v2, section 3).
 
-    A window ends at bottom and right where its patch does, and is as large as two patches less one
-    row and one column of pixels. Zeros surround the image.
+    A window is two patches less one pixel high and wide; its bottom right pixel is that of its
+    patch. The image is padded with zeros.
     """
 
     def _embed(self, images: Array) -> Array:
         height, width = self.patch
-        size, padding = (2 * height - 1, 2 * width - 1), (height - 1, width - 1)
-        return self._norm(self._conv(images, "proj", self.width, size, self.patch, padding), "norm")
+        window = (2 * height - 1, 2 * width - 1)
+        padding = (height - 1, width - 1)
+        x = self._conv(images, "proj", self.width, window, self.patch, padding)
+        return self._norm(x, "norm")
 
 
 def halves(patch: tuple[int, ...]) -> bool:
-    """Returns whether a patch can be halved until it is a pixel, at least once."""
+    """Return whether a patch is square, with a side that is a power of two from 2."""
     side = patch[0]
     return len(set(patch)) == 1 and side >= 2 and not side & (side - 1)
 
 
 def _halvings(patch: tuple[int, int]) -> int:
-    """Returns how often a patch is halved until it is a pixel."""
+    """Return how often a patch is halved until it is one pixel."""
     if not halves(patch):
         raise ValueError(f"expected a square patch of 2, 4, 8 or so pixels, got {patch}")
     return patch[0].bit_length() - 1
@@ -179,5 +183,5 @@ STEMS: dict[str, type[Stem]] = {
     "overlap": OverlapEmbed,
 }
 
-# Those that halve the image until a cell is a pixel.
+# Stems that halve the image until a patch is one cell.
 POWER_OF_TWO_STEMS = ("conv", "hmlp")

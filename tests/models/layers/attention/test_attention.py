@@ -15,7 +15,7 @@ from vit_jax.models.layers.attention.base import (
     CrossAttention,
     FullAttention,
     FusedAttention,
-    HeadsIn,
+    QKVProjection,
 )
 from vit_jax.models.layers.grid import Grid
 from vit_jax.models.layers.posemb import POSEMBS
@@ -28,7 +28,8 @@ CONTEXT = jnp.asarray(RNG.normal(size=(2, 3, 8)), jnp.float32)
 
 @functools.partial(jax.jit, static_argnames=("module", "grid", "train"))
 def run(module, params, x, grid=None, train=False, key=None):
-    grid, rngs = grid or Grid(1, x.shape[1]), {} if key is None else {"dropout": key}
+    grid = grid or Grid(1, x.shape[1])
+    rngs = {} if key is None else {"dropout": key}
     return module.apply({"params": params}, x, grid, train=train, rngs=rngs)
 
 
@@ -75,7 +76,9 @@ def stacks(params):
 
 
 def expected_attention(params, x, context):
-    x, context, output = np.asarray(x), np.asarray(context), params["out"]["bias"]
+    x = np.asarray(x)
+    context = np.asarray(context)
+    output = params["out"]["bias"]
     for i, out_kernel in enumerate(params["out"]["kernel"]):
         q, k, v = (
             tokens @ kernel[:, i] + bias[i]
@@ -106,7 +109,8 @@ def test_cross_attention_takes_keys_and_values_from_the_context():
 
 def cosine_attention(params, x):
     """Liu et al. 2022, eq. 2: cosines times exp(scale), at most 100; keys have no bias."""
-    output, kernel = params["out"]["bias"], params["qkv"]["kernel"]
+    output = params["out"]["bias"]
+    kernel = params["qkv"]["kernel"]
     for i, out_kernel in enumerate(params["out"]["kernel"]):
         q, k, v = (x @ kernel[:, j, i] for j in range(3))
         q, v = q + params["qkv"]["bias_qv"][0, i], v + params["qkv"]["bias_qv"][1, i]
@@ -178,7 +182,8 @@ def test_attention_dropout_drops_single_weights_and_scales_the_others():
     # Equal scores and one-hot values: the output is the weights, 1/4 each where none is dropped.
     eye = np.eye(4)
     params = plain_params(0 * eye, 0 * eye, eye)
-    module, x = FullAttention(num_heads=1, attn_dropout=0.5), jnp.tile(eye, (16, 1, 1))
+    module = FullAttention(num_heads=1, attn_dropout=0.5)
+    x = jnp.tile(eye, (16, 1, 1))
     weights = run(module, params, x, train=True, key=KEY)
     assert set(np.unique(weights)) == {0.0, 0.5}
 
@@ -194,7 +199,7 @@ def test_output_dropout_drops_single_channels_and_scales_the_others():
 
 
 def test_stacked_projections_are_initialized_by_their_own_fans():
-    variables = HeadsIn(num=3, num_heads=4).init(KEY, jnp.zeros((1, 1, 64)))
+    variables = QKVProjection(num=3, num_heads=4).init(KEY, jnp.zeros((1, 1, 64)))
     limit = np.sqrt(6 / (64 + 64))  # Glorot and Bengio 2010, eq. 16: of a map of 64 to 64
     for largest in np.abs(nn.unbox(variables)["params"]["kernel"]).max(axis=(0, 2, 3)):
         assert 0.99 * limit < largest <= limit
@@ -257,7 +262,8 @@ def test_every_entry_states_its_cost_and_its_source(name):
 @pytest.mark.parametrize("name", ATTENTIONS)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_every_entry_computes_in_its_dtype_with_parameters_in_float32(name, dtype):
-    module, x = ATTENTIONS[name](num_heads=2, dtype=dtype, window=(2, 2)), X.astype(dtype)
+    module = ATTENTIONS[name](num_heads=2, dtype=dtype, window=(2, 2))
+    x = X.astype(dtype)
     output, variables = jax.eval_shape(
         lambda: module.init_with_output(KEY, x, Grid(2, 2, 1), train=False)
     )

@@ -27,10 +27,10 @@ def random_params(module):
     )
 
 
-def turn(x):
-    angles = AxialRotary(2, x.shape[-1]).apply({}, GRID.places)
-    turned = rotate(jnp.asarray(np.moveaxis(x, 1, 2), jnp.float32), angles)
-    return np.moveaxis(np.float64(turned), 2, 1)
+def rotated(x):
+    angles = AxialRotary(2, x.shape[-1]).apply({}, GRID.coords)
+    result = rotate(jnp.asarray(np.moveaxis(x, 1, 2), jnp.float32), angles)
+    return np.moveaxis(np.float64(result), 2, 1)
 
 
 @pytest.mark.parametrize("posemb", ["none", "rope"])
@@ -42,7 +42,7 @@ def test_equals_the_normalized_products_of_features(posemb):
     q, k = np.maximum(q, 0) / 2, np.maximum(k, 0)
     norms = (q @ np.swapaxes(k, -1, -2)).sum(-1, keepdims=True) + 1e-6
     if posemb == "rope":
-        q, k = turn(q), turn(k)
+        q, k = rotated(q), rotated(k)
     found = q @ np.swapaxes(k, -1, -2) / norms @ v
     expected = np.einsum("bhnc,hcd->bnd", found, params["out"]["kernel"]) + params["out"]["bias"]
     output = module.apply({"params": params}, jnp.asarray(X, jnp.float32), GRID, train=False)
@@ -58,7 +58,8 @@ def test_a_query_without_features_finds_nothing():
 
 def test_no_pair_of_tokens_has_a_number():
     """What is computed has no more values than tokens times channels, for many tokens."""
-    module, grid = LinearAttention(num_heads=2), Grid(32, 32)
+    module = LinearAttention(num_heads=2)
+    grid = Grid(32, 32)
     params = random_params(module)
     x = jax.ShapeDtypeStruct((1, 1024, 8), jnp.float32)
     program = jax.make_jaxpr(lambda x: module.apply({"params": params}, x, grid, train=False))(x)

@@ -11,8 +11,8 @@ import pytest
 
 from vit_jax.models.layers.attention.base import FullAttention
 from vit_jax.models.layers.attention.low_rank import (
+    KeyProjection,
     Linformer,
-    Mixtures,
     NystromAttention,
     ReducedAttention,
     _landmarks,
@@ -48,8 +48,9 @@ def run(module, params, x=X, grid=GRID):
 
 
 def identity(grid=GRID):
-    """Mixtures that are the tokens themselves."""
-    p, num = grid.num_prefix, grid.height * grid.width
+    """The parameters of a projection that returns the tokens unchanged."""
+    p = grid.num_prefix
+    num = grid.height * grid.width
     eye = jnp.eye(p + num)
     return {"prefix": eye[:p], "grid": eye[p:].reshape(grid.height, grid.width, p + num)}
 
@@ -64,7 +65,7 @@ def test_linformer_with_identity_projections_is_full_attention(posemb):
     chex.assert_trees_all_close(found, run(full, params), rtol=1e-5, atol=1e-5)
 
 
-def test_linformer_attends_to_mixtures_of_keys_and_of_values():
+def test_linformer_attends_to_projections_of_keys_and_of_values():
     module = make(Linformer, landmarks=3)
     params = random_params(module)
     e, f = (
@@ -75,18 +76,19 @@ def test_linformer_attends_to_mixtures_of_keys_and_of_values():
     q, k, v = (np.einsum("bnd,dhc->bhnc", X, kernel[:, i]) + bias[i][:, None] for i in range(3))
     scores = q @ np.swapaxes(e.T @ k, -1, -2) / 2
     weights = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
-    mixed = np.einsum("bhnc,hcd->bnd", weights @ (f.T @ v), params["out"]["kernel"])
-    expected = np.float32(mixed + params["out"]["bias"])
+    output = np.einsum("bhnc,hcd->bnd", weights @ (f.T @ v), params["out"]["kernel"])
+    expected = np.float32(output + params["out"]["bias"])
     chex.assert_trees_all_close(run(module, params), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_mixtures_for_another_grid_are_resampled_and_keep_their_size():
+def test_projections_for_another_grid_are_resampled_and_keep_their_total():
     params = random_params(make(Linformer, landmarks=3))["mix_k"]
-    weights = Mixtures(3).apply({"params": params}, Grid(6, 4, 2))
+    weights = KeyProjection(3).apply({"params": params}, Grid(6, 4, 2))
     chex.assert_trees_all_equal(weights[:2], params["prefix"])
     expected = resample(params["grid"], 6, 4).reshape(24, 3) / 2
     chex.assert_trees_all_close(weights[2:], expected, rtol=1e-6)
-    even = Mixtures(3).apply({"params": {**params, "grid": jnp.ones((3, 4, 3))}}, Grid(6, 8, 2))
+    ones = {**params, "grid": jnp.ones((3, 4, 3))}
+    even = KeyProjection(3).apply({"params": ones}, Grid(6, 8, 2))
     chex.assert_trees_all_close(even[2:].sum(0), np.full(3, 12, np.float32), rtol=1e-5)
 
 
@@ -94,7 +96,7 @@ def test_mixtures_for_another_grid_are_resampled_and_keep_their_size():
 
 
 def distinct(params):
-    """Tokens that see themselves most, so that the inverse of their attention is well defined."""
+    """Tokens that attend most to themselves, so that their attention weights are invertible."""
     eye = jnp.stack([jnp.eye(8)[:, :4], jnp.eye(8)[:, 4:]], axis=1)
     kernel = jnp.stack([eye * 3, eye * 3, params["qkv"]["kernel"][:, 2]], axis=1)
     return {**params, "qkv": {**params["qkv"], "kernel": kernel}}
@@ -155,7 +157,7 @@ def test_the_cells_of_landmarks_may_be_uneven():
 
 @pytest.mark.parametrize("posemb", ROTARIES)
 def test_reduction_by_one_with_an_identity_is_full_attention(posemb):
-    # Of tokens that are normalized already, so that the norm after the reduction does nothing.
+    # The tokens are normalized, so that the norm after the reduction does nothing.
     x = (X - X.mean(-1, keepdims=True)) / X.std(-1, keepdims=True)
     full = make(FullAttention, posemb)
     params = random_params(full)
@@ -171,16 +173,17 @@ def test_reduction_by_one_with_an_identity_is_full_attention(posemb):
     chex.assert_trees_all_close(found, run(full, params, x), rtol=1e-4, atol=1e-4)
 
 
-def test_cells_of_the_reduced_grid_are_seen_by_all():
+def test_every_token_attends_to_all_cells_of_the_reduced_grid():
     module = make(ReducedAttention, reduction=2)
     params = random_params(module)
-    seen = jax.jacobian(lambda x: run(module, params, x)[0, :, 0])(X[:1])
-    assert (np.abs(seen).sum((1, 3)) > 0).all()
+    jacobian = jax.jacobian(lambda x: run(module, params, x)[0, :, 0])(X[:1])
+    assert (np.abs(jacobian).sum((1, 3)) > 0).all()
 
 
 @pytest.mark.parametrize("size", [(3, 4), (4, 4), (5, 3)])
-def test_a_grid_that_cells_do_not_divide_gets_zeros(size):
-    module, grid = make(ReducedAttention, reduction=2), Grid(*size)
+def test_a_grid_that_cells_do_not_divide_is_padded_with_zeros(size):
+    module = make(ReducedAttention, reduction=2)
+    grid = Grid(*size)
     params = random_params(module, grid)
     x = jnp.asarray(RNG.normal(size=(1, *size, 8)), jnp.float32)
     whole = Grid(*(-(-n // 2) * 2 for n in size))
@@ -191,14 +194,14 @@ def test_a_grid_that_cells_do_not_divide_gets_zeros(size):
     chex.assert_trees_all_close(found, expected[:, : size[0], : size[1]], rtol=1e-5, atol=1e-5)
 
 
-def test_keys_of_cells_are_turned_by_the_middle_of_the_cell():
+def test_keys_of_cells_are_rotated_by_the_center_of_the_cell():
     module = make(ReducedAttention, "rope", reduction=2)
-    places = []
+    coords = []
     with pytest.MonkeyPatch.context() as patch:
         rotary = POSEMBS["rope"].rotary
         original = rotary.__call__
-        patch.setattr(rotary, "__call__", lambda self, at: places.append(at) or original(self, at))
+        patch.setattr(rotary, "__call__", lambda self, at: coords.append(at) or original(self, at))
         jax.eval_shape(lambda: module.init(KEY, X, GRID, train=False))
-    queries, keys = places
-    assert (queries == GRID.places).all()
+    queries, keys = coords
+    assert (queries == GRID.coords).all()
     assert keys.tolist() == [[0, 0], [0, 0], [0.5, 0.5], [0.5, 2.5], [2.5, 0.5], [2.5, 2.5]]

@@ -50,7 +50,8 @@ def run(module, params, x, grid):
 def test_a_window_as_large_as_the_grid_is_full_attention(kind, block, posemb):
     grid = Grid(3, 4, num_prefix=2)
     full = make(FullAttention, posemb)
-    params, x = random_params(full, grid), tokens(grid)
+    params = random_params(full, grid)
+    x = tokens(grid)
     expected = run(full, params, x, grid)
     for window in ((3, 4), (7, 7)):
         found = run(make(kind, posemb, window=window, block=block), params, x, grid)
@@ -60,48 +61,55 @@ def test_a_window_as_large_as_the_grid_is_full_attention(kind, block, posemb):
 # --- Dense attention under a mask.
 
 
-def dense(params, x, grid, sees, offsets=None):
-    """Attention of every token to those that it `sees`, with the bias table at their offsets."""
+def dense(params, x, grid, mask, offsets=None):
+    """Attention of every token under a mask, with the bias table at the offsets."""
     kernel, bias = params["qkv"]["kernel"], params["qkv"]["bias"]
     q, k, v = (np.einsum("bnd,dhc->bhnc", x, kernel[:, i]) + bias[i][:, None] for i in range(3))
     scores = np.einsum("bhnc,bhmc->bhnm", q, k) / np.sqrt(q.shape[-1])
     if "bias" in params:
-        p, table, ends = grid.num_prefix, params["bias"]["table"], params["bias"].get("prefix")
-        added = np.zeros((2, *sees.shape))
+        p = grid.num_prefix
+        table = params["bias"]["table"]
+        prefix = params["bias"].get("prefix")
+        added = np.zeros((2, *mask.shape))
         added[:, p:, p:] = np.moveaxis(table[offsets[..., 0], offsets[..., 1]], -1, 0)
         if p:
-            added[:, p:, :p], added[:, :p, p:], added[:, :p, :p] = ends[:, :, None, None]
+            to_prefix, from_prefix, among_prefix = prefix[:, :, None, None]
+            added[:, p:, :p] = to_prefix
+            added[:, :p, p:] = from_prefix
+            added[:, :p, :p] = among_prefix
         scores = scores + added
-    weights = np.where(sees, np.exp(scores), 0)
+    weights = np.where(mask, np.exp(scores), 0)
     weights = weights / weights.sum(-1, keepdims=True)
-    found = np.einsum("bhnm,bhmc->bnhc", weights, v)
-    return np.einsum("bnhc,hcd->bnd", found, params["out"]["kernel"]) + params["out"]["bias"]
+    output = np.einsum("bhnm,bhmc->bnhc", weights, v)
+    return np.einsum("bnhc,hcd->bnd", output, params["out"]["kernel"]) + params["out"]["bias"]
 
 
 def pairs(grid, same, offset):
-    """Who sees whom, from what holds for two places; prefix tokens see and are seen by all."""
-    p, (rows, columns) = grid.num_prefix, np.indices((grid.height, grid.width)).reshape(2, -1)
+    """The mask and the offsets, from functions of two positions; prefix tokens are never masked."""
+    p = grid.num_prefix
+    rows, columns = np.indices((grid.height, grid.width)).reshape(2, -1)
     n = len(rows)
-    sees, offsets = np.ones((p + n, p + n), bool), np.zeros((n, n, 2), int)
+    mask = np.ones((p + n, p + n), bool)
+    offsets = np.zeros((n, n, 2), int)
     for i, j in np.ndindex(n, n):
         a, b = (rows[i], columns[i]), (rows[j], columns[j])
-        sees[p + i, p + j] = same(a, b)
+        mask[p + i, p + j] = same(a, b)
         offsets[i, j] = offset(a, b) if same(a, b) else (0, 0)
-    return sees, offsets
+    return mask, offsets
 
 
 def windows(grid, window, shift):
     """Windows of which the first is cut off by the shift."""
 
-    def of(place):
+    def window_of(position):
         return tuple(
             (x + (w - s)) // w if s else x // w
-            for x, w, s in zip(place, window, shift, strict=True)
+            for x, w, s in zip(position, window, shift, strict=True)
         )
 
     return pairs(
         grid,
-        lambda a, b: of(a) == of(b),
+        lambda a, b: window_of(a) == window_of(b),
         lambda a, b: tuple(x - y + w - 1 for x, y, w in zip(a, b, window, strict=True)),
     )
 
@@ -123,7 +131,8 @@ def test_windows_that_divide_the_grid_equal_the_dense_mask(
     grid = Grid(*size, prefix)
     for order in ("shift_pad", "pad_shift"):
         module = make(WindowAttention, posemb, window=window, block=block, pad_order=order)
-        params, x = random_params(module, grid), tokens(grid)
+        params = random_params(module, grid)
+        x = tokens(grid)
         expected = dense(params, np.float64(x), grid, *windows(grid, window, shift))
         found = run(module, params, x, grid)
         chex.assert_trees_all_close(found, np.float32(expected), rtol=1e-4, atol=1e-4)
@@ -134,10 +143,12 @@ def test_windows_that_divide_the_grid_equal_the_dense_mask(
 @pytest.mark.parametrize("size", [(3, 5), (4, 7), (5, 5)])
 def test_masked_padding_is_as_if_it_were_not_there(size, block, prefix):
     # Padded first, so that the shift goes around the padded grid as it does without padding.
-    grid, window = Grid(*size, prefix), (2, 3)
+    grid = Grid(*size, prefix)
+    window = (2, 3)
     fields = {"window": window, "block": block, "pad_order": "pad_shift", "mask_padding": True}
     module = make(WindowAttention, "relative_bias", **fields)
-    params, x = random_params(module, grid), tokens(grid)
+    params = random_params(module, grid)
+    x = tokens(grid)
     shift = tuple(w // 2 * (block % 2 and n > w) for n, w in zip(size, window, strict=True))
     expected = dense(params, np.float64(x), grid, *windows(grid, window, shift))
     found = run(module, params, x, grid)
@@ -145,11 +156,12 @@ def test_masked_padding_is_as_if_it_were_not_there(size, block, prefix):
 
 
 @pytest.mark.parametrize("order", ["shift_pad", "pad_shift"])
-def test_padding_that_is_seen_holds_the_bias_of_keys_and_values(order):
+def test_padding_that_is_not_masked_holds_the_bias_of_keys_and_values(order):
     # One window of 2 x 3 over a grid of 2 x 2 and a column of padding.
     grid = Grid(4, 4)
     module = make(WindowAttention, window=(4, 3), pad_order=order)
-    params, x = random_params(module, grid), tokens(grid)
+    params = random_params(module, grid)
+    x = tokens(grid)
     padded = jnp.pad(x.reshape(2, 4, 4, 8), ((0, 0), (0, 0), (0, 2), (0, 0))).reshape(2, 24, 8)
     wide = Grid(4, 6)
     expected = run(module, params, padded, wide).reshape(2, 4, 6, 8)[:, :, :4]
@@ -167,7 +179,8 @@ def test_the_orders_of_padding_and_shift_differ_where_windows_do_not_divide():
         make(WindowAttention, window=(3, 3), block=1, pad_order=order)
         for order in ("shift_pad", "pad_shift")
     ]
-    params, x = random_params(modules[0], grid), tokens(grid)
+    params = random_params(modules[0], grid)
+    x = tokens(grid)
     first, second = (run(module, params, x, grid) for module in modules)
     assert np.abs(first - second).max() > 1e-3
 
@@ -191,9 +204,11 @@ def dilated(grid, window):
 @pytest.mark.parametrize("posemb", ["none", "relative_bias"])
 @pytest.mark.parametrize("size", [(4, 6), (5, 7), (3, 9)])
 def test_dilated_attention_in_odd_blocks_equals_the_dense_mask(size, posemb, prefix):
-    grid, window = Grid(*size, prefix), (2, 3)
+    grid = Grid(*size, prefix)
+    window = (2, 3)
     module = make(DilatedAttention, posemb, window=window, block=1)
-    params, x = random_params(module, grid), tokens(grid)
+    params = random_params(module, grid)
+    x = tokens(grid)
     expected = dense(params, np.float64(x), grid, *dilated(grid, window))
     found = run(module, params, x, grid)
     chex.assert_trees_all_close(found, np.float32(expected), rtol=1e-4, atol=1e-4)
@@ -202,7 +217,8 @@ def test_dilated_attention_in_odd_blocks_equals_the_dense_mask(size, posemb, pre
 def test_dilated_attention_in_even_blocks_is_that_of_windows_with_masked_padding():
     grid = Grid(5, 7, 1)
     window = make(WindowAttention, window=(2, 3), mask_padding=True)
-    params, x = random_params(window, grid), tokens(grid)
+    params = random_params(window, grid)
+    x = tokens(grid)
     found = run(make(DilatedAttention, window=(2, 3)), params, x, grid)
     chex.assert_trees_all_equal(found, run(window, params, x, grid))
 

@@ -40,7 +40,8 @@ def test_prefix_tokens_have_one_bias_to_them_one_from_them_one_among_them(name):
     module = BIASES[name](num_heads=2)
     params = random_params(module, 3, 4, 2)
     params["prefix"] = PREFIX
-    bias, rest = bias_of(module, params, 3, 4, 2), {**params}
+    bias = bias_of(module, params, 3, 4, 2)
+    rest = {**params}
     del rest["prefix"]
     chex.assert_trees_all_equal(bias[:, 2:, 2:], bias_of(module, rest, 3, 4, 0))
     for head in (0, 1):

@@ -1,4 +1,4 @@
-"""Rotary positions: products depend on the difference of the places."""
+"""Rotary positions: products depend on the difference of the coordinates."""
 
 import functools
 
@@ -15,7 +15,7 @@ from vit_jax.models.layers.posemb.rotary import AxialRotary, MixedRotary, rotate
 
 KEY = jax.random.key(0, impl="unsafe_rbg")
 ROTARIES = {name: entry.rotary for name, entry in POSEMBS.items() if entry.rotary}
-PLACES = Grid(3, 4).places
+COORDS = Grid(3, 4).coords
 RNG = np.random.default_rng(0)
 Q, K = (jnp.asarray(RNG.normal(size=(2, 12, 2, 8)), jnp.float32) for _ in range(2))
 
@@ -23,8 +23,8 @@ Q, K = (jnp.asarray(RNG.normal(size=(2, 12, 2, 8)), jnp.float32) for _ in range(
 @functools.cache
 def make(name):
     module = ROTARIES[name](num_heads=2, head_dim=8)
-    variables = nn.unbox(module.init(KEY, PLACES))
-    return lambda places: module.apply(variables, places)
+    variables = nn.unbox(module.init(KEY, COORDS))
+    return lambda coords: module.apply(variables, coords)
 
 
 def products(angles, q=Q, k=K):
@@ -32,10 +32,10 @@ def products(angles, q=Q, k=K):
 
 
 @pytest.mark.parametrize("name", ROTARIES)
-def test_products_do_not_change_where_all_places_move_alike(name):
+def test_products_do_not_change_where_all_tokens_move_alike(name):
     angles = make(name)
-    expected = products(angles(PLACES))
-    moved = products(angles(PLACES + np.array([5.0, -2.5])))
+    expected = products(angles(COORDS))
+    moved = products(angles(COORDS + np.array([5.0, -2.5])))
     chex.assert_trees_all_close(moved, expected, atol=1e-4)
 
 
@@ -43,26 +43,26 @@ def test_products_do_not_change_where_all_places_move_alike(name):
 @pytest.mark.parametrize("axis", [0, 1])
 def test_products_change_with_the_difference_of_rows_and_of_columns(name, axis):
     angles = make(name)
-    places = PLACES.copy()
-    places[0, axis] += 3
-    changed = np.abs(products(angles(places)) - products(angles(PLACES)))
+    coords = COORDS.copy()
+    coords[0, axis] += 3
+    changed = np.abs(products(angles(coords)) - products(angles(COORDS)))
     assert changed[:, :, 0, 1:].max() > 0.1 and changed[:, :, 1:, 1:].max() == 0
 
 
 @pytest.mark.parametrize("name", ROTARIES)
-def test_lengths_and_the_first_place_stay(name):
-    turned = rotate(Q, make(name)(PLACES))
-    chex.assert_trees_all_close((turned**2).sum(-1), (Q**2).sum(-1), rtol=1e-5)
-    chex.assert_trees_all_equal(turned[:, 0], Q[:, 0])
+def test_lengths_and_the_first_token_stay(name):
+    rotated = rotate(Q, make(name)(COORDS))
+    chex.assert_trees_all_close((rotated**2).sum(-1), (Q**2).sum(-1), rtol=1e-5)
+    chex.assert_trees_all_equal(rotated[:, 0], Q[:, 0])
 
 
-def test_prefix_tokens_and_what_comes_after_the_grid_are_not_turned():
-    places = Grid(2, 3, num_prefix=2).places
-    assert places.shape == (8, 2) and not places[:3].any() and (places[-1] == [1, 2]).all()
-    turned = rotate(Q, make("rope_mixed")(places))
+def test_prefix_tokens_and_what_comes_after_the_grid_are_not_rotated():
+    coords = Grid(2, 3, num_prefix=2).coords
+    assert coords.shape == (8, 2) and not coords[:3].any() and (coords[-1] == [1, 2]).all()
+    rotated = rotate(Q, make("rope_mixed")(coords))
     for kept in (0, 1, 2, 8, 11):
-        chex.assert_trees_all_equal(turned[:, kept], Q[:, kept])
-    assert not np.allclose(turned[:, 3:8], Q[:, 3:8])
+        chex.assert_trees_all_equal(rotated[:, kept], Q[:, kept])
+    assert not np.allclose(rotated[:, 3:8], Q[:, 3:8])
 
 
 def test_axial_angles_are_those_of_the_paper():
@@ -74,14 +74,14 @@ def test_axial_angles_are_those_of_the_paper():
 
 def test_rotate_turns_pairs_of_neighbours():
     x = jnp.asarray([1.0, 0.0, 0.0, 2.0]).reshape(1, 1, 1, 4)
-    turned = rotate(x, jnp.asarray([np.pi / 2, np.pi / 6]).reshape(1, 1, 2))
+    rotated = rotate(x, jnp.asarray([np.pi / 2, np.pi / 6]).reshape(1, 1, 2))
     expected = np.array([0, 1, -2 * 0.5, 2 * np.sqrt(3) / 2]).reshape(1, 1, 1, 4)
-    chex.assert_trees_all_close(turned, np.float32(expected), atol=1e-6)
+    chex.assert_trees_all_close(rotated, np.float32(expected), atol=1e-6)
 
 
 def test_mixed_frequencies_are_learned_a_head_and_start_at_right_angles():
     module = MixedRotary(num_heads=3, head_dim=16)
-    frequencies = nn.unbox(module.init(KEY, PLACES))["params"]["frequencies"]
+    frequencies = nn.unbox(module.init(KEY, COORDS))["params"]["frequencies"]
     chex.assert_shape(frequencies, (2, 3, 8))
     first, second = frequencies[..., :4], frequencies[..., 4:]
     chex.assert_trees_all_close((first * second).sum(0), np.zeros((3, 4), np.float32), atol=1e-6)

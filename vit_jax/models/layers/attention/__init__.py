@@ -1,7 +1,7 @@
-"""Multi-head attention; every entry of `ATTENTIONS` is a module with the same fields.
+"""Multi-head attention; all entries of `ATTENTIONS` are modules with the same fields.
 
-An entry's docstring says what it computes and where it comes from, `cost` how that grows with the n
-tokens.
+The docstring of an entry says what it computes and cites its source; `cost` says how its time grows
+with the number of tokens n.
 """
 
 from vit_jax.models.layers.attention.base import Attention, FullAttention, FusedAttention

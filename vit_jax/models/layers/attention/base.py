@@ -1,4 +1,4 @@
-"""Multi-head attention: what all kinds share, and attention to every token."""
+"""Multi-head attention: what all variants share, and attention to every token."""
 
 import functools
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from vit_jax.models.layers.posemb.rotary import rotate
 
 Part = Callable[..., nn.Module]
 
-# Each of the stacked projections is initialized by its own fans, not by those of the stack.
+# Each projection of the stack is initialized with its own fan-in and fan-out.
 _QKV_INIT = nn.initializers.variance_scaling(
     1.0, "fan_avg", "uniform", in_axis=0, out_axis=(2, 3), batch_axis=(1,)
 )
@@ -24,20 +24,20 @@ _OUT_INIT = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform", in_axis=
 MAX_TEMPERATURE = 100.0  # of cosine attention
 
 
-class HeadsIn(nn.Module):
-    """Projects tokens to `num` stacks of per-head vectors, such as queries, keys and values.
+class QKVProjection(nn.Module):
+    """Linear projection of the tokens to `num` stacks of per-head vectors: queries, keys, values.
 
     The kernel has the shape (d, num, heads, d / heads).
     """
 
     num: int
     num_heads: int
-    key_bias: bool = True  # else the keys, second of three stacks, have none
+    key_bias: bool = True  # False: the keys, second of three stacks, have no bias
     dtype: str = "float32"
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "num b n heads c"]:
-        """Returns the stacks along the first dimension."""
+        """Return the stacks along the first dimension."""
         width = x.shape[-1]
         shape = (self.num, self.num_heads, width // self.num_heads)
         names = ("qkv", "heads", "kv")
@@ -54,14 +54,14 @@ class HeadsIn(nn.Module):
         return nn.with_logical_constraint(x, ("qkv", "batch", "tokens", "heads", "kv"))
 
 
-class HeadsOut(nn.Module):
-    """Joins the heads again: a linear map with a kernel of shape (heads, d / heads, d)."""
+class OutProjection(nn.Module):
+    """Linear projection of the concatenated heads, with a kernel of shape (heads, d / heads, d)."""
 
     dtype: str = "float32"
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n heads c"]) -> Float[Array, "b n d"]:
-        """Returns one vector a token."""
+        """Return one vector per token."""
         _, _, num_heads, head_dim = x.shape
         kernel_init = nn.with_logical_partitioning(_OUT_INIT, ("heads", "kv", "embed"))
         width = num_heads * head_dim
@@ -73,7 +73,7 @@ class HeadsOut(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention: the fields of every kind, and what comes before and after a kind's own part.
+    """Self-attention: the fields of all variants, and the projections before and after them.
 
     Letters: b batch, n tokens of which p are prefix tokens, d width, c channels of a head.
     """
@@ -82,101 +82,108 @@ class Attention(nn.Module):
     qk_norm: bool = False  # LayerNorm of queries and keys (Dehghani et al. 2023, section 2)
     cosine: bool = False  # of queries and keys, with a learned temperature (Liu et al. 2022, eq. 2)
     norm_eps: float = 1e-6
-    rotary: Part | None = None  # turns queries and keys by their places
-    bias: Part | None = None  # of the scores, by relative place
-    attn_dropout: float = 0.0  # of the attention weights
-    dropout: float = 0.0  # of the output
+    rotary: Part | None = None  # rotates queries and keys by their coordinates
+    bias: Part | None = None  # added to the scores, by relative position
+    attn_dropout: float = 0.0  # dropout rate of the attention weights
+    dropout: float = 0.0  # dropout rate of the output
     dtype: str = "float32"
-    block: int = 0  # number of the block; odd ones may look elsewhere than even ones
-    window: tuple[int, int] = (7, 7)  # of window and dilated: height and width in tokens
-    pad_order: str = "shift_pad"  # of window
-    mask_padding: bool = False  # of window
-    landmarks: int = 64  # of linformer and nystrom
-    reduction: int = 2  # of reduced: the stride of its convolution
+    block: int = 0  # index of the block; odd blocks may attend to other tokens than even ones
+    window: tuple[int, int] = (7, 7)  # window, dilated: height and width in tokens
+    pad_order: str = "shift_pad"  # window: order of padding and shift, see `window.PAD_ORDERS`
+    mask_padding: bool = False  # window: no token attends to padding
+    landmarks: int = 64  # linformer, nystrom: number of landmarks
+    reduction: int = 2  # reduced: stride of the convolution
 
     cost: ClassVar[str]  # for n tokens, as text
     takes_bias: ClassVar[bool] = True
-    has_weights: ClassVar[bool] = True  # a weight for each pair, that dropout could act on
+    has_weights: ClassVar[bool] = True  # one weight per pair of tokens, which dropout can act on
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "b n d"], grid: Grid, *, train: bool
     ) -> Float[Array, "b n d"]:
-        """Maps tokens that lie as `grid` says to tokens."""
-        q, k, v = self._scaled(*self._heads(x, grid))
+        """Attend among the tokens, which are laid out as `grid`."""
+        q, k, v = self._project_qkv(x, grid)
+        q, k = self._scale_qk(q, k)
         x = self._attend(q, k, v, grid, train)
-        x = HeadsOut(dtype=self.dtype, name="out")(x)
+        x = OutProjection(dtype=self.dtype, name="out")(x)
         return nn.Dropout(self.dropout)(x, deterministic=not train)
 
-    def _heads(self, x: Array, grid: Grid) -> tuple[Array, Array, Array]:
-        """Returns queries, keys and values, (b, n, heads, c)."""
-        q, k, v = HeadsIn(3, self.num_heads, not self.cosine, dtype=self.dtype, name="qkv")(x)
+    def _project_qkv(self, x: Array, grid: Grid) -> tuple[Array, Array, Array]:
+        """Return queries, keys and values, (b, n, heads, c)."""
+        key_bias = not self.cosine
+        project = QKVProjection(3, self.num_heads, key_bias, dtype=self.dtype, name="qkv")
+        q, k, v = project(x)
         return q, k, v
 
-    def _scaled(self, q: Array, k: Array, v: Array) -> tuple[Array, Array, Array]:
-        """Makes of queries and keys what scores are the products of."""
+    def _scale_qk(self, q: Array, k: Array) -> tuple[Array, Array]:
+        """Normalize and scale queries and keys, so that scores are their dot products."""
         if self.qk_norm:
             norm = functools.partial(nn.LayerNorm, epsilon=self.norm_eps, dtype=self.dtype)
-            q, k = norm(name="q_norm")(q), norm(name="k_norm")(k)
+            q = norm(name="q_norm")(q)
+            k = norm(name="k_norm")(k)
         if not self.cosine:
-            return q * q.shape[-1] ** -0.5, k, v
+            return q * q.shape[-1] ** -0.5, k
         init = nn.with_logical_partitioning(nn.initializers.constant(np.log(10.0)), ("heads",))
         log_scale: Any = self.param("logit_scale", init, (self.num_heads,), jnp.float32)
         scale = jnp.exp(jnp.minimum(log_scale, np.log(MAX_TEMPERATURE)))
-        return (_unit(q) * scale[:, None]).astype(q.dtype), _unit(k).astype(k.dtype), v
+        return (_unit(q) * scale[:, None]).astype(q.dtype), _unit(k).astype(k.dtype)
 
-    def _turned(
-        self, q: Array, k: Array, grid: Grid, key_places: np.ndarray | None = None
+    def _rotate_qk(
+        self, q: Array, k: Array, grid: Grid, key_coords: np.ndarray | None = None
     ) -> tuple[Array, Array]:
-        """Turns queries and keys by their places, where the positions are rotary."""
+        """Rotate queries and keys by their coordinates, where the position embedding is rotary."""
         if self.rotary is None:
             return q, k
         rotary = self.rotary(self.num_heads, q.shape[-1], name="rotary")
-        places = grid.places
-        key_places = places if key_places is None else key_places
-        return rotate(q, rotary(places)), rotate(k, rotary(key_places))
+        coords = grid.coords
+        key_coords = coords if key_coords is None else key_coords
+        return rotate(q, rotary(coords)), rotate(k, rotary(key_coords))
 
     def _bias(self, height: int, width: int, num_prefix: int) -> Array:
-        """Returns the bias of the scores of a grid of this size, (heads or 1, n, n)."""
+        """Return the bias of the scores on a grid of this size, (heads or 1, n, n)."""
         if self.bias is None:
-            return jnp.zeros((1, *2 * (num_prefix + height * width,)))
+            num_tokens = num_prefix + height * width
+            return jnp.zeros((1, num_tokens, num_tokens))
         return self.bias(self.num_heads, name="bias")(height, width, num_prefix)
 
     def _attend(self, q: Array, k: Array, v: Array, grid: Grid, train: bool) -> Array:
-        """Returns what the queries find, (b, n, heads, c)."""
+        """Return the attention output of each query, (b, n, heads, c)."""
         raise NotImplementedError
 
-    def _weigh(self, scores: Array, v: Array, train: bool, name: str = "attn_dropout") -> Array:
-        """Returns the attention weights for scores of at least float32, in the values' dtype."""
+    def _attention_weights(
+        self, scores: Array, v: Array, train: bool, name: str = "attn_dropout"
+    ) -> Array:
+        """Return the softmax of the scores, which are at least float32, in the dtype of `v`."""
         weights = jax.nn.softmax(scores).astype(v.dtype)
         return nn.Dropout(self.attn_dropout, name=name)(weights, deterministic=not train)
 
 
 class FullAttention(Attention):
-    """Every token to every token (Vaswani et al. 2017, section 3.2).
+    """Attention of every token to every token (Vaswani et al. 2017, section 3.2).
 
-    The scores and the softmax are at least float32, whatever the compute dtype.
+    Scores and softmax are at least float32, whatever the compute dtype.
     """
 
     cost: ClassVar[str] = "n^2"
 
     def _attend(self, q: Array, k: Array, v: Array, grid: Grid, train: bool) -> Array:
-        q, k = self._turned(q, k, grid)
-        weights = self._weigh(scores(q, k) + self._bias(*grid), v, train)
+        q, k = self._rotate_qk(q, k, grid)
+        weights = self._attention_weights(scores(q, k) + self._bias(*grid), v, train)
         return jnp.einsum("bhnm,bmhc->bnhc", weights, v)
 
 
 class FusedAttention(Attention):
-    """The same function in one kernel that stores no scores (Dao et al. 2022), where there is one.
+    """Full attention in one kernel that does not materialize the scores (Dao et al. 2022).
 
-    See `implementation` for where; elsewhere XLA compiles the plain form.
+    `implementation` says where such a kernel exists; elsewhere XLA compiles the plain form.
     """
 
     cost: ClassVar[str] = "n^2 time, n memory"
     has_weights: ClassVar[bool] = False
 
     def _attend(self, q: Array, k: Array, v: Array, grid: Grid, train: bool) -> Array:
-        q, k = self._turned(q, k, grid)
+        q, k = self._rotate_qk(q, k, grid)
         name, _ = implementation(self.dtype, q.shape[-1], biased=self.bias is not None)
         bias = None
         if self.bias is not None:
@@ -187,20 +194,20 @@ class FusedAttention(Attention):
 def implementation(
     dtype: str, head_dim: int, *, biased: bool
 ) -> tuple[Literal["xla", "cudnn"], str]:
-    """Returns what computes fused attention here, `cudnn` or `xla`, and why."""
+    """Return the implementation of fused attention on this backend, `cudnn` or `xla`, and why."""
     if jax.default_backend() != "gpu":
         return "xla", f"on {jax.default_backend()}"
     if dtype != "bfloat16":
         return "xla", f"cuDNN takes bfloat16, not {dtype}"
     if head_dim % 8 or head_dim > 128:
-        return "xla", f"cuDNN takes heads of up to 128 channels, in eights, not {head_dim}"
+        return "xla", f"cuDNN takes heads of a multiple of 8 up to 128 channels, not {head_dim}"
     if biased:
         return "xla", "the position embedding biases the scores"
     return "cudnn", "on gpu"
 
 
 class CrossAttention(nn.Module):
-    """From tokens to those of another sequence (Vaswani et al. 2017, section 3.2)."""
+    """Attention to the tokens of another sequence (Vaswani et al. 2017, section 3.2)."""
 
     num_heads: int
     dtype: str = "float32"
@@ -209,23 +216,25 @@ class CrossAttention(nn.Module):
     def __call__(
         self, x: Float[Array, "b n d"], context: Float[Array, "b m d"]
     ) -> Float[Array, "b n d"]:
-        """Attends from `x` to `context`."""
-        heads = functools.partial(HeadsIn, num_heads=self.num_heads, dtype=self.dtype)
-        (q,), (k, v) = heads(num=1, name="q")(x), heads(num=2, name="kv")(context)
+        """Attend from `x` to `context`."""
+        project = functools.partial(QKVProjection, num_heads=self.num_heads, dtype=self.dtype)
+        (q,) = project(num=1, name="q")(x)
+        k, v = project(num=2, name="kv")(context)
         weights = jax.nn.softmax(scores(q * q.shape[-1] ** -0.5, k)).astype(v.dtype)
-        return HeadsOut(dtype=self.dtype, name="out")(jnp.einsum("bhnm,bmhc->bnhc", weights, v))
+        x = jnp.einsum("bhnm,bmhc->bnhc", weights, v)
+        return OutProjection(dtype=self.dtype, name="out")(x)
 
 
 def scores(
     q: Float[Array, "b n heads c"], k: Float[Array, "b m heads c"]
 ) -> Float[Array, "b heads n m"]:
-    """Returns the products of queries and keys, in at least float32."""
+    """Return the dot products of queries and keys, in at least float32."""
     dtype = jnp.promote_types(q.dtype, jnp.float32)
     return jnp.einsum("bnhc,bmhc->bhnm", q, k, preferred_element_type=dtype)
 
 
 def _unit(x: Array) -> Array:
-    """Returns the vectors of length one, in at least float32; 0 stays 0."""
+    """Return the vectors scaled to length 1, in at least float32; zero vectors stay zero."""
     x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     square = jnp.sum(x * x, axis=-1, keepdims=True)
     return x * jax.lax.rsqrt(jnp.maximum(square, 1e-24))

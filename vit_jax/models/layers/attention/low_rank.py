@@ -1,4 +1,4 @@
-"""Attention to fewer keys than there are tokens: to mixtures of them, or to a coarser grid."""
+"""Attention to fewer keys than tokens: learned projections, landmarks or a coarser grid."""
 
 import math
 from typing import Any, ClassVar
@@ -9,28 +9,28 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from vit_jax.models.layers.attention.base import Attention, HeadsIn, scores
-from vit_jax.models.layers.grid import Grid
+from vit_jax.models.layers.attention.base import Attention, QKVProjection, scores
+from vit_jax.models.layers.grid import Grid, ceil_div
 from vit_jax.models.layers.posemb.interpolation import resample, stored
 
 
-class Mixtures(nn.Module):
-    """Learned weights of the tokens in each of `rank` mixtures.
+class KeyProjection(nn.Module):
+    """Learned projection from n tokens to `rank` weighted sums of them (Wang et al. 2020).
 
-    The grid of the parameter is that of the images it was initialized with; for another it is
-    resampled, and scaled so that a mixture keeps its size.
+    The parameter has the grid of the images it was initialized with; for another grid it is
+    resampled and rescaled, so that the weights of each sum keep their total.
     """
 
     rank: int
 
     @nn.compact
     def __call__(self, grid: Grid) -> Float[Array, "n rank"]:
-        """Returns the weights for a grid's tokens."""
+        """Return the weights of a grid's tokens."""
         height, width, num_prefix = grid
         init = nn.initializers.normal((num_prefix + height * width) ** -0.5)
         weights = stored(self, "grid", init, (height, width, self.rank))
-        shrink = math.prod(weights.shape[:2]) / (height * width)
-        weights = resample(weights, height, width) * shrink
+        rescale = math.prod(weights.shape[:2]) / (height * width)
+        weights = resample(weights, height, width) * rescale
         weights = weights.reshape(height * width, self.rank)
         if not num_prefix:
             return weights
@@ -39,55 +39,57 @@ class Mixtures(nn.Module):
 
 
 class Linformer(Attention):
-    """To learned mixtures of the keys and of the values (Wang et al. 2020, section 4)."""
+    """Attention to learned projections of keys and values (Wang et al. 2020, section 4)."""
 
     cost: ClassVar[str] = "n k for k landmarks"
     takes_bias: ClassVar[bool] = False
 
     def _attend(self, q: Array, k: Array, v: Array, grid: Grid, train: bool) -> Array:
-        q, k = self._turned(q, k, grid)
-        mixed = []
+        q, k = self._rotate_qk(q, k, grid)
+        projected = []
         for name, x in (("mix_k", k), ("mix_v", v)):
-            weights = Mixtures(self.landmarks, name=name)(grid).astype(x.dtype)
-            mixed.append(jnp.einsum("nr,bnhc->brhc", weights, x))
-        k, v = mixed
-        return jnp.einsum("bhnr,brhc->bnhc", self._weigh(scores(q, k), v, train), v)
+            weights = KeyProjection(self.landmarks, name=name)(grid).astype(x.dtype)
+            projected.append(jnp.einsum("nr,bnhc->brhc", weights, x))
+        k, v = projected
+        weights = self._attention_weights(scores(q, k), v, train)
+        return jnp.einsum("bhnr,brhc->bnhc", weights, v)
 
 
 class NystromAttention(Attention):
-    """Full attention, reconstructed from that of landmarks (Xiong et al. 2021, eq. 13).
+    """Full attention, approximated through landmarks (Xiong et al. 2021, eq. 13).
 
-    Landmarks are the means of the cells of a coarse grid of about `landmarks` cells, and the prefix
-    tokens. With as many as there are tokens it is full attention.
+    Landmarks are the prefix tokens and the means over the cells of a coarse grid of about
+    `landmarks` cells. With one landmark per token the result is that of full attention.
     """
 
     cost: ClassVar[str] = "n k for k landmarks"
     takes_bias: ClassVar[bool] = False
     has_weights: ClassVar[bool] = False
-    iterations: int = 6  # of the pseudo-inverse (Xiong et al. 2021, eq. 11)
+    iterations: int = 6  # for the pseudo-inverse (Xiong et al. 2021, eq. 11)
 
     def _attend(self, q: Array, k: Array, v: Array, grid: Grid, train: bool) -> Array:
-        q, k = self._turned(q, k, grid)
+        q, k = self._rotate_qk(q, k, grid)
         side = max(1, math.isqrt(self.landmarks))
-        near_q, near_k = (_landmarks(x, grid, side) for x in (q, k))
-        to_landmarks = jax.nn.softmax(scores(q, near_k))
-        among = jax.nn.softmax(scores(near_q, near_k))
-        of_landmarks = jax.nn.softmax(scores(near_q, k)).astype(v.dtype)
-        found = jnp.einsum("bhrm,bmhc->bhrc", of_landmarks, v)
-        found = _pseudo_inverse(among, self.iterations) @ found.astype(among.dtype)
-        return jnp.einsum("bhnr,bhrc->bnhc", to_landmarks, found).astype(v.dtype)
+        q_landmarks, k_landmarks = (_landmarks(x, grid, side) for x in (q, k))
+        to_landmarks = jax.nn.softmax(scores(q, k_landmarks))
+        among_landmarks = jax.nn.softmax(scores(q_landmarks, k_landmarks))
+        from_landmarks = jax.nn.softmax(scores(q_landmarks, k)).astype(v.dtype)
+        output = jnp.einsum("bhrm,bmhc->bhrc", from_landmarks, v)
+        inverse = _pseudo_inverse(among_landmarks, self.iterations)
+        output = inverse @ output.astype(inverse.dtype)
+        return jnp.einsum("bhnr,bhrc->bnhc", to_landmarks, output).astype(v.dtype)
 
 
 class ReducedAttention(Attention):
-    """To the cells of a coarser grid, that a convolution makes (Wang et al. 2021, PVT, eq. 3 to 5).
+    """Attention to a coarser grid, made by a strided convolution (Wang et al. 2021, PVT, eq. 3-5).
 
-    The cells are `reduction` tokens high and wide. Prefix tokens are seen as they are.
+    A cell of the coarser grid is `reduction` tokens high and wide. Prefix tokens are keys as well.
     """
 
     cost: ClassVar[str] = "n^2 / r^2 for cells of r x r"
     takes_bias: ClassVar[bool] = False
 
-    def _heads(self, x: Array, grid: Grid) -> tuple[Array, Array, Array]:
+    def _project_qkv(self, x: Array, grid: Grid) -> tuple[Array, Array, Array]:
         height, width, p = grid
         stride = (self.reduction, self.reduction)
         patches = x[:, p:].reshape(len(x), height, width, -1)
@@ -101,21 +103,22 @@ class ReducedAttention(Attention):
         cells = conv(patches).reshape(len(x), -1, dim)
         cells = nn.LayerNorm(epsilon=self.norm_eps, dtype=self.dtype, name="norm")(cells)
         context = jnp.concatenate([x[:, :p], cells], axis=1)
-        (q,) = HeadsIn(1, self.num_heads, dtype=self.dtype, name="q")(x)
-        k, v = HeadsIn(2, self.num_heads, dtype=self.dtype, name="kv")(context)
+        (q,) = QKVProjection(1, self.num_heads, dtype=self.dtype, name="q")(x)
+        k, v = QKVProjection(2, self.num_heads, dtype=self.dtype, name="kv")(context)
         return q, k, v
 
     def _attend(self, q: Array, k: Array, v: Array, grid: Grid, train: bool) -> Array:
         height, width, p = grid
-        coarse = Grid(-(-height // self.reduction), -(-width // self.reduction), p)
-        middle = coarse.places * self.reduction + (self.reduction - 1) / 2
-        middle[:p] = 0
-        q, k = self._turned(q, k, grid, middle)
-        return jnp.einsum("bhnm,bmhc->bnhc", self._weigh(scores(q, k), v, train), v)
+        coarse = Grid(ceil_div(height, self.reduction), ceil_div(width, self.reduction), p)
+        centers = coarse.coords * self.reduction + (self.reduction - 1) / 2
+        centers[:p] = 0
+        q, k = self._rotate_qk(q, k, grid, centers)
+        weights = self._attention_weights(scores(q, k), v, train)
+        return jnp.einsum("bhnm,bmhc->bnhc", weights, v)
 
 
 def _landmarks(x: Array, grid: Grid, side: int) -> Array:
-    """Returns the prefix tokens and the means of the cells of a grid of at most side x side."""
+    """Return the prefix tokens and the means over the cells of a grid of at most side x side."""
     height, width, p = grid
     rows, columns = (_cells(size, min(side, size)).astype(x.dtype) for size in (height, width))
     patches = x[:, p:].reshape(len(x), height, width, *x.shape[2:])
@@ -125,15 +128,17 @@ def _landmarks(x: Array, grid: Grid, side: int) -> Array:
 
 
 def _cells(size: int, number: int) -> np.ndarray:
-    """Returns the weight of each place in each of a number of cells, which may overlap by one."""
-    places, cells = np.arange(size), np.arange(number)[:, None]
-    first, end = cells * size // number, -(-(cells + 1) * size // number)
-    inside = ((places >= first) & (places < end)).astype(np.float64)
+    """Return the weights (number, size) that average each cell; neighbours may overlap by one."""
+    positions = np.arange(size)
+    cells = np.arange(number)[:, None]
+    first = cells * size // number
+    end = ceil_div((cells + 1) * size, number)
+    inside = ((positions >= first) & (positions < end)).astype(np.float64)
     return inside / inside.sum(axis=1, keepdims=True)
 
 
 def _pseudo_inverse(a: Array, iterations: int) -> Array:
-    """Returns the Moore-Penrose inverse of matrices of attention weights by iteration."""
+    """Return the Moore-Penrose inverse of matrices of attention weights, by iteration."""
     eye = jnp.eye(a.shape[-1], dtype=a.dtype)
     largest = jnp.abs(a).sum(axis=-2).max(axis=-1) * jnp.abs(a).sum(axis=-1).max(axis=-1)
     z = jnp.swapaxes(a, -1, -2) / largest[..., None, None]

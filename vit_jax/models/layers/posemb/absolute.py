@@ -1,6 +1,6 @@
 """Position embeddings that are added to the tokens.
 
-Entries are called as `posemb(num_prefix, ...)(height, width, dim)` and return the embedding of the
+Entries are called as `posemb(num_prefix, ...)(height, width, dim)` and return the embeddings of the
 prefix tokens, (p, d), and of the grid, (h, w, d).
 """
 
@@ -16,10 +16,10 @@ Embedding = tuple[Float[Array, "p d"], Float[Array, "h w d"]]
 
 
 class Learned(nn.Module):
-    """A learned vector for each place of the grid, and for each prefix token.
+    """A learned vector for each position of the grid and for each prefix token.
 
-    The grid of the parameter is that of the images it was initialized with; images of another size
-    get it resampled.
+    The parameter has the grid of the images it was initialized with; for images of another size it
+    is resampled.
     """
 
     num_prefix: int
@@ -28,7 +28,7 @@ class Learned(nn.Module):
 
     @nn.compact
     def __call__(self, height: int, width: int, dim: int) -> Embedding:
-        """Returns the embedding for a grid of this height and width."""
+        """Return the embeddings for a grid of this height and width."""
         init = nn.initializers.normal(0.02)
         prefix: Any = jnp.zeros((0, dim))
         if self.num_prefix:
@@ -42,18 +42,18 @@ class Learned(nn.Module):
 class SinCos2d(nn.Module):
     """Fixed sines and cosines of row and column, a quarter of the channels each.
 
-    As in MoCo v3 (Chen et al. 2021) and the plain ViT baselines (Beyer et al. 2022). Prefix tokens
-    get zeros. The width must be a multiple of 4.
+    As in MoCo v3 (Chen et al. 2021) and the plain ViT baselines (Beyer et al. 2022). The embeddings
+    of prefix tokens are zero. The width must be a multiple of 4, at least 8.
     """
 
     num_prefix: int
-    interpolation: str = "bicubic"  # nothing to resample: the formula holds for any grid
-    antialias: bool = True
+    interpolation: str = "bicubic"  # unused: the formula holds for any grid
+    antialias: bool = True  # unused
     temperature: float = 10_000.0
 
     @nn.compact
     def __call__(self, height: int, width: int, dim: int) -> Embedding:
-        """Returns the embedding for a grid of this height and width."""
+        """Return the embeddings for a grid of this height and width."""
         quarter = dim // 4
         omega = self.temperature ** (-jnp.arange(quarter) / (quarter - 1))
         rows = jnp.arange(height)[:, None] * omega

@@ -1,4 +1,4 @@
-"""Positions from the tokens themselves."""
+"""Position embeddings that are computed from the tokens."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -8,16 +8,16 @@ from vit_jax.models.layers.grid import Grid
 
 
 class Conditional(nn.Module):
-    """Adds to each patch a depthwise convolution of its neighbourhood (Chu et al. 2021, CPVT, 3.2).
+    """A residual depthwise 3x3 convolution of the patches (Chu et al. 2021, CPVT, section 3.2).
 
-    The zeros beyond the border tell where it is. Prefix tokens stay as they are.
+    Its zero padding tells a patch where the border is. Prefix tokens are unchanged.
     """
 
     dtype: str = "float32"
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n d"], grid: Grid) -> Float[Array, "b n d"]:
-        """Maps tokens to tokens."""
+        """Add to each patch the convolution of its neighbourhood."""
         batch, _, dim = x.shape
         height, width, num_prefix = grid
         patches = x[:, num_prefix:].reshape(batch, height, width, dim)
@@ -25,7 +25,7 @@ class Conditional(nn.Module):
             dim,
             (3, 3),
             padding=1,
-            feature_group_count=dim,  # on every device whole: it is small
+            feature_group_count=dim,  # small enough to be replicated on every device
             dtype=self.dtype,
             name="conv",
         )
