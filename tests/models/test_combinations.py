@@ -20,8 +20,16 @@ KEY = jax.random.key(0, impl="unsafe_rbg")
 IMAGES = jnp.asarray(np.random.default_rng(0).normal(size=(2, 12, 16, 3)), jnp.float32)
 TARGETS = losses.targets(jnp.asarray([0, 2]), 3)
 TINY = {
-    **{"width": 8, "depth": 2, "num_heads": 2, "mlp_dim": 8, "patch": (4, 4), "num_classes": 3},
-    **{"window": (2, 2), "landmarks": 4, "resnet_width": 0.5, "distilled": True},
+    "width": 8,
+    "depth": 2,
+    "num_heads": 2,
+    "mlp_dim": 8,
+    "patch": (4, 4),
+    "num_classes": 3,
+    "window": (2, 2),
+    "landmarks": 4,
+    "resnet_width": 0.5,
+    "distilled": True,
 }
 
 # A bias is added to the score of a pair of tokens. Mixtures of tokens, landmarks and cells are no
@@ -47,7 +55,8 @@ def fields_of(attention, posemb, stem):
 
 
 def random_params(model):
-    init, rng = functools.partial(model.init, train=False), np.random.default_rng(0)
+    init = functools.partial(model.init, train=False)
+    rng = np.random.default_rng(0)
     return jax.tree.map(
         lambda leaf: jnp.asarray(rng.normal(0, 0.2, leaf.shape), jnp.float32),
         nn.unbox(jax.eval_shape(init, KEY, IMAGES))["params"],
@@ -69,11 +78,11 @@ def train_two_steps(name, **fields):
         value, gradient = jax.value_and_grad(loss)(params)
         return value, jax.tree.map(lambda p, g: p - 0.01 * g, params, gradient)
 
-    found = []
+    values = []
     for _ in range(3):
         value, params = step(params)
-        found.append(value)
-    return np.asarray(found)
+        values.append(value)
+    return np.asarray(values)
 
 
 def check(attention, posemb, stem):
@@ -81,9 +90,9 @@ def check(attention, posemb, stem):
     if posemb in BIASES and attention in WITHOUT_SCORES:
         with pytest.raises(
             ConfigError, match=rf"^config\.model\.posemb: {posemb} is a bias"
-        ) as told:
+        ) as error:
             models.create("vit_mu4", **fields)
-        assert attention in str(told.value) and "\n" not in str(told.value)
+        assert attention in str(error.value) and "\n" not in str(error.value)
         return
     first, second, third = train_two_steps("vit_mu4", **fields)
     assert np.isfinite([first, second, third]).all()
@@ -118,8 +127,8 @@ def test_all_parts_train_together_or_are_refused(attention, posemb, stem):
 )
 def test_swin_takes_other_parts(fields):
     sizes = {"width": 8, "depths": (2, 1), "num_heads": (1, 2), "mlp_ratio": 1.0, "window": (2, 2)}
-    found = train_two_steps("swin_t_w7", **sizes, **fields, num_classes=3)
-    assert found[0] > found[1] > found[2]
+    first, second, third = train_two_steps("swin_t_w7", **sizes, **fields, num_classes=3)
+    assert first > second > third
 
 
 @pytest.mark.parametrize(
@@ -147,10 +156,10 @@ def test_swin_takes_other_parts(fields):
     ],
 )
 def test_what_makes_no_sense_is_refused_in_one_line(name, fields, problem):
-    with pytest.raises(ConfigError) as told:
+    with pytest.raises(ConfigError) as error:
         models.create(name, **fields)
-    assert str(told.value).startswith(f"config.model.{problem}")
-    assert "\n" not in str(told.value)
+    assert str(error.value).startswith(f"config.model.{problem}")
+    assert "\n" not in str(error.value)
 
 
 # --- Other resolutions.

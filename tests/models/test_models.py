@@ -125,9 +125,13 @@ SWIN = [
 
 def count_by_hand(model, height, width):
     """Parameters and multiply-adds of a ViT with a class token, from the paper's equations."""
-    pixels, d, classes = model.patch[0] * model.patch[1] * 3, model.width, model.num_classes
+    pixels = model.patch[0] * model.patch[1] * 3
+    d = model.width
+    classes = model.num_classes
     patches = height * width // (model.patch[0] * model.patch[1])
-    n, attention, mlp = patches + 1, 4 * d * d, 2 * d * model.mlp_dim
+    n = patches + 1
+    attention = 4 * d * d
+    mlp = 2 * d * model.mlp_dim
     block = attention + 4 * d + mlp + d + model.mlp_dim + 2 * 2 * d
     others = pixels * d + d + d + n * d + 2 * d + d * classes + classes
     products = n * attention + 2 * n * n * d + n * mlp
@@ -265,10 +269,13 @@ def test_shapes_and_dtypes_of_every_model(name):
     model = shallow(name)
     params, output, _ = shapes(model)
     if models.family(name) == "swin":
-        width, num_tokens, heads = 8 * model.width, 7 * 7, 0
+        width = 8 * model.width
+        num_tokens = 7 * 7
+        heads = 0
     else:
         num_patches = (224 // model.stride[0]) * (224 // model.stride[1])
-        width, num_tokens = model.width, num_patches + 1 + model.distilled + model.num_registers
+        width = model.width
+        num_tokens = num_patches + 1 + model.distilled + model.num_registers
         heads = int(model.distilled)
     assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype.name), output) == {
         "logits": ((2, 1000), "float32"),

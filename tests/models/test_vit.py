@@ -412,7 +412,8 @@ def expected_tokens(params, *parts):
 
 def patches(params):
     """The projected patches without positions."""
-    kernel, images = np.asarray(params["stem"]["proj"]["kernel"]), np.asarray(IMAGES)
+    kernel = np.asarray(params["stem"]["proj"]["kernel"])
+    images = np.asarray(IMAGES)
     cuts = images.reshape(2, 2, 4, 2, 4, 3).swapaxes(2, 3).reshape(2, 4, -1)
     return cuts @ kernel.reshape(-1, 8) + params["stem"]["proj"]["bias"]
 

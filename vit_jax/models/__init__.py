@@ -1,4 +1,4 @@
-"""The models, by name.
+"""Models by name.
 
     models.list_models("vit*")
     model = models.create("vit_s16", num_classes=10)
@@ -7,7 +7,7 @@
 
     models.profile(model)                                       # parameters and GFLOPs
 
-A name is `FAMILY_SIZEPATCH`, with any patch, such as `vit_b14`, or `swin_t_w7`; see `presets`.
+A name is `FAMILY_SIZEPATCH` with any patch, such as `vit_b14`, or `swin_t_w7`; see `presets`.
 """
 
 import dataclasses
@@ -58,15 +58,15 @@ MODULES: dict[str, type[Transformer]] = {"vit": ViT, "swin": Swin}
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Returns the registered names that match a shell pattern, such as `vit_b*`."""
+    """Return the registered names that match a shell pattern, such as `vit_b*`."""
     return [name for name in presets.NAMES if fnmatch.fnmatchcase(name, pattern)]
 
 
 def create(name: str, **overrides: Any) -> Transformer:
-    """Makes a model: the named one's fields, with some of them set otherwise.
+    """Create a model by name, with some of its fields overridden.
 
     Raises:
-      ConfigError: No such model or field, or a field's value is impossible.
+      ConfigError: No such model or field, or a value is invalid.
     """
     fields = spec(name, **overrides).to_dict()
     check(fields)
@@ -75,7 +75,7 @@ def create(name: str, **overrides: Any) -> Transformer:
 
 
 def family(name: str) -> str:
-    """Returns the family of a model: `vit` or `swin`.
+    """Return the family of a model: `vit` or `swin`.
 
     Raises:
       ConfigError: No such model.
@@ -87,9 +87,9 @@ def family(name: str) -> str:
 
 
 def spec(name: str, **overrides: Any) -> Settings:
-    """Returns the model section of a config: the name, and every field of the model.
+    """Return the model section of a config: the name and every field of the model.
 
-    In a config file the name and the overrides count as set there; the other fields belong to the
+    In a config file, the name and the overrides count as set there; the other fields come from the
     preset.
 
     Raises:
@@ -100,30 +100,31 @@ def spec(name: str, **overrides: Any) -> Settings:
         if key not in fields:
             problem = f"{name} has no such field; {suggest(key, fields)}"
             raise ConfigError(f"config.model.{key}", problem)
-    section, origin = Settings({"name": name, **fields}), calling_line()
+    section = Settings({"name": name, **fields})
+    origin = calling_line()
     for key, value in {"name": name, **overrides}.items():
         section.record(key, value, origin)
     return section
 
 
 def field_types(name: str) -> dict[str, Any]:
-    """Returns the type of each field of the named model."""
+    """Return the type of each field of the named model."""
     hints = typing.get_type_hints(MODULES[family(name)])
     return {key: hints[key] for key in _preset(name)}
 
 
 def descriptions(name: str) -> dict[str, str]:
-    """Returns what each field of the named model means."""
+    """Return the description of each field of the named model."""
     return {field.name: field.metadata["help"] for field in _fields(name)}
 
 
 def inheritance(name: str) -> dict[str, Inherit]:
-    """Returns what a run that starts from weights does with each field of the named model."""
+    """Return how a run that starts from weights inherits each field of the named model."""
     return {field.name: field.metadata["inherit"] for field in _fields(name)}
 
 
 def stated_fields(name: str) -> set[str]:
-    """Returns the fields that a name stands for: sizes, patch, and what its family changes."""
+    """Return the fields that a name sets: sizes, patch and those that its family changes."""
     preset = presets.find(name)
     return set(preset.fields) if preset else set()
 
@@ -131,7 +132,7 @@ def stated_fields(name: str) -> set[str]:
 def forward(
     model: nn.Module, params: Any, images: Float[Array, "b H W c"], key: Array | None = None
 ) -> Output:
-    """Returns the output for normalized images; with a random key, as in training."""
+    """Return the output for normalized images; with a random key, in training mode."""
     rngs = None if key is None else {"dropout": key}
     output = model.apply({"params": params}, images, train=key is not None, rngs=rngs)
     return cast(Output, output)
@@ -143,12 +144,12 @@ def features(
     images: Float[Array, "b H W c"],
     names: Sequence[str],
 ) -> dict[str, Array]:
-    """Returns the outputs of submodules by name, such as `blocks_3` or `blocks_11/attn`.
+    """Return the outputs of submodules by name, such as `blocks_3` or `blocks_11/attn`.
 
     A name is the path of a submodule, as in the names of its parameters.
 
     Raises:
-      ConfigError: There is no such submodule.
+      ConfigError: No such submodule.
     """
     _, state = model.apply(
         {"params": params},
@@ -161,18 +162,19 @@ def features(
         state["intermediates"], is_leaf=lambda node: isinstance(node, tuple)
     )
     outputs = {"/".join(key.key for key in path[:-1]): value for path, (value,) in calls}
-    found = {name: value for name, value in outputs.items() if isinstance(value, jax.Array)}
-    return {name: pick(found, name, "features") for name in names}
+    arrays = {name: value for name, value in outputs.items() if isinstance(value, jax.Array)}
+    return {name: pick(arrays, name, "features") for name in names}
 
 
 def _fields(name: str) -> list[dataclasses.Field[Any]]:
-    """Returns the declarations of the fields of the named model."""
-    own = ("parent", "name")  # linen's
-    return [field for field in dataclasses.fields(MODULES[family(name)]) if field.name not in own]
+    """Return the declared fields of the named model."""
+    of_linen = ("parent", "name")
+    fields = dataclasses.fields(MODULES[family(name)])
+    return [field for field in fields if field.name not in of_linen]
 
 
 def _preset(name: str) -> dict[str, Any]:
-    """Returns every field of the named model."""
+    """Return every field of the named model, by name."""
     preset = presets.find(name)
     stated = preset.fields if preset else {}
     return {**{field.name: field.default for field in _fields(name)}, **stated}

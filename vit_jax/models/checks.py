@@ -1,4 +1,4 @@
-"""The values of a model section: each by itself, and against each other."""
+"""Validation of a model section: each value by itself, and values that depend on each other."""
 
 import itertools
 from collections.abc import Iterator, Mapping
@@ -22,18 +22,18 @@ ABOVE_ZERO = ("norm_eps", "group_norm_eps", "resnet_width", "mlp_ratio")
 
 
 def check(fields: Fields) -> None:
-    """Checks a model section.
+    """Validate a model section.
 
     Raises:
-      ConfigError: A value is not in its table or its range, or two do not fit.
+      ConfigError: A value is not in its table or range, or contradicts another.
     """
     path = "config.model."
     for key, table in CHOICES.items():
         pick(table, fields[key], path + key)
     for site in fields["dropout_sites"]:
         pick(dict.fromkeys(DROPOUT_SITES), site, path + "dropout_sites")
-    checks = (_ranges, _attention, _stem, _rest)
-    for key, problem in itertools.chain.from_iterable(check(fields) for check in checks):
+    rules = (_ranges, _attention, _stem, _rest)
+    for key, problem in itertools.chain.from_iterable(rule(fields) for rule in rules):
         raise ConfigError(path + key, problem)
 
 
@@ -57,8 +57,9 @@ def _ranges(fields: Fields) -> Iterator[tuple[str, str]]:
 
 
 def _attention(fields: Fields) -> Iterator[tuple[str, str]]:
-    """Yields what does not fit among width, heads, attention and positions."""
-    attention, posemb = ATTENTIONS[fields["attention"]], POSEMBS[fields["posemb"]]
+    """Yield the contradictions among width, heads, attention and position embedding."""
+    attention = ATTENTIONS[fields["attention"]]
+    posemb = POSEMBS[fields["posemb"]]
     for width, num_heads in _widths(fields):
         if width % num_heads:
             yield "num_heads", f"{num_heads} does not divide width {width}"
@@ -70,25 +71,26 @@ def _attention(fields: Fields) -> Iterator[tuple[str, str]]:
     if fields["posemb_interpolation"] == "geometric" and not posemb.bias:
         yield "posemb_interpolation", "geometric is for tables of offsets: relative_bias only"
     if posemb.bias and not attention.takes_bias:
-        known = ", ".join(name for name, entry in ATTENTIONS.items() if entry.takes_bias)
+        choices = ", ".join(name for name, entry in ATTENTIONS.items() if entry.takes_bias)
         problem = f"{fields['posemb']} is a bias of the scores of each pair of tokens, which"
-        yield "posemb", f"{problem} {fields['attention']} attention does not have; try {known}"
+        yield "posemb", f"{problem} {fields['attention']} attention does not have; try {choices}"
     if fields["attn_dropout"] and not attention.has_weights:
-        known = ", ".join(name for name, entry in ATTENTIONS.items() if entry.has_weights)
-        problem = f"{fields['attention']} attention has no weights to drop; try {known}"
+        choices = ", ".join(name for name, entry in ATTENTIONS.items() if entry.has_weights)
+        problem = f"{fields['attention']} attention has no weights to drop; try {choices}"
         yield "attn_dropout", problem
 
 
 def _widths(fields: Fields) -> list[tuple[int, int]]:
-    """Returns the width and the number of heads of each stage."""
+    """Return width and number of heads of each stage."""
     heads = fields["num_heads"]
     if isinstance(heads, int):
         return [(fields["width"], heads)]
-    return [(fields["width"] * 2**i, number) for i, number in enumerate(heads)]
+    return [(fields["width"] * 2**i, num_heads) for i, num_heads in enumerate(heads)]
 
 
 def _stem(fields: Fields) -> Iterator[tuple[str, str]]:
-    stem, patch = fields["stem"], tuple(fields["patch"])
+    stem = fields["stem"]
+    patch = tuple(fields["patch"])
     if stem in POWER_OF_TWO_STEMS and not halves(patch):
         yield "patch", f"the stem {stem} needs a square patch of 2, 4, 8 or so, got {patch}"
     if min(fields["resnet_layers"], default=1) < 1:
@@ -108,7 +110,8 @@ def _rest(fields: Fields) -> Iterator[tuple[str, str]]:
     if "depths" in fields:
         stages = len(fields["depths"])
         for key in ("depths", "num_heads", "pretrained_window"):
-            if len(fields[key]) not in {stages, 0 if key == "pretrained_window" else stages}:
+            unset = key == "pretrained_window" and not fields[key]
+            if len(fields[key]) != stages and not unset:
                 yield key, f"expected one number for each of {stages} stages, got {fields[key]}"
         if not stages:
             yield "depths", "expected at least one stage"

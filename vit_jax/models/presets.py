@@ -1,8 +1,8 @@
-"""What each model's name stands for.
+"""The fields that the name of a model stands for.
 
-A name is FAMILY_SIZEPATCH with a variant at its end: any size of the family with any patch, such as
-`vit_b14` or `deit_s16_distilled`. Hybrids are those of `HYBRIDS` only. Swin is FAMILY_SIZE_wWINDOW,
-with patches of 4 and any window, such as `swin_t_w7`.
+A name is FAMILY_SIZEPATCH followed by a variant: any size of the family with any patch, such as
+`vit_b14` or `deit_s16_distilled`. The only hybrids are `HYBRIDS`. Swin is FAMILY_SIZE_wWINDOW, with
+patches of 4 and any window, such as `swin_t_w7`.
 """
 
 import re
@@ -33,11 +33,11 @@ SIZES = {
 
 
 class Family(NamedTuple):
-    """Models that share their sizes, and fields that differ from the published ViT."""
+    """Models that share sizes, and the fields in which they differ from the published ViT."""
 
     sizes: dict[str, Fields]
     fields: Fields
-    variants: dict[str, Fields]  # by the end of the name
+    variants: dict[str, Fields]  # by the suffix of the name
 
 
 FAMILIES = {
@@ -46,8 +46,8 @@ FAMILIES = {
         {},
         {
             "": {},
-            # The text-book Transformer encoder: norm after the residual, ReLU, dropout inside the
-            # feed-forward network and of the attention weights only.
+            # The textbook Transformer encoder: norm after the residual, ReLU, dropout only inside
+            # the feed-forward network and on the attention weights.
             "_textbook": {
                 "norm_order": "post",
                 "activation": "relu",
@@ -98,19 +98,55 @@ SWIN_FAMILIES: dict[str, Fields] = {
     "swinv2": {"norm_order": "res_post", "cosine": True, "posemb": "log_cpb"},
 }
 
-# What has been published, and the text-book model.
+# The published models, and the textbook model.
 NAMES = (
-    *("vit_mu16", "vit_ti16", "vit_s16", "vit_s32", "vit_m16"),
-    *("vit_b8", "vit_b16", "vit_b32", "vit_b16_textbook", "vit_l16", "vit_l32"),
-    *("vit_so400m14", "vit_h14", "vit_g14", "vit_G14"),
+    "vit_mu16",
+    "vit_ti16",
+    "vit_s16",
+    "vit_s32",
+    "vit_m16",
+    "vit_b8",
+    "vit_b16",
+    "vit_b32",
+    "vit_b16_textbook",
+    "vit_l16",
+    "vit_l32",
+    "vit_so400m14",
+    "vit_h14",
+    "vit_g14",
+    "vit_G14",
     *HYBRIDS,
-    *("deit_ti16", "deit_s16", "deit_b16"),
-    *("deit_ti16_distilled", "deit_s16_distilled", "deit_b16_distilled"),
-    *("deit3_s16", "deit3_m16", "deit3_b16", "deit3_l16", "deit3_h14"),
-    *("dinov2_s14", "dinov2_b14", "dinov2_l14", "dinov2_g14"),
-    *("dinov2_s14_reg4", "dinov2_b14_reg4", "dinov2_l14_reg4", "dinov2_g14_reg4"),
-    *("swin_t_w7", "swin_s_w7", "swin_b_w7", "swin_b_w12", "swin_l_w7", "swin_l_w12"),
-    *("swinv2_t_w8", "swinv2_t_w16", "swinv2_s_w8", "swinv2_s_w16", "swinv2_b_w8", "swinv2_b_w16"),
+    "deit_ti16",
+    "deit_s16",
+    "deit_b16",
+    "deit_ti16_distilled",
+    "deit_s16_distilled",
+    "deit_b16_distilled",
+    "deit3_s16",
+    "deit3_m16",
+    "deit3_b16",
+    "deit3_l16",
+    "deit3_h14",
+    "dinov2_s14",
+    "dinov2_b14",
+    "dinov2_l14",
+    "dinov2_g14",
+    "dinov2_s14_reg4",
+    "dinov2_b14_reg4",
+    "dinov2_l14_reg4",
+    "dinov2_g14_reg4",
+    "swin_t_w7",
+    "swin_s_w7",
+    "swin_b_w7",
+    "swin_b_w12",
+    "swin_l_w7",
+    "swin_l_w12",
+    "swinv2_t_w8",
+    "swinv2_t_w16",
+    "swinv2_s_w8",
+    "swinv2_s_w16",
+    "swinv2_b_w8",
+    "swinv2_b_w16",
 )
 
 _SIZES = "|".join(SIZES)
@@ -119,27 +155,30 @@ _SWIN_NAME = re.compile(r"(?P<family>\w+)_(?P<size>[a-z]+)_w(?P<window>[1-9]\d*)
 
 
 class Preset(NamedTuple):
-    """The module that a name stands for, `vit` or `swin`, and the fields that it sets."""
+    """The module of a name, `vit` or `swin`, and the fields that the name sets."""
 
     module: str
     fields: Fields
 
 
 def find(name: str) -> Preset | None:
-    """Returns what a name stands for, or None where no model has that name."""
+    """Return the preset of a name, or None where no model has that name."""
     if name in HYBRIDS:
         size, patch, layers = HYBRIDS[name]
         stem = {"stem": "resnet", "patch": patch, "resnet_layers": layers}
         return Preset("vit", {**SIZES[size], **stem})
     if match := _SWIN_NAME.fullmatch(name):
-        fields, pyramid = SWIN_FAMILIES.get(match["family"]), SWIN_SIZES.get(match["size"])
+        fields = SWIN_FAMILIES.get(match["family"])
+        pyramid = SWIN_SIZES.get(match["size"])
         if fields is not None and pyramid is not None:
-            return Preset("swin", {**pyramid, "window": (int(match["window"]),) * 2, **fields})
+            window = (int(match["window"]),) * 2
+            return Preset("swin", {**pyramid, "window": window, **fields})
     match = _NAME.fullmatch(name)
     family = FAMILIES.get(match["family"]) if match else None
     if not match or not family:
         return None
-    sizes, variant = family.sizes.get(match["size"]), family.variants.get(match["variant"])
+    sizes = family.sizes.get(match["size"])
+    variant = family.variants.get(match["variant"])
     if sizes is None or variant is None:
         return None
     patch = (int(match["patch"]),) * 2

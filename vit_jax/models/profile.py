@@ -1,4 +1,4 @@
-"""How large and how costly a model is, read off its program; nothing is computed."""
+"""Parameters and GFLOPs of a model, counted in its jaxpr; nothing is computed."""
 
 import dataclasses
 import math
@@ -13,8 +13,8 @@ import jax.numpy as jnp
 class Profile:
     """Size and cost of a model.
 
-    `gflops` are billions of multiply-adds for one image, as papers count them: those of matrix
-    products and convolutions, attention included. A multiplication and an addition are one.
+    `gflops` counts billions of multiply-adds for one image, as papers do: those of matrix products
+    and convolutions, including attention. A multiplication with its addition counts as one.
     """
 
     parameters: int
@@ -22,10 +22,14 @@ class Profile:
 
 
 def profile(model: nn.Module, image_size: tuple[int, int] = (224, 224)) -> Profile:
-    """Returns size and cost of a model for RGB images of a height and a width in pixels.
+    """Return the size and cost of a model for one RGB image.
+
+    Args:
+      model: The model.
+      image_size: Height and width in pixels.
 
     Raises:
-      ValueError: The model's stride does not divide the size.
+      ValueError: The model's stride does not divide the image size.
     """
     images = jax.ShapeDtypeStruct((1, *image_size, 3), jnp.float32)
 
@@ -42,7 +46,7 @@ def profile(model: nn.Module, image_size: tuple[int, int] = (224, 224)) -> Profi
 
 
 def _multiply_adds(program: Any) -> int:
-    """Returns those of the matrix products and convolutions of a program, and of its parts."""
+    """Return the multiply-adds of a jaxpr, including those of the jaxprs inside it."""
     total = 0
     for equation in program.eqns:
         shape = equation.outvars[0].aval.shape
@@ -51,10 +55,12 @@ def _multiply_adds(program: Any) -> int:
             lengths = [equation.invars[0].aval.shape[axis] for axis in contracted]
             total += math.prod(shape) * math.prod(lengths)
         elif equation.primitive.name == "conv_general_dilated":
-            kernel, dimensions = equation.invars[1].aval, equation.params["dimension_numbers"]
-            outputs = kernel.shape[dimensions.rhs_spec[0]]
-            total += math.prod(shape) * math.prod(kernel.shape) // outputs
+            kernel = equation.invars[1].aval.shape
+            dimensions = equation.params["dimension_numbers"]
+            num_outputs = kernel[dimensions.rhs_spec[0]]
+            total += math.prod(shape) * math.prod(kernel) // num_outputs
         for value in equation.params.values():
-            part = getattr(value, "jaxpr", value)
-            total += _multiply_adds(part) if hasattr(part, "eqns") else 0
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                total += _multiply_adds(inner)
     return total

@@ -1,4 +1,4 @@
-"""Parameters that belong to a size of grid, for images of another size."""
+"""Resizing of parameters that depend on the size of the grid of patches."""
 
 import math
 from collections.abc import Mapping
@@ -8,16 +8,16 @@ from vit_jax.models.layers.posemb import resample
 
 
 def resize_table(name: str, table: Any, shape: tuple[int, ...], model: Mapping[str, Any]) -> Any:
-    """Returns a parameter that belongs to a size of grid as a model would use it for another.
+    """Return a parameter as the model uses it for images with another grid.
 
     Args:
-      name: Of the parameter, one that `weights.adapt.TABLES` matches.
+      name: Name of the parameter, which `weights.adapt.TABLES` matches.
       table: The parameter, (h, w, d).
-      shape: The other.
+      shape: The new shape.
       model: Fields of the model.
     """
     height, width = shape[:2]
-    if "/mix_" in name:  # sums over the grid, which keep their size
+    if "/mix_" in name:  # weights of sums over the grid, which keep their total
         return resample(table, height, width) * (math.prod(table.shape[:2]) / (height * width))
     fields = (model["posemb_interpolation"], model["posemb_antialias"])
     return resample(table, height, width, *fields)

@@ -2,7 +2,7 @@
 
 image -> patches -> linear projection, norm
       -> stages of blocks with attention in windows, which every other block shifts;
-         between two, 2x2 tokens are merged into one of twice the width
+         between stages, 2x2 tokens are merged into one of twice the width
       -> norm -> mean -> head
 """
 
@@ -15,15 +15,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vit_jax.models.layers.blocks import drop_path_rates
-from vit_jax.models.layers.grid import Grid
+from vit_jax.models.layers.grid import Grid, ceil_div
 from vit_jax.models.output import Output
 from vit_jax.models.transformer import Transformer, part, variable
 
 
 class Swin(Transformer):
-    """Swin, for images of any size: they are padded to whole patches, and grids to even sizes.
+    """Swin, for images of any size: images are padded to whole patches, and grids to even sizes.
 
-    With other attention than windows it is a pyramid of that attention.
+    With another attention than windows it is a pyramid of that attention.
     """
 
     patch: tuple[int, int] = part((4, 4), "height and width of a patch in pixels")
@@ -42,7 +42,7 @@ class Swin(Transformer):
 
     @property
     def stride(self) -> tuple[int, int]:
-        """Height and width in pixels that image sizes are multiples of: any size is."""
+        """1, 1: images may have any size."""
         return 1, 1
 
     @property
@@ -53,34 +53,34 @@ class Swin(Transformer):
     def fields_from_weights(
         self, fields: Mapping[str, Any], image_size: tuple[int, int]
     ) -> dict[str, Any]:
-        """Returns the windows that the weights were trained with, for a model with others."""
+        """Return the windows that the weights were trained with, for a model with others."""
         if tuple(fields["window"]) == tuple(self.window):
             return {}
         return {"pretrained_window": self.pretrained_window or self.window_sides(image_size)}
 
     def window_sides(self, image_size: tuple[int, int]) -> tuple[int, ...]:
-        """Returns the larger side of the windows of each stage for images of a size in pixels."""
-        grid = [-(-size // cell) for size, cell in zip(image_size, self.patch, strict=True)]
+        """Return the larger side of the windows of each stage, given height and width in pixels."""
+        grid = [ceil_div(pixels, cell) for pixels, cell in zip(image_size, self.patch, strict=True)]
         sides = []
         for _ in self.depths:
             sides.append(max(min(pair) for pair in zip(grid, self.window, strict=True)))
-            grid = [-(-size // 2) for size in grid]
+            grid = [ceil_div(size, 2) for size in grid]
         return tuple(sides)
 
     @nn.compact
     def __call__(self, images: Float[Array, "b H W c"], *, train: bool) -> Output:
-        """Classifies normalized images; a random key `dropout` is needed while training."""
+        """Classify normalized images; training needs a random key named `dropout`."""
         x = self._make_stem(pad=True, name="stem")(images.astype(self.dtype))
         x = self._make_norm("stem_norm")(x)
         _, positions = self._absolute(x.shape[1], x.shape[2], x.shape[3], 0)
         x = x + positions.astype(x.dtype)
         x = nn.Dropout(self._dropout("embed"))(x, deterministic=not train)
         rates = iter(drop_path_rates(self.drop_path, self.drop_path_schedule, sum(self.depths)))
-        known = self.pretrained_window or (0,) * len(self.depths)
+        pretrained_windows = self.pretrained_window or (0,) * len(self.depths)
         for i, (depth, num_heads) in enumerate(zip(self.depths, self.num_heads, strict=True)):
             if i:
-                last = self.norm_order == "res_post"
-                merge = PatchMerging(last, self.norm_eps, self.dtype, name=f"merge_{i - 1}")
+                norm_last = self.norm_order == "res_post"
+                merge = PatchMerging(norm_last, self.norm_eps, self.dtype, name=f"merge_{i - 1}")
                 x = merge(x)
             batch, height, width, dim = x.shape
             tokens = x.reshape(batch, height * width, dim)
@@ -94,7 +94,7 @@ class Swin(Transformer):
                     drop_path=next(rates),
                     train=train,
                     name=f"stages_{i}_{j}",
-                    pretrained_window=known[i],
+                    pretrained_window=pretrained_windows[i],
                 )
             x = tokens.reshape(batch, height, width, dim)
         tokens = self._make_norm("norm")(tokens)
@@ -103,15 +103,15 @@ class Swin(Transformer):
 
 
 class PatchMerging(nn.Module):
-    """Projects the 2x2 neighbours together to twice the width (Liu et al. 2021, section 3.1)."""
+    """Linear projection of 2x2 neighbours to twice the width (Liu et al. 2021, section 3.1)."""
 
-    norm_last: bool = False  # of what is projected, as in Swin v2; else of what comes in
+    norm_last: bool = False  # normalize the output, as in Swin v2, instead of the input
     norm_eps: float = 1e-5
     dtype: str = "float32"
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w d"]) -> Float[Array, "b h2 w2 2*d"]:
-        """Halves height and width; odd ones get zeros at the end."""
+        """Halve height and width, which are padded with zeros to even sizes."""
         norm = nn.LayerNorm(epsilon=self.norm_eps, dtype=self.dtype, name="norm")
         init = nn.with_logical_partitioning(nn.initializers.xavier_uniform(), (None, "embed"))
         reduction = nn.Dense(

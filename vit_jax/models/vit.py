@@ -2,7 +2,7 @@
 
 image -> patches -> linear projection -> + position embedding
       -> [class token, distillation token, registers, patches]
-      -> encoder (attention, feed-forward; normalized, residual) -> norm -> pool -> head
+      -> encoder (attention and feed-forward, each normalized and residual) -> norm -> pool -> head
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from vit_jax.models.transformer import Transformer, at_least_float32, part, vari
 
 
 class ViT(Transformer):
-    """The Vision Transformer; every published plain or hybrid variant is a choice of fields."""
+    """The Vision Transformer; its fields cover every published plain or hybrid variant."""
 
     depth: int = part(12, "number of blocks")
     num_heads: int = part(12, "number of attention heads")
@@ -37,17 +37,17 @@ class ViT(Transformer):
 
     @property
     def stride(self) -> tuple[int, int]:
-        """Height and width in pixels of a token's cell; image sizes are multiples of them."""
+        """Height and width of a token's cell in pixels, which must divide those of an image."""
         return self._make_stem(pad=False, parent=None).stride
 
     @property
     def heads(self) -> tuple[int, ...]:
-        """The number of heads of each stage: of the one."""
+        """The number of heads of the only stage."""
         return (self.num_heads,)
 
     @nn.compact
     def __call__(self, images: Float[Array, "b H W c"], *, train: bool) -> Output:
-        """Classifies normalized images; a random key `dropout` is needed while training.
+        """Classify normalized images; training needs a random key named `dropout`.
 
         Raises:
           ValueError: The stride does not divide the image.
@@ -78,30 +78,32 @@ class ViT(Transformer):
         return dataclasses.replace(output, logits=logits, aux_logits=(aux_logits,))
 
     def _embed(self, images: Array, train: bool) -> tuple[Array, Grid]:
-        """Returns the tokens (b, n, d), and how they lie."""
+        """Return the tokens (b, n, d) and their layout."""
         patches = self._make_stem(pad=False, name="stem")(images)
         batch, height, width, dim = patches.shape
-        has_class_token = self.pool in READ_CLASS_TOKEN or self.keep_class_token
-        names = ["cls_token"] * has_class_token + ["dist_token"] * self.distilled
-        positions, grid_positions = self._absolute(
-            height, width, dim, len(names) * self.posemb_prefix
-        )
-        parts = [self._token(name, 1, batch, dim) for name in names]
-        parts = [
+        names = []
+        if self.pool in READ_CLASS_TOKEN or self.keep_class_token:
+            names.append("cls_token")
+        if self.distilled:
+            names.append("dist_token")
+        num_embedded = len(names) if self.posemb_prefix else 0
+        positions, grid_positions = self._absolute(height, width, dim, num_embedded)
+        prefix = [self._token(name, 1, batch, dim) for name in names]
+        prefix = [
             token + position.astype(token.dtype)
-            for token, position in itertools.zip_longest(parts, positions, fillvalue=jnp.zeros(()))
+            for token, position in itertools.zip_longest(prefix, positions, fillvalue=jnp.zeros(()))
         ]
         if self.num_registers:
-            parts.append(self._token("registers", self.num_registers, batch, dim))
+            prefix.append(self._token("registers", self.num_registers, batch, dim))
         patches = patches + grid_positions.astype(patches.dtype)
-        parts.append(patches.reshape(batch, height * width, dim))
-        tokens = jnp.concatenate(parts, axis=1)
+        patches = patches.reshape(batch, height * width, dim)
+        tokens = jnp.concatenate([*prefix, patches], axis=1)
         tokens = nn.Dropout(self._dropout("embed"))(tokens, deterministic=not train)
         tokens = nn.with_logical_constraint(tokens, ("batch", "tokens", "channels"))
         return tokens, Grid(height, width, len(names) + self.num_registers)
 
     def _token(self, name: str, num: int, batch: int, dim: int) -> Array:
-        """Returns learned tokens, the same for every image."""
+        """Return learned tokens (b, num, d), the same for every image."""
         init = nn.initializers.zeros_init() if name == "cls_token" else nn.initializers.normal(0.02)
         boxed = nn.with_logical_partitioning(init, (None, "embed"))
         tokens: Any = self.param(name, boxed, (num, dim), jnp.float32)
