@@ -1,4 +1,4 @@
-"""Pictures show what they are given, and show themselves without pyplot."""
+"""Figures show their input, and are shown without pyplot."""
 
 import io
 import json
@@ -13,6 +13,7 @@ from PIL import Image
 from vit_jax import viz
 from vit_jax.errors import InputMissingError
 from vit_jax.predict import Prediction
+from vit_jax.viz import curves, grids
 
 
 def render(figure):
@@ -24,14 +25,14 @@ def render(figure):
 
 
 def texts(figure):
-    """Returns all that is written in a figure."""
-    found = [text.get_text() for axes in figure.axes for text in axes.texts]
-    found += [axes.get_title(loc) for axes in figure.axes for loc in ("left", "center")]
-    found += [label.get_text() for axes in figure.axes for label in axes.get_yticklabels()]
+    """Returns all texts of a figure."""
+    strings = [text.get_text() for axes in figure.axes for text in axes.texts]
+    strings += [axes.get_title(loc) for axes in figure.axes for loc in ("left", "center")]
+    strings += [label.get_text() for axes in figure.axes for label in axes.get_yticklabels()]
     for axes in figure.axes:
         if axes.get_legend():
-            found += [text.get_text() for text in axes.get_legend().get_texts()]
-    return [text for text in found if text]
+            strings += [text.get_text() for text in axes.get_legend().get_texts()]
+    return [string for string in strings if string]
 
 
 def noise(*shape):
@@ -56,8 +57,8 @@ def write_run(tmp_path):
 
 
 def test_curves_go_through_every_step_and_evaluation(write_run):
-    found = [("val", 10, 0.5), ("val", 20, 0.75), ("test", 20, 0.625)]
-    figure = viz.training_curves(write_run(20, found))
+    evaluations = [("val", 10, 0.5), ("val", 20, 0.75), ("test", 20, 0.625)]
+    figure = viz.training_curves(write_run(20, evaluations))
     loss, rate, top1 = figure.axes
     np.testing.assert_array_equal(loss.lines[0].get_xdata(), [1, 2, *range(4, 21)])  # 3: no number
     np.testing.assert_allclose(rate.lines[0].get_ydata(), 1e-3 / np.arange(1, 21))
@@ -87,9 +88,9 @@ def test_curves_want_a_run(tmp_path):
 
 
 def test_the_smoothed_loss_keeps_the_level():
-    np.testing.assert_allclose(viz._smooth(np.full(1000, 3.0)), 3.0)
+    np.testing.assert_allclose(curves._smooth(np.full(1000, 3.0)), 3.0)
     values = np.random.default_rng(0).normal(size=1000)
-    smooth = viz._smooth(values)
+    smooth = curves._smooth(values)
     assert smooth.std() < values.std() / 3
     np.testing.assert_allclose(smooth[500], values[490:511].mean())
 
@@ -106,8 +107,8 @@ def test_a_grid_shows_every_image(channels):
 
 
 def test_a_grid_marks_what_is_wrong():
-    images, titles = noise(3, 6, 6, 1), ["4", "9 (97%), is 4", "1"]
-    figure = viz.image_grid(images, titles, [False, True, False])
+    titles = ["4", "9 (97%), is 4", "1"]
+    figure = viz.image_grid(noise(3, 6, 6, 1), titles, [False, True, False])
     assert texts(figure) == ["4", "✗ 9 (97%), is 4", "1"]
     colors = [axes.spines["left"].get_edgecolor() for axes in figure.axes]
     assert colors[0] == colors[2] != colors[1]
@@ -137,7 +138,7 @@ def test_patches_are_those_of_the_image_in_order(size, patch):
     np.testing.assert_array_equal(np.vstack(rebuilt), image)
     np.testing.assert_array_equal(whole[0].get_array()[..., :3], image)
     tokens = [piece.get_array()[..., :3] for piece in row]
-    assert len(tokens) <= 1 + viz.MAX_TOKENS
+    assert len(tokens) <= 1 + grids.MAX_TOKENS
     np.testing.assert_array_equal(tokens[1], pieces[0])
     np.testing.assert_array_equal(tokens[-1], pieces[-1])
 
@@ -156,8 +157,8 @@ def test_predictions_show_every_kind_of_image(tmp_path):
     content = (tmp_path / "a.png").read_bytes()
     grey = pixels[..., :1]
     images = [tmp_path / "a.png", str(tmp_path / "a.png"), content, Image.fromarray(pixels), pixels]
-    found = [[Prediction("cat", 0.75), Prediction("dog", 0.2)]] * 5 + [[Prediction("cow", 0.5)]]
-    figure = viz.predictions([*images, grey], found)
+    predicted = [[Prediction("cat", 0.75), Prediction("dog", 0.2)]] * 5 + [[Prediction("cow", 0.5)]]
+    figure = viz.predictions([*images, grey], predicted)
     for left in figure.axes[:-2:2]:
         np.testing.assert_array_equal(left.images[0].get_array()[..., :3], pixels)
     widths = [[bar.get_width() for bar in right.patches] for right in figure.axes[1::2]]
@@ -170,14 +171,16 @@ def test_no_pyplot_and_a_hint_without_matplotlib():
     code = """
 import sys, numpy as np
 from vit_jax import viz
+from vit_jax.errors import InputMissingError
+from vit_jax.viz import drawing
 print("matplotlib" in sys.modules)
 viz.image_grid(np.zeros((1, 2, 2, 1), np.uint8))._repr_png_()
 print("matplotlib.pyplot" in sys.modules)
-viz._figure_class.cache_clear()
+drawing.figure_class.cache_clear()
 sys.modules["matplotlib.figure"] = None
 try:
     viz.image_grid(np.zeros((1, 2, 2, 1), np.uint8))
-except viz.InputMissingError as error:
+except InputMissingError as error:
     print(error)
 """
     out = subprocess.run(

@@ -1,0 +1,69 @@
+"""Images beside the probabilities of their classes."""
+
+import pathlib
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from vit_jax import config
+from vit_jax.data import images as images_lib
+from vit_jax.data.images import AnyImage
+from vit_jax.viz.drawing import BLUE, FAINT, INK, fill_with_image, new_figure
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+
+
+def predictions(
+    images: Sequence[AnyImage], predicted: Sequence[Sequence[tuple[str, float]]]
+) -> "matplotlib.figure.Figure":
+    """Draw each image beside the probabilities of its most likely classes.
+
+    Args:
+      images: What a `Predictor` takes.
+      predicted: What it returned for them: class names and probabilities, most likely first.
+
+    Raises:
+      UnreadableError: An image cannot be read.
+    """
+    most = max(len(classes) for classes in predicted)
+    figure = new_figure(7.0, max(1.6, 0.3 * most + 0.3) * len(images))
+    panels = figure.subplots(len(images), 2, squeeze=False, width_ratios=(1, 2))
+    for (left, right), image, classes in zip(panels, images, predicted, strict=True):
+        fill_with_image(left, _pixels(image))
+        _draw_bars(right, classes, most)
+    return figure
+
+
+def _draw_bars(axes: Any, classes: Sequence[tuple[str, float]], num_rows: int) -> None:
+    """Draw one bar per class, in axes with room for `num_rows` bars."""
+    for i, (_, probability) in enumerate(classes):
+        axes.barh(i, probability, height=0.62, color=FAINT if i else BLUE)
+        text = f"{probability:.1%}"
+        axes.text(probability + 0.015, i, text, va="center", fontsize=9, color=INK)
+    names = [textwrap.shorten(label, 28, placeholder="…") for label, _ in classes]
+    axes.set_yticks(range(len(classes)), names, color=INK)
+    axes.tick_params(length=0)
+    axes.set_xticks([])
+    axes.set_xlim(0, 1.15)
+    axes.set_ylim(num_rows - 0.5, -0.5)
+    axes.spines[["top", "right", "bottom"]].set_visible(False)
+    axes.spines["left"].set_color(FAINT)
+
+
+def _pixels(image: AnyImage) -> np.ndarray:
+    """Return an image as a `Predictor` reads it, in colour unless it is an array.
+
+    Raises:
+      UnreadableError: The image cannot be read.
+    """
+    if isinstance(image, np.ndarray):
+        return image.reshape(*image.shape[:2], -1)
+    data = config.Data()
+    if isinstance(image, Image.Image):
+        return images_lib.to_pixels(image, 3, data.background)
+    content = image if isinstance(image, bytes) else pathlib.Path(image).read_bytes()
+    return images_lib.decode(content, 3, data.background, data.max_pixels)
