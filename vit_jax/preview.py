@@ -1,10 +1,10 @@
-"""Draw what a config's augmentation does to its training images.
+"""Draw the training images of a config as its augmentation changes them.
 
   python -m vit_jax.preview --config=configs/x.py --output=grid.png
       [--images=6] [--draws=7] [--config.key=value ...]
 
-Each row is an image: as it is evaluated, then as the model sees it in training, erased and mixed
-with the other rows where the config says so.
+Each row is one image: first as in evaluation, then as in training, with random erasing and mixing
+with the other rows where the config enables them.
 """
 
 import sys
@@ -29,13 +29,13 @@ from vit_jax.training import losses
 def draws(
     config: config_lib.Config, source: Source, num_images: int, num_draws: int
 ) -> UInt8[np.ndarray, "images columns h w c"]:
-    """Returns images as they are evaluated and, in the other columns, as they are trained on.
+    """Return images as in evaluation, in the first column, and as in training, in the others.
 
     Args:
-      config: The run.
-      source: Of the images, evenly spaced.
-      num_images: Rows; fewer where the source holds fewer.
-      num_draws: Columns after the first.
+      config: The config of the run.
+      source: Where the images come from, evenly spaced.
+      num_images: Number of rows; fewer if the source has fewer images.
+      num_draws: Number of columns after the first, each with other random numbers.
     """
     evaluation = transforms.for_evaluation(config.data)
     training = transforms.for_training(config.data)
@@ -61,7 +61,12 @@ def draws(
 
 
 def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
-    """Draws the grid of a config file and the flags."""
+    """Draw the grid for a config file and flags.
+
+    Raises:
+      ConfigError: No output is given, or the config is invalid.
+      DataError: There are no training images.
+    """
     if not values.output:
         raise ConfigError("--output", "expected a file, such as grid.png")
     config = config_lib.resolve(config_lib.load_config_file(values.config), overrides).config
@@ -79,10 +84,10 @@ def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
 
 def _flags() -> flags.FlagValues:
     values = cli.new_flags()
-    flags.DEFINE_string("config", "", "The config file of a run.", flag_values=values)
-    flags.DEFINE_string("output", "", "The picture to write.", flag_values=values)
-    flags.DEFINE_integer("images", 6, "Rows.", lower_bound=1, flag_values=values)
-    flags.DEFINE_integer("draws", 7, "Columns of draws.", lower_bound=1, flag_values=values)
+    flags.DEFINE_string("config", "", "Config file of a run.", flag_values=values)
+    flags.DEFINE_string("output", "", "Image file to write.", flag_values=values)
+    flags.DEFINE_integer("images", 6, "Number of rows.", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("draws", 7, "Number of draws.", lower_bound=1, flag_values=values)
     return values
 
 
