@@ -6,7 +6,7 @@ import shutil
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import TINY
+from conftest import TINY, resolved
 from etils import epath
 from golden_cases import FIXTURES, Case, cases
 from PIL import Image
@@ -112,7 +112,7 @@ def test_a_kind_of_file_is_chosen_by_its_suffix(suffix, imported, tmp_path, caps
 
 def test_a_trained_run_goes_out_and_comes_in_again(tiny_config, tmp_path, capsys):
     config = tiny_config({"data.channels": "3", "data.mean": ".5,.5,.5", "data.std": ".2,.2,.2"})
-    train.train(config, epath.Path(tmp_path / "run"))
+    train.train(resolved(config), epath.Path(tmp_path / "run"))
     out, back = tmp_path / "timm", tmp_path / "back"
     assert run(capsys, "--to=timm", f"--input={tmp_path / 'run'}", f"--output={out}")[0] == 0
     sizes = [f"--model.{key}={TINY[f'model.{key}']}" for key in ("width", "num_heads", "mlp_dim")]
@@ -202,7 +202,7 @@ def test_preprocessing_gives_what_the_model_takes(imported, pictures):
 def test_nobody_trains_in_it(imported, tiny_config):
     folder = epath.Path(imported("hf_vit_eps"))
     with pytest.raises(convert.ConfigError, match="contains weights only, no optimizer"):
-        train.train(tiny_config(), folder)
+        train.train(resolved(tiny_config()), folder)
 
 
 def test_labels_come_from_a_file(tmp_path, capsys):
@@ -248,7 +248,11 @@ def timm_flags(tmp_path, **changes):
         ({"output": "gs://bucket/b16"}, 64, "--output: expected a local path"),
         ({"model": None}, 64, "--model: expected the name of a model"),
         ({"model": "vit_b61x"}, 64, "config.model.name: unknown 'vit_b61x'"),
-        ({"model.widht": "3"}, 64, "config.model.widht: no such field; did you mean 'width'?"),
+        (
+            {"model.widht": "3"},
+            64,
+            "model.widht: vit_ti16 has no such field; did you mean 'model.width'?",
+        ),
         ({"config.seed": "3"}, 64, "--config.seed: no such flag"),
         ({"data.image_size": "33,32"}, 64, "config.data.image_size: height 33 is not a multiple"),
         ({"labels": "nowhere"}, 64, "--labels: cannot read nowhere"),
@@ -380,4 +384,4 @@ def test_every_source_has_a_case():
 
 def test_the_config_of_converted_weights_is_a_config(imported):
     content = json.loads((imported("timm_deit3") / "config.json").read_text())
-    assert config_lib.as_dict(config_lib.resolve(content))["model"]["layer_scale"] > 0
+    assert config_lib.resolve(content).config.model["layer_scale"] > 0

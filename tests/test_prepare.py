@@ -409,7 +409,8 @@ class Absent(importlib.machinery.PathFinder):
         return None if name.partition(".")[0] == "tensorflow" else super().find_spec(name, *args)
 sys.meta_path[sys.meta_path.index(importlib.machinery.PathFinder)] = Absent
 import test_prepare
-from vit_jax import cli, prepare
+from vit_jax import prepare
+from vit_jax.console import cli
 sys.exit(cli.run(prepare.main, prepare._flags(), ""))
 """
 

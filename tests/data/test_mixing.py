@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vit_jax import config as config_lib
-from vit_jax.data.mixing import Mix, Preparation, RandomErasing, preparation
+from vit_jax.data.mixing import BatchTransform, Mix, RandomErasing, batch_transform
 from vit_jax.errors import ConfigError
 from vit_jax.training import losses
 
@@ -112,13 +112,13 @@ def test_probability_and_switch_choose():
     assert cut == pytest.approx(0.15, abs=0.08)
 
 
-def test_preparation_normalizes_erases_and_mixes_in_that_order():
+def test_a_batch_transform_normalizes_erases_and_mixes_in_that_order():
     data = dataclasses.replace(config_lib.Data(), erasing=1.0, erasing_fill="zero")
-    prepare = preparation(data, config_lib.Mix(mixup=1.0))
+    transform = batch_transform(data, config_lib.Mix(mixup=1.0))
     pixels = jnp.asarray(RNG.integers(0, 256, (4, 16, 16, 3)), jnp.uint8)
     targets = losses.targets(jnp.arange(4), 4)
-    images, mixed = prepare(pixels, targets, jax.random.key(3))
-    erased, _ = Preparation(prepare.mean, prepare.std, prepare.erasing, None)(
+    images, mixed = transform(pixels, targets, jax.random.key(3))
+    erased, _ = BatchTransform(transform.mean, transform.std, transform.erasing, None)(
         pixels, targets, jax.random.key(3)
     )
     assert (erased == 0).any()
@@ -127,11 +127,11 @@ def test_preparation_normalizes_erases_and_mixes_in_that_order():
 
 
 def test_nothing_is_done_that_is_not_asked_for():
-    prepare = preparation(config_lib.Data(), config_lib.Mix())
-    assert (prepare.erasing, prepare.mix) == (None, None)
+    transform = batch_transform(config_lib.Data(), config_lib.Mix())
+    assert (transform.erasing, transform.mix) == (None, None)
     pixels = jnp.asarray(RNG.integers(0, 256, (4, 8, 8, 3)), jnp.uint8)
-    images, targets = prepare(pixels, TARGETS[:4], jax.random.key(0))
+    images, targets = transform(pixels, TARGETS[:4], jax.random.key(0))
     np.testing.assert_allclose(images, np.asarray(pixels) / 127.5 - 1, atol=1e-6)
     np.testing.assert_array_equal(targets, TARGETS[:4])
     with pytest.raises(ConfigError, match=r"config\.data\.erasing_fill: unknown 'pixels'"):
-        preparation(config_lib.Data(erasing_fill="pixels"), config_lib.Mix())
+        batch_transform(config_lib.Data(erasing_fill="pixels"), config_lib.Mix())
