@@ -10,24 +10,32 @@ from test_operations import IMAGE
 from vit_jax.data import policies
 from vit_jax.data.operations import OPERATIONS
 from vit_jax.data.policies import (
-    KINDS,
-    SUBPOLICIES,
-    TIMM_INCREASING_KINDS,
-    TIMM_KINDS,
-    WIDE_KINDS,
     AutoAugment,
     ColorJitter,
     RandAugment,
     ThreeAugment,
     TimmRandAugment,
     TrivialAugment,
-    parse,
+    parse_policy,
+)
+from vit_jax.data.policy_ops import (
+    AUTOAUGMENT_OPS,
+    ENHANCEMENTS,
+    RANDAUGMENT_OPS,
+    SUBPOLICIES,
+    TIMM_INCREASING_OPS,
+    TIMM_OPS,
+    TRIVIALAUGMENT_OPS,
 )
 from vit_jax.errors import ConfigError
 
 ALL = [
-    *(RandAugment(2, 15.0), TimmRandAugment(9.0, 0.5, True), AutoAugment(), TrivialAugment()),
-    *(ThreeAugment(), ColorJitter(0.3)),
+    RandAugment(2, 15.0),
+    TimmRandAugment(9.0, 0.5, True),
+    AutoAugment(),
+    TrivialAugment(),
+    ThreeAugment(),
+    ColorJitter(0.3),
 ]
 
 
@@ -37,9 +45,9 @@ def drawn(monkeypatch):
     calls = []
 
     def note(name, operation):
-        def apply(bands, strength, canvas):
+        def apply(bands, strength, options):
             calls.append((name, strength))
-            return operation(bands, strength, canvas)
+            return operation(bands, strength, options)
 
         return apply
 
@@ -67,7 +75,7 @@ def test_policies_keep_the_shape_and_follow_from_the_generator(policy, channels)
 def test_randaugment_applies_each_of_its_layers_always(drawn):
     draw(RandAugment(2, 10.0), 400)
     counts = collections.Counter(name for name, _ in drawn)
-    assert set(counts) == {kind.operation for kind in KINDS.values()}
+    assert set(counts) == {op.operation for op in RANDAUGMENT_OPS.values()}
     # 800 draws of 16, of which cutout is no operation of the table.
     assert 700 < len(drawn) < 780
     assert min(counts.values()) > 25
@@ -80,7 +88,7 @@ def test_randaugment_applies_each_of_its_layers_always(drawn):
 def test_timms_form_applies_half_of_them_at_magnitudes_around_the_given_one(drawn):
     draw(TimmRandAugment(9.0, 0.5, increasing=True), 400)
     counts = collections.Counter(name for name, _ in drawn)
-    assert set(counts) == {kind.operation for kind in TIMM_INCREASING_KINDS.values()}
+    assert set(counts) == {op.operation for op in TIMM_INCREASING_OPS.values()}
     assert 340 < len(drawn) < 460
     degrees = [abs(strength) for name, strength in drawn if name == "rotate"]
     assert len(set(degrees)) == len(degrees) > 10
@@ -89,23 +97,21 @@ def test_timms_form_applies_half_of_them_at_magnitudes_around_the_given_one(draw
     assert any(signs) and not all(signs)
 
 
-@pytest.mark.parametrize(
-    ("kinds", "increasing"), [(TIMM_KINDS, False), (TIMM_INCREASING_KINDS, True)]
-)
-def test_increasing_means_that_magnitude_zero_is_the_identity(kinds, increasing):
-    still = {name for name in kinds if name not in ("AutoContrast", "Equalize", "Invert")}
+@pytest.mark.parametrize(("ops", "increasing"), [(TIMM_OPS, False), (TIMM_INCREASING_OPS, True)])
+def test_increasing_means_that_magnitude_zero_is_the_identity(ops, increasing):
+    still = {name for name in ops if name not in ("AutoContrast", "Equalize", "Invert")}
     policy = TimmRandAugment(0.0, increasing=increasing, probability=1.0, num_layers=1)
     same = collections.defaultdict(list)
     for seed in range(300):
-        name = policies._pick(tuple(kinds), np.random.default_rng(seed))
+        name = policies._pick(tuple(ops), np.random.default_rng(seed))
         same[name].append(np.array_equal(policy(IMAGE, np.random.default_rng(seed)), IMAGE))
     for name in still:
-        weak = increasing or name not in ("Posterize", "Solarize", *policies.ENHANCEMENTS)
+        weak = increasing or name not in ("Posterize", "Solarize", *ENHANCEMENTS)
         # With 4 bits kept at magnitude 0, Posterize is never the identity.
         assert all(same[name]) == (weak and name != "Posterize"), name
 
 
-def test_the_magnitude_may_be_drawn_evenly(drawn):
+def test_the_magnitude_may_be_uniform(drawn):
     draw(TimmRandAugment(8.0, float("inf"), num_layers=1, probability=1.0), 400)
     degrees = [abs(strength) for name, strength in drawn if name == "rotate"]
     assert min(degrees) < 6 and 18 < max(degrees) <= 24
@@ -113,8 +119,8 @@ def test_the_magnitude_may_be_drawn_evenly(drawn):
 
 def test_autoaugment_draws_pairs(drawn):
     draw(AutoAugment(), 300)
-    names = {KINDS[name].operation for pair in SUBPOLICIES for name, *_ in pair}
-    assert {name for name, _ in drawn} == names
+    operations = {AUTOAUGMENT_OPS[name].operation for pair in SUBPOLICIES for name, *_ in pair}
+    assert {name for name, _ in drawn} == operations
     assert {s for name, s in drawn if name == "posterize"} <= {6.0, 7.0}
     assert len(SUBPOLICIES) == 25
 
@@ -122,8 +128,8 @@ def test_autoaugment_draws_pairs(drawn):
 def test_trivialaugment_draws_one_operation_at_any_strength(drawn):
     draw(TrivialAugment(), 400)
     assert len(drawn) == 400
-    assert {name for name, _ in drawn} == {kind.operation for kind in WIDE_KINDS.values()}
-    assert len(WIDE_KINDS) == 14
+    assert {name for name, _ in drawn} == {op.operation for op in TRIVIALAUGMENT_OPS.values()}
+    assert len(TRIVIALAUGMENT_OPS) == 14
     bounds = {"rotate": 135, "translate_x": 32, "shear_y": 0.99}
     for name, most in bounds.items():
         found = [abs(strength) for drawn_name, strength in drawn if drawn_name == name]
@@ -163,7 +169,7 @@ def test_jitter_changes_three_things_in_any_order(drawn):
     ],
 )
 def test_names_are_those_of_papers_and_libraries(text, policy):
-    assert parse(text, (1, 2, 3)) == policy
+    assert parse_policy(text, (1, 2, 3)) == policy
 
 
 @pytest.mark.parametrize(
@@ -171,5 +177,5 @@ def test_names_are_those_of_papers_and_libraries(text, policy):
 )
 def test_unknown_names_are_refused(text):
     with pytest.raises(ConfigError, match=r"^config\.data\.augment: unknown '.*'; ") as error:
-        parse(text)
+        parse_policy(text)
     assert "\n" not in str(error.value)

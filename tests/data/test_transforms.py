@@ -36,19 +36,19 @@ def test_pixels_of_another_form_are_refused(image):
 
 
 def test_resize_gives_height_and_width_in_that_order():
-    out = transforms.Squash((6, 32), "bicubic")(GRADIENT, RNG)
+    out = transforms.Resize((6, 32), "bicubic")(GRADIENT, RNG)
     assert out.shape == (6, 32, 1)
     assert out.dtype == np.uint8
 
 
 def test_resize_to_the_same_size_changes_nothing():
-    assert transforms.Squash((12, 16), "bicubic")(GRADIENT, RNG) is GRADIENT
+    assert transforms.Resize((12, 16), "bicubic")(GRADIENT, RNG) is GRADIENT
 
 
 def test_resize_is_antialiased():
     stripes = np.zeros((8, 8, 1), np.uint8)
     stripes[:, ::2] = 200
-    out = transforms.Squash((8, 2), "bilinear")(stripes, RNG)
+    out = transforms.Resize((8, 2), "bilinear")(stripes, RNG)
     np.testing.assert_allclose(out, 100, atol=15)
 
 
@@ -92,7 +92,7 @@ def test_affine_scales_up_about_the_centre():
 PHOTO = np.random.default_rng(0).integers(0, 256, (45, 70, 3)).astype(np.uint8)
 
 
-@pytest.mark.parametrize("interpolation", transforms.INTERPOLATIONS)
+@pytest.mark.parametrize("interpolation", transforms.FILTERS)
 @pytest.mark.parametrize(
     ("shape", "size", "fraction", "whole"),
     [  # whole: height and width that torchvision and timm resize to before they cut
@@ -108,7 +108,7 @@ def test_the_centre_crop_is_that_of_the_whole_resized_image(
 ):
     image = np.ascontiguousarray(np.resize(PHOTO, (*shape, 3)))
     out = transforms.CentreCrop(size, fraction, interpolation)(image, RNG)
-    method = transforms.INTERPOLATIONS[interpolation]
+    method = transforms.FILTERS[interpolation]
     resized = np.asarray(Image.fromarray(image).resize(whole[::-1], method))
     top, left = (round((w - s) / 2) for w, s in zip(whole, size, strict=True))
     expected = resized[top : top + size[0], left : left + size[1]].astype(int)
@@ -127,7 +127,7 @@ def test_the_centre_crop_of_a_thread_of_pixels_needs_little_memory():
 def test_squash_keeps_the_whole_image():
     image = np.zeros((8, 32, 1), np.uint8)
     image[:, :4] = 255
-    out = transforms.Squash((8, 8), "bilinear")(image, RNG)
+    out = transforms.Resize((8, 8), "bilinear")(image, RNG)
     assert out[:, 0].min() > 200
     assert not out[:, 2:].any()
 

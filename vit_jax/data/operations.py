@@ -1,6 +1,6 @@
 """Operations that augmentation policies draw from, by name; their strengths have plain units.
 
-    OPERATIONS["rotate"](bands, 30.0, canvas)
+    OPERATIONS["rotate"](bands, 30.0, options)
 
 An image is a list of Pillow bands: one of grey or colour, or one for each channel.
 """
@@ -15,10 +15,10 @@ Bands = list[Image.Image]
 
 
 @dataclasses.dataclass(frozen=True)
-class Canvas:
-    """What lies beyond an image's edge, and how its pixels are interpolated."""
+class FillOptions:
+    """The value of pixels that come from outside an image, and how the others are interpolated."""
 
-    fill: Sequence[int]  # 0 to 255, a channel
+    fill: Sequence[int]  # 0 to 255, one for each channel
     resampling: Image.Resampling = Image.Resampling.NEAREST
 
     def fills(self, bands: Bands) -> list[int | tuple[int, ...]]:
@@ -26,11 +26,11 @@ class Canvas:
         return [tuple(self.fill)] if bands[0].mode == "RGB" else list(self.fill)
 
 
-Operation = Callable[[Bands, float, Canvas], Bands]
+Operation = Callable[[Bands, float, FillOptions], Bands]
 
 
 def split(image: np.ndarray) -> Bands:
-    """Returns an image (h, w, c) as Pillow's; grey and colour in one, other channels one by one."""
+    """Returns the bands of an image, uint8 (h, w, c)."""
     channels = image.shape[-1]
     if channels == 3:
         return [Image.fromarray(image)]
@@ -38,7 +38,7 @@ def split(image: np.ndarray) -> Bands:
 
 
 def join(bands: Bands) -> np.ndarray:
-    """Returns the image (h, w, c) of bands."""
+    """Returns the image of bands, uint8 (h, w, c)."""
     arrays = [np.asarray(band) for band in bands]
     if len(arrays) > 1:
         return np.stack(arrays, axis=-1)
@@ -46,49 +46,50 @@ def join(bands: Bands) -> np.ndarray:
 
 
 def _each(function: Callable[[Image.Image, float], Image.Image]) -> Operation:
-    """Returns the operation that treats every band alone."""
-    return lambda bands, strength, canvas: [function(band, strength) for band in bands]
+    """Returns the operation that is applied to each band alone."""
+    return lambda bands, strength, options: [function(band, strength) for band in bands]
 
 
-def _enhance(kind: Callable[[Image.Image], ImageEnhance._Enhance]) -> Operation:
+def _enhance(enhancer: Callable[[Image.Image], ImageEnhance._Enhance]) -> Operation:
     """Returns the operation that blends with a degenerate image; a factor of 1 changes nothing."""
-    return _each(lambda band, factor: kind(band).enhance(factor))
+    return _each(lambda band, factor: enhancer(band).enhance(factor))
 
 
 def _affine(matrix: Callable[[float, int, int], tuple[float, ...]]) -> Operation:
     """Returns the operation that maps each output pixel to where it comes from.
 
     Args:
-      matrix: From strength, width and height to the six numbers of Pillow.
+      matrix: From strength, width and height to the six coefficients of Pillow's AFFINE.
     """
 
-    def transform(bands: Bands, strength: float, canvas: Canvas) -> Bands:
+    def transform(bands: Bands, strength: float, options: FillOptions) -> Bands:
         width, height = bands[0].size
-        numbers, method = matrix(strength, width, height), Image.Transform.AFFINE
+        coefficients = matrix(strength, width, height)
+        affine = Image.Transform.AFFINE
         return [
-            band.transform(band.size, method, numbers, canvas.resampling, fillcolor=fill)
-            for band, fill in zip(bands, canvas.fills(bands), strict=True)
+            band.transform(band.size, affine, coefficients, options.resampling, fillcolor=fill)
+            for band, fill in zip(bands, options.fills(bands), strict=True)
         ]
 
     return transform
 
 
-def _rotate(bands: Bands, degrees: float, canvas: Canvas) -> Bands:
+def _rotate(bands: Bands, degrees: float, options: FillOptions) -> Bands:
     return [
-        band.rotate(degrees, canvas.resampling, fillcolor=fill)
-        for band, fill in zip(bands, canvas.fills(bands), strict=True)
+        band.rotate(degrees, options.resampling, fillcolor=fill)
+        for band, fill in zip(bands, options.fills(bands), strict=True)
     ]
 
 
 def _solarize_add(band: Image.Image, added: float) -> Image.Image:
-    """Brightens what is darker than the middle."""
+    """Brightens pixels below 128."""
     return band.point(
         [min(255, i + int(added)) if i < 128 else i for i in range(256)] * _count(band)
     )
 
 
 def _solarize(band: Image.Image, threshold: float) -> Image.Image:
-    """Inverts what is as bright as the threshold or brighter."""
+    """Inverts pixels at or above the threshold."""
     return band.point([i if i < threshold else 255 - i for i in range(256)] * _count(band))
 
 
@@ -113,9 +114,9 @@ OPERATIONS: dict[str, Operation] = {
     "invert": _each(lambda band, _: ImageOps.invert(band)),
     "desaturate": _each(_desaturate),
     "rotate": _rotate,  # degrees, counter-clockwise
-    "posterize": _each(_posterize),  # bits that stay
+    "posterize": _each(_posterize),  # bits to keep
     "solarize": _each(_solarize),  # threshold
-    "solarize_add": _each(_solarize_add),  # what is added
+    "solarize_add": _each(_solarize_add),  # the amount, 0 to 255
     "color": _enhance(ImageEnhance.Color),  # factors, of which 1 changes nothing
     "contrast": _enhance(ImageEnhance.Contrast),
     "brightness": _enhance(ImageEnhance.Brightness),
@@ -130,11 +131,18 @@ OPERATIONS: dict[str, Operation] = {
 }
 
 
-def cutout(bands: Bands, half: int, centre: tuple[int, int], canvas: Canvas) -> Bands:
-    """Fills the square that reaches `half` pixels from its centre (row, column)."""
+def cutout(bands: Bands, half: int, centre: tuple[int, int], options: FillOptions) -> Bands:
+    """Returns the bands with a square filled, as far as it is inside the image.
+
+    Args:
+      bands: The image.
+      half: How far the square reaches from its centre, in pixels.
+      centre: Row and column of the centre.
+      options: What to fill it with.
+    """
     row, column = centre
     results = []
-    for band, fill in zip(bands, canvas.fills(bands), strict=True):
+    for band, fill in zip(bands, options.fills(bands), strict=True):
         copy = band.copy()
         copy.paste(fill, (max(0, column - half), max(0, row - half), column + half, row + half))
         results.append(copy)

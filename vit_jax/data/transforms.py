@@ -1,4 +1,4 @@
-"""What happens to one image on the host: from a record's image to uint8 pixels of the model's size.
+"""Transforms of one image on the host: from a record to uint8 pixels of the model's size.
 
 Host transforms are frozen dataclasses called as `transform(image, rng)` on uint8 (h, w, c). The
 pixels travel to the device as uint8; `normalize` runs there.
@@ -19,7 +19,8 @@ from vit_jax.data import images, policies
 from vit_jax.data.operations import join, split
 from vit_jax.errors import ConfigError, pick
 
-INTERPOLATIONS = {
+# Pillow's resampling filters, by the values of `config.data.interpolation`.
+FILTERS = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
@@ -31,7 +32,7 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels
 
 @runtime_checkable
 class Transform(Protocol):
-    """A map of one image; deterministic ones do not touch the random generator."""
+    """A map of one image; deterministic ones do not use the random generator."""
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Returns uint8 (h, w, c)."""
@@ -39,23 +40,23 @@ class Transform(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class Squash:
-    """Resizes to a height and width, whatever the shape of the image."""
+class Resize:
+    """Resizes to a height and width, whatever the aspect ratio of the image."""
 
     size: tuple[int, int]
     interpolation: str
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Returns uint8 of the size."""
+        """Returns uint8 (h, w, c) of the given size."""
         return _resize(image, self.size, self.interpolation)
 
 
 @dataclasses.dataclass(frozen=True)
 class CentreCrop:
-    """Resizes until the size divided by the fraction is just covered, and cuts out the centre.
+    """Resizes until `size / fraction` is just covered, and crops the centre.
 
     Sizes and offsets are rounded as torchvision's `Resize` and `CenterCrop` round them, so that
-    published weights see the pixels they were evaluated with. Nothing but the crop is computed.
+    published weights get the pixels they were evaluated with. Only the crop is computed.
     """
 
     size: tuple[int, int]
@@ -63,29 +64,30 @@ class CentreCrop:
     interpolation: str
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Returns uint8 of the size."""
-        sides, resized = image.shape[:2], _covering(image, self.size, self.fraction)
+        """Returns uint8 (h, w, c) of the given size."""
+        resized = _covering(image, self.size, self.fraction)
         spans = []
-        for side, whole, crop in zip(sides, resized, self.size, strict=True):
+        for side, whole, crop in zip(image.shape[:2], resized, self.size, strict=True):
             start = round((whole - crop) / 2)
             spans.append((start * side / whole, (start + crop) * side / whole))
         (top, bottom), (left, right) = spans
         return _resize(image, self.size, self.interpolation, (left, top, right, bottom))
 
 
-# How an image is brought to the model's size, for evaluation.
+# How an image is brought to the model's size for evaluation: the values of `config.data.fit`.
 FITS: dict[str, Callable[[tuple[int, int], float, str], Transform]] = {
     "crop": CentreCrop,
-    "squash": lambda size, fraction, interpolation: Squash(size, interpolation),
+    "squash": lambda size, fraction, interpolation: Resize(size, interpolation),
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class RandomResizedCrop:
-    """Cuts out a random part, and resizes it ("Inception crop", Szegedy et al. 2015).
+    """Crops a random part of the image, and resizes it ("Inception crop", Szegedy et al. 2015).
 
-    The share of the area is drawn evenly; the shape, relative to that of the size, from 3/4 to 4/3
-    evenly in its logarithm. After ten draws that do not fit, the largest centred part is taken.
+    The fraction of the area is sampled uniformly from `area`; the aspect ratio, relative to that of
+    `size`, log-uniformly from 3/4 to 4/3. After ten samples that do not fit, the largest centred
+    part is taken.
     """
 
     size: tuple[int, int]
@@ -93,25 +95,25 @@ class RandomResizedCrop:
     interpolation: str
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Returns uint8 of the size."""
+        """Returns uint8 (h, w, c) of the given size."""
         height, width = image.shape[:2]
-        shape = self.size[1] / self.size[0]
-        least, most = self.area
+        aspect_ratio = self.size[1] / self.size[0]
         for _ in range(10):
-            area = height * width * rng.uniform(least, most)
-            ratio = shape * math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
-            crop_height, crop_width = round(math.sqrt(area / ratio)), round(math.sqrt(area * ratio))
+            area = height * width * rng.uniform(*self.area)
+            ratio = aspect_ratio * math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
+            crop_height = round(math.sqrt(area / ratio))
+            crop_width = round(math.sqrt(area * ratio))
             if 0 < crop_height <= height and 0 < crop_width <= width:
                 top = int(rng.integers(height - crop_height + 1))
                 left = int(rng.integers(width - crop_width + 1))
-                part = image[top : top + crop_height, left : left + crop_width]
-                return _resize(part, self.size, self.interpolation)
+                crop = image[top : top + crop_height, left : left + crop_width]
+                return _resize(crop, self.size, self.interpolation)
         return CentreCrop(self.size, 1.0, self.interpolation)(image, rng)
 
 
 @dataclasses.dataclass(frozen=True)
 class RandomCrop:
-    """Resizes until the size divided by the fraction is just covered, and cuts out a random part.
+    """Resizes until `size / fraction` is just covered, and crops a random part.
 
     With a fraction below 1, big_vision's `resize_small` and `random_crop`; with 1 and padding,
     which mirrors the edge, the simple random crop of DeiT III (Touvron et al. 2022, section 3.3).
@@ -123,10 +125,10 @@ class RandomCrop:
     padding: int = 0  # pixels on each side
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Returns uint8 of the size."""
+        """Returns uint8 (h, w, c) of the given size."""
         image = _resize(image, _covering(image, self.size, self.fraction), self.interpolation)
         if self.padding:
-            # No image can be mirrored by more than it has.
+            # Reflection cannot add more than the image has.
             pads = [(min(self.padding, side - 1),) * 2 for side in image.shape[:2]]
             image = np.pad(image, [*pads, (0, 0)], mode="reflect")
         top, left = (
@@ -136,7 +138,8 @@ class RandomCrop:
         return image[top : top + self.size[0], left : left + self.size[1]]
 
 
-# How a training image is brought to the model's size; `fit` is as for evaluation.
+# How a training image is brought to the model's size: the values of `config.data.crop`, of which
+# `fit` is as for evaluation.
 CROPS: dict[str, Callable[[config_lib.Data], Transform]] = {
     "fit": lambda data: FITS[data.fit](data.image_size, data.crop_fraction, data.interpolation),
     "inception": lambda data: RandomResizedCrop(
@@ -149,43 +152,47 @@ CROPS: dict[str, Callable[[config_lib.Data], Transform]] = {
 
 @dataclasses.dataclass(frozen=True)
 class RandomFlip:
-    """Mirrors every other image, left to right."""
+    """Mirrors an image left to right with probability 0.5."""
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Returns uint8 of the same size."""
+        """Returns uint8 of the same shape."""
         return np.ascontiguousarray(image[:, ::-1]) if rng.random() < 0.5 else image
 
 
 @dataclasses.dataclass(frozen=True)
 class RandomAffine:
-    """Rotates, scales and shifts about the centre, each drawn evenly; the outside is black."""
+    """Rotates, scales and shifts about the centre; pixels from outside the image are black.
+
+    Each amount is sampled uniformly from -v to v.
+    """
 
     degrees: float
-    scale: float
-    shift: float
+    scale: float  # added to a factor of 1
+    shift: float  # fraction of the height and of the width
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Returns uint8 of the same size."""
+        """Returns uint8 of the same shape."""
         angle, scale, down, right = rng.uniform(-1, 1, 4)
         height, width = image.shape[:2]
         factor = 1 / (1 + self.scale * scale)
         cos = factor * math.cos(math.radians(self.degrees * angle))
         sin = factor * math.sin(math.radians(self.degrees * angle))
-        # Pillow asks where each output pixel comes from.
-        x, y = width / 2 + right * self.shift * width, height / 2 + down * self.shift * height
-        inverse = (
-            *(cos, sin, width / 2 - cos * x - sin * y),
-            *(-sin, cos, height / 2 + sin * x - cos * y),
-        )
-        method, bilinear = Image.Transform.AFFINE, Image.Resampling.BILINEAR
+        # Where the centre of the image goes; Pillow wants the inverse, from output to input.
+        x = width / 2 + right * self.shift * width
+        y = height / 2 + down * self.shift * height
+        offset_x = width / 2 - cos * x - sin * y
+        offset_y = height / 2 + sin * x - cos * y
+        inverse = (cos, sin, offset_x, -sin, cos, offset_y)
+        affine = Image.Transform.AFFINE
+        bilinear = Image.Resampling.BILINEAR
         return join(
-            [band.transform((width, height), method, inverse, bilinear) for band in split(image)]
+            [band.transform((width, height), affine, inverse, bilinear) for band in split(image)]
         )
 
 
 @dataclasses.dataclass(frozen=True)
 class Pipeline:
-    """The image of a record to uint8 pixels (h, w, c) of the model's size."""
+    """From the image of a record to uint8 pixels (h, w, c) of the model's size."""
 
     transforms: Sequence[Transform]
     channels: int
@@ -193,39 +200,39 @@ class Pipeline:
     max_pixels: int
 
     def decode(self, image: bytes | Image.Image | np.ndarray) -> np.ndarray:
-        """Returns the pixels of the image of a record; pixels stay as they are.
+        """Returns the pixels of the image of a record, uint8 (h, w, c); an array is unchanged.
 
         Raises:
-          UnreadableError: The file is no readable image, or the pixels have not the channels.
+          UnreadableError: The file is not a readable image, or an array has the wrong dtype or
+            number of channels.
         """
         if isinstance(image, Image.Image):
             return images.to_pixels(image, self.channels, self.background)
         if isinstance(image, bytes):
             return images.decode(image, self.channels, self.background, self.max_pixels)
         if image.ndim != 3 or image.shape[-1] != self.channels or image.dtype != np.uint8:
-            found = f"{image.dtype} {image.shape}"
-            expected = f"expected uint8 (height, width, {self.channels})"
-            raise images.UnreadableError(f"{expected} by config.data.channels, got {found}")
+            expected = f"expected uint8 (height, width, {self.channels}) by config.data.channels"
+            raise images.UnreadableError(f"{expected}, got {image.dtype} {image.shape}")
         return image
 
     def __call__(self, pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Transforms the pixels."""
+        """Returns the transformed pixels, uint8 (h, w, c) of the model's size."""
         for transform in self.transforms:
             pixels = transform(pixels, rng)
         return pixels
 
 
 def check(data: config_lib.Data) -> None:
-    """Checks the settings that name a transform, and those that belong together.
+    """Checks the settings that name a transform, and those that depend on each other.
 
     Raises:
-      ConfigError: One is not there, or not possible.
+      ConfigError: A name is unknown, or a value is impossible.
     """
-    pick(INTERPOLATIONS, data.interpolation, "config.data.interpolation")
+    pick(FILTERS, data.interpolation, "config.data.interpolation")
     pick(FITS, data.fit, "config.data.fit")
     pick(CROPS, data.crop, "config.data.crop")
     if data.augment:
-        policies.parse(data.augment)
+        policies.parse_policy(data.augment)
     if data.root and data.channels not in images.MODES:
         raise ConfigError(
             "config.data.channels", f"image files have 1 to 4 channels, got {data.channels}"
@@ -243,7 +250,7 @@ def for_training(data: config_lib.Data) -> Pipeline:
         transforms.append(RandomFlip())
     if data.augment:
         mean = tuple(min(255, max(0, round(255 * value))) for value in data.mean)
-        transforms.append(policies.parse(data.augment, mean))
+        transforms.append(policies.parse_policy(data.augment, mean))
     if data.color_jitter:
         transforms.append(policies.ColorJitter(data.color_jitter))
     affine = data.affine
@@ -261,7 +268,7 @@ def for_evaluation(data: config_lib.Data) -> Pipeline:
 def normalize(
     images: UInt8[Array, "b h w c"], mean: Sequence[float], std: Sequence[float]
 ) -> Float[Array, "b h w c"]:
-    """Scales pixels to 0..1, subtracts the mean, divides by the standard deviation; on device."""
+    """Scales pixels to 0..1, subtracts the mean and divides by the deviation; on the device."""
     scaled = images.astype(jnp.float32) / 255
     return (scaled - jnp.asarray(mean, jnp.float32)) / jnp.asarray(std, jnp.float32)
 
@@ -269,16 +276,16 @@ def normalize(
 def _resize(
     image: np.ndarray, size: tuple[int, int], interpolation: str, box: Box | None = None
 ) -> np.ndarray:
-    """Resizes a part of an image; Pillow's filters are antialiased, and see beyond the part."""
+    """Resizes a box of an image; Pillow's filters are antialiased, and read pixels around it."""
     height, width = image.shape[:2]
     if size == (height, width) and box in (None, (0, 0, width, height)):
         return image
-    method = INTERPOLATIONS[interpolation]
-    return join([band.resize(size[::-1], method, box) for band in split(image)])
+    resampling = FILTERS[interpolation]
+    return join([band.resize(size[::-1], resampling, box) for band in split(image)])
 
 
 def _covering(image: np.ndarray, size: tuple[int, int], fraction: float) -> tuple[int, int]:
-    """Returns the size of the image when the size divided by the fraction is just covered."""
+    """Returns the height and width of the image when it just covers `size / fraction`."""
     sides = image.shape[:2]
     targets = [math.floor(side / fraction) for side in size]
     short = 0 if targets[0] * sides[1] >= targets[1] * sides[0] else 1

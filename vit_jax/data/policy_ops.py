@@ -1,0 +1,147 @@
+"""The operations of each augmentation policy: their names there, and how strong they are.
+
+A table maps the names that a paper or a library uses to an `Op`. A magnitude is on the scale of 0
+to 10, as in the papers; the strength that follows from it has the unit of the operation.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from vit_jax.data.operations import OPERATIONS, Bands, FillOptions
+
+Level = Callable[[float], float]  # from a magnitude to a strength
+
+
+@dataclasses.dataclass(frozen=True)
+class Op:
+    """An operation as a policy uses it: which one, and its strength at a magnitude.
+
+    The strength is `level(magnitude)`, with a random sign where it is `signed`, plus `offset`, and
+    at least `min_strength`.
+    """
+
+    operation: str  # a key of OPERATIONS
+    level: Level = float
+    signed: bool = False  # negate the level with probability 0.5
+    offset: float = 0.0
+    min_strength: float = -math.inf
+
+    def apply(
+        self, bands: Bands, magnitude: float, rng: np.random.Generator, options: FillOptions
+    ) -> Bands:
+        """Returns the bands after the operation at a magnitude; `rng` draws the sign alone."""
+        level = self.level(magnitude)
+        if self.signed and rng.random() < 0.5:
+            level = -level
+        strength = max(self.offset + level, self.min_strength)
+        return OPERATIONS[self.operation](bands, strength, options)
+
+
+def _times(largest: float) -> Level:
+    return lambda magnitude: magnitude / 10 * largest
+
+
+def _whole(largest: float) -> Level:
+    return lambda magnitude: float(int(magnitude / 10 * largest))
+
+
+def _enhance(magnitude: float) -> float:
+    return magnitude / 10 * 1.8 + 0.1
+
+
+# RandAugment in TensorFlow's form, with the strengths of AutoAugment (Cubuk et al. 2019, table 6).
+RANDAUGMENT_OPS = {
+    "AutoContrast": Op("autocontrast"),
+    "Equalize": Op("equalize"),
+    "Invert": Op("invert"),
+    "Rotate": Op("rotate", _times(30.0), signed=True),
+    "Posterize": Op("posterize", _whole(4.0)),
+    "Solarize": Op("solarize", _whole(256.0)),
+    "SolarizeAdd": Op("solarize_add", _whole(110.0)),
+    "Color": Op("color", _enhance),
+    "Contrast": Op("contrast", _enhance),
+    "Brightness": Op("brightness", _enhance),
+    "Sharpness": Op("sharpness", _enhance),
+    "ShearX": Op("shear_x", _times(0.3), signed=True),
+    "ShearY": Op("shear_y", _times(0.3), signed=True),
+    "TranslateX": Op("translate_x", _times(100.0), signed=True),
+    "TranslateY": Op("translate_y", _times(100.0), signed=True),
+}
+ENHANCEMENTS = ("Color", "Contrast", "Brightness", "Sharpness")
+
+
+def cutout_half_side(magnitude: float) -> int:
+    """Returns how far RandAugment's cutout reaches from its centre, in pixels."""
+    return int(_times(40.0)(magnitude))
+
+
+# timm's RandAugment without `inc1`.
+TIMM_OPS = {
+    **{name: op for name, op in RANDAUGMENT_OPS.items() if not name.startswith("Translate")},
+    "SolarizeAdd": Op("solarize_add", lambda magnitude: min(128.0, _whole(110.0)(magnitude))),
+    "TranslateXRel": Op("translate_x_share", _times(0.45), signed=True),
+    "TranslateYRel": Op("translate_y_share", _times(0.45), signed=True),
+}
+# timm's RandAugment with `inc1`: a larger magnitude is a stronger change for all of them.
+TIMM_INCREASING_OPS = {
+    **TIMM_OPS,
+    "Posterize": Op("posterize", lambda magnitude: 4 - _whole(4.0)(magnitude)),
+    "Solarize": Op("solarize", lambda magnitude: 256 - _whole(256.0)(magnitude)),
+    **{
+        name: Op(name.lower(), _times(0.9), signed=True, offset=1.0, min_strength=0.1)
+        for name in ENHANCEMENTS
+    },
+}
+
+# AutoAugment as in the paper, where a posterized image keeps 4 to 8 bits.
+AUTOAUGMENT_OPS = {
+    **RANDAUGMENT_OPS,
+    "Posterize": Op("posterize", lambda magnitude: 4 + _whole(4.0)(magnitude)),
+}
+# Pairs of (operation, probability, magnitude): the policy that was found on ImageNet (Cubuk et al.
+# 2019, table 9).
+SUBPOLICIES = (
+    (("Posterize", 0.4, 8), ("Rotate", 0.6, 9)),
+    (("Solarize", 0.6, 5), ("AutoContrast", 0.6, 5)),
+    (("Equalize", 0.8, 8), ("Equalize", 0.6, 3)),
+    (("Posterize", 0.6, 7), ("Posterize", 0.6, 6)),
+    (("Equalize", 0.4, 7), ("Solarize", 0.2, 4)),
+    (("Equalize", 0.4, 4), ("Rotate", 0.8, 8)),
+    (("Solarize", 0.6, 3), ("Equalize", 0.6, 7)),
+    (("Posterize", 0.8, 5), ("Equalize", 1.0, 2)),
+    (("Rotate", 0.2, 3), ("Solarize", 0.6, 8)),
+    (("Equalize", 0.6, 8), ("Posterize", 0.4, 6)),
+    (("Rotate", 0.8, 8), ("Color", 0.4, 0)),
+    (("Rotate", 0.4, 9), ("Equalize", 0.6, 2)),
+    (("Equalize", 0.0, 7), ("Equalize", 0.8, 8)),
+    (("Invert", 0.6, 4), ("Equalize", 1.0, 8)),
+    (("Color", 0.6, 4), ("Contrast", 1.0, 8)),
+    (("Rotate", 0.8, 8), ("Color", 1.0, 2)),
+    (("Color", 0.8, 8), ("Solarize", 0.8, 7)),
+    (("Sharpness", 0.4, 7), ("Invert", 0.6, 8)),
+    (("ShearX", 0.6, 5), ("Equalize", 1.0, 9)),
+    (("Color", 0.4, 0), ("Equalize", 0.6, 3)),
+    (("Equalize", 0.4, 7), ("Solarize", 0.2, 4)),
+    (("Solarize", 0.6, 5), ("AutoContrast", 0.6, 5)),
+    (("Invert", 0.6, 4), ("Equalize", 1.0, 8)),
+    (("Color", 0.6, 4), ("Contrast", 1.0, 8)),
+    (("Equalize", 0.8, 8), ("Equalize", 0.6, 3)),
+)
+
+# TrivialAugment, "wide" (Müller & Hutter 2021, table 3).
+TRIVIALAUGMENT_OPS = {
+    "Identity": Op("identity"),
+    "AutoContrast": Op("autocontrast"),
+    "Equalize": Op("equalize"),
+    "Rotate": Op("rotate", _times(135.0), signed=True),
+    "Solarize": Op("solarize", lambda magnitude: 256 - _times(256.0)(magnitude)),
+    "Posterize": Op("posterize", lambda magnitude: 8.0 - round(_times(6.0)(magnitude))),
+    **{name: Op(name.lower(), _times(0.99), signed=True, offset=1.0) for name in ENHANCEMENTS},
+    "ShearX": Op("shear_x", _times(0.99), signed=True),
+    "ShearY": Op("shear_y", _times(0.99), signed=True),
+    "TranslateX": Op("translate_x", _times(32.0), signed=True),
+    "TranslateY": Op("translate_y", _times(32.0), signed=True),
+}
