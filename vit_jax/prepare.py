@@ -160,7 +160,7 @@ def _explain(name: str, root: epath.Path, error: Exception) -> UserError:
 
 
 def _find_builder(text: str, root: epath.Path) -> tfds.core.DatasetBuilder:
-    name, config, version = tfds_source.parse(text, FIELD)
+    name, config, version = tfds_source.parse_name(text, FIELD)
     if name in SOURCES:
         raise ConfigError(FIELD, f"'{name}' comes with vit_jax; there is nothing to prepare")
     try:

@@ -1,7 +1,7 @@
-"""One image file to pixels: what kinds are read, and how each becomes 8-bit channels.
+"""From one image file to pixels: which formats are read, and how each becomes 8-bit channels.
 
-Nothing outside `FORMATS` is opened, and nothing over the pixel limit is decoded: both are known
-from the header. Colour profiles are not applied.
+No format but `FORMATS` is opened, and no image over the pixel limit is decoded: both are known from
+the header. Colour profiles are not applied.
 """
 
 import io
@@ -16,13 +16,13 @@ from PIL import Image
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
-# What a caller may give for an image: a path, the bytes of a file, pixels, or Pillow's image.
+# What a caller may pass as an image: a path, the bytes of a file, pixels, or a Pillow image.
 AnyImage = str | pathlib.Path | bytes | np.ndarray | Image.Image
 
-# Pillow's name of the pixels with a number of channels: grey, with alpha, colour, with alpha.
+# Pillow's mode for a number of channels: grey, grey with alpha, colour, colour with alpha.
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
-# Pillow warns from 89 million pixels on; the limit here is the caller's.
+# Pillow warns from 89 million pixels on; here the caller sets the limit.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 # EXIF's orientations: how the stored rows and columns become the upright picture.
@@ -48,16 +48,16 @@ def decode(
     """Returns the pixels of an image file, upright, with 1 to 4 channels (see `MODES`).
 
     16-bit values are scaled, not clipped; of an animation the first frame is taken; without an
-    alpha channel to keep it in, transparency shows the background.
+    alpha channel in the result, transparent pixels show the background.
 
     Args:
       content: The file.
-      channels: How many to return.
-      background: Red, green and blue behind what is transparent.
-      max_pixels: Height times width that are decoded at most.
+      channels: The number of channels of the result.
+      background: Red, green and blue behind transparent pixels, 0 to 255.
+      max_pixels: The largest height times width that is decoded.
 
     Raises:
-      UnreadableError: It is not an image, it is broken, or it is too large.
+      UnreadableError: The file is not an image, is corrupt, or is too large.
     """
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
@@ -70,14 +70,18 @@ def decode(
         raise
     except Image.DecompressionBombError as error:
         raise UnreadableError(f"more than {max_pixels:,} pixels") from error
-    except Exception as error:  # decoders raise what they like on a broken file
+    except Exception as error:  # decoders raise anything on a corrupt file
         raise UnreadableError(_reason(content, error)) from error
 
 
 def to_pixels(
     image: Image.Image, channels: int, background: tuple[int, ...]
 ) -> UInt8[np.ndarray, "h w c"]:
-    """Returns the pixels of one of Pillow's images; see `decode`."""
+    """Returns the pixels of a Pillow image, upright, uint8; channels and background as in `decode`.
+
+    Raises:
+      UnreadableError: The pixels are floating-point numbers.
+    """
     pixels = np.asarray(_to_mode(image, MODES[channels], background))
     return _upright(pixels.reshape(image.height, image.width, channels), image)
 
@@ -86,21 +90,21 @@ def _to_mode(image: Image.Image, mode: str, background: tuple[int, ...]) -> Imag
     if image.mode == "F":
         raise UnreadableError("its pixels are floating-point numbers, expected 8 or 16 bits")
     if image.mode.startswith("I"):
-        wide = np.asarray(image).astype(np.int64).clip(0, 65535)
-        image = Image.fromarray(((wide * 255 + 32767) // 65535).astype(np.uint8))
+        values = np.asarray(image).astype(np.int64).clip(0, 65535)
+        image = Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         if not mode.endswith("A"):
-            canvas = Image.new("RGBA", image.size, (*background, 255))
-            canvas.alpha_composite(image)
-            image = canvas
+            behind = Image.new("RGBA", image.size, (*background, 255))
+            behind.alpha_composite(image)
+            image = behind
     return image if image.mode == mode else image.convert(mode)
 
 
 def _upright(pixels: np.ndarray, image: Image.Image) -> np.ndarray:
     try:
         orientation = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # broken EXIF is no reason not to read the image
+    except Exception:  # corrupt EXIF does not make the image unreadable
         orientation = 1
     return np.ascontiguousarray(_UPRIGHT.get(orientation, lambda x: x)(pixels))
 

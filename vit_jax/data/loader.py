@@ -1,13 +1,14 @@
 """The stream of batches, a pure function of (seed, step).
 
-A batch is cut from the endless shuffled stream before hosts share it, so that its rows and their
-random draws are the same for any number of hosts, workers and threads. Nothing of an iterator
-needs to be saved: a resumed run starts the stream at its step.
+A batch is cut from the infinite shuffled stream before it is divided among hosts, so that its rows
+and their random numbers are the same for any number of hosts, workers and threads. No iterator
+state needs to be saved: a resumed run starts the stream at its step.
 
-An image that cannot be read is named once and counted. In training the next one in the data set
-takes its place; in an evaluation it is left out.
+An unreadable image is reported once and counted. In training the next one in the data set takes its
+place; in an evaluation it is left out.
 """
 
+import math
 import signal
 from collections.abc import Callable, Iterator
 
@@ -26,16 +27,16 @@ Batch = dict[str, np.ndarray]
 
 
 class Batches:
-    """An iterator of batches, which takes note of the images that could not be read.
+    """An iterator of batches that records which images could not be read.
 
     Args:
       stream: Batches with a column `unreadable`: indices of the source, or -1.
-      reader: What reads the images.
-      tolerance: The share of the data set that may be unreadable; one image always may.
+      reader: The reader of the images.
+      tolerance: The fraction of the data set that may be unreadable; one image always may.
       report: Called with a line for each unreadable image, once.
 
     Raises:
-      DataError: Too many images cannot be read.
+      DataError: Too many images are unreadable.
     """
 
     def __init__(
@@ -45,8 +46,10 @@ class Batches:
         tolerance: float,
         report: Callable[[str], None],
     ) -> None:
-        self._stream, self._reader, self._report = stream, reader, report
-        self._most = max(1, int(tolerance * len(reader.source)))
+        self._stream = stream
+        self._reader = reader
+        self._report = report
+        self._max_unreadable = max(1, int(tolerance * len(reader.source)))
 
     def __iter__(self) -> Iterator[Batch]:
         return self
@@ -59,16 +62,19 @@ class Batches:
         return batch
 
     def close(self) -> None:
-        """Ends the threads and processes that read."""
+        """Stops the threads and processes that read."""
         self._stream.close()
 
     def _note(self, index: int) -> None:
         source = self._reader.source
-        reason = source.unreadable[index] = self._reader.problem(index)
+        reason = self._reader.problem(index)
+        source.unreadable[index] = reason
         line = f"{source.describe(index)}: cannot be read: {reason}"
-        if len(source.unreadable) > self._most:
-            found = f"{len(source.unreadable)} of the {len(source):,} images cannot be read"
-            raise DataError(f"{source.name}: {found}, more than {self._most:,}; the last is {line}")
+        count = len(source.unreadable)
+        if count > self._max_unreadable:
+            problem = f"{count} of the {len(source):,} images cannot be read"
+            limit = f"more than {self._max_unreadable:,}"
+            raise DataError(f"{source.name}: {problem}, {limit}; the last is {line}")
         self._report(line)
 
 
@@ -82,20 +88,20 @@ def train_batches(
     host: int = 0,
     num_hosts: int = 1,
 ) -> Batches:
-    """Yields this host's rows of each batch, for ever: `{"image": uint8, "label": int32}`.
+    """Yields this host's rows of each batch, without end: `{"image": uint8, "label": int32}`.
 
-    Every image comes once an epoch; the order and the random transforms change with each epoch.
+    Every image comes once per epoch; the order and the random transforms change with each epoch.
     With `data.repeats` above 1 an image comes that many times in a row, transformed anew each time,
     and an epoch, as long as before, holds that many times fewer images (Hoffer et al. 2020).
 
     Args:
       source: The images.
       data: How to transform them, and with how many threads.
-      batch_size: Rows of the global batch.
-      seed: Of the order and of the random transforms.
-      step: Batches to leave out at the start.
-      host: Which share of each batch this host reads, of `num_hosts`; see `sharding.batch_shard`.
-      num_hosts: Number of shares.
+      batch_size: The number of rows of the global batch.
+      seed: Seeds the order and the random transforms.
+      step: How many batches to skip at the start.
+      host: Which shard of each batch to read, from 0; see `sharding.batch_shard`.
+      num_hosts: The number of shards.
     """
     reader = Reader(source, transforms.for_training(data))
     order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
@@ -117,11 +123,12 @@ def eval_batches(
 ) -> Batches:
     """Yields this host's rows of the batches that hold every image once, in order.
 
-    Rows whose `mask` is False hold no image: those that fill up the last batch, and those of
-    unreadable images, of which `report` gets a line each.
+    Rows whose `mask` is False hold no image: the padding of the last batch, and the rows of
+    unreadable images, each of which is passed to `report` as a line.
     """
     reader = Reader(source, transforms.for_evaluation(data), data.image_size)
-    order = grain.MapDataset.range(-(-len(source) // batch_size) * batch_size)
+    num_batches = math.ceil(len(source) / batch_size)
+    order = grain.MapDataset.range(num_batches * batch_size)
     stream = _read(order.map(reader.evaluate), data, batch_size, 0, host, num_hosts)
     return Batches(stream, reader, data.max_unreadable, report)
 
@@ -140,7 +147,7 @@ def _read(
     host: int,
     num_hosts: int,
 ) -> grain.DatasetIterator[Batch]:
-    # Blocks of B/n rows, every n-th from h on: host h reads rows [hB/n, (h+1)B/n) of each batch.
+    # Every n-th block of B/n rows, from the h-th: rows [hB/n, (h+1)B/n) of each batch for host h.
     batches = rows.batch(batch_size // num_hosts)[host::num_hosts][step:]
     reading = grain.ReadOptions(num_threads=data.threads, prefetch_buffer_size=data.threads)
     stream = batches.to_iter_dataset(reading)

@@ -1,4 +1,4 @@
-"""From an index of a source to a row of a batch; an unreadable image makes a row without one."""
+"""From an index of a source to a row of a batch; an unreadable image makes a masked row."""
 
 import dataclasses
 from typing import Any
@@ -12,7 +12,7 @@ from vit_jax.errors import DataError, UserError
 
 Row = dict[str, Any]
 
-# Unreadable images in a row that end a training run.
+# How many unreadable images in a row end a training run.
 MOST_IN_A_ROW = 100
 
 
@@ -25,7 +25,11 @@ class Reader:
     image_size: tuple[int, int] = (0, 0)  # of a row without an image
 
     def train(self, index: int, rng: np.random.Generator) -> Row:
-        """Returns the row of an image, or of the next one that can be read."""
+        """Returns the row of an image, or of the next one that can be read.
+
+        Raises:
+          DataError: Too many images in a row are unreadable, or a label is not that of a class.
+        """
         index = int(index)
         for i in range(MOST_IN_A_ROW):
             try:
@@ -41,14 +45,16 @@ class Reader:
     def evaluate(self, index: int) -> Row:
         """Returns the row of an image, or one whose mask is False."""
         image = np.zeros((*self.image_size, self.pipeline.channels), np.uint8)
-        row, unreadable = {"image": image, "label": np.int32(0)}, -1
-        kept = index < len(self.source)
-        if kept:
+        row = {"image": image, "label": np.int32(0)}
+        unreadable = -1
+        has_image = index < len(self.source)
+        if has_image:
             try:
                 row = self.read(int(index), np.random.default_rng(0))
             except UnreadableError:
-                kept, unreadable = False, index
-        return {**row, "mask": np.bool_(kept), "unreadable": np.int64(unreadable)}
+                has_image = False
+                unreadable = index
+        return {**row, "mask": np.bool_(has_image), "unreadable": np.int64(unreadable)}
 
     def problem(self, index: int) -> str:
         """Returns why an image cannot be read, in one line."""
@@ -63,16 +69,17 @@ class Reader:
 
         Raises:
           UnreadableError: The image cannot be read.
-          DataError: Its label is not that of a class.
+          DataError: The label is not that of a class.
         """
         try:
             record = self.source[index]
             pixels = self.pipeline.decode(record["image"])
         except (UnreadableError, UserError):
             raise
-        except Exception as error:  # what a source raises on a corrupt record is its own
+        except Exception as error:  # sources raise anything on a corrupt record
             raise UnreadableError(str(error) or type(error).__name__) from error
-        label, num_classes = record["label"], len(self.source.class_names)
+        label = record["label"]
+        num_classes = len(self.source.class_names)
         if not 0 <= label < num_classes:
             expected = f"expected a label from 0 to {num_classes - 1}"
             raise DataError(f"{self.source.describe(index)}: {expected}, got {label}")

@@ -157,7 +157,7 @@ def test_what_is_no_folder_of_classes_is_refused(tmp_path):
     with pytest.raises(InputMissingError, match=r"config\.data\.root: no folder .*nowhere"):
         load(config_lib.Data(root=str(tmp_path / "nowhere")))
     Image.new("L", (1, 1)).save(tmp_path / "1.png")
-    with pytest.raises(DataError, match="has no folders; expected one a class"):
+    with pytest.raises(DataError, match="has no folders; expected one per class"):
         load(config_lib.Data(root=str(tmp_path)))
     (tmp_path / "cat").mkdir()
     with pytest.raises(DataError, match=r"cat: the class has no image; expected \.jpg \.jpeg"):

@@ -296,9 +296,17 @@ def test_a_damaged_record_is_an_exception_and_the_others_stay_readable(root):
     [
         ("image_key", "img", "no feature 'img'; there are image (Image), "),
         ("label_key", "labels", "no feature 'labels'; there are image (Image), "),
-        ("image_key", "label", "'label' is no Image, and no Tensor of uint8"),
-        ("label_key", "image", "'image' is no ClassLabel; there are image (Image), "),
-        ("label_key", "number", "'number' is no ClassLabel; there are image (Image), "),
+        ("image_key", "label", "'label' must be tfds.features.Image or a uint8 [h, w, c] Tensor"),
+        (
+            "label_key",
+            "image",
+            "'image' must be tfds.features.ClassLabel; there are image (Image), ",
+        ),
+        (
+            "label_key",
+            "number",
+            "'number' must be tfds.features.ClassLabel; there are image (Image), ",
+        ),
     ],
 )
 def test_the_features_must_be_an_image_and_a_class(prepared, field, key, message):

@@ -58,5 +58,5 @@ def load() -> tuple[np.ndarray, np.ndarray]:
     """Returns the images, uint8 (1797, 8, 8) with values 0 to 255, and the labels, (1797,)."""
     packed = importlib.resources.files(__name__).joinpath("digits.csv.gz").read_bytes()
     table = np.loadtxt(io.BytesIO(gzip.decompress(packed)), delimiter=",")
-    pixels, labels = table[:, :-1], table[:, -1]
-    return np.rint(pixels * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8), labels.astype(np.int32)
+    images = np.rint(table[:, :-1] * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8)
+    return images, table[:, -1].astype(np.int32)

@@ -1,4 +1,4 @@
-"""What a source of images is: random access to labelled images, by index."""
+"""The interface of a source of images: random access to labelled images, by index."""
 
 import abc
 from typing import Any, TypedDict
@@ -10,7 +10,7 @@ from PIL import Image
 class Record(TypedDict):
     """One labelled image."""
 
-    image: bytes | Image.Image | np.ndarray  # an encoded file, Pillow's image, or uint8 (h, w, c)
+    image: bytes | Image.Image | np.ndarray  # an encoded file, a Pillow image, or uint8 (h, w, c)
     label: int
 
 
@@ -20,14 +20,15 @@ class Source(abc.ABC):
     Attributes:
       name: The data set, with its version and the split.
       class_names: The classes, in the order of the labels.
-      unreadable: What could not be read so far, and why, by index.
+      unreadable: Why each image that could not be read so far is unreadable, by index.
     """
 
     name: str
     class_names: tuple[str, ...]
 
     def __init__(self, name: str, class_names: tuple[str, ...]) -> None:
-        self.name, self.class_names = name, class_names
+        self.name = name
+        self.class_names = class_names
         self.unreadable: dict[int, str] = {}
 
     @abc.abstractmethod
@@ -36,13 +37,13 @@ class Source(abc.ABC):
 
     @abc.abstractmethod
     def __getitem__(self, index: int) -> Record:
-        """Returns an image; the same one for the same index, always."""
+        """Returns a record; always the same one for the same index."""
 
     def describe(self, index: int) -> str:
-        """Returns what names the image in an error."""
+        """Returns the name of an image in errors."""
         return f"{self.name}[{index}]"
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        """What a resumed run must find again."""
+        """What must be the same when a run is resumed, as plain JSON."""
         return {"name": self.name, "examples": len(self), "classes": list(self.class_names)}

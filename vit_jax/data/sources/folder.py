@@ -1,9 +1,9 @@
-"""A folder of images: ROOT/SPLIT/CLASS/* or ROOT/CLASS/*, the class names being those of folders.
+"""A folder of images: ROOT/SPLIT/CLASS/* or ROOT/CLASS/*, where folders name the classes.
 
-Below a class folder, images may lie at any depth; what is hidden or has no image's extension is
-passed over. ROOT/CLASS/* is cut into the splits `train` and `val` by a hash of each file's name, so
-that an image stays in its split when others come. Within a split the order is that of the hashes:
-any slice, such as train[:10%], is a fair sample.
+Images may be at any depth below a class folder; hidden files and files without the extension of an
+image are skipped. ROOT/CLASS/* is divided into the splits `train` and `val` by a hash of each
+file's name, so that an image stays in its split when others are added. Within a split, images are
+ordered by their hashes: any slice, such as train[:10%], is a fair sample.
 """
 
 import hashlib
@@ -19,14 +19,14 @@ from vit_jax.data.sources.base import Record, Source
 from vit_jax.data.sources.splits import select
 from vit_jax.errors import DataError, InputMissingError
 
-# Folder names of a split that is asked for by another name.
+# Folder names that mean a split of another name.
 _SYNONYMS = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
 
 
 class File(NamedTuple):
     """An image of a split."""
 
-    hash: str  # of its path below the folder of the split
+    hash: str  # SHA-256 of its path below the folder of the split
     path: str
     size: int  # bytes
     label: int
@@ -36,13 +36,13 @@ class Folder(Source):
     """A split of a folder of images.
 
     Args:
-      data: `root` and `val_share`.
-      split: With TFDS's split arithmetic.
-      class_names: Of the folders, where the labels must be those of another split or run.
+      data: The data section, of which `root` and `val_share` are used.
+      split: A specification in TFDS's split arithmetic.
+      class_names: The classes, where the labels must be those of another split or run.
 
     Raises:
       InputMissingError: There is no such folder.
-      DataError: It holds no class, an empty one, or one that is not among the names given.
+      DataError: It holds no class, an empty class, or one that is not in `class_names`.
     """
 
     def __init__(
@@ -52,17 +52,17 @@ class Folder(Source):
         if not root.is_dir():
             raise InputMissingError(f"config.data.root: no folder {data.root}")
         splits = _split_folders(root, split)
-        classes = splits.get("train", next(iter(splits.values()))) if splits else root
-        names = class_names or tuple(path.name for path in _class_folders(classes))
+        parent = splits.get("train", next(iter(splits.values()))) if splits else root
+        names = class_names or tuple(path.name for path in _class_folders(parent))
         if splits:
             files: dict[str, list[File]] = {name: [] for name in splits}
-            asked = [name for name in _named(split) if name in splits]
-            files |= {name: _files(splits[name], names) for name in asked}
+            requested = [name for name in _split_names(split) if name in splits]
+            files |= {name: _list_files(splits[name], names) for name in requested}
         else:
-            files = _cut(_files(root, names), data.val_share)
-        places = select(split, {name: len(part) for name, part in files.items()})
+            files = _divide(_list_files(root, names), data.val_share)
+        selected = select(split, {name: len(of_split) for name, of_split in files.items()})
         super().__init__(f"folder/{_digest(files)}:{split}", names)
-        self._files = [files[name][index] for name, index in places]
+        self._files = [files[name][index] for name, index in selected]
 
     def __len__(self) -> int:
         return len(self._files)
@@ -78,7 +78,7 @@ class Folder(Source):
 
 
 def find_images(folder: str | os.PathLike[str]) -> Iterator[os.DirEntry[str]]:
-    """Yields the image files below a folder, whatever their depth; hidden ones are passed over."""
+    """Yields the image files below a folder, at any depth; hidden ones are skipped."""
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         if entry.name.startswith("."):
             continue
@@ -88,7 +88,7 @@ def find_images(folder: str | os.PathLike[str]) -> Iterator[os.DirEntry[str]]:
             yield entry
 
 
-def _named(split: str) -> list[str]:
+def _split_names(split: str) -> list[str]:
     return re.findall(r"(?:^|\+)\s*([\w-]+)", split)
 
 
@@ -98,29 +98,31 @@ def _folders(folder: pathlib.Path) -> list[pathlib.Path]:
 
 def _split_folders(root: pathlib.Path, split: str) -> dict[str, pathlib.Path]:
     """Returns the folders of ROOT/SPLIT/CLASS/*, by split; none where the root has classes."""
-    names = {"train", "val", "test", *_SYNONYMS, *_named(split)}
-    found = {}
+    names = {"train", "val", "test", *_SYNONYMS, *_split_names(split)}
+    splits = {}
     for folder in _folders(root):
         if folder.name in names and _folders(folder):
-            found[folder.name] = found[_SYNONYMS.get(folder.name, folder.name)] = folder
-    return found
+            splits[folder.name] = folder
+            splits[_SYNONYMS.get(folder.name, folder.name)] = folder
+    return splits
 
 
 def _class_folders(folder: pathlib.Path) -> list[pathlib.Path]:
     folders = _folders(folder)
     if not folders:
-        raise DataError(f"config.data.root: {folder} has no folders; expected one a class")
+        raise DataError(f"config.data.root: {folder} has no folders; expected one per class")
     return folders
 
 
-def _files(folder: pathlib.Path, class_names: tuple[str, ...]) -> list[File]:
+def _list_files(folder: pathlib.Path, class_names: tuple[str, ...]) -> list[File]:
     """Returns the images below a split's folder, ordered by their hashes."""
     files: list[File] = []
     labels = {name: label for label, name in enumerate(class_names)}
     for path in _class_folders(folder):
         if path.name not in labels:
-            known = ", ".join(class_names[:5]) + ", ..." * (len(class_names) > 5)
-            raise DataError(f"{path}: not a class; the classes are {known}")
+            listed = ", ".join(class_names[:5])
+            others = ", ..." if len(class_names) > 5 else ""
+            raise DataError(f"{path}: not a class; the classes are {listed}{others}")
         before = len(files)
         for entry in find_images(path):
             name = os.path.relpath(entry.path, folder).replace(os.sep, "/")
@@ -134,23 +136,23 @@ def _files(folder: pathlib.Path, class_names: tuple[str, ...]) -> list[File]:
 def _size(entry: os.DirEntry[str]) -> int:
     try:
         return entry.stat().st_size
-    except OSError:  # a link to nowhere: named as unreadable when it is read
+    except OSError:  # a broken link: reported as unreadable when it is read
         return 0
 
 
-def _cut(files: list[File], val_share: float) -> dict[str, list[File]]:
+def _divide(files: list[File], val_share: float) -> dict[str, list[File]]:
     """Returns the splits `train` and `val`."""
     border = round(val_share * 16**8)
-    parts: dict[str, list[File]] = {"train": [], "val": []}
+    splits: dict[str, list[File]] = {"train": [], "val": []}
     for file in files:
-        parts["val" if int(file.hash[:8], 16) < border else "train"].append(file)
-    return parts
+        splits["val" if int(file.hash[:8], 16) < border else "train"].append(file)
+    return splits
 
 
 def _digest(files: dict[str, list[File]]) -> str:
-    """Returns what tells one listing of names and sizes from another."""
+    """Returns a digest of all names and sizes."""
     digest = hashlib.sha256()
-    for part in files.values():
-        for file in part:
+    for of_split in files.values():
+        for file in of_split:
             digest.update(f"{file.hash} {file.size}\n".encode())
     return digest.hexdigest()[:12]

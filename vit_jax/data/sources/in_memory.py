@@ -1,4 +1,4 @@
-"""Images that a caller hands over."""
+"""Images in memory, or by path, that a caller passes."""
 
 import pathlib
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from vit_jax.data.sources.base import Record, Source
 
 
 class InMemory(Source):
-    """Images from a caller, without labels."""
+    """Images from a caller, without labels: every label is 0."""
 
     def __init__(self, images: Sequence[AnyImage], class_names: tuple[str, ...]) -> None:
         super().__init__("image", class_names)
@@ -32,6 +32,6 @@ class InMemory(Source):
         return {"image": image, "label": 0}
 
     def describe(self, index: int) -> str:
-        """Returns the path of the image, or its place."""
+        """Returns the path of the image, or its index."""
         image = self._images[index]
         return str(image) if isinstance(image, str | pathlib.Path) else super().describe(index)

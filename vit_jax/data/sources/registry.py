@@ -28,11 +28,11 @@ def open_split(data: config_lib.Data, field: str, class_names: tuple[str, ...] =
 
     Args:
       data: The data section.
-      field: Which of its splits.
-      class_names: Those of another split or of a run, which the labels must mean.
+      field: The field that names the split.
+      class_names: The classes of another split or of a run, which must be the same.
 
     Raises:
-      ConfigError: No such data set, no such split, or other classes.
+      ConfigError: The data set or the split is unknown, or its classes are others.
       DataError: The split is empty.
     """
     split = getattr(data, field)
@@ -53,6 +53,7 @@ def open_split(data: config_lib.Data, field: str, class_names: tuple[str, ...] =
     if not len(source):
         raise DataError(f"{path}: '{split}' of {data.root or data.name} holds no image")
     if class_names and source.class_names != class_names:
-        here, there = (", ".join(names[:5]) for names in (source.class_names, class_names))
-        raise ConfigError(path, f"the classes of {source.name} are {here}, expected {there}")
+        actual = ", ".join(source.class_names[:5])
+        expected = ", ".join(class_names[:5])
+        raise ConfigError(path, f"the classes of {source.name} are {actual}, expected {expected}")
     return source

@@ -1,4 +1,4 @@
-"""Split arithmetic of TFDS, such as `train[:90%]+test`, for any source."""
+"""TFDS's split arithmetic, such as `train[:90%]+test`, for any source."""
 
 from collections.abc import Mapping
 
@@ -6,14 +6,14 @@ import tensorflow_datasets as tfds
 
 
 def select(split: str, sizes: Mapping[str, int]) -> list[tuple[str, int]]:
-    """Returns the split and index of each image in a text of split arithmetic.
+    """Returns the split and the index in it of each image that a split specification selects.
 
     Args:
-      split: Such as `train[:90%]+test`.
+      split: A specification such as `train[:90%]+test`.
       sizes: The number of images in each split.
 
     Raises:
-      ValueError: There is no such split, or the text is not valid.
+      ValueError: A split is unknown, or the specification is not valid.
     """
     infos = {
         name: tfds.core.SplitInfo(name=name, shard_lengths=[size], num_bytes=0)

@@ -8,21 +8,21 @@ from vit_jax.data.sources.splits import select
 
 
 class Synthetic(Source):
-    """Noise whose brightness tells the class: for tests, dry runs and measuring speed."""
+    """Noise whose brightness depends on the class: for tests, dry runs and measuring speed."""
 
     def __init__(self, data: config_lib.Data, split: str) -> None:
         sizes = {"train": data.synthetic.train_examples, "test": data.synthetic.test_examples}
         class_names = tuple(f"class_{i}" for i in range(data.synthetic.num_classes))
         super().__init__(f"synthetic:{split}", class_names)
-        self._places = select(split, sizes)
+        self._selected = select(split, sizes)
         self._shape = (*data.image_size, data.channels)
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._selected)
 
     def __getitem__(self, index: int) -> Record:
-        split, place = self._places[index]
-        rng = np.random.default_rng([split == "test", place])
+        split, number = self._selected[index]
+        rng = np.random.default_rng([split == "test", number])
         label = int(rng.integers(len(self.class_names)))
         brightness = 32 + 192 * (label + 0.5) / len(self.class_names)
         image = rng.integers(-32, 32, self._shape, np.int16) + np.int16(brightness)

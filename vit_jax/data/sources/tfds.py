@@ -1,7 +1,7 @@
 """Data sets of TensorFlow Datasets, prepared as array_record; read without TensorFlow.
 
 A prepared data set is opened from its files alone: no data set code is imported and no server is
-asked, so sets whose code needs TensorFlow, and the user's own, are read like any other.
+contacted, so data sets whose code needs TensorFlow, and the user's own, are read like any other.
 """
 
 import concurrent.futures
@@ -28,14 +28,15 @@ class Tfds(Source):
 
     def __init__(self, folder: epath.Path, data: config_lib.Data, split: str) -> None:
         builder = open_folder(folder)
-        self._image, self._label = data.image_key, data.label_key
+        self._image = data.image_key
+        self._label = data.label_key
         self._features = _features(builder.info.features, data)
         encoded = isinstance(self._features[self._image], tfds.features.Image)
         self._decoders = {self._image: tfds.decode.SkipDecoding()} if encoded else None
         class_names = tuple(self._features[self._label].names)
         super().__init__(f"{builder.info.full_name}:{split}", class_names)
         self._records: Any = []
-        if builder.info.splits[split].num_examples:  # TFDS cannot open an empty one
+        if builder.info.splits[split].num_examples:  # TFDS cannot open an empty split
             raw = tfds.decode.DeserializeMethod.RAW_BYTES
             self._records = builder.as_data_source(split, deserialize_method=raw)
             check_shards(builder, split)
@@ -54,12 +55,12 @@ def open_dataset(data: config_lib.Data, split: str, others: Collection[str]) -> 
 
     Args:
       data: The data section.
-      split: TFDS split arithmetic.
-      others: Names that are not of TFDS, to suggest.
+      split: A specification in TFDS's split arithmetic.
+      others: Names of data sets that are not TFDS's, to suggest.
 
     Raises:
-      ConfigError: No such data set, or it has no such image or label.
-      DataError: It is prepared in another format, or damaged.
+      ConfigError: The data set is unknown, or has no such image or label.
+      DataError: It is prepared in another format, or corrupt.
       InputMissingError: It is not prepared, or not in that version.
     """
     field = "config.data.name"
@@ -67,17 +68,21 @@ def open_dataset(data: config_lib.Data, split: str, others: Collection[str]) -> 
     folder = find(data.name, root, field)
     if folder is not None:
         return Tfds(folder, data, split)
-    name, _, _ = parse(data.name, field)
-    variants = prepared(root / name)
+    name, _, _ = parse_name(data.name, field)
+    variants = list_variants(root / name)
     if not variants and name not in known_names():
         raise unknown(name, root, others, field)
-    there = f"; there are {', '.join(variants)}" if variants else ""
-    problem = f"{field}: '{data.name}' is not prepared in {root}{there}"
+    available = f"; there are {', '.join(variants)}" if variants else ""
+    problem = f"{field}: '{data.name}' is not prepared in {root}{available}"
     raise InputMissingError(f"{problem}; run {command(data.name, root)}")
 
 
 def digits(data: config_lib.Data, split: str) -> Source:
-    """Opens a split of the packaged digits, which are prepared on first use."""
+    """Opens a split of the packaged digits, which are prepared on first use.
+
+    Raises:
+      WorkdirError: They cannot be written.
+    """
     from vit_jax.data import digits
 
     builder = digits.Digits(data_dir=data.data_dir or None, file_format="array_record")
@@ -92,40 +97,47 @@ def digits(data: config_lib.Data, split: str) -> Source:
 
 
 def data_root(data_dir: str) -> epath.Path:
-    """Returns the folder of prepared data sets; `""` is TFDS's default."""
+    """Returns the directory of prepared data sets; `""` is TFDS's default."""
     return epath.Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
 
 
-def parse(text: str, field: str) -> tuple[str, str, str]:
-    """Returns name, config and version of NAME[/CONFIG][:VERSION]; what is not given is empty."""
+def parse_name(text: str, field: str) -> tuple[str, str, str]:
+    """Returns name, config and version of NAME[/CONFIG][:VERSION]; an absent part is empty.
+
+    Raises:
+      ConfigError: The text has another form; the error names `field`.
+    """
     try:
-        name, parts = tfds.core.naming.parse_builder_name_kwargs(text)
+        name, arguments = tfds.core.naming.parse_builder_name_kwargs(text)
     except ValueError:
-        name, parts = None, {}
-    if name is None or name.namespace or parts.keys() - {"config", "version"}:
+        name, arguments = None, {}
+    if name is None or name.namespace or arguments.keys() - {"config", "version"}:
         raise ConfigError(field, f"expected NAME, NAME/CONFIG or NAME:VERSION, got '{text}'")
-    return name.name, parts.get("config", ""), parts.get("version", "")
+    return name.name, arguments.get("config", ""), arguments.get("version", "")
 
 
 def find(text: str, root: epath.Path, field: str) -> epath.Path | None:
-    """Returns the folder of a prepared data set, if there is one: of the highest such version.
+    """Returns the folder of a prepared data set in its highest matching version, or None.
 
     Where no config is named, it is the one that TFDS recorded as the default.
+
+    Raises:
+      ConfigError: The text is not NAME[/CONFIG][:VERSION]; the error names `field`.
     """
-    name, config, version = parse(text, field)
+    name, config, version = parse_name(text, field)
     folder = root / name
     if not config and not _versions(folder):
         config = tfds.core.dataset_builder.load_default_config_name(folder) or ""
-    found = [
+    matching = [
         path
         for path in _versions(folder / config)
         if not version or tfds.core.Version(path.name).match(version)
     ]
-    return found[-1] if found else None
+    return matching[-1] if matching else None
 
 
-def prepared(folder: epath.Path) -> list[str]:
-    """Returns the configs and versions that a data set is prepared in, as they are written."""
+def list_variants(folder: epath.Path) -> list[str]:
+    """Returns the configs and versions in which a data set is prepared, as NAME/CONFIG:VERSION."""
     if not folder.is_dir():
         return []
     configs = [path for path in sorted(folder.iterdir()) if path.is_dir()]
@@ -139,23 +151,26 @@ def prepared(folder: epath.Path) -> list[str]:
 def _versions(folder: epath.Path) -> list[epath.Path]:
     """Returns the prepared versions in a folder, the highest last."""
     paths = folder.iterdir() if folder.is_dir() else ()
-    found = [path for path in paths if tfds.core.Version.is_valid(path.name)]
+    versions = [path for path in paths if tfds.core.Version.is_valid(path.name)]
     return sorted(
-        (path for path in found if (path / INFO).exists()),
+        (path for path in versions if (path / INFO).exists()),
         key=lambda path: tfds.core.Version(path.name).tuple,
     )
 
 
 def known_names() -> set[str]:
-    """Returns the names of TFDS's data sets, also of those whose code needs what is not here."""
+    """Returns the names of all data sets of TFDS, importable or not.
+
+    TFDS lists those whose code it can import; recorded checksums name the others.
+    """
     recorded = tfds.core.tfds_path("url_checksums").glob("*.txt")
     return {*tfds.list_builders(with_community_datasets=False), *(path.stem for path in recorded)}
 
 
 def unknown(name: str, root: epath.Path, others: Collection[str], field: str) -> ConfigError:
-    """Returns the error for a data set that nobody knows, with the nearest name."""
+    """Returns the error for an unknown data set, with the nearest name."""
     paths = root.iterdir() if root.is_dir() else ()
-    local = {*others, *(path.name for path in paths if prepared(path))}
+    local = {*others, *(path.name for path in paths if list_variants(path))}
     near = difflib.get_close_matches(name, sorted({*local, *known_names()}), n=1)
     choices = [*sorted(local), "any data set of TFDS"]
     hint = suggest(name, near) if near else f"choose from {', '.join(choices)}"
@@ -163,26 +178,26 @@ def unknown(name: str, root: epath.Path, others: Collection[str], field: str) ->
 
 
 def command(name: str, root: epath.Path) -> str:
-    """Returns the command that prepares a data set."""
+    """Returns the command line that prepares a data set."""
     return shlex.join(
         ["python", "-m", "vit_jax.prepare", f"--dataset={name}", f"--data_dir={root}"]
     )
 
 
 def read(folder: epath.Path) -> tfds.core.DatasetBuilder:
-    """Opens what is prepared in a folder, in whatever format.
+    """Opens the prepared data set in a folder, whatever its format.
 
     Raises:
       DataError: TFDS cannot read it.
     """
     try:
         return tfds.builder_from_directory(folder)
-    except Exception as error:  # whatever a broken file makes TFDS or protobuf say
+    except Exception as error:  # TFDS and protobuf raise anything on a corrupt file
         raise DataError(f"{folder}: TFDS cannot open it: {error}") from error
 
 
 def open_folder(folder: epath.Path) -> tfds.core.DatasetBuilder:
-    """Opens what is prepared in a folder as array_record.
+    """Opens the data set that is prepared in a folder as array_record.
 
     Raises:
       DataError: It is prepared in another format, or TFDS cannot read it.
@@ -190,23 +205,23 @@ def open_folder(folder: epath.Path) -> tfds.core.DatasetBuilder:
     builder = read(folder)
     formats = builder.info.available_file_formats()
     if ARRAY_RECORD not in formats:
-        found = ", ".join(sorted(file_format.value for file_format in formats))
-        problem = f"{folder} is prepared as {found}, expected array_record"
+        names = ", ".join(sorted(file_format.value for file_format in formats))
+        problem = f"{folder} is prepared as {names}, expected array_record"
         raise DataError(f"{problem}; run {_command_for(builder)}")
     builder.info.set_file_format(ARRAY_RECORD, override=True, override_if_initialized=True)
     return builder
 
 
 def check_shards(builder: tfds.core.DatasetBuilder, split: str) -> None:
-    """Checks that the files of a split are there and hold what `dataset_info.json` says.
+    """Checks that the files of a split exist and hold as many records as `dataset_info.json` says.
 
     Raises:
-      DataError: A file is damaged, or holds fewer records.
+      DataError: A file is corrupt, or holds fewer records.
       InputMissingError: A file is missing.
     """
-    beside = ARRAY_RECORD in builder.info.alternative_file_formats  # then the command mends it
-    remove = "" if beside else f"remove {builder.data_dir} and "
-    hint = f"{remove}run {_command_for(builder)}"
+    hint = f"run {_command_for(builder)}"
+    if ARRAY_RECORD not in builder.info.alternative_file_formats:  # else the command rewrites it
+        hint = f"remove {builder.data_dir} and {hint}"
 
     def check(shard: Any) -> None:
         path = epath.Path(shard.filename)
@@ -214,7 +229,7 @@ def check_shards(builder: tfds.core.DatasetBuilder, split: str) -> None:
             raise InputMissingError(f"{path}: no such file; {hint}")
         try:
             count = tfds.core.file_adapters.ArrayRecordFileAdapter.num_examples(path)
-        except Exception as error:  # the reader's own kinds, which it does not document
+        except Exception as error:  # the reader does not document what it raises
             raise DataError(f"{path}: {' '.join(str(error).split())}; {hint}") from error
         if count < shard.examples_in_shard:
             problem = f"{count:,} records, expected {shard.examples_in_shard:,}"
@@ -235,18 +250,20 @@ def _command_for(builder: tfds.core.DatasetBuilder) -> str:
 def _features(features: Any, data: config_lib.Data) -> tfds.features.FeaturesDict:
     """Returns the features of the image and the label alone."""
     names = sorted(f"{key} ({type(feature).__name__})" for key, feature in features.items())
-    there = ", ".join(names)
+    available = ", ".join(names)
     for field in ("image_key", "label_key"):
         key = getattr(data, field)
         if key not in features:
-            raise ConfigError(f"config.data.{field}", f"no feature '{key}'; there are {there}")
-    image, label = features[data.image_key], features[data.label_key]
+            raise ConfigError(f"config.data.{field}", f"no feature '{key}'; there are {available}")
+    image = features[data.image_key]
+    label = features[data.label_key]
     is_pixels = isinstance(image, tfds.features.Tensor) and len(image.shape) == 3
     is_image = isinstance(image, tfds.features.Image) or is_pixels
     if not is_image or image.np_dtype not in (PIXELS[:1] if is_pixels else PIXELS):
-        problem = f"'{data.image_key}' is no Image, and no Tensor of uint8 (height, width, channel)"
-        raise ConfigError("config.data.image_key", f"{problem}; there are {there}")
+        expected = "must be tfds.features.Image or a uint8 [h, w, c] Tensor"
+        problem = f"'{data.image_key}' {expected}; there are {available}"
+        raise ConfigError("config.data.image_key", problem)
     if not isinstance(label, tfds.features.ClassLabel) or not label.num_classes:
-        problem = f"'{data.label_key}' is no ClassLabel"
-        raise ConfigError("config.data.label_key", f"{problem}; there are {there}")
+        problem = f"'{data.label_key}' must be tfds.features.ClassLabel; there are {available}"
+        raise ConfigError("config.data.label_key", problem)
     return tfds.features.FeaturesDict({data.image_key: image, data.label_key: label})
