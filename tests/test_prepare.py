@@ -33,6 +33,8 @@ from vit_jax import prepare
 from vit_jax.console import cli
 from vit_jax.console import progress as logs
 from vit_jax.data.building import downloads as downloads_lib
+from vit_jax.data.building.preparation import prepare_dataset
+from vit_jax.data.building.progress import Line
 from vit_jax.data.sources.registry import open_split
 
 CONTENT = bytes(range(240))  # ten images of 8x3 grey pixels
@@ -335,9 +337,9 @@ def test_a_killed_preparation_does_not_count(run, downloads, tmp_path):
 import os, signal, sys
 sys.path.insert(0, {str(ROOT / "tests")!r})
 import test_prepare
-from vit_jax import prepare
 test_prepare.Pixels.before = staticmethod(lambda: os.kill(os.getpid(), signal.SIGKILL))
-prepare.prepare("pixels", prepare.epath.Path({str(tmp_path / "root")!r}), {str(downloads)!r}, False)
+root = test_prepare.epath.Path({str(tmp_path / "root")!r})
+test_prepare.prepare_dataset("pixels", root, {str(downloads)!r}, False)
 """
     killed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
@@ -350,7 +352,7 @@ def test_what_another_process_finished_first_is_taken(run, downloads, monkeypatc
     def race():
         monkeypatch.setattr(Pixels, "before", staticmethod(lambda: None))
         root = epath.Path(tmp_path / "root")
-        prepare.prepare("pixels", root, str(downloads), False)
+        prepare_dataset("pixels", root, str(downloads), False)
 
     monkeypatch.setattr(Pixels, "before", staticmethod(race))
     assert run(f"--downloads={downloads}")[0] == 0
@@ -370,7 +372,7 @@ def test_a_damaged_set_is_named_and_not_touched(run, downloads, tmp_path):
 
 
 def test_progress_is_plain_lines_off_a_terminal(run, downloads, monkeypatch):
-    monkeypatch.setattr(prepare.Line, "due", lambda self: True)
+    monkeypatch.setattr(Line, "due", lambda self: True)
     code, out, err = run(f"--downloads={downloads}")
     assert (code, err) == (0, "")
     lines = out.splitlines()
@@ -392,7 +394,7 @@ def test_progress_is_one_line_on_a_terminal(run, downloads, monkeypatch):
         file=terminal, force_terminal=True, highlight=False, markup=False, soft_wrap=True
     )
     monkeypatch.setattr(logs, "_console", console)
-    monkeypatch.setattr(prepare.Line, "due", lambda self: True)
+    monkeypatch.setattr(Line, "due", lambda self: True)
     code, out, err = run(f"--downloads={downloads}")
     assert (code, err, len(out.splitlines())) == (0, "", 1)
     assert "write 10/10 examples" in terminal.getvalue()
@@ -516,7 +518,7 @@ def tfrecord(tensorflow, downloads, tmp_path):
     """Prepares the set as TFDS does by default; returns its folder."""
     builder = Pixels(data_dir=tmp_path / "root", file_format="tfrecord")
     config = tfds.download.DownloadConfig(num_shards=3)
-    manager = prepare.Downloads(epath.Path(downloads), False, download_dir=tmp_path / "cache")
+    manager = downloads_lib.Downloads(epath.Path(downloads), False, download_dir=tmp_path / "cache")
     builder._make_download_manager = lambda **_: manager
     tfds.disable_progress_bar()
     builder.download_and_prepare(download_config=config)

@@ -1,4 +1,4 @@
-"""TFDS's downloads, which take the files that are there and refuse at once what cannot work."""
+"""TFDS's downloads, which use files that exist already and refuse dead servers at once."""
 
 import os
 import urllib.request
@@ -13,24 +13,25 @@ from etils import epath
 from vit_jax.console.progress import say
 from vit_jax.errors import DataError, InputMissingError
 
-TIMEOUT = 10  # seconds, until a server answers
+TIMEOUT = 10  # seconds until a server must answer
 ELSEWHERE = "fetch it elsewhere and give its folder as --downloads=DIR"
 
 
 class Downloads(tfds.download.DownloadManager):
-    """TFDS's downloads, but files that are there are taken, and dead servers refused at once.
+    """TFDS's downloads, but files that exist are used, and dead servers refused at once.
 
-    TFDS itself takes a file only where it recorded its name, and tries a server for minutes.
+    TFDS itself uses a file only where it recorded its name, and retries a server for minutes.
 
     Args:
       files: The user's folder of files.
-      accept: Whether a file may be another than TFDS recorded.
-      **kwargs: Of TFDS's download manager.
+      accept_checksums: Whether a file may have another checksum than TFDS recorded.
+      **kwargs: Arguments of TFDS's download manager.
     """
 
-    def __init__(self, files: epath.Path, accept: bool, **kwargs: Any) -> None:
+    def __init__(self, files: epath.Path, accept_checksums: bool, **kwargs: Any) -> None:
         super().__init__(manual_dir=files, **kwargs)
-        self._files, self._accept = files, accept
+        self._files = files
+        self._accept_checksums = accept_checksums
         self._servers: set[str] = set()
 
     def _download(self, resource: Any) -> Any:
@@ -50,7 +51,7 @@ class Downloads(tfds.download.DownloadManager):
         if recorded is not None and recorded != url_info:
             digests = f"{url_info.checksum}, where TFDS recorded {recorded.checksum}"
             source = path if path.parent == self._files else url
-            if not self._accept:
+            if not self._accept_checksums:
                 problem = f"{source}: its sha256 is {digests}"
                 raise DataError(f"{problem}; --accept_checksums takes it as it is")
             say(f"accepted {source}: sha256 {digests}")
@@ -58,14 +59,14 @@ class Downloads(tfds.download.DownloadManager):
         super()._register_or_validate_checksums(url=url, url_info=url_info, path=path)
 
     def _log_skip_download(self, **_: Any) -> None:
-        """Says nothing: TFDS counts these bytes as MiB."""
+        """Prints nothing: TFDS counts these bytes as MiB."""
 
 
 def ask(url: str) -> None:
-    """Asks a server for a file, once.
+    """Requests a file from its server once, without reading it.
 
     Raises:
-      InputMissingError: It cannot be reached, or refuses.
+      InputMissingError: The server cannot be reached, or refuses.
     """
     try:
         if url.startswith("http"):
@@ -75,14 +76,14 @@ def ask(url: str) -> None:
                 raise InputMissingError(f"{url}: HTTP status {status}; {ELSEWHERE}")
         elif url.startswith("ftp"):
             urllib.request.urlopen(url, timeout=TIMEOUT).close()  # noqa: S310 - ftp alone
-    except OSError as error:  # of which requests' own are
+    except OSError as error:  # requests' errors are of this class
         reasons = [cause for cause in causes_of(error) if isinstance(cause, OSError)]
         reason = reasons[-1].strerror or type(reasons[-1]).__name__
         raise InputMissingError(f"{url}: cannot be reached ({reason}); {ELSEWHERE}") from error
 
 
 def causes_of(error: BaseException) -> Iterator[BaseException]:
-    """Yields an error and what led to it."""
+    """Yields an error, its cause, the cause of that, and so on."""
     cause: BaseException | None = error
     while cause is not None:
         yield cause

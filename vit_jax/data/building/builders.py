@@ -1,0 +1,94 @@
+"""TFDS's builder of a data set, and what it builds."""
+
+import tempfile
+from typing import Any
+
+import tensorflow_datasets as tfds
+from etils import epath
+
+from vit_jax.data.building.downloads import ELSEWHERE, Downloads
+from vit_jax.data.building.failures import EXTRA, FLAG
+from vit_jax.data.sources import tfds as tfds_source
+from vit_jax.data.sources.registry import SOURCES
+from vit_jax.errors import ConfigError, InputMissingError, suggest
+
+
+def find_builder(text: str, root: epath.Path) -> tfds.core.DatasetBuilder:
+    """Returns the builder of NAME[/CONFIG][:VERSION], which writes array_record.
+
+    Args:
+      text: The name.
+      root: The directory of data sets.
+
+    Raises:
+      ConfigError: There is no such data set, config or version, or its code cannot be imported.
+    """
+    name, config, version = tfds_source.parse_name(text, FLAG)
+    if name in SOURCES:
+        raise ConfigError(FLAG, f"'{name}' comes with vit_jax; there is nothing to prepare")
+    try:
+        builder_class = tfds.builder_cls(name)
+    except tfds.core.DatasetNotFoundError as error:
+        if name in tfds_source.known_names():  # TFDS drops what it cannot import
+            raise ConfigError(FLAG, f"the code of '{name}' needs more; {EXTRA}") from error
+        raise tfds_source.unknown(name, root, (), FLAG) from error
+    configs = builder_class.builder_configs
+    if config and config not in configs:
+        hint = suggest(config, configs) if configs else "it has none"
+        raise ConfigError(FLAG, f"no config '{config}' of {name}; {hint}")
+    try:
+        return builder_class(
+            config=config or None,
+            version=version or None,
+            data_dir=str(root),
+            file_format="array_record",
+        )
+    except AssertionError as error:
+        raise ConfigError(FLAG, str(error)) from error  # no such version
+
+
+def build(name: str, root: epath.Path, files: str, accept_checksums: bool) -> epath.Path:
+    """Builds a data set that is not prepared yet, and returns its folder.
+
+    Args:
+      name: NAME[/CONFIG][:VERSION].
+      root: The directory of data sets.
+      files: A folder of files that need no download, or "".
+      accept_checksums: Whether a file may have another checksum than TFDS recorded.
+
+    Raises:
+      ConfigError: There is no such data set.
+      InputMissingError: It requires a manual download.
+      Exception: Whatever the code of the data set raises.
+    """
+    builder = find_builder(name, root)
+    folder = epath.Path(builder.data_dir)
+    downloads = root / "downloads"
+    manual = epath.Path(files).expanduser() if files else downloads / "manual"
+    if builder.MANUAL_DOWNLOAD_INSTRUCTIONS and not manual.is_dir():
+        problem = f"{name} requires a manual download; {ELSEWHERE}"
+        raise InputMissingError(f"{problem}: {builder.MANUAL_DOWNLOAD_INSTRUCTIONS}")
+    # A directory of its own: TFDS would reuse what it extracted from another file of the same name.
+    with tempfile.TemporaryDirectory(dir=root, prefix="incomplete.") as extracted:
+
+        def make_downloads(**_: Any) -> Downloads:
+            return Downloads(
+                manual,
+                accept_checksums,
+                download_dir=downloads,
+                extract_dir=extracted,
+                url_infos=builder.url_infos,
+                manual_dir_instructions=builder.MANUAL_DOWNLOAD_INSTRUCTIONS,
+                dataset_name=builder.name,
+                max_simultaneous_downloads=builder.MAX_SIMULTANEOUS_DOWNLOADS,
+            )
+
+        builder._make_download_manager = make_downloads
+        builder._log_download_bytes = builder._log_download_done = lambda: None
+        config = tfds.download.DownloadConfig(try_download_gcs=False)
+        try:
+            builder.download_and_prepare(download_config=config)
+        except OSError:
+            if not (folder / tfds_source.INFO).exists():  # else another process was faster
+                raise
+    return folder
