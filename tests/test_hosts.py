@@ -207,7 +207,7 @@ def test_a_dead_host_is_named(tmp_path):
         processes[1].kill()
         codes, _, errs = finish(processes)
     assert codes == [75, -signal.SIGKILL]
-    assert errs[0] == "stopped: host 1 does not answer; the same command goes on\n"
+    assert errs[0] == "stopped: host 1 does not answer; rerun the same command to continue\n"
 
 
 def test_hosts_that_never_meet_give_up(tmp_path):
@@ -216,7 +216,7 @@ def test_hosts_that_never_meet_give_up(tmp_path):
         processes[0].kill()
         codes, _, errs = finish(processes)
     assert codes[1] == 75
-    assert errs[1].startswith("stopped: not all hosts were at 127.0.0.1:")
+    assert errs[1].startswith("stopped: timed out after 2 s waiting for all hosts at 127.0.0.1:")
     assert errs[1].count("\n") == 1
 
 

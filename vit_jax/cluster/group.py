@@ -1,0 +1,204 @@
+"""The hosts that met: they exchange texts, watch that all of them live, and end together.
+
+What hosts tell each other goes through JAX's coordination service, which host 0 runs: it needs no
+device, and a host that waits for another can still be told that the other failed.
+"""
+
+import atexit
+import dataclasses
+import json
+import math
+import os
+import sys
+import threading
+import time
+from typing import Any
+
+import jax
+
+from vit_jax.errors import CheckpointError, Interrupted, UserError
+
+
+class HostError(Interrupted):
+    """A host failed, or does not answer; with the exit code of its error, if it reported one."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Patience:
+    """How long a host waits for the others, in seconds."""
+
+    beat: float  # between two signs of life
+    silence: float  # without a sign of life, until a host counts as dead
+    grace: float  # after a host failed, until the others leave: they may be about to fail too
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How the work of a host ended, as it is told to the others; exit code 0 is success."""
+
+    exit_code: int = 0
+    label: str = ""
+    message: str = ""
+
+    @classmethod
+    def of(cls, error: BaseException | None) -> "Outcome":
+        """Returns the outcome of work that raised an error, or of work that succeeded."""
+        if error is None:
+            return cls()
+        message = " ".join(str(error).split())[:1000]
+        if isinstance(error, UserError):
+            return cls(error.exit_code, error.label, message)
+        if isinstance(error, OSError):
+            return cls(CheckpointError.exit_code, CheckpointError.label, message)
+        message = f"{type(error).__name__} {message}".strip()
+        return cls(HostError.exit_code, HostError.label, message)
+
+    def to_json(self) -> list[Any]:
+        """Returns the outcome as plain JSON; `Outcome(*values)` reads it."""
+        return [self.exit_code, self.label, self.message]
+
+
+class Group:
+    """Several hosts that run one command; a thread watches that all of them live.
+
+    Args:
+      client: The client of JAX's coordination service.
+      index: Which host this is, from 0.
+      count: How many hosts there are.
+      patience: How long to wait for the others.
+    """
+
+    def __init__(self, client: Any, index: int, count: int, patience: Patience) -> None:
+        self.index = index
+        self._client = client
+        self._count = count
+        self._patience = patience
+        self._round = 0
+        self._over = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, name="hosts", daemon=True)
+        self._watcher.start()
+
+    def exchange(self, error: Exception | None, text: str = "") -> list[str]:
+        """Returns the texts of all hosts, by host.
+
+        Args:
+          error: What this host's work raised, if it did.
+          text: What to tell the others.
+
+        Raises:
+          HostError: Another host has an error instead.
+        """
+        self._round += 1
+        message = json.dumps([Outcome.of(error).to_json(), text])
+        messages = self._wait_for_all(f"round{self._round}", message)
+        if self._round > 1:  # which all have read, or they would not be in this one
+            self._client.key_value_delete(f"vit_jax/round{self._round - 1}/{self.index}")
+        reports = [json.loads(messages[host]) for host in range(self._count)]
+        outcomes = [Outcome(*values) for values, _ in reports]
+        if error is None or outcomes.count(outcomes[self.index]) < self._count:
+            _raise_first(outcomes)
+        return [text for _, text in reports]
+
+    def end(self, error: BaseException | None) -> None:
+        """Waits until all hosts have ended; where this one failed alone, until the others know.
+
+        Raises:
+          HostError: Another host failed in the end.
+        """
+        is_reported = isinstance(error, UserError | OSError | KeyboardInterrupt)
+        if error is not None and not is_reported:
+            # It may only be how the death of another host shows here: then the watch ends this one.
+            seconds = self._patience.silence + 2 * self._patience.beat
+            self._wait_for_all("fault", "", seconds)
+        # A host that succeeded waits for the others; the watch sees that they live.
+        seconds = math.inf if error is None else self._patience.grace + 3 * self._patience.beat
+        outcome = Outcome.of(error)
+        messages = self._wait_for_all("end", json.dumps(outcome.to_json()), seconds)
+        self._over.set()
+        self._watcher.join()
+        if len(messages) < self._count:  # they left at once; JAX would wait for them
+            atexit.register(_exit, outcome.exit_code)
+        if error is None:
+            _raise_first([Outcome(*json.loads(messages[host])) for host in range(self._count)])
+
+    def _wait_for_all(self, topic: str, text: str, seconds: float = math.inf) -> dict[int, str]:
+        """Tells the others, and returns what all of them told, by host."""
+        self._tell(topic, text)
+        deadline = time.monotonic() + seconds
+        pause = 0.005
+        while len(messages := self._read(topic)) < self._count and time.monotonic() < deadline:
+            time.sleep(pause)
+            pause = min(2 * pause, 0.2)
+        return messages
+
+    def _tell(self, topic: str, text: str) -> None:
+        key = f"vit_jax/{topic}/{self.index}"
+        self._client.key_value_set(key, text, allow_overwrite=True)
+
+    def _read(self, topic: str) -> dict[int, str]:
+        entries = self._client.key_value_dir_get(f"vit_jax/{topic}/")
+        return {int(key.rpartition("/")[2]): text for key, text in entries}
+
+    def _watch(self) -> None:
+        try:
+            self._watch_until_over()
+        except jax.errors.JaxRuntimeError:
+            if not self._over.is_set():
+                self._leave_silent(0)
+
+    def _watch_until_over(self) -> None:
+        beats = 0
+        last_beats = dict.fromkeys(range(self._count), "")
+        heard_at = dict.fromkeys(range(self._count), time.monotonic())
+        failed_at: dict[int, float] = {}
+        while not self._over.wait(self._patience.beat):
+            beats += 1
+            self._tell("beat", str(beats))
+            beats_now = self._read("beat")
+            ends = self._read("end")
+            now = time.monotonic()
+            for host in range(self._count):
+                beat = beats_now.get(host, "")
+                if beat != last_beats[host]:
+                    last_beats[host] = beat
+                    heard_at[host] = now
+                elif now - heard_at[host] > self._patience.silence and host not in ends:
+                    self._leave_silent(host)
+            for host, text in ends.items():
+                outcome = Outcome(*json.loads(text))
+                is_over = now - failed_at.setdefault(host, now) > self._patience.grace
+                if outcome.exit_code and is_over and self.index not in ends:
+                    line = f"{outcome.label}: host {host}: {outcome.message}"
+                    self._leave(line, outcome.exit_code)
+
+    def _leave_silent(self, host: int) -> None:
+        """Ends the process because a host is silent."""
+        problem = f"host {host} does not answer; rerun the same command to continue"
+        self._leave(f"{HostError.label}: {problem}", HostError.exit_code)
+
+    def _leave(self, line: str, code: int) -> None:
+        if self.index == 0:  # without its service, the others could not learn why
+            time.sleep(3 * self._patience.beat)
+        leave(line, code)
+
+
+def leave(line: str, code: int) -> None:
+    """Prints a line on stderr and ends the process, whatever it is doing."""
+    print(line, file=sys.stderr, flush=True)
+    _exit(code)
+
+
+def _exit(code: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _raise_first(outcomes: list[Outcome]) -> None:
+    """Raises the first failure as a `HostError` with its label and exit code."""
+    for host, outcome in enumerate(outcomes):
+        if outcome.exit_code:
+            error = HostError(f"host {host}: {outcome.message}")
+            error.exit_code = outcome.exit_code
+            error.label = outcome.label
+            raise error
