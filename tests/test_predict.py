@@ -3,12 +3,14 @@
 import io
 import json
 import pathlib
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import TINY, resolved
+from conftest import ROOT, TINY, resolved
 from etils import epath
 from PIL import Image
 from test_readme import example
@@ -134,6 +136,21 @@ def test_the_example_of_the_readme_runs(workdir, folder):
     for name, path in (("a.jpg", "val/dark/00.png"), ("b.png", "val/bright/00.png")):
         code = code.replace(name, str(folder / path))
     exec(code, {})  # noqa: S102
+
+
+def test_one_image_imports_what_it_needs_and_no_more(workdir, folder):
+    code = (
+        "import runpy, sys\n"
+        "try: runpy.run_module('vit_jax.predict', run_name='__main__')\n"
+        "finally: print(*sorted(sys.modules), file=sys.stderr)"
+    )
+    image = next(folder.rglob("*.png"))
+    argv = [sys.executable, "-c", code, f"--workdir={workdir}", str(image)]
+    out = subprocess.run(argv, capture_output=True, text=True, cwd=ROOT, check=True)
+    modules = out.stderr.split()
+    assert out.stdout.startswith(str(image)) and len(modules) <= 1300
+    heavy = {"tensorflow_datasets", "grain", "tensorboardX", "optax", "tensorflow", "torch"}
+    assert not heavy & set(modules)
 
 
 def test_a_broken_image_is_an_error_in_a_notebook(workdir, folder):

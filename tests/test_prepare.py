@@ -30,8 +30,7 @@ from PIL import Image
 
 from vit_jax import config as config_lib
 from vit_jax import prepare
-from vit_jax.console import cli
-from vit_jax.console import progress as logs
+from vit_jax.console import cli, progress
 from vit_jax.data.building import downloads as downloads_lib
 from vit_jax.data.building.preparation import prepare_dataset
 from vit_jax.data.building.progress import Line
@@ -393,7 +392,7 @@ def test_progress_is_one_line_on_a_terminal(run, downloads, monkeypatch):
     console = rich.console.Console(
         file=terminal, force_terminal=True, highlight=False, markup=False, soft_wrap=True
     )
-    monkeypatch.setattr(logs, "_console", console)
+    monkeypatch.setattr(progress, "_console", console)
     monkeypatch.setattr(Line, "due", lambda self: True)
     code, out, err = run(f"--downloads={downloads}")
     assert (code, err, len(out.splitlines())) == (0, "", 1)

@@ -32,9 +32,9 @@ from vit_jax.console import cli
 from vit_jax.console.progress import Progress, say
 from vit_jax.console.workdir import open_path
 from vit_jax.data import transforms
+from vit_jax.data.image_files import find_images
 from vit_jax.data.images import AnyImage, UnreadableError
 from vit_jax.data.reader import Reader
-from vit_jax.data.sources.folder import find_images
 from vit_jax.data.sources.in_memory import InMemory
 from vit_jax.errors import ConfigError, DataError
 from vit_jax.evaluation.probabilities import PROBABILITIES

@@ -10,10 +10,10 @@ import hashlib
 import os
 import pathlib
 import re
-from collections.abc import Iterator
 from typing import NamedTuple
 
 from vit_jax import config as config_lib
+from vit_jax.data.image_files import find_images
 from vit_jax.data.images import EXTENSIONS
 from vit_jax.data.sources.base import Record, Source
 from vit_jax.data.sources.splits import select
@@ -75,17 +75,6 @@ class Folder(Source):
     def describe(self, index: int) -> str:
         """Returns the path of the image."""
         return self._files[index].path
-
-
-def find_images(folder: str | os.PathLike[str]) -> Iterator[os.DirEntry[str]]:
-    """Yields the image files below a folder, at any depth; hidden ones are skipped."""
-    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir():
-            yield from find_images(entry.path)
-        elif entry.name.lower().endswith(EXTENSIONS):
-            yield entry
 
 
 def _split_names(split: str) -> list[str]:

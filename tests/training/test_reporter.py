@@ -20,12 +20,14 @@ class Rows(list):
 
 @pytest.fixture
 def reporter(tiny_config, monkeypatch):
-    from vit_jax.console import progress as logs
+    from vit_jax.console import metrics_writer
 
     rows = Rows()
-    monkeypatch.setattr(logs.MetricsWriter, "__init__", lambda self: None)
-    monkeypatch.setattr(logs.MetricsWriter, "write", lambda self, *args: rows.write(*args))
-    made = Reporter(tiny_config({"max_skipped": "3"}), logs.MetricsWriter(), STATE, 10)
+    monkeypatch.setattr(metrics_writer.MetricsWriter, "__init__", lambda self: None)
+    monkeypatch.setattr(
+        metrics_writer.MetricsWriter, "write", lambda self, *args: rows.write(*args)
+    )
+    made = Reporter(tiny_config({"max_skipped": "3"}), metrics_writer.MetricsWriter(), STATE, 10)
     made.rows = rows
     return made
 
