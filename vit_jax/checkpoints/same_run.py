@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vit_jax import config as config_lib
+from vit_jax.config.schema import DURATIONS
 from vit_jax.errors import ConfigError, suggest
 
 
@@ -26,7 +27,7 @@ def check_same_run(
     names = [key.removeprefix("config.") for key in allowed]
     for name in names:
         if not any(config_lib.covers(name, key) for key in {**before, **after}):
-            problem = f"no field config.{name}; {suggest(name, after)}"
+            problem = f"no field config.{name}; {suggest(name, [*after, *DURATIONS])}"
             raise ConfigError("--allow_config_change", problem)
     changed = [
         key
