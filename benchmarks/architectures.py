@@ -125,7 +125,9 @@ def _means(pattern: str, table: str, name: str) -> bool:
 # --- Accuracy.
 
 
-def make_config(variant: Variant, values: flags.FlagValues, given: dict[str, str]) -> config.Config:
+def make_config(
+    variant: Variant, values: flags.FlagValues, overrides: dict[str, str]
+) -> config.Config:
     """Returns the recipe, which is the same for all."""
     c = config.to_config_dict(config.Config())
     c.batch_size = values.batch_size
@@ -138,7 +140,7 @@ def make_config(variant: Variant, values: flags.FlagValues, given: dict[str, str
     c.optim.warmup_steps = 100 if values.data == "fashion_mnist" else 20
     c.optim.weight_decay = 0.05
     c.optim.clip_norm = 1.0
-    return config.resolve(c, given).config
+    return config.resolve(c, overrides).config
 
 
 def read(source: Any, data: config.Data) -> dict[str, np.ndarray]:
@@ -226,8 +228,8 @@ def programs(variant: Variant, num_tokens: int) -> tuple[dict[str, Any], tuple[A
 
         return jax.tree.map(lambda p, g: p - 1e-3 * g, params, jax.grad(loss)(params))
 
-    made = {"step": step, "forward": forward}
-    compiled = {name: jax.jit(f).lower(params, images).compile() for name, f in made.items()}
+    functions = {"step": step, "forward": forward}
+    compiled = {name: jax.jit(f).lower(params, images).compile() for name, f in functions.items()}
     return compiled, (params, images)
 
 
@@ -281,12 +283,12 @@ def report(rows: Rows) -> str:
 
 
 def _accuracy_line(rows: Rows, variant: Variant) -> str:
-    found = [row for key, row in rows.items() if key.startswith(f"accuracy/{variant.key}/")]
-    if not found:
+    runs = [row for key, row in rows.items() if key.startswith(f"accuracy/{variant.key}/")]
+    if not runs:
         return ""
-    scores = [100 * row["top1"] for row in found]
+    scores = [100 * row["top1"] for row in runs]
     span = f"{min(scores):.2f} to {max(scores):.2f}"
-    size = found[0]["parameters"]
+    size = runs[0]["parameters"]
     return f"| {variant.name} | {statistics.mean(scores):.2f} % | {span} | {size:,} |"
 
 
@@ -357,7 +359,7 @@ def _label_ends(axis: Any, ends: list[tuple[float, str, str]]) -> None:
 # --- The command.
 
 
-def main(values: flags.FlagValues, given: dict[str, str]) -> None:
+def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
     """Measures what is not measured yet, and writes the report."""
     if not values.output:
         raise ConfigError("--output", "expected a folder")
@@ -377,7 +379,7 @@ def main(values: flags.FlagValues, given: dict[str, str]) -> None:
     device = f"{jax.devices()[0].device_kind}, jax {jax.__version__}"
     if values.part != "cost":
         seeds = [int(seed) for seed in values.seeds]
-        run_accuracy(chosen, seeds, values, given, rows, keep)
+        run_accuracy(chosen, seeds, values, overrides, rows, keep)
         recipe = (
             f"Top-1 on the test split of {values.data}, seeds {', '.join(map(str, seeds))}; "
             f"{values.epochs} epochs, batch {values.batch_size}, one recipe for all ({device}). "
@@ -390,9 +392,9 @@ def main(values: flags.FlagValues, given: dict[str, str]) -> None:
             if all(f"cost/{n}/{variant.key}" in rows for variant in plain):
                 continue
             base = [] if any(v.key == "base" for v in plain) else [Variant("attention", "full")]
-            found = costs(n, [*base, *plain])
-            keep(found)
-            say(f"cost      {n:,} tokens: {len(found)} models")
+            measured = costs(n, [*base, *plain])
+            keep(measured)
+            say(f"cost      {n:,} tokens: {len(measured)} models")
         text = (
             f"A training step of width {LARGE['width']}, depth {LARGE['depth']}, float32, with "
             f"{TOKENS_A_STEP:,} tokens in all: median of {REPEATS} interleaved repeats, the ratio "
@@ -409,7 +411,7 @@ def run_accuracy(
     chosen: list[Variant],
     seeds: list[int],
     values: flags.FlagValues,
-    given: dict[str, str],
+    overrides: dict[str, str],
     rows: Rows,
     keep: Any,
 ) -> None:
@@ -419,7 +421,7 @@ def run_accuracy(
     began = time.monotonic()
     splits: dict[str, Any] = {}
     for number, (key, (variant, seed)) in enumerate(todo.items(), 1):
-        row = accuracy(make_config(variant, values, given), seed, splits)
+        row = accuracy(make_config(variant, values, overrides), seed, splits)
         keep({key: row})
         left = (time.monotonic() - began) / number * (len(todo) - number)
         done = f"{number}/{len(todo)} ETA {format_seconds(left)}"

@@ -56,10 +56,10 @@ def timms_policy() -> Any:
     if spec is None or spec.origin is None:
         raise InputMissingError("timm is not installed: pip install --no-deps timm")
     path = pathlib.Path(spec.origin).parent / "data" / "auto_augment.py"
-    found = importlib.util.spec_from_file_location("timm_auto_augment", path)
-    assert found is not None and found.loader is not None  # noqa: S101 - for the type checker
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
+    file_spec = importlib.util.spec_from_file_location("timm_auto_augment", path)
+    assert file_spec is not None and file_spec.loader is not None  # noqa: S101 - for mypy
+    module = importlib.util.module_from_spec(file_spec)
+    file_spec.loader.exec_module(module)
     # Pillow refuses to keep 0 bits, which timm asks for at magnitude 10.
     ops = module.NAME_TO_OP
     ops["PosterizeIncreasing"] = lambda image, bits, **_: module.posterize(image, max(1, bits))
@@ -77,15 +77,16 @@ def theirs(policy: Any) -> Callable[[Image.Image], np.ndarray]:
             ratio = math.exp(random.uniform(math.log(3 / 4), math.log(4 / 3)))  # noqa: S311
             wide, tall = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
             if wide <= width and tall <= height:
-                left, top = random.randint(0, width - wide), random.randint(0, height - tall)  # noqa: S311
+                left = random.randint(0, width - wide)  # noqa: S311
+                top = random.randint(0, height - tall)  # noqa: S311
                 break
         else:
             left, top, wide, tall = 0, 0, width, height
-        part = image.crop((left, top, left + wide, top + tall))
-        part = part.resize((224, 224), Image.Resampling.BICUBIC)
+        crop = image.crop((left, top, left + wide, top + tall))
+        crop = crop.resize((224, 224), Image.Resampling.BICUBIC)
         if random.random() < 0.5:  # noqa: S311
-            part = part.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        return np.array(policy(part), dtype=np.uint8)
+            crop = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        return np.array(policy(crop), dtype=np.uint8)
 
     return augment
 
@@ -97,21 +98,21 @@ def ours() -> Callable[[Image.Image], np.ndarray]:
     return lambda image: pipeline(pipeline.decode(image), rng)
 
 
-def main(values: flags.FlagValues, given: dict[str, str]) -> None:
+def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
     """Measures both in turns and prints the ratio."""
     images = pictures(values.images)
-    made = {"timm": theirs(timms_policy()), "vit_jax": ours()}
-    speeds: dict[str, list[float]] = {name: [] for name in made}
+    pipelines = {"timm": theirs(timms_policy()), "vit_jax": ours()}
+    speeds: dict[str, list[float]] = {name: [] for name in pipelines}
     for repeat in range(values.repeats + 1):
-        for name, augment in made.items():
+        for name, augment in pipelines.items():
             began = time.perf_counter()
             for image in images:
                 augment(image)
             if repeat:  # the first warms up
                 speeds[name].append(len(images) / (time.perf_counter() - began))
-    median = {name: statistics.median(found) for name, found in speeds.items()}
-    for name, found in speeds.items():
-        say(f"{name:<8}  {median[name]:6.0f} images/s  ({min(found):.0f} to {max(found):.0f})")
+    median = {name: statistics.median(repeats) for name, repeats in speeds.items()}
+    for name, repeats in speeds.items():
+        say(f"{name:<8}  {median[name]:6.0f} images/s  ({min(repeats):.0f} to {max(repeats):.0f})")
     ratio = median["vit_jax"] / median["timm"]
     say(f"ratio     {ratio:.2f} (vit_jax / timm, {values.repeats} interleaved repeats)")
     prepare = jax.jit(mixing.batch_transform(DEIT, config.Mix(mixup=0.8, cutmix=1.0)))
