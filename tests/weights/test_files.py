@@ -184,12 +184,13 @@ def test_torch_is_not_imported_and_not_needed(tmp_path):
     path.write_bytes(b"")
     code = f"""if True:
         import sys
+        from vit_jax.errors import ConfigError
         from vit_jax.weights import files
         assert "torch" not in sys.modules
         sys.modules["torch"] = None
         try:
             files.open_file({str(path)!r})
-        except files.ConfigError as error:
+        except ConfigError as error:
             print(error)
     """
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)

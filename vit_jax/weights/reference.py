@@ -9,7 +9,7 @@ import numpy as np
 
 from vit_jax.errors import ConfigError
 from vit_jax.weights import huggingface, timm
-from vit_jax.weights.files import import_torch
+from vit_jax.weights.files.torch import import_torch
 from vit_jax.weights.folder import open_weights
 
 PACKAGES = {"huggingface": "transformers", "timm": "timm"}

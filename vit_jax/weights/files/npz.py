@@ -1,0 +1,90 @@
+"""NumPy's `.npz`: a zip archive with one `.npy` entry per array."""
+
+import io
+import pathlib
+import zipfile
+from collections.abc import Mapping
+from typing import IO, NamedTuple
+
+import numpy as np
+from numpy.lib import format as npy
+
+from vit_jax.errors import DataError
+from vit_jax.weights.files.base import (
+    DTYPES,
+    INTEGERS,
+    Header,
+    Read,
+    Shape,
+    WeightFile,
+    check_headers,
+    naming_damage,
+    read_into,
+)
+from vit_jax.weights.files.zips import check_entries
+
+# How NumPy reads the header of an array, by the version of the format.
+READERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+MAX_HEADER = 1 << 14  # bytes
+
+
+class _Layout(NamedTuple):
+    """How an array is stored in its entry."""
+
+    fortran_order: bool
+    begin: int  # in bytes
+    end: int
+
+
+def open_npz(path: pathlib.Path, stream: io.BufferedReader) -> WeightFile:
+    """Opens an archive; its headers are checked, no array is read.
+
+    Raises:
+      DataError: It holds something else than arrays of weights.
+      Exception: It is corrupt.
+    """
+    archive = zipfile.ZipFile(stream)
+    stored: dict[str, tuple[Shape, np.dtype]] = {}
+    layouts: dict[str, _Layout] = {}
+    for entry in check_entries(path, archive, zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        name = entry.filename.removesuffix(".npy")
+        if name == entry.filename or name in stored:
+            raise DataError(f"{path}: {entry.filename}: expected arrays (.npy), each name once")
+        with archive.open(entry) as member:
+            start = io.BytesIO(member.read(MAX_HEADER))
+        shape, fortran_order, dtype = READERS[npy.read_magic(start)](start)
+        if dtype.hasobject:
+            raise DataError(f"{path}: {name} holds Python objects, which are never loaded")
+        stored[name] = (shape, dtype)
+        layouts[name] = _Layout(fortran_order, start.tell(), entry.file_size)
+    headers = check_headers(path, stored, _dtypes())
+    for name, layout in layouts.items():
+        size = layout.end - layout.begin
+        if size != headers[name].nbytes:
+            raise ValueError(f"{name}: {size:,} bytes, not {headers[name].nbytes:,}")
+
+    def read(name: str) -> np.ndarray:
+        shape, dtype = headers[name]
+        fortran_order, begin, _ = layouts[name]
+        array = np.empty(shape[::-1] if fortran_order else shape, dtype)
+        with naming_damage(path), archive.open(f"{name}.npy") as member:
+            member.read(begin)
+            read_into(member, array)  # at the end, the checksum is compared
+        return array.T.copy(order="C") if fortran_order else array
+
+    return WeightFile(path, headers, read, stream.close)
+
+
+def write_npz(file: IO[bytes], headers: Mapping[str, Header], read: Read) -> None:
+    """Writes an archive, array by array, without compression."""
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for name in headers:
+            array = read(name)
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                npy.write_array(member, array)
+
+
+def _dtypes() -> dict[np.dtype, np.dtype]:
+    """Returns the dtypes that are read, by what NumPy makes of them in a header."""
+    dtypes = {dtype: dtype for dtype in (*DTYPES.values(), *INTEGERS.values())}
+    return {np.dtype("V2"): DTYPES["BF16"], **dtypes}  # NumPy does not know bfloat16
