@@ -7,7 +7,7 @@ import numpy as np
 from conftest import ROOT
 
 FIXTURES = ROOT / "tests" / "goldens"
-SOURCES = {"bv": "big_vision", "google": "google", "hf": "huggingface", "timm": "timm"}
+LIBRARIES = {"bv": "big_vision", "google": "google", "hf": "huggingface", "timm": "timm"}
 
 # What an output of theirs is, of ours: the name of a submodule, or an entry of `results`.
 OUTPUTS = {
@@ -38,7 +38,7 @@ class Case:
     def __init__(self, path: pathlib.Path) -> None:
         self.name = path.stem
         self.facts = json.loads(path.read_text())
-        self.source = SOURCES[self.name.split("_")[0]]
+        self.source = LIBRARIES[self.name.split("_")[0]]
         self.weights = path.parent / self.facts["weights"]
         if self.source == "huggingface":
             self.weights = self.weights.parent
@@ -128,5 +128,5 @@ class Case:
 
 def cases(folder: pathlib.Path = FIXTURES) -> list[pathlib.Path]:
     """Returns the descriptions of the cases of our families."""
-    found = [path for path in folder.glob("*.json") if path.stem.split("_")[0] in SOURCES]
+    found = [path for path in folder.glob("*.json") if path.stem.split("_")[0] in LIBRARIES]
     return sorted(found)

@@ -26,7 +26,9 @@ def case(name):
 
 
 def run(capsys, *argv):
-    code = cli.run(convert.main, convert._flags(), "", ["convert", *map(str, argv)], convert.parse)
+    code = cli.run(
+        convert.main, convert._flags(), "", ["convert", *map(str, argv)], convert.parse_overrides
+    )
     return code, *capsys.readouterr()
 
 
@@ -45,7 +47,7 @@ def imported(tmp_path_factory):
         output = base / name
         if not output.exists():
             argv = ["convert", *flags_of(case(name)), f"--output={output}"]
-            assert cli.run(convert.main, convert._flags(), "", argv, convert.parse) == 0
+            assert cli.run(convert.main, convert._flags(), "", argv, convert.parse_overrides) == 0
         return output
 
     return folder
@@ -240,7 +242,7 @@ def timm_flags(tmp_path, **changes):
     ("changes", "code", "said"),
     [
         ({"source": "tim"}, 64, "--source: unknown 'tim'; did you mean 'timm'?"),
-        ({"source": None}, 64, "--source: give either --source, to bring weights in, or --to"),
+        ({"source": None}, 64, "--source: give either --source, to import weights, or --to"),
         ({"to": "timm"}, 64, "--source: give either"),
         ({"input": None}, 64, "--input: expected a path"),
         ({"input": "nowhere.npz"}, 66, "nowhere.npz: no such file or folder"),
@@ -259,7 +261,7 @@ def timm_flags(tmp_path, **changes):
         ({"model.depth": "3"}, 65, "blocks.2.attn.proj.bias is missing, expected 48"),
         ({"model.num_registers": "1"}, 65, "reg_token is missing, expected 1x1x48"),
         ({"model.qk_norm": "true"}, 65, "blocks.*.attn.k_norm.bias is missing, expected 16"),
-        ({"source": "google"}, 65, "has no place in the model"),
+        ({"source": "google"}, 65, "is an unexpected key"),
         ({"source": "huggingface"}, 65, "config.json: no such file beside the weights"),
     ],
 )
@@ -320,7 +322,7 @@ def damaged(tmp_path, change):
     ("change", "said"),
     [
         (lambda a: a.pop("norm.bias"), "norm.bias is missing, expected 48"),
-        (lambda a: a.update(extra=a["norm.bias"]), "extra (48) has no place in the model"),
+        (lambda a: a.update(extra=a["norm.bias"]), "extra (48) is an unexpected key"),
         (lambda a: a.update({"norm.bias": a["norm.bias"][:-1]}), "norm.bias is 47, expected 48"),
     ],
 )
@@ -356,12 +358,13 @@ def test_a_wrong_document_is_one_line(document, said, tmp_path, capsys):
     assert said in err and not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("words", [None, {"stem": "{i.__class__}"}])
-def test_names_of_the_origin_that_are_none_are_refused(words, imported, tmp_path, capsys):
+@pytest.mark.parametrize("placeholders", [None, {"stem": "{i.__class__}"}])
+def test_names_of_the_origin_that_are_none_are_refused(placeholders, imported, tmp_path, capsys):
     folder = shutil.copytree(imported("timm_vit_eps"), tmp_path / "run")
-    (folder / "origin.json").write_text(json.dumps({"source": "timm", "words": words}))
+    origin = {"source": "timm", "placeholders": placeholders}
+    (folder / "origin.json").write_text(json.dumps(origin))
     code, _, err = run(capsys, "--to=timm", f"--input={folder}", f"--output={tmp_path / 'out'}")
-    assert code == 65 and "origin.json: words: expected the names" in err
+    assert code == 65 and "origin.json: placeholders: expected the names" in err
 
 
 def test_a_library_without_a_package_has_nothing_to_compare_with(tmp_path, capsys):
@@ -378,8 +381,8 @@ def test_from_the_command_line(run_command, tmp_path):
     assert (tmp_path / "run" / "config.json").is_file()
 
 
-def test_every_source_has_a_case():
-    assert {Case(path).source for path in cases()} == set(weights.SOURCES)
+def test_every_library_has_a_case():
+    assert {Case(path).source for path in cases()} == set(weights.LIBRARIES)
 
 
 def test_the_config_of_converted_weights_is_a_config(imported):

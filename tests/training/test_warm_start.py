@@ -113,8 +113,8 @@ def test_the_new_run_has_its_own_regularization(donor, tiny_config):
             {"model.width": "32"},
             r"config\.model\.width: 32 \(flag\), but .* with 16 \(donor .*\)$",
         ),
-        ({"model.pool": "gap"}, r"config\.init_from: .*cls_token \(1x16\) has no place"),
-        ({"model.layer_scale": "0.1"}, r"config\.init_from: .*scale\*/scale \(16\) is not there"),
+        ({"model.pool": "gap"}, r"config\.init_from: .*cls_token \(1x16\) is an unexpected key"),
+        ({"model.layer_scale": "0.1"}, r"config\.init_from: .*scale\*/scale \(16\) is missing"),
     ],
 )
 def test_another_model_is_refused(overrides, said, donor, tiny_config):

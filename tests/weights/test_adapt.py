@@ -62,7 +62,7 @@ def test_all_that_does_not_fit_is_in_one_error():
     with pytest.raises(ConfigError) as caught:
         adapt.check_fit(params, SHAPES, "DIR")
     assert str(caught.value) == (
-        "config.init_from: DIR: blocks_0/x (2) has no place in the model; "
-        "cls_token (1x8) has no place in the model; norm/scale is 9, expected 8; "
-        "posemb/grid (4x6x8) is not there"
+        "config.init_from: DIR: blocks_0/x (2) is an unexpected key; "
+        "cls_token (1x8) is an unexpected key; norm/scale is 9, expected 8; "
+        "posemb/grid (4x6x8) is missing"
     )

@@ -13,7 +13,7 @@ import flax
 import jax
 import numpy as np
 import pytest
-from golden_cases import SOURCES, Case, cases
+from golden_cases import LIBRARIES, Case, cases
 
 from vit_jax import convert, models, weights
 from vit_jax.models.layers.posemb import resample
@@ -71,13 +71,13 @@ def check_round_trip(path):
     """What comes back has every name and every byte."""
     case, imported = load(path)
     shapes = {name: array.shape for name, array in imported.params.items()}
-    table = rules.Table(weights.SOURCES[case.source].RULES, imported.words)
-    written, make = rules.unload(table, shapes, imported.params.__getitem__, "")
+    table = rules.Table(weights.LIBRARIES[case.source].RULES, imported.placeholders)
+    written, make = rules.export_params(table, shapes, imported.params.__getitem__, "")
     file, _ = open_weights(case.weights)
     with file:
-        assert written.keys() | imported.carried.keys() == file.headers.keys()
+        assert written.keys() | imported.extra_tensors.keys() == file.headers.keys()
         for name in file.headers:
-            array = imported.carried[name] if name in imported.carried else make(name)
+            array = imported.extra_tensors[name] if name in imported.extra_tensors else make(name)
             assert array.shape == file.headers[name].shape
             assert array.tobytes() == file.read(name).tobytes()
 
@@ -93,18 +93,18 @@ def test_import_followed_by_export_is_the_same_bytes(path):
     check_round_trip(path)
 
 
-@pytest.mark.parametrize("source", SOURCES.values())
+@pytest.mark.parametrize("source", LIBRARIES.values())
 def test_the_cases_use_every_rule(source):
     used = set()
     for path in cases():
         case, imported = load(path)
         if case.source == source:
             shapes = {name: array.shape for name, array in imported.params.items()}
-            for rule in weights.SOURCES[source].RULES:
-                bound = rules.Table((rule,), imported.words).bind(shapes)
-                carried = rules.Table((rule,), imported.words).carried(imported.carried)
-                used |= {rule} if bound or carried else set()
-    missing = set(weights.SOURCES[source].RULES) - used
+            for rule in weights.LIBRARIES[source].RULES:
+                table = rules.Table((rule,), imported.placeholders)
+                if table.bind(shapes) or table.extra_tensors(imported.extra_tensors):
+                    used.add(rule)
+    missing = set(weights.LIBRARIES[source].RULES) - used
     # Representations come with a whole ViTModel only, which no case is; buffers with old files.
     allowed = {"representation/kernel", "representation/bias"} if source == "huggingface" else set()
     buffers = {rule for rule in missing if rule.source.endswith((*swin.BUFFERS, "attn_mask"))}
@@ -139,7 +139,7 @@ def test_files_of_microsoft_come_in_with_their_buffers_and_go_out_as_they_came(t
     flags = case.model
     arguments = (tmp_path / "swin.safetensors", flags.pop("name"), flags)
     imported = convert.import_weights("timm", *arguments)
-    assert len(imported.carried) == 2
+    assert len(imported.extra_tensors) == 2
     logits = results(imported.config, imported.params, case.images, "float32")["logits"]
     assert np.abs(logits - case.arrays["logits"]).max() <= case.tolerance("logits", "float32")
     convert.write_run(imported, "timm", tmp_path / "run")

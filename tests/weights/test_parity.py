@@ -193,7 +193,7 @@ def test_weights_from_elsewhere_load_in_transformers(source, tmp_path):
 
 
 def check(capsys, *argv):
-    code = cli.run(convert.main, convert._flags(), "", ["convert", *argv], convert.parse)
+    code = cli.run(convert.main, convert._flags(), "", ["convert", *argv], convert.parse_overrides)
     return code, *capsys.readouterr()
 
 

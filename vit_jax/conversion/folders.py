@@ -1,4 +1,4 @@
-"""The folder of converted weights: written whole or not at all."""
+"""The folder of converted weights: what is in it, and how it is written whole or not at all."""
 
 import contextlib
 import pathlib
@@ -7,17 +7,18 @@ from collections.abc import Iterator
 
 from vit_jax.errors import WorkdirError
 
-# Beside the checkpoint of converted weights: where they came from, and arrays that no model has.
+# Beside the checkpoint of converted weights: where they came from, and tensors of the file that our
+# model does not have.
 ORIGIN = "origin.json"
-CARRIED = "carried.safetensors"
+EXTRA_TENSORS = "extra_tensors.safetensors"
 
 
 @contextlib.contextmanager
 def whole_folder(output: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Gives a folder to write to, which takes its name at the end.
+    """Yields a temporary folder to write to, which is renamed to `output` at the end.
 
     Raises:
-      WorkdirError: It is there already, or cannot be written.
+      WorkdirError: The output exists already, or cannot be written.
     """
     if output.exists():
         raise WorkdirError(f"{output}: exists already; give another --output")

@@ -1,4 +1,4 @@
-"""Weights of other libraries to a run folder of ours."""
+"""From the weights of another library to a run folder."""
 
 import contextlib
 import dataclasses
@@ -20,27 +20,37 @@ from vit_jax.checkpoints import store
 from vit_jax.config import stored
 from vit_jax.config.layers import File
 from vit_jax.console.progress import Progress
-from vit_jax.conversion.folders import CARRIED, ORIGIN, whole_folder
+from vit_jax.conversion.folders import EXTRA_TENSORS, ORIGIN, whole_folder
+from vit_jax.conversion.trained_size import find_size
 from vit_jax.data import transforms
 from vit_jax.errors import ConfigError, pick
 from vit_jax.models.resizing import resize_table
 from vit_jax.settings.recorded import Setting
-from vit_jax.weights import SOURCES, adapt, files, rules
-from vit_jax.weights.facts import Facts, find_size
+from vit_jax.weights import LIBRARIES, adapt, files, rules
 from vit_jax.weights.folder import open_weights
+from vit_jax.weights.import_spec import ImportSpec
 
 Params = dict[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
 class Imported:
-    """Weights in our names, and everything that came with them."""
+    """Weights under our names, and everything that came with them.
+
+    Attributes:
+      resolved: The config of a run with these weights.
+      params: By name, such as blocks_0/attn/qkv/kernel.
+      class_names: The classes; empty where they are unknown.
+      extra_tensors: Arrays of the file that our model does not have, by their names there.
+      placeholders: The names that the file used; see `weights.rules`.
+      notes: What the user should know.
+    """
 
     resolved: config_lib.Resolved
-    params: Params  # by name, such as blocks_0/attn/qkv/kernel
-    class_names: tuple[str, ...]  # () where nobody knows them
-    carried: Params
-    words: Mapping[str, str]  # the names that the file used
+    params: Params
+    class_names: tuple[str, ...]
+    extra_tensors: Params
+    placeholders: Mapping[str, str]
     notes: tuple[str, ...]
 
     @property
@@ -55,54 +65,54 @@ def import_weights(
     """Reads the weights of a library.
 
     Args:
-      source: Which one.
+      source: The name of the library.
       path: A file, or a folder with documents.
-      name: Of our model.
+      name: The name of our model.
       overrides: Fields of the sections model and data, such as `{"model.qk_norm": "true"}`.
 
     Raises:
       InputMissingError: There is nothing at the path.
-      DataError: A file is damaged, or not of this model; all that does not fit is listed.
-      ConfigError: The model cannot be made.
+      DataError: A file is corrupt, or not of this model; all names that do not fit are listed.
+      ConfigError: There is no such library, or the model is impossible.
     """
-    kind = pick(SOURCES, source, "--source")
+    library = pick(LIBRARIES, source, "--source")
     file, documents = open_weights(path)
     with file:
-        found = {key: header.shape for key, header in file.headers.items()}
-        words = kind.words(found)
-        facts = kind.describe(found, documents, name.split("_")[0])
-        resolved, trained_size = _configure(facts, name, overrides or {}, path)
+        file_shapes = {key: header.shape for key, header in file.headers.items()}
+        placeholders = library.placeholders(file_shapes)
+        spec = library.describe(file_shapes, documents, name.split("_")[0])
+        resolved, trained_size = _configure(spec, name, overrides or {}, path)
         config = resolved.config
-        shapes = _shapes(config.model, trained_size, config.data.channels)
-        with _counted(file) as read:
-            table = rules.Table(kind.RULES, words)
-            params, carried = rules.load(table, shapes, found, read, str(path))
-    notes = facts.notes
+        shapes = _param_shapes(config.model, trained_size, config.data.channels)
+        with _showing_progress(file) as read:
+            table = rules.Table(library.RULES, placeholders)
+            params, extra_tensors = rules.import_params(table, shapes, file_shapes, read, str(path))
+    notes = spec.notes
     if config.data.image_size != trained_size:
-        shapes = _shapes(config.model, config.data.image_size, config.data.channels)
+        shapes = _param_shapes(config.model, config.data.image_size, config.data.channels)
         params, resized = adapt.resize_tables(params, shapes, _resize(config.model))
         notes += resized
-    return Imported(resolved, params, facts.class_names, carried, words, notes)
+    return Imported(resolved, params, spec.class_names, extra_tensors, placeholders, notes)
 
 
 def _configure(
-    facts: Facts, name: str, flags: Mapping[str, str], path: pathlib.Path
+    spec: ImportSpec, name: str, flags: Mapping[str, str], path: pathlib.Path
 ) -> tuple[config_lib.Resolved, tuple[int, int]]:
     """Returns the settings of the weights, and the image size that they were trained with."""
-    given = {f"model.{key}": value for key, value in {"name": name, **facts.fields}.items()}
-    given |= {f"data.{key}": value for key, value in {"name": "", **facts.data}.items()}
-    layer = {key: Setting(value, str(path)) for key, value in given.items()}
-    merged = config_lib.merge(File.of(layer), flags)
-    model, data = merged.config.model, merged.config.data
-    for key, value in facts.sizes.items():
+    values = {f"model.{key}": value for key, value in {"name": name, **spec.fields}.items()}
+    values |= {f"data.{key}": value for key, value in {"name": "", **spec.data}.items()}
+    layer = {key: Setting(value, str(path)) for key, value in values.items()}
+    config = config_lib.merge(File.of(layer), flags).config
+    model = config.model
+    for key, value in spec.sizes.items():
         if model[key] != value:
             problem = f"{path} has {value}, the model {model[key]}; try another --model"
             raise ConfigError(f"--model.{key}", problem)
-    requested = data.image_size if "data.image_size" in flags else None
+    requested = config.data.image_size if "data.image_size" in flags else None
     stride = models.create(**model).stride
-    size, has_prefix = find_size(facts, stride, facts.data.get("image_size"), requested)
+    size, has_prefix = find_size(spec, stride, spec.data.get("image_size"), requested)
     layer["data.image_size"] = Setting(size, str(path))
-    if "posemb_prefix" in model and "posemb_prefix" not in facts.fields:
+    if "posemb_prefix" in model and "posemb_prefix" not in spec.fields:
         layer["model.posemb_prefix"] = Setting(has_prefix, str(path))
     resolved = config_lib.resolve(File.of(layer), flags)
     transforms.check(resolved.config.data)
@@ -110,9 +120,10 @@ def _configure(
 
 
 @contextlib.contextmanager
-def _counted(file: files.WeightFile) -> Iterator[rules.Read]:
-    """Gives the file's `read`, which shows how far it is."""
-    progress, numbers = Progress(len(file.headers), 0, 10.0, "read"), itertools.count(1)
+def _showing_progress(file: files.WeightFile) -> Iterator[rules.Read]:
+    """Yields the file's `read`, which shows how far it is."""
+    progress = Progress(len(file.headers), 0, 10.0, "read")
+    numbers = itertools.count(1)
 
     def read(name: str) -> np.ndarray:
         number = next(numbers)
@@ -127,10 +138,15 @@ def _counted(file: files.WeightFile) -> Iterator[rules.Read]:
 
 
 def write_run(imported: Imported, source: str, output: pathlib.Path) -> None:
-    """Writes weights as a run folder; whoever looks sees all of it or nothing.
+    """Writes weights as a run folder; a reader sees all of it or nothing.
+
+    Args:
+      imported: The weights.
+      source: The name of the library that they come from.
+      output: The folder.
 
     Raises:
-      WorkdirError: The folder is there already, or cannot be written.
+      WorkdirError: The folder exists already, or cannot be written.
     """
     with whole_folder(output) as folder:
         workdir = epath.Path(folder)
@@ -138,15 +154,15 @@ def write_run(imported: Imported, source: str, output: pathlib.Path) -> None:
         params = flax.traverse_util.unflatten_dict(imported.params, sep="/")
         data = {"train_split": {"classes": list(imported.class_names)}}
         store.write_params(workdir, params, data, config)
-        origin = {"source": source, "words": dict(imported.words)}
+        origin = {"source": source, "placeholders": dict(imported.placeholders)}
         (folder / ORIGIN).write_text(json.dumps(origin, indent=2) + "\n")
-        if imported.carried:
-            headers = {k: files.Header(v.shape, v.dtype) for k, v in imported.carried.items()}
-            files.write_file(folder / CARRIED, headers, imported.carried.__getitem__)
+        if extra := imported.extra_tensors:
+            headers = {k: files.Header(v.shape, v.dtype) for k, v in extra.items()}
+            files.write_file(folder / EXTRA_TENSORS, headers, extra.__getitem__)
         stored.write(workdir, imported.config, imported.resolved.origins)
 
 
-def _shapes(
+def _param_shapes(
     model: Mapping[str, Any], image_size: tuple[int, int], channels: int
 ) -> dict[str, rules.Shape]:
     boxed = models.abstract_params(models.create(**model), (*image_size, channels))
@@ -154,7 +170,7 @@ def _shapes(
     return {name: leaf.shape for name, leaf in leaves.items()}
 
 
-def _resize(model: Mapping[str, Any]) -> Any:
+def _resize(model: Mapping[str, Any]) -> adapt.Resize:
     return lambda name, table, shape: np.asarray(
         resize_table(name, jnp.asarray(table), shape, model)
     )

@@ -1,6 +1,6 @@
 """Parameters made to fit another model: position grids of another size, heads for other classes.
 
-Each is a function of its own, and says what it did.
+Each function returns notes on what it did.
 """
 
 import re
@@ -21,19 +21,21 @@ Resize = Callable[[str, Any, Shape], Any]
 def resize_tables(
     params: Mapping[str, Any], shapes: Mapping[str, Shape], resize: Resize
 ) -> tuple[Params, tuple[str, ...]]:
-    """Makes the tables of a size of grid those of another image size or window.
+    """Resamples the tables that belong to a size of grid for another image size or window.
 
     Args:
-      params: By name.
-      shapes: Of the model's parameters.
+      params: The parameters, by name.
+      shapes: Shapes of the model's parameters, by name.
       resize: From a name, a table (h, w, d) and a shape, to a table of that shape.
 
     Returns:
-      The parameters, and what was done.
+      The parameters, and notes on what was done.
     """
-    resized, done = dict(params), {}
+    resized = dict(params)
+    done = {}
     for name in filter(TABLES.fullmatch, params.keys() & shapes.keys()):
-        old, new = params[name].shape, shapes[name]
+        old = params[name].shape
+        new = shapes[name]
         if old != new and old[2:] == new[2:]:
             resized[name] = resize(name, params[name], new)
             done[name] = f"resampled from {show(old[:2])} to {show(new[:2])}"
@@ -43,42 +45,53 @@ def resize_tables(
 def replace_heads(
     params: Mapping[str, Any], shapes: Mapping[str, Shape]
 ) -> tuple[Params, tuple[str, ...]]:
-    """Leaves out the heads that are not those of the model; where it has others, they are new.
+    """Removes the heads that are not those of the model, which initializes its own.
 
     Args:
-      params: By name.
-      shapes: Of the model's parameters.
+      params: The parameters, by name.
+      shapes: Shapes of the model's parameters, by name.
 
     Returns:
-      The parameters that stay, and what was done.
+      The parameters that are kept, and notes on what was done.
     """
-    kept, notes = dict(params), []
+    kept = dict(params)
+    notes = []
     for head in HEADS:
-        names = {name for name in (*params, *shapes) if name.split("/")[0] == head}
-        found, wanted = ({n: t[n] for n in names if n in t} for t in (_shapes(params), shapes))
-        if found != wanted:
-            kept = {name: value for name, value in kept.items() if name not in names}
+        present = _of_layer(head, _shapes(params))
+        wanted = _of_layer(head, shapes)
+        if present != wanted:
+            kept = {name: value for name, value in kept.items() if name not in present}
             size = wanted.get(f"{head}/bias", (0,))[0]
             notes.append(f"{head} new ({size} outputs)" if wanted else f"{head} left out")
     return kept, tuple(notes)
 
 
 def check_fit(params: Mapping[str, Any], shapes: Mapping[str, Shape], where: str) -> None:
-    """Refuses parameters that are not those of the model, heads that are new aside.
+    """Checks that parameters are those of the model; heads may be missing.
+
+    Args:
+      params: The parameters, by name.
+      shapes: Shapes of the model's parameters, by name.
+      where: Where the parameters come from, for errors.
 
     Raises:
-      ConfigError: With all that do not fit.
+      ConfigError: Names or shapes do not fit; all of them are listed.
     """
-    found, problems = _shapes(params), {}
-    for name in sorted(found.keys() | shapes.keys()):
-        if name not in found and name.split("/")[0] not in HEADS:
-            problems[name] = f"({show(shapes[name])}) is not there"
-        elif name in found and name not in shapes:
-            problems[name] = f"({show(found[name])}) has no place in the model"
-        elif name in found and found[name] != shapes[name]:
-            problems[name] = f"is {show(found[name])}, expected {show(shapes[name])}"
+    present = _shapes(params)
+    problems = {}
+    for name in sorted(present.keys() | shapes.keys()):
+        if name not in present and name.split("/")[0] not in HEADS:
+            problems[name] = f"({show(shapes[name])}) is missing"
+        elif name in present and name not in shapes:
+            problems[name] = f"({show(present[name])}) is an unexpected key"
+        elif name in present and present[name] != shapes[name]:
+            problems[name] = f"is {show(present[name])}, expected {show(shapes[name])}"
     if problems:
         raise ConfigError("config.init_from", f"{where}: {list_problems(problems)}")
+
+
+def _of_layer(layer: str, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
+    return {name: shape for name, shape in shapes.items() if name.split("/")[0] == layer}
 
 
 def _shapes(params: Mapping[str, Any]) -> dict[str, Shape]:

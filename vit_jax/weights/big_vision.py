@@ -4,12 +4,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from vit_jax.weights import google
-from vit_jax.weights.facts import HALF, Facts, Json, dense, num_classes, scale
+from vit_jax.weights.documents import Json
+from vit_jax.weights.import_spec import HALF, ImportSpec, num_outputs
+from vit_jax.weights.rule_builders import dense, scale
 from vit_jax.weights.rules import Rule, Shape
 
 FILE = "weights.npz"
 
-RULES = (
+RULES: tuple[Rule, ...] = (
     *dense("{prefix}embedding", "stem/proj"),
     Rule("{prefix}cls", "cls_token", "1 n d -> n d"),
     Rule("{prefix}pos_embedding", ("posemb/prefix", "posemb/grid"), "1 n d -> n d"),
@@ -37,41 +39,44 @@ RULES = (
 )
 PUBLISHED = {**google.LINEN, "prefix": "params/", "number": "_{i}"}
 
-
-# Images are resized and their centre is cropped, 224 of 256; their pixels are mapped to -1..1.
+# Images are resized and their centre is cropped, 224 of 256; pixels are mapped to -1..1.
 DATA = {"fit": "crop", "crop_fraction": 0.875, "interpolation": "bilinear", **HALF}
 
 
-def words(shapes: Mapping[str, Shape]) -> dict[str, str]:
-    """Returns where the tree of this file begins, and whether its blocks are stacked."""
+def placeholders(shapes: Mapping[str, Shape]) -> dict[str, str]:
+    """Returns where the tree of a file begins, and whether its blocks are stacked."""
     prefixes = ("params/img/", "params/", "")
     prefix = next(p for p in prefixes if f"{p}embedding/kernel" in shapes or not p)
     scanned = any(name.startswith(f"{prefix}Transformer/encoderblock/") for name in shapes)
     return {**PUBLISHED, "prefix": prefix, "number": "" if scanned else "_{i}"}
 
 
-def words_for(fields: Mapping[str, Any]) -> dict[str, str]:
-    """Returns the names to write a model with."""
+def placeholders_for(fields: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the names with which to write a model: those of the published files."""
     return PUBLISHED
 
 
-def describe(shapes: Mapping[str, Shape], documents: Mapping[str, Json], family: str) -> Facts:
-    """Returns what a file states."""
-    found = words(shapes)
-    bare = {name.removeprefix(found["prefix"]): shape for name, shape in shapes.items()}
+def describe(shapes: Mapping[str, Shape], documents: Mapping[str, Json], family: str) -> ImportSpec:
+    """Returns what a file states, from the shapes of its arrays."""
+    names = placeholders(shapes)
+    bare = {name.removeprefix(names["prefix"]): shape for name, shape in shapes.items()}
     has_token = "cls" in bare
-    pool = "cls" if has_token else "map" if "MAPHead_0/probe" in bare else "gap"
-    first = f"Transformer/encoderblock{found['number'].format(i=0)}/{found['attn']}"
-    return Facts(
+    pool = "gap"
+    if has_token:
+        pool = "cls"
+    elif "MAPHead_0/probe" in bare:
+        pool = "map"
+    attention = f"Transformer/encoderblock{names['number'].format(i=0)}/{names['attn']}"
+    return ImportSpec(
         fields={
             **google.FIELDS,
-            "num_classes": num_classes(bare, "head/bias"),
-            "representation_size": num_classes(bare, "pre_logits/bias"),
+            "num_classes": num_outputs(bare, "head/bias"),
+            "representation_size": num_outputs(bare, "pre_logits/bias"),
             "pool": pool,
             "posemb": "learned" if "pos_embedding" in bare else "sincos2d",
             "posemb_prefix": False,
         },
-        sizes={**google.sizes(bare, first), "stem": "patch"},
+        sizes={**google.sizes(bare, attention), "stem": "patch"},
         positions=bare.get("pos_embedding", (0, 0))[1],
         num_tokens=int(has_token),
         data=DATA,

@@ -6,10 +6,13 @@ The published files have the names of the code before linen; the code of today m
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from vit_jax.weights.facts import HALF, Facts, Json, dense, num_classes, scale
+from vit_jax.weights.documents import Json
+from vit_jax.weights.import_spec import HALF, ImportSpec, num_outputs
+from vit_jax.weights.rule_builders import dense, scale
 from vit_jax.weights.rules import Rule, Shape
 
 FILE = "weights.npz"
+# The names in files: of the code before linen, and of the code today.
 PUBLISHED = {
     "attn": "MultiHeadDotProductAttention_1",
     "norm2": "LayerNorm_2",
@@ -26,9 +29,9 @@ LINEN = {
 
 def blocks(source: str) -> Iterator[Rule]:
     """Yields the rules of the encoder's blocks."""
-    attn, ours = source + "/{attn}", "blocks_{i}"
+    ours = "blocks_{i}"
     yield from scale(f"{source}/LayerNorm_0", f"{ours}/norm1")
-    yield from attention(attn, f"{ours}/attn")
+    yield from attention(source + "/{attn}", f"{ours}/attn")
     yield from scale(source + "/{norm2}", f"{ours}/norm2")
     yield from dense(source + "/{mlp}/Dense_0", f"{ours}/mlp/fc1")
     yield from dense(source + "/{mlp}/Dense_1", f"{ours}/mlp/fc2")
@@ -37,8 +40,8 @@ def blocks(source: str) -> Iterator[Rule]:
 def attention(source: str, target: str) -> Iterator[Rule]:
     """Yields the rules of self-attention."""
     for name, pattern in (("kernel", "s d h c -> d s h c"), ("bias", "s h c -> s h c")):
-        parts = tuple(f"{source}/{part}/{name}" for part in ("query", "key", "value"))
-        yield Rule(parts, f"{target}/qkv/{name}", pattern)
+        sources = tuple(f"{source}/{layer}/{name}" for layer in ("query", "key", "value"))
+        yield Rule(sources, f"{target}/qkv/{name}", pattern)
     yield from dense(f"{source}/out", f"{target}/out")
 
 
@@ -47,13 +50,14 @@ def resnet() -> Iterator[Rule]:
     pattern = "{ones}c -> c"
     yield Rule("conv_root/kernel", "stem/resnet/conv_root/kernel")
     yield from scale("gn_root", "stem/resnet/norm_root", pattern)
-    theirs, ours = "block{i1}/unit{j1}", "stem/resnet/stages_{i}_{j}"
-    for part in ("1", "2", "3", "_proj"):
-        yield Rule(f"{theirs}/conv{part}/kernel", f"{ours}/conv{part}/kernel")
-        yield from scale(f"{theirs}/gn{part}", f"{ours}/norm{part}", pattern)
+    theirs = "block{i1}/unit{j1}"
+    ours = "stem/resnet/stages_{i}_{j}"
+    for suffix in ("1", "2", "3", "_proj"):
+        yield Rule(f"{theirs}/conv{suffix}/kernel", f"{ours}/conv{suffix}/kernel")
+        yield from scale(f"{theirs}/gn{suffix}", f"{ours}/norm{suffix}", pattern)
 
 
-RULES = (
+RULES: tuple[Rule, ...] = (
     *resnet(),
     *dense("embedding", "stem/proj"),
     Rule("cls", "cls_token", "1 n d -> n d"),
@@ -67,17 +71,17 @@ RULES = (
 )
 
 
-def words(shapes: Mapping[str, Shape]) -> dict[str, str]:
-    """Returns the names that this file uses."""
+def placeholders(shapes: Mapping[str, Shape]) -> dict[str, str]:
+    """Returns the names that a file uses, from the shapes of its arrays."""
     return LINEN if any("/MlpBlock_0/" in name for name in shapes) else PUBLISHED
 
 
-def words_for(fields: Mapping[str, Any]) -> dict[str, str]:
-    """Returns the names to write a model with: those of the published files."""
+def placeholders_for(fields: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the names with which to write a model: those of the published files."""
     return PUBLISHED
 
 
-# What the code of these weights does with them.
+# What Google's code computes with all of its weights.
 FIELDS = {
     "norm_order": "pre",
     "activation": "gelu_tanh",
@@ -89,23 +93,23 @@ FIELDS = {
     "weight_standardization": "std",
     "group_norm_eps": 1e-6,
 }
-# Images are squashed to the model's size, their pixels mapped to -1..1.
+# Images are squashed to the model's size, and their pixels mapped to -1..1.
 DATA = {"fit": "squash", "interpolation": "bilinear", **HALF}
 
 
-def describe(shapes: Mapping[str, Shape], documents: Mapping[str, Json], family: str) -> Facts:
-    """Returns what a file states."""
+def describe(shapes: Mapping[str, Shape], documents: Mapping[str, Json], family: str) -> ImportSpec:
+    """Returns what a file states, from the shapes of its arrays."""
     has_token = "cls" in shapes
-    return Facts(
+    return ImportSpec(
         fields={
             **FIELDS,
-            "num_classes": num_classes(shapes, "head/bias"),
-            "representation_size": num_classes(shapes, "pre_logits/bias"),
+            "num_classes": num_outputs(shapes, "head/bias"),
+            "representation_size": num_outputs(shapes, "pre_logits/bias"),
             "pool": "cls" if has_token else "gap",
             "posemb": "learned",
             "posemb_prefix": True,
         },
-        sizes=sizes(shapes, "Transformer/encoderblock_0/" + words(shapes)["attn"]),
+        sizes=sizes(shapes, "Transformer/encoderblock_0/" + placeholders(shapes)["attn"]),
         positions=shapes.get("Transformer/posembed_input/pos_embedding", (0, 0))[1],
         num_tokens=int(has_token),
         data=DATA,
@@ -115,11 +119,18 @@ def describe(shapes: Mapping[str, Shape], documents: Mapping[str, Json], family:
 def documents_for(
     fields: Mapping[str, Any], data: Mapping[str, Any], class_names: tuple[str, ...]
 ) -> dict[str, Json]:
-    """Returns the documents to write beside the weights of a model: there are none."""
+    """Returns the documents to write beside the weights of a model: none."""
     return {}
 
 
 def sizes(shapes: Mapping[str, Shape], attention: str) -> dict[str, Any]:
-    """Returns what other kinds of files do not show: the number of attention heads."""
-    shape = shapes.get(f"{attention}/query/bias", ())
-    return {"mlp": "mlp"} | ({"num_heads": shape[-2]} if len(shape) > 1 else {})
+    """Returns the sizes that the arrays show, among them the number of attention heads.
+
+    Args:
+      shapes: Shapes of the arrays, by name.
+      attention: The name of the first block's attention.
+    """
+    bias = shapes.get(f"{attention}/query/bias", ())
+    if len(bias) > 1:
+        return {"mlp": "mlp", "num_heads": bias[-2]}
+    return {"mlp": "mlp"}

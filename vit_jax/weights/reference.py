@@ -1,4 +1,4 @@
-"""What the original libraries compute with the same weights, where they are installed."""
+"""The outputs of the original libraries for the same weights, where they are installed."""
 
 import importlib.util
 import pathlib
@@ -16,14 +16,14 @@ PACKAGES = {"huggingface": "transformers", "timm": "timm"}
 
 
 def check_installed(source: str) -> None:
-    """Refuses to compare where there is nothing to compare with.
+    """Checks that a library can be compared with.
 
     Raises:
-      ConfigError: There is no package of the library, or it is not installed.
+      ConfigError: The library has no package, or it is not installed.
     """
     if source not in PACKAGES:
-        known = " and ".join(PACKAGES)
-        raise ConfigError("--check", f"{source} has no package to compare with; {known} have")
+        packages = " and ".join(PACKAGES)
+        raise ConfigError("--check", f"{source} has no package to compare with; {packages} have")
     import_torch("--check")
     if not importlib.util.find_spec(PACKAGES[source]):
         problem = f"{PACKAGES[source]} is not installed; pip install {PACKAGES[source]}"
@@ -33,13 +33,16 @@ def check_installed(source: str) -> None:
 def outputs(
     source: str, path: pathlib.Path, fields: Mapping[str, Any], images: np.ndarray
 ) -> np.ndarray:
-    """Returns the logits, or the features of a model without classes.
+    """Returns the logits (b, k), or the features (b, d) of a model without classes.
 
     Args:
       source: The library.
-      path: Of the weights.
-      fields: Of our model.
-      images: Normalized, (b, h, w, c).
+      path: The weights.
+      fields: Fields of our model.
+      images: Normalized images (b, h, w, c).
+
+    Raises:
+      ConfigError: torch is not installed, or the library has no such model.
     """
     torch = import_torch("--check")
     pixels = torch.from_numpy(images.transpose(0, 3, 1, 2).copy())

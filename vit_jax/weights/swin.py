@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from vit_jax.errors import DataError
-from vit_jax.weights.facts import Json, linear, norm, read_key
+from vit_jax.weights.documents import Json, read_key
+from vit_jax.weights.rule_builders import linear, norm
 from vit_jax.weights.rules import Rule, Shape
 
-# What both libraries' code does, whatever the file.
+# What the code of both libraries computes with all files.
 FIELDS = {
     "attention": "window",
     "mask_padding": False,
@@ -20,12 +21,12 @@ FIELDS = {
 }
 V1 = {"norm_order": "pre", "cosine": False, "posemb": "relative_bias"}
 V2 = {"norm_order": "res_post", "cosine": True, "posemb": "log_cpb"}
-# Computed from the window, and yet held by many files.
+# Computed from the window, but stored in many files.
 BUFFERS = ("relative_position_index", "relative_coords_table")
 
 
 def bias(theirs: str, ours: str, network: str) -> Iterator[Rule]:
-    """Yields the rules of the biases of the scores, and of what goes with them."""
+    """Yields the rules of the attention biases, and of the parameters that they depend on."""
     table = f"{theirs}relative_position_bias_table"
     yield Rule(table, f"{ours}bias/table", "(r c) h -> r c h")
     yield Rule(f"{theirs}logit_scale", f"{ours}logit_scale", "h 1 1 -> h")
@@ -44,12 +45,13 @@ def merge(theirs: str) -> Iterator[Rule]:
 def timm_rules() -> Iterator[Rule]:
     """Yields the rules of stages in timm's names, which are Microsoft's but for `merge`."""
     yield from norm("patch_embed.norm", "stem_norm")
-    theirs, ours = "layers.{i}.blocks.{j}.", "stages_{i}_{j}/"
+    theirs = "layers.{i}.blocks.{j}."
+    ours = "stages_{i}_{j}/"
     yield from norm(f"{theirs}norm1", f"{ours}norm1")
     yield Rule(f"{theirs}attn.qkv.weight", f"{ours}attn/qkv/kernel", "(s h c) d -> d s h c")
     yield Rule(f"{theirs}attn.qkv.bias", f"{ours}attn/qkv/bias", "(s h c) -> s h c")
-    ends = (f"{theirs}attn.q_bias", f"{theirs}attn.v_bias")
-    yield Rule(ends, f"{ours}attn/qkv/bias_qv", "s (h c) -> s h c")
+    biases = (f"{theirs}attn.q_bias", f"{theirs}attn.v_bias")
+    yield Rule(biases, f"{ours}attn/qkv/bias_qv", "s (h c) -> s h c")
     yield from bias(f"{theirs}attn.", f"{ours}attn/", "cpb_mlp")
     yield from linear(f"{theirs}attn.proj", f"{ours}attn/out", "d (h c) -> h c d")
     yield from norm(f"{theirs}norm2", f"{ours}norm2")
@@ -62,10 +64,12 @@ def timm_rules() -> Iterator[Rule]:
 def huggingface_rules() -> Iterator[Rule]:
     """Yields the rules of stages in the names of transformers."""
     yield from norm("{prefix}embeddings.norm", "stem_norm")
-    theirs, ours = "{prefix}encoder.layers.{i}.blocks.{j}.", "stages_{i}_{j}/"
+    theirs = "{prefix}encoder.layers.{i}.blocks.{j}."
+    ours = "stages_{i}_{j}/"
     yield from norm(f"{theirs}layernorm_before", f"{ours}norm1")
-    parts = [f"{theirs}attention.self.{part}" for part in ("query", "key", "value")]
-    weights, biases = (tuple(f"{part}.{kind}" for part in parts) for kind in ("weight", "bias"))
+    layers = [f"{theirs}attention.self.{name}" for name in ("query", "key", "value")]
+    weights = tuple(f"{layer}.weight" for layer in layers)
+    biases = tuple(f"{layer}.bias" for layer in layers)
     yield Rule(weights, f"{ours}attn/qkv/kernel", "s (h c) d -> d s h c")
     yield Rule(biases, f"{ours}attn/qkv/bias", "s (h c) -> s h c")
     yield Rule(biases[::2], f"{ours}attn/qkv/bias_qv", "s (h c) -> s h c")
@@ -83,8 +87,8 @@ def is_swin(shapes: Mapping[str, Shape]) -> bool:
     return "layers.0.blocks.0.norm1.weight" in shapes
 
 
-def timm_words(shapes: Mapping[str, Shape]) -> dict[str, str]:
-    """Returns the names that this file of timm or Microsoft uses."""
+def timm_placeholders(shapes: Mapping[str, Shape]) -> dict[str, str]:
+    """Returns the names that a file of timm or Microsoft uses, from the shapes of its arrays."""
     if "layers.0.downsample.norm.weight" in shapes:  # Microsoft merges at the end of a stage
         return {"merge": "{i}", "head": "head"}
     return {"merge": "{i1}", "head": "head.fc" if is_swin(shapes) else "head"}
@@ -93,33 +97,31 @@ def timm_words(shapes: Mapping[str, Shape]) -> dict[str, str]:
 def describe_timm(
     shapes: Mapping[str, Shape], document: Json
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Returns fields that timm computes with, and sizes that the arrays show."""
+    """Returns the fields that timm computes with, and the sizes that the arrays show."""
     first = "layers.{}.blocks.0.attn."
     depths = _depths(shapes, r"layers\.(\d+)\.blocks\.(\d+)\.norm1\.weight")
     fields = {**FIELDS, "pad_order": "shift_pad", "norm_eps": 1e-5, "activation": "gelu"}
     scales = [shapes.get(first.format(i) + "logit_scale") for i in range(len(depths))]
     if scales[0]:
         args = document.get("model_args")
-        known = args.get("pretrained_window_sizes") if isinstance(args, Mapping) else None
-        fields |= {**V2, "pretrained_window": _windows(known)}
+        pretrained = args.get("pretrained_window_sizes") if isinstance(args, Mapping) else None
+        fields |= {**V2, "pretrained_window": _windows(pretrained)}
         return fields, {"depths": depths, "num_heads": tuple(s[0] for s in scales if s)}
     name = "relative_position_bias_table"
     tables = [shapes.get(first.format(i) + name, (1, 0)) for i in range(len(depths))]
     window = (math.isqrt(tables[0][0]) + 1) // 2
-    sizes = {"depths": depths, "num_heads": tuple(heads for _, heads in tables)}
-    return {**fields, **V1, "posemb_interpolation": "geometric"}, {
-        **sizes,
-        "window": (window, window),
-    }
+    fields |= {**V1, "posemb_interpolation": "geometric"}
+    num_heads = tuple(heads for _, heads in tables)
+    return fields, {"depths": depths, "num_heads": num_heads, "window": (window, window)}
 
 
 def describe_huggingface(
     shapes: Mapping[str, Shape], document: Json, where: str
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Returns fields that transformers computes with, and sizes that its document states.
+    """Returns the fields that transformers computes with, and the sizes that its document states.
 
     Raises:
-      DataError: The document lacks something, or asks for what we do not have.
+      DataError: The document is incomplete, or describes a model that we do not have.
     """
     if document.get("use_absolute_embeddings"):
         raise DataError(f"{where}: use_absolute_embeddings: expected false; there is no such Swin")
@@ -134,18 +136,18 @@ def describe_huggingface(
     fields = {**FIELDS, "pad_order": "pad_shift"}
     if read_key(document, "model_type", str, where) == "swin":
         return {**fields, **V1}, sizes
-    known = _windows(document.get("pretrained_window_sizes"))
-    return {**fields, **V2, "pretrained_window": known}, sizes
+    pretrained = _windows(document.get("pretrained_window_sizes"))
+    return {**fields, **V2, "pretrained_window": pretrained}, sizes
 
 
 def timm_architecture(fields: Mapping[str, Any]) -> str:
-    """Returns a model of timm that is this one with other arguments."""
+    """Returns a model of timm that is ours with other arguments."""
     return "swinv2_tiny_window8_256" if fields["cosine"] else "swin_tiny_patch4_window7_224"
 
 
 def timm_arguments(fields: Mapping[str, Any], image_size: tuple[int, int]) -> dict[str, Any]:
-    """Returns the arguments with which timm's model of that architecture is this one."""
-    given = {
+    """Returns the arguments with which timm's model of that architecture is ours."""
+    arguments = {
         "img_size": list(image_size),
         "patch_size": fields["patch"][0],
         "embed_dim": fields["width"],
@@ -156,13 +158,13 @@ def timm_arguments(fields: Mapping[str, Any], image_size: tuple[int, int]) -> di
         "num_classes": fields["num_classes"],
     }
     if fields["cosine"]:
-        known = fields["pretrained_window"] or (0,) * len(fields["depths"])
-        given["pretrained_window_sizes"] = list(known)
-    return given
+        pretrained = fields["pretrained_window"] or (0,) * len(fields["depths"])
+        arguments["pretrained_window_sizes"] = list(pretrained)
+    return arguments
 
 
 def huggingface_document(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what a `config.json` of transformers says about Swin only."""
+    """Returns the part of transformers' `config.json` that only Swin has."""
     stages = len(fields["depths"])
     document = {
         "embed_dim": fields["width"],
@@ -179,13 +181,14 @@ def huggingface_document(fields: Mapping[str, Any]) -> dict[str, Any]:
     return document
 
 
-def _windows(known: Any) -> tuple[int, ...]:
-    """Returns the sides of the windows that weights were trained with, where they are told."""
-    sides = tuple(known) if isinstance(known, list) and all(type(n) is int for n in known) else ()
-    return sides if any(sides) else ()
+def _windows(value: Any) -> tuple[int, ...]:
+    """Returns the sides of the windows that weights were trained with; empty if unknown."""
+    if not isinstance(value, list) or not all(type(side) is int for side in value):
+        return ()
+    return tuple(value) if any(value) else ()
 
 
 def _depths(shapes: Mapping[str, Shape], pattern: str) -> tuple[int, ...]:
-    found = [match for name in shapes if (match := re.fullmatch(pattern, name))]
-    stages = [int(match[1]) for match in found]
+    matches = [match for name in shapes if (match := re.fullmatch(pattern, name))]
+    stages = [int(match[1]) for match in matches]
     return tuple(stages.count(i) for i in range(max(stages) + 1))

@@ -8,7 +8,9 @@ from typing import Any
 
 from vit_jax.errors import DataError
 from vit_jax.weights import swin
-from vit_jax.weights.facts import HALF, IMAGENET, Facts, Json, linear, norm, num_classes, read_key
+from vit_jax.weights.documents import Json, read_key
+from vit_jax.weights.import_spec import HALF, IMAGENET, ImportSpec, num_outputs
+from vit_jax.weights.rule_builders import linear, norm
 from vit_jax.weights.rules import Rule, Shape
 
 FILE = "model.safetensors"
@@ -17,7 +19,8 @@ CONV = "o i h w -> h w i o"
 
 def blocks() -> Iterator[Rule]:
     """Yields the rules of the encoder's blocks."""
-    theirs, ours = "blocks.{i}", "blocks_{i}"
+    theirs = "blocks.{i}"
+    ours = "blocks_{i}"
     yield from norm(f"{theirs}.norm1", f"{ours}/norm1")
     yield Rule(f"{theirs}.attn.qkv.weight", f"{ours}/attn/qkv/kernel", "(s h c) d -> d s h c")
     yield Rule(f"{theirs}.attn.qkv.bias", f"{ours}/attn/qkv/bias", "(s h c) -> s h c")
@@ -46,18 +49,19 @@ def pool() -> Iterator[Rule]:
 
 def resnet() -> Iterator[Rule]:
     """Yields the rules of a hybrid's ResNet."""
-    theirs, ours = "patch_embed.backbone.", "stem/resnet/"
-    yield Rule(theirs + "{stem}conv.weight", f"{ours}conv_root/kernel", CONV)
-    yield from norm(theirs + "{stem}norm", f"{ours}norm_root")
-    theirs, ours = theirs + "stages.{i}.blocks.{j}.", ours + "stages_{i}_{j}/"
-    for part in "123":
-        yield Rule(f"{theirs}conv{part}.weight", f"{ours}conv{part}/kernel", CONV)
-        yield from norm(f"{theirs}norm{part}", f"{ours}norm{part}")
+    backbone = "patch_embed.backbone."
+    yield Rule(backbone + "{stem}conv.weight", "stem/resnet/conv_root/kernel", CONV)
+    yield from norm(backbone + "{stem}norm", "stem/resnet/norm_root")
+    theirs = backbone + "stages.{i}.blocks.{j}."
+    ours = "stem/resnet/stages_{i}_{j}/"
+    for number in "123":
+        yield Rule(f"{theirs}conv{number}.weight", f"{ours}conv{number}/kernel", CONV)
+        yield from norm(f"{theirs}norm{number}", f"{ours}norm{number}")
     yield Rule(f"{theirs}downsample.conv.weight", f"{ours}conv_proj/kernel", CONV)
     yield from norm(f"{theirs}downsample.norm", f"{ours}norm_proj")
 
 
-RULES = (
+RULES: tuple[Rule, ...] = (
     *resnet(),
     *linear("patch_embed.proj", "stem/proj", CONV),
     Rule("cls_token", "cls_token", "1 n d -> n d"),
@@ -76,19 +80,19 @@ PUBLISHED = {"stem": "stem."}
 ROOT_ONLY = {"stem": ""}
 
 
-def words(shapes: Mapping[str, Shape]) -> dict[str, str]:
-    """Returns the names that this file uses."""
+def placeholders(shapes: Mapping[str, Shape]) -> dict[str, str]:
+    """Returns the names that a file uses, from the shapes of its arrays."""
     root_only = "patch_embed.backbone.conv.weight" in shapes
-    return {**(ROOT_ONLY if root_only else PUBLISHED), **swin.timm_words(shapes)}
+    return {**(ROOT_ONLY if root_only else PUBLISHED), **swin.timm_placeholders(shapes)}
 
 
-def words_for(fields: Mapping[str, Any]) -> dict[str, str]:
-    """Returns the names to write a model with."""
+def placeholders_for(fields: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the names with which to write a model, from its fields."""
     stem = PUBLISHED if fields["resnet_layers"] else ROOT_ONLY
     return {**stem, "merge": "{i1}", "head": "head.fc" if "depths" in fields else "head"}
 
 
-# What timm's code does with these weights.
+# What timm's code computes with all of its weights.
 FIELDS = {
     "norm_order": "pre",
     "activation": "gelu",
@@ -99,7 +103,7 @@ FIELDS = {
     "weight_standardization": "variance",
     "group_norm_eps": 1e-5,
 }
-# What timm does with the images where no document says so.
+# How timm preprocesses images, by family, where no document states it.
 DATA = {
     "vit": {"crop_fraction": 0.9, "interpolation": "bicubic", **HALF},
     "deit": {"crop_fraction": 0.9, "interpolation": "bicubic", **IMAGENET},
@@ -111,27 +115,32 @@ DATA = {
 FITS = {"center": "crop", "squash": "squash"}
 
 
-def describe(shapes: Mapping[str, Shape], documents: Mapping[str, Json], family: str) -> Facts:
+def describe(shapes: Mapping[str, Shape], documents: Mapping[str, Json], family: str) -> ImportSpec:
     """Returns what the arrays state, and the `config.json` beside them.
 
+    Args:
+      shapes: Shapes of the arrays, by name.
+      documents: The documents beside the weights, by file name.
+      family: The family of our model, for the preprocessing where no document states it.
+
     Raises:
-      DataError: The document asks for what we do not have.
+      DataError: The document is incomplete, or a value in it is of the wrong type.
     """
     document = documents.get("config.json", {})
     data, notes = _preprocessing(document, family)
     if swin.is_swin(shapes):
-        classes = num_classes(shapes, f"{swin.timm_words(shapes)['head']}.bias")
+        classes = num_outputs(shapes, f"{swin.timm_placeholders(shapes)['head']}.bias")
         names = _class_names(document.get("label_names"), classes)
         fields, sizes = swin.describe_timm(shapes, document)
         fields["num_classes"] = classes
-        return Facts(fields, sizes, data=data, class_names=names, notes=notes)
-    has_token, distilled = "cls_token" in shapes, "dist_token" in shapes
-    pools = {"attn_pool.latent": "map", "fc_norm.weight": "gap"}
-    found = [name for key, name in pools.items() if key in shapes]
-    pool = found[0] if found else "cls" if has_token else "gap"
-    up, down = (shapes.get(f"blocks.0.mlp.fc{k}.weight", (0, 0)) for k in "12")
-    classes = num_classes(shapes, "head.bias")
-    return Facts(
+        return ImportSpec(fields, sizes, data=data, class_names=names, notes=notes)
+    has_token = "cls_token" in shapes
+    is_distilled = "dist_token" in shapes
+    pool = _pool(shapes)
+    up = shapes.get("blocks.0.mlp.fc1.weight", (0, 0))
+    down = shapes.get("blocks.0.mlp.fc2.weight", (0, 0))
+    classes = num_outputs(shapes, "head.bias")
+    return ImportSpec(
         fields={
             **FIELDS,
             "num_classes": classes,
@@ -142,7 +151,7 @@ def describe(shapes: Mapping[str, Shape], documents: Mapping[str, Json], family:
         },
         sizes={"mlp": "swiglu" if up[0] == 2 * down[1] else "mlp"} if up[0] else {},
         positions=shapes.get("pos_embed", (0, 0))[1],
-        num_tokens=has_token + distilled,
+        num_tokens=has_token + is_distilled,
         data=data,
         class_names=_class_names(document.get("label_names"), classes),
         notes=notes,
@@ -152,7 +161,16 @@ def describe(shapes: Mapping[str, Shape], documents: Mapping[str, Json], family:
 def documents_for(
     fields: Mapping[str, Any], data: Mapping[str, Any], class_names: tuple[str, ...]
 ) -> dict[str, Json]:
-    """Returns the documents to write beside the weights of a model."""
+    """Returns the documents to write beside the weights of a model, by file name.
+
+    Args:
+      fields: Fields of the model.
+      data: The data section of its config.
+      class_names: The classes; empty where they are unknown.
+
+    Raises:
+      DataError: timm has no such pool.
+    """
     preprocessing = {
         "input_size": [data["channels"], *data["image_size"]],
         "interpolation": data["interpolation"],
@@ -176,7 +194,7 @@ def documents_for(
 
 
 def architecture(fields: Mapping[str, Any]) -> str:
-    """Returns a model of timm that is this one with other arguments, or "" where there is none."""
+    """Returns a model of timm that is ours with other arguments, or "" where there is none."""
     if "depths" in fields:
         return swin.timm_architecture(fields)
     hybrids = {
@@ -186,61 +204,80 @@ def architecture(fields: Mapping[str, Any]) -> str:
         (3, 4, 6, 3): "vit_large_r50_s32_224",
     }
     if fields["stem"] == "resnet":
-        whole = fields["resnet_width"] == 1
-        return hybrids.get(tuple(fields["resnet_layers"]), "") if whole else ""
+        if fields["resnet_width"] != 1:
+            return ""
+        return hybrids.get(tuple(fields["resnet_layers"]), "")
     if fields["distilled"]:
         return "deit_base_distilled_patch16_224"
     return "vit_giant_patch14_dinov2" if fields["mlp"] == "swiglu" else "vit_base_patch16_224"
 
 
 def arguments(fields: Mapping[str, Any], image_size: tuple[int, int]) -> dict[str, Any]:
-    """Returns the arguments with which timm's model of that `architecture` is this one."""
+    """Returns the arguments with which timm's model of that `architecture` is ours.
+
+    Args:
+      fields: Fields of the model.
+      image_size: Height and width in pixels.
+
+    Raises:
+      DataError: timm has no such pool.
+    """
     if "depths" in fields:
         return swin.timm_arguments(fields, image_size)
-    swiglu = fields["mlp"] == "swiglu"
+    is_swiglu = fields["mlp"] == "swiglu"
     pools = {"cls": "token", "gap": "avg", "map": "map"}
     if fields["pool"] not in pools:
         problem = f"timm has no pool {fields['pool']}; it cannot be written for timm"
         raise DataError(f"config.model.pool: {problem}")
     activations = {"gelu": "gelu", "gelu_tanh": "gelu_tanh", "relu": "relu"}
-    given = {
+    hidden = 2 * fields["mlp_dim"] if is_swiglu else fields["mlp_dim"]
+    kwargs = {
         "img_size": list(image_size),
         "patch_size": list(fields["patch"]),
         "embed_dim": fields["width"],
         "depth": fields["depth"],
         "num_heads": fields["num_heads"],
-        "mlp_ratio": fields["mlp_dim"] * (1 + swiglu) / fields["width"],
+        "mlp_ratio": hidden / fields["width"],
         "num_classes": fields["num_classes"],
         "qk_norm": fields["qk_norm"],
         "init_values": fields["layer_scale"] or None,
     }
-    if not swiglu:  # else the architecture has it
-        given["act_layer"] = activations[fields["activation"]]
+    if not is_swiglu:  # else the architecture has it
+        kwargs["act_layer"] = activations[fields["activation"]]
     if not fields["distilled"]:
-        given |= {
+        kwargs |= {
             "class_token": fields["pool"] == "cls" or fields["keep_class_token"],
             "global_pool": pools[fields["pool"]],
             "no_embed_class": not fields["posemb_prefix"],
             "reg_tokens": fields["num_registers"],
             "fc_norm": fields["fc_norm"],
         }
-    return given
+    return kwargs
+
+
+def _pool(shapes: Mapping[str, Shape]) -> str:
+    if "attn_pool.latent" in shapes:
+        return "map"
+    if "fc_norm.weight" in shapes:
+        return "gap"
+    return "cls" if "cls_token" in shapes else "gap"
 
 
 def _preprocessing(document: Json, family: str) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Returns the fields of the data section, and what is to be said about them."""
-    given, where = document.get("pretrained_cfg"), "config.json: pretrained_cfg"
-    if not isinstance(given, Mapping):
+    """Returns the fields of the data section, and notes on them."""
+    where = "config.json: pretrained_cfg"
+    config = document.get("pretrained_cfg")
+    if not isinstance(config, Mapping):
         return dict(DATA[family]), (f"no config.json of timm: its usual preprocessing of {family}",)
-    _, height, width = (*read_key(given, "input_size", list, where), 0, 0, 0)[:3]
+    _, height, width = (*read_key(config, "input_size", list, where), 0, 0, 0)[:3]
     values = {
         "image_size": (height, width),
-        "interpolation": read_key(given, "interpolation", str, where),
-        "crop_fraction": float(read_key(given, "crop_pct", float | int, where)),
-        "fit": FITS.get(given.get("crop_mode", "center"), "crop"),
+        "interpolation": read_key(config, "interpolation", str, where),
+        "crop_fraction": float(read_key(config, "crop_pct", float | int, where)),
+        "fit": FITS.get(config.get("crop_mode", "center"), "crop"),
     }
     for key in ("mean", "std"):
-        numbers = read_key(given, key, list, where)
+        numbers = read_key(config, key, list, where)
         values[key] = tuple(float(number) for number in numbers)
     return values, ()
 

@@ -1,0 +1,52 @@
+"""What a weight file says about its model: the interface of `describe` in every library."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from vit_jax.weights.files.base import Shape
+
+# Fields of the model that its parameters do not show. A library that cannot store their values
+# computes with its own.
+NUMERICS = (
+    "activation",
+    "norm_eps",
+    "posemb_interpolation",
+    "posemb_antialias",
+    "weight_standardization",
+    "group_norm_eps",
+    "pad_order",
+)
+
+# Mean and standard deviation of ImageNet's pixels, and those that map pixels to -1..1.
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+
+
+@dataclasses.dataclass(frozen=True)
+class ImportSpec:
+    """What a weight file states; all else is as the named model has it.
+
+    Attributes:
+      fields: Fields of the model, to be set.
+      sizes: Fields of the model, to be compared: the named model must have the same.
+      positions: Rows of the position table; 0 where there is none.
+      num_tokens: Class and distillation token.
+      data: Fields of the data section: the preprocessing.
+      class_names: The classes; empty where they are unknown.
+      notes: Where the preprocessing is only approximate, how.
+    """
+
+    fields: Mapping[str, Any]
+    sizes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    positions: int = 0
+    num_tokens: int = 0
+    data: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    class_names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def num_outputs(shapes: Mapping[str, Shape], bias: str) -> int:
+    """Returns the number of outputs of a layer from its bias, or 0 where there is no such layer."""
+    return math.prod(shapes.get(bias, (0,)))
