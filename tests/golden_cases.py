@@ -74,7 +74,8 @@ class Case:
     @property
     def model(self) -> dict[str, str]:
         """The flags of convert that make the model: the name, and fields by their path."""
-        given, arch = self.facts["constructor"], self.facts["arch"]
+        given = self.facts["constructor"]
+        arch = self.facts["arch"]
         if "swin" in self.name:
             return self._swin(given)
         inner = given.get("transformer", {})

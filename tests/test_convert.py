@@ -106,7 +106,8 @@ def test_documents_of_hugging_face_come_back_with_the_same_meaning(imported, tmp
 
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
 def test_a_kind_of_file_is_chosen_by_its_suffix(suffix, imported, tmp_path, capsys):
-    folder, output = imported("timm_vit_eps"), tmp_path / f"w{suffix}"
+    folder = imported("timm_vit_eps")
+    output = tmp_path / f"w{suffix}"
     code, out, _ = run(capsys, "--to=timm", f"--input={folder}", f"--output={output}")
     assert code == 0 and "a single file has no config.json" in out
     assert_same_arrays(arrays(case("timm_vit_eps").weights)[0], arrays(output)[0])
@@ -115,7 +116,8 @@ def test_a_kind_of_file_is_chosen_by_its_suffix(suffix, imported, tmp_path, caps
 def test_a_trained_run_goes_out_and_comes_in_again(tiny_config, tmp_path, capsys):
     config = tiny_config({"data.channels": "3", "data.mean": ".5,.5,.5", "data.std": ".2,.2,.2"})
     train.train(resolved(config), epath.Path(tmp_path / "run"))
-    out, back = tmp_path / "timm", tmp_path / "back"
+    out = tmp_path / "timm"
+    back = tmp_path / "back"
     assert run(capsys, "--to=timm", f"--input={tmp_path / 'run'}", f"--output={out}")[0] == 0
     sizes = [f"--model.{key}={TINY[f'model.{key}']}" for key in ("width", "num_heads", "mlp_dim")]
     argv = ["--source=timm", f"--input={out}", "--model=vit_mu4", *sizes, f"--output={back}"]
@@ -208,7 +210,8 @@ def test_nobody_trains_in_it(imported, tiny_config):
 
 
 def test_labels_come_from_a_file(tmp_path, capsys):
-    given, labels = case("timm_vit_eps"), tmp_path / "labels.txt"
+    given = case("timm_vit_eps")
+    labels = tmp_path / "labels.txt"
     labels.write_text("".join(f"kind {i}\n" for i in range(10)))
     argv = [*flags_of(given), f"--labels={labels}", f"--output={tmp_path / 'run'}"]
     assert run(capsys, *argv)[0] == 0

@@ -59,7 +59,8 @@ def free_port():
 @contextlib.contextmanager
 def launched(command, *flags, devices=1, extra=((), ())):
     """Starts a command in one process for each of `extra`, which holds the flags of each alone."""
-    count, port = len(extra), free_port()
+    count = len(extra)
+    port = free_port()
     xla_flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
     env = {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": xla_flags}
     processes = []

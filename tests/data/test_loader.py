@@ -143,7 +143,9 @@ class Broken(Source):
 
     def __init__(self, broken, label=0, num=20):
         super().__init__("broken", ("a", "b"))
-        self.broken, self.label, self.num = broken, label, num
+        self.broken = broken
+        self.label = label
+        self.num = num
 
     def __len__(self):
         return self.num

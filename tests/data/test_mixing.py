@@ -23,7 +23,8 @@ def test_boxes_have_the_areas_and_shapes_that_are_asked_for():
     top, left, tall, wide = np.asarray(jax.vmap(lambda key: erasing.box(key, 224, 160))(keys)).T
     assert (tall > 0).all() and (top >= 0).all() and (left >= 0).all()
     assert (top + tall <= 224).all() and (left + wide <= 160).all()
-    share, ratio = tall * wide / (224 * 160), tall / wide
+    share = tall * wide / (224 * 160)
+    ratio = tall / wide
     assert 0.018 < share.min() < 0.03 and 0.28 < share.max() < 0.345
     assert 0.27 < ratio.min() < 0.4 and 2.5 < ratio.max() < 3.7
     assert top.max() > 150 and left.max() > 100

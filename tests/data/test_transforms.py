@@ -168,7 +168,9 @@ def test_random_crops_have_the_area_and_the_shape_asked_for(monkeypatch, size):
 
 
 def test_a_random_crop_sees_nothing_beyond_its_part(monkeypatch):
-    shape, size, area = PHOTO.shape[:2], (16, 16), (0.2, 0.5)
+    shape = PHOTO.shape[:2]
+    size = (16, 16)
+    area = (0.2, 0.5)
     parts = boxes(monkeypatch, shape, size, area, num=5)
     monkeypatch.undo()
     crop = transforms.RandomResizedCrop(size, area, "bicubic")

@@ -298,7 +298,8 @@ class Trap:
 
 
 def test_objects_in_npz_are_not_made(tmp_path):
-    mark, path = tmp_path / "mark", tmp_path / "a.npz"
+    mark = tmp_path / "mark"
+    path = tmp_path / "a.npz"
     np.savez(path, a=np.array([Trap(mark)], object))
     with pytest.raises(DataError, match="a holds Python objects, which are never loaded"):
         open_file(path)
@@ -311,7 +312,8 @@ def test_objects_in_npz_are_not_made(tmp_path):
 @pytest.mark.parametrize("legacy", [False, True])
 def test_objects_in_pth_are_not_made(tmp_path, legacy):
     torch = pytest.importorskip("torch")
-    mark, path = tmp_path / "mark", tmp_path / "a.pth"
+    mark = tmp_path / "mark"
+    path = tmp_path / "a.pth"
     content = {"a": torch.zeros(2), "b": Trap(mark)}
     torch.save(content, path, _use_new_zipfile_serialization=not legacy)
     problem = r"a\.pth: damaged, or more than tensors; nothing of it was run$"

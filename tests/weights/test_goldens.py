@@ -114,7 +114,8 @@ def test_the_cases_use_every_rule(source):
 def test_positions_resampled_at_import_or_in_the_model_are_those_of_google():
     path = next(path for path in cases() if path.stem == "google_resize_up")
     case = Case(path)
-    expected, tolerance = case.arrays["pos_embedding_resized"][0], 1e-6
+    expected = case.arrays["pos_embedding_resized"][0]
+    tolerance = 1e-6
     flags = {**case.model, "data.image_size": "48,48"}
     imported = convert.import_weights(case.source, case.weights, flags.pop("name"), flags)
     assert any("resampled from 4x4 to 6x6" in note for note in imported.notes)
@@ -181,7 +182,8 @@ def test_import_followed_by_export_elsewhere_is_the_same_bytes(path):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_new_head_without_the_representation_gives_googles_logits(dtype):
     case, imported = load(FOLDER / "google_21k_head.json")
-    arrays, model = case.arrays, {**imported.config.model, "num_classes": 5}
+    arrays = case.arrays
+    model = {**imported.config.model, "num_classes": 5}
     shapes = {name: array.shape for name, array in imported.params.items()}
     wanted = {name: shape for name, shape in shapes.items() if "representation" not in name}
     wanted |= {"head/kernel": arrays["new_head_kernel"].shape, "head/bias": (5,)}

@@ -1,6 +1,9 @@
 """The models of transformers, random and live: the same outputs here, there and on the way back."""
 
 import warnings
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple
 
 import flax
 import jax
@@ -20,71 +23,92 @@ SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 PLAIN = {**SIZES, "intermediate_size": 64, "image_size": 32, "patch_size": 8}
 DINO = {**SIZES, "mlp_ratio": 2, "image_size": 42, "patch_size": 14}
 MODEL_FLAGS = {
-    **{"model.width": "32", "model.depth": "2", "model.num_heads": "2", "model.mlp_dim": "64"},
+    "model.width": "32",
+    "model.depth": "2",
+    "model.num_heads": "2",
+    "model.mlp_dim": "64",
 }
 SWIN = {
-    **{"embed_dim": 16, "depths": [2, 2], "num_heads": [2, 4], "window_size": 4, "mlp_ratio": 2.0},
-    **{"image_size": 32, "patch_size": 4},
+    "embed_dim": 16,
+    "depths": [2, 2],
+    "num_heads": [2, 4],
+    "window_size": 4,
+    "mlp_ratio": 2.0,
+    "image_size": 32,
+    "patch_size": 4,
 }
 SWIN_FLAGS = {
-    **{"model.width": "16", "model.depths": "2,2", "model.num_heads": "2,4", "model.window": "4,4"},
+    "model.width": "16",
+    "model.depths": "2,2",
+    "model.num_heads": "2,4",
+    "model.window": "4,4",
     "model.mlp_ratio": "2",
 }
-SWIN_NAME = "swin_t_w7"
-VIT_NAME, DINO_NAME = "vit_ti8", "dinov2_ti14"
+SWIGLU_FLAGS = {"model.mlp": "swiglu", "model.mlp_dim": "88"}
 
-# Class of the config, fields of it, class of the model, our name, flags, and what their output is.
+
+class Live(NamedTuple):
+    """A model of transformers, and ours."""
+
+    model: str  # the name of its class, without what its task adds
+    task: str
+    config: dict  # fields of its config
+    name: str  # ours
+    flags: Mapping[str, str] = MappingProxyType({})
+
+    @property
+    def model_class(self):
+        return f"{self.model}{self.task}"
+
+
+CLASSIFIER = "ForImageClassification"
 CASES = {
-    "vit": ("ViTConfig", {**PLAIN, "num_labels": 5}, "ViTForImageClassification", VIT_NAME, {}),
-    "vit_relu": (
-        "ViTConfig",
+    "vit": Live("ViT", CLASSIFIER, {**PLAIN, "num_labels": 5}, "vit_ti8"),
+    "vit_relu": Live(
+        "ViT",
+        CLASSIFIER,
         {**PLAIN, "num_labels": 5, "hidden_act": "relu", "layer_norm_eps": 1e-3},
-        *("ViTForImageClassification", VIT_NAME, {}),
+        "vit_ti8",
     ),
-    "vit_pooler": ("ViTConfig", {**PLAIN, "pooler_output_size": 24}, "ViTModel", VIT_NAME, {}),
-    "vit_gelu_tanh_rect": (
-        "ViTConfig",
+    "vit_pooler": Live("ViT", "Model", {**PLAIN, "pooler_output_size": 24}, "vit_ti8"),
+    "vit_gelu_tanh_rect": Live(
+        "ViT",
+        CLASSIFIER,
         {**PLAIN, "num_labels": 5, "hidden_act": "gelu_pytorch_tanh", "image_size": [32, 48]},
-        *("ViTForImageClassification", VIT_NAME, {}),
+        "vit_ti8",
     ),
-    "deit": (
-        "DeiTConfig",
-        {**PLAIN, "num_labels": 5},
-        *("DeiTForImageClassificationWithTeacher", "deit_ti8_distilled", {}),
+    "deit": Live(
+        "DeiT", f"{CLASSIFIER}WithTeacher", {**PLAIN, "num_labels": 5}, "deit_ti8_distilled"
     ),
-    "dinov2": ("Dinov2Config", DINO, "Dinov2Model", DINO_NAME, {}),
-    "dinov2_classes": (
-        "Dinov2Config",
-        {**DINO, "num_labels": 5},
-        *("Dinov2ForImageClassification", DINO_NAME, {}),
-    ),
-    "dinov2_swiglu": (
-        "Dinov2Config",
+    "dinov2": Live("Dinov2", "Model", DINO, "dinov2_ti14"),
+    "dinov2_classes": Live("Dinov2", CLASSIFIER, {**DINO, "num_labels": 5}, "dinov2_ti14"),
+    "dinov2_swiglu": Live(
+        "Dinov2",
+        "Model",
         {**DINO, "use_swiglu_ffn": True, "mlp_ratio": 4},
-        *("Dinov2Model", DINO_NAME, {"model.mlp": "swiglu", "model.mlp_dim": "88"}),
+        "dinov2_ti14",
+        SWIGLU_FLAGS,
     ),
-    "dinov2_registers": (
-        "Dinov2WithRegistersConfig",
+    "dinov2_registers": Live(
+        "Dinov2WithRegisters",
+        CLASSIFIER,
         {**DINO, "num_labels": 5, "num_register_tokens": 3},
-        "Dinov2WithRegistersForImageClassification",
-        *(DINO_NAME, {"model.num_registers": "3"}),
+        "dinov2_ti14",
+        {"model.num_registers": "3"},
     ),
-    "swin": ("SwinConfig", {**SWIN, "num_labels": 5}, "SwinForImageClassification", SWIN_NAME, {}),
-    "swin_features": ("SwinConfig", {**SWIN, "image_size": 48}, "SwinModel", SWIN_NAME, {}),
-    "swin_rect": (
-        "SwinConfig",
-        {**SWIN, "num_labels": 5, "image_size": [44, 52]},
-        *("SwinForImageClassification", SWIN_NAME, {}),
+    "swin": Live("Swin", CLASSIFIER, {**SWIN, "num_labels": 5}, "swin_t_w7"),
+    "swin_features": Live("Swin", "Model", {**SWIN, "image_size": 48}, "swin_t_w7"),
+    "swin_rect": Live(
+        "Swin", CLASSIFIER, {**SWIN, "num_labels": 5, "image_size": [44, 52]}, "swin_t_w7"
     ),
-    "swinv2": (
-        "Swinv2Config",
+    "swinv2": Live(
+        "Swinv2",
+        CLASSIFIER,
         {**SWIN, "num_labels": 5, "pretrained_window_sizes": [3, 3]},
-        *("Swinv2ForImageClassification", "swinv2_t_w8", {}),
+        "swinv2_t_w8",
     ),
-    "swinv2_pad": (
-        "Swinv2Config",
-        {**SWIN, "num_labels": 5, "image_size": 44},
-        *("Swinv2ForImageClassification", "swinv2_t_w8", {}),
+    "swinv2_pad": Live(
+        "Swinv2", CLASSIFIER, {**SWIN, "num_labels": 5, "image_size": 44}, "swinv2_t_w8"
     ),
 }
 
@@ -106,17 +130,17 @@ def saved(tmp_path_factory):
         import torch
         import transformers
 
-        config_class, fields, model_class, ours, flags = CASES[name]
+        live = CASES[name]
         if not (base / name).exists():
             torch.manual_seed(0)
-            config = getattr(transformers, config_class)(**fields)
-            model = getattr(transformers, model_class)(config)
+            config = getattr(transformers, f"{live.model}Config")(**live.config)
+            model = getattr(transformers, live.model_class)(config)
             with torch.no_grad():
                 for parameter in model.parameters():  # also those that are 0 or 1 at first
                     parameter.add_(0.2 * torch.randn_like(parameter))
             model.save_pretrained(base / name)
-        sizes = SWIN_FLAGS if ours.startswith("swin") else MODEL_FLAGS
-        return base / name, ours, {**sizes, **flags}
+        sizes = SWIN_FLAGS if live.name.startswith("swin") else MODEL_FLAGS
+        return base / name, live.name, {**sizes, **live.flags}
 
     return make
 
@@ -126,10 +150,10 @@ def theirs(folder, name, images, **kwargs):
     import torch
     import transformers
 
-    model = getattr(transformers, CASES[name][2]).from_pretrained(folder).eval()
+    model = getattr(transformers, CASES[name].model_class).from_pretrained(folder).eval()
     with torch.inference_mode():
         output = model(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()), **kwargs)
-    return (output.logits if "num_labels" in CASES[name][1] else output.pooler_output).numpy()
+    return (output.logits if "num_labels" in CASES[name].config else output.pooler_output).numpy()
 
 
 def ours(config, params, images):
@@ -162,7 +186,8 @@ def test_live_models_agree_and_come_back(name, saved, tmp_path):
 def test_live_models_agree_at_other_sizes(name, factor, saved):
     folder, model, flags = saved(name)
     imported = convert.import_weights("huggingface", folder, model, flags)
-    side, cell = imported.config.data.image_size[0], 14 if name.startswith("dinov2") else 8
+    side = imported.config.data.image_size[0]
+    cell = 14 if name.startswith("dinov2") else 8
     factors = factor if isinstance(factor, tuple) else (factor, factor)
     images = random_images([round(side * f / cell) * cell for f in factors])
     kwargs = {} if name.startswith("dinov2") else {"interpolate_pos_encoding": True}

@@ -55,8 +55,11 @@ def folder(graph, tmp_path_factory):
     headers = {name: files.Header(array.shape, array.dtype) for name, array in named.items()}
     files.write_file(output / "model.safetensors", headers, named.__getitem__)
     document = {
-        **{"model_type": "dinov2", "hidden_act": "gelu", "layer_norm_eps": 1e-6},
-        **{"num_attention_heads": 6, "image_size": 518},
+        "model_type": "dinov2",
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-6,
+        "num_attention_heads": 6,
+        "image_size": 518,
     }
     (output / "config.json").write_text(json.dumps(document))
     return output

@@ -84,7 +84,8 @@ def build(name: str, root: epath.Path, files: str, accept_checksums: bool) -> ep
             )
 
         builder._make_download_manager = make_downloads
-        builder._log_download_bytes = builder._log_download_done = lambda: None
+        builder._log_download_bytes = lambda: None
+        builder._log_download_done = lambda: None
         config = tfds.download.DownloadConfig(try_download_gcs=False)
         try:
             builder.download_and_prepare(download_config=config)
