@@ -31,7 +31,7 @@ parse_overrides = functools.partial(cli.parse_overrides, sections=("model.", "da
 
 
 def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
-    """Converts in the direction that the flags select."""
+    """Convert in the direction that the flags select."""
     if bool(values.source) == bool(values.to):
         raise ConfigError("--source", "give either --source, to import weights, or --to")
     for flag in ("input", "output"):
@@ -65,7 +65,7 @@ def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
 
 
 def _describe(imported: Imported, path: pathlib.Path, source: str) -> None:
-    """Prints what was read: the model, its preprocessing, and notes."""
+    """Print what was read: the model, its preprocessing, and notes."""
     model = imported.config.model
     data = imported.config.data
     num_params = sum(array.size for array in imported.params.values())
@@ -88,7 +88,7 @@ def _describe(imported: Imported, path: pathlib.Path, source: str) -> None:
 
 
 def _check(imported: Imported, path: pathlib.Path, source: str) -> None:
-    """Compares the outputs with those of the original library.
+    """Compare the outputs with those of the original library.
 
     Raises:
       CheckpointError: They differ.

@@ -25,7 +25,7 @@ from vit_jax.errors import ConfigError, InputMissingError
 
 
 def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
-    """Prepares a data set, unless it is; prints where it is and how a config names it."""
+    """Prepare a data set, unless it is prepared; print where it is and how a config names it."""
     began = time.monotonic()
     if overrides:
         raise ConfigError(f"config.{next(iter(overrides))}", "this command has no config")
@@ -48,7 +48,7 @@ def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
 
 
 def _quiet() -> None:
-    """Keeps TensorFlow, where data set code imports it, silent and off the accelerator."""
+    """Keep TensorFlow, where data set code imports it, silent and off the accelerator."""
     tfds.core.utils.lazy_imports_utils.print = lambda *_: None  # that TensorFlow is not installed
     os.environ.update(TF_CPP_MIN_LOG_LEVEL="3", TF_ENABLE_ONEDNN_OPTS="0", CUDA_VISIBLE_DEVICES="")
     jax.config.update("jax_platforms", "cpu")

@@ -42,7 +42,7 @@ class Outcome:
 
     @classmethod
     def of(cls, error: BaseException | None) -> "Outcome":
-        """Returns the outcome of work that raised an error, or of work that succeeded."""
+        """Return the outcome of work that raised an error, or of work that succeeded."""
         if error is None:
             return cls()
         message = " ".join(str(error).split())[:1000]
@@ -54,7 +54,7 @@ class Outcome:
         return cls(HostError.exit_code, HostError.label, message)
 
     def to_json(self) -> list[Any]:
-        """Returns the outcome as plain JSON; `Outcome(*values)` reads it."""
+        """Return the outcome as plain JSON; `Outcome(*values)` reads it."""
         return [self.exit_code, self.label, self.message]
 
 
@@ -79,7 +79,7 @@ class Group:
         self._watcher.start()
 
     def exchange(self, error: Exception | None, text: str = "") -> list[str]:
-        """Returns the texts of all hosts, by host.
+        """Return the texts of all hosts, by host.
 
         Args:
           error: What this host's work raised, if it did.
@@ -100,7 +100,7 @@ class Group:
         return [text for _, text in reports]
 
     def end(self, error: BaseException | None) -> None:
-        """Waits until all hosts have ended; where this one failed alone, until the others know.
+        """Wait until all hosts have ended; where this one failed alone, until the others know.
 
         Raises:
           HostError: Another host failed in the end.
@@ -122,7 +122,7 @@ class Group:
             _raise_first([Outcome(*json.loads(messages[host])) for host in range(self._count)])
 
     def _wait_for_all(self, topic: str, text: str, seconds: float = math.inf) -> dict[int, str]:
-        """Tells the others, and returns what all of them told, by host."""
+        """Tell the others, and return what all of them told, by host."""
         self._tell(topic, text)
         deadline = time.monotonic() + seconds
         pause = 0.005
@@ -172,7 +172,7 @@ class Group:
                     self._leave(line, outcome.exit_code)
 
     def _leave_silent(self, host: int) -> None:
-        """Ends the process because a host is silent."""
+        """End the process because a host is silent."""
         problem = f"host {host} does not answer; rerun the same command to continue"
         self._leave(f"{HostError.label}: {problem}", HostError.exit_code)
 
@@ -183,7 +183,7 @@ class Group:
 
 
 def leave(line: str, code: int) -> None:
-    """Prints a line on stderr and ends the process, whatever it is doing."""
+    """Print a line on stderr and end the process, whatever it is doing."""
     print(line, file=sys.stderr, flush=True)
     _exit(code)
 
@@ -195,7 +195,7 @@ def _exit(code: int) -> None:
 
 
 def _raise_first(outcomes: list[Outcome]) -> None:
-    """Raises the first failure as a `HostError` with its label and exit code."""
+    """Raise the first failure as a `HostError` with its label and exit code."""
     for host, outcome in enumerate(outcomes):
         if outcome.exit_code:
             error = HostError(f"host {host}: {outcome.message}")

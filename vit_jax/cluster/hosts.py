@@ -36,7 +36,7 @@ _group: Group | None = None  # the hosts that met; None on one host
 
 @contextlib.contextmanager
 def joined(values: flags.FlagValues) -> Iterator[None]:
-    """Meets the other hosts, where there are any, and leaves together with them.
+    """Meet the other hosts, where there are any, and leave together with them.
 
     Args:
       values: The flags of the command; without those of `launchers` it runs on one host.
@@ -72,7 +72,7 @@ def joined(values: flags.FlagValues) -> Iterator[None]:
 def run_and_compare(
     work: Callable[[], T], facts: Callable[[T], Mapping[str, Any]] = lambda _: {}
 ) -> T:
-    """Runs some work on every host, and returns only where all of them succeeded and agree.
+    """Run some work on every host, and return only where all of them succeeded and agree.
 
     Args:
       work: What to run; it may fail on some of the hosts.
@@ -97,7 +97,7 @@ def run_and_compare(
 
 
 def run_on_host0(work: Callable[[], T]) -> T:
-    """Runs some work on host 0 alone, and returns its result, which is plain JSON, on all.
+    """Run some work on host 0 alone, and return its result, which is plain JSON, on all.
 
     Raises:
       HostError: The work failed.
@@ -117,7 +117,7 @@ def run_on_host0(work: Callable[[], T]) -> T:
 def _initialize(
     coordinator: str | None, count: int | None, index: int | None, *, optional: bool
 ) -> bool:
-    """Starts JAX's coordination service, or connects to it; False where there is no cluster."""
+    """Start or join JAX's coordination service; return False where there is no cluster."""
     # Its handler would take SIGTERM away from `preemption`, which agrees on Ctrl-C as well.
     jax.config.update("jax_enable_preemption_service", False)
     where = coordinator or "the coordinator"
@@ -148,7 +148,7 @@ def _initialize(
 
 
 def _make_group() -> Group | None:
-    """Returns the hosts that JAX's coordination service knows; None where this one is alone."""
+    """Return the hosts that JAX's coordination service knows; None where this one is alone."""
     met = distributed.global_state
     if met.num_processes <= 1:
         return None
@@ -157,7 +157,7 @@ def _make_group() -> Group | None:
 
 
 def _compare(facts: list[dict[str, Any]]) -> None:
-    """Raises a `ConfigError` that names the first fact about which hosts disagree."""
+    """Raise a `ConfigError` that names the first fact about which hosts disagree."""
     for key in facts[0] | {key: None for other in facts for key in other}:
         expected = facts[0].get(key)
         for host, other in enumerate(facts):
@@ -168,7 +168,7 @@ def _compare(facts: list[dict[str, Any]]) -> None:
 
 
 def _program() -> dict[str, str]:
-    """Returns what identifies the program: versions, and a digest of the package's source."""
+    """Return what identifies the program: versions, and a digest of the package's source."""
     package = pathlib.Path(__file__).parents[1]
     digest = hashlib.sha256()
     for file in sorted(package.rglob("*.py")):

@@ -26,7 +26,7 @@ _PLACEHOLDER_VALUE = re.compile(r"[\w./ ]*(_?\{i1?\})?")
 
 
 def export_weights(directory: pathlib.Path, to: str, output: pathlib.Path) -> tuple[str, ...]:
-    """Writes the parameters of a run in the format of a library; returns notes on differences.
+    """Write the parameters of a run in the format of a library; return notes on differences.
 
     Args:
       directory: The run.
@@ -74,7 +74,7 @@ def export_weights(directory: pathlib.Path, to: str, output: pathlib.Path) -> tu
 
 
 def _differences(spec: ImportSpec, model: Mapping[str, Any], to: str) -> tuple[str, ...]:
-    """Returns notes on what a library computes differently.
+    """Return notes on what a library computes differently.
 
     Raises:
       DataError: The difference makes another model of it.
@@ -91,7 +91,7 @@ def _differences(spec: ImportSpec, model: Mapping[str, Any], to: str) -> tuple[s
 
 
 def _read_origin(directory: pathlib.Path, to: str) -> tuple[dict[str, str], Params]:
-    """Returns the placeholders and the extra tensors of weights that came from the same library."""
+    """Return the placeholders and the extra tensors of weights that came from the same library."""
     path = directory / ORIGIN
     origin = read_json(path) if path.is_file() else {}
     if origin.get("source") != to:
@@ -107,5 +107,5 @@ def _read_origin(directory: pathlib.Path, to: str) -> tuple[dict[str, str], Para
 
 
 def _is_value(value: Any) -> bool:
-    """Returns whether a value may fill a placeholder of a rule: a name, at most with a number."""
+    """Return whether a value may fill a placeholder of a rule: a name, at most with a number."""
     return _PLACEHOLDER_VALUE.fullmatch(str(value)) is not None

@@ -15,7 +15,7 @@ EXTRA_TENSORS = "extra_tensors.safetensors"
 
 @contextlib.contextmanager
 def whole_folder(output: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Yields a temporary folder to write to, which is renamed to `output` at the end.
+    """Yield a temporary folder to write to, which is renamed to `output` at the end.
 
     Raises:
       WorkdirError: The output exists already, or cannot be written.

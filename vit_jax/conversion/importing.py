@@ -62,7 +62,7 @@ class Imported:
 def import_weights(
     source: str, path: pathlib.Path, name: str, overrides: Mapping[str, str] | None = None
 ) -> Imported:
-    """Reads the weights of a library.
+    """Read the weights of a library.
 
     Args:
       source: The name of the library.
@@ -98,7 +98,7 @@ def import_weights(
 def _configure(
     spec: ImportSpec, name: str, flags: Mapping[str, str], path: pathlib.Path
 ) -> tuple[config_lib.Resolved, tuple[int, int]]:
-    """Returns the settings of the weights, and the image size that they were trained with."""
+    """Return the settings of the weights, and the image size that they were trained with."""
     values = {f"model.{key}": value for key, value in {"name": name, **spec.fields}.items()}
     values |= {f"data.{key}": value for key, value in {"name": "", **spec.data}.items()}
     layer = {key: Setting(value, str(path)) for key, value in values.items()}
@@ -121,7 +121,7 @@ def _configure(
 
 @contextlib.contextmanager
 def _showing_progress(file: files.WeightFile) -> Iterator[rules.Read]:
-    """Yields the file's `read`, which shows how far it is."""
+    """Yield the file's `read`, which shows how far it is."""
     progress = Progress(len(file.headers), 0, 10.0, "read")
     numbers = itertools.count(1)
 
@@ -138,7 +138,7 @@ def _showing_progress(file: files.WeightFile) -> Iterator[rules.Read]:
 
 
 def write_run(imported: Imported, source: str, output: pathlib.Path) -> None:
-    """Writes weights as a run folder; a reader sees all of it or nothing.
+    """Write weights as a run folder; a reader sees all of it or nothing.
 
     Args:
       imported: The weights.

@@ -9,7 +9,7 @@ from vit_jax.weights.import_spec import ImportSpec
 def find_size(
     spec: ImportSpec, stride: tuple[int, int], *candidates: tuple[int, int] | None
 ) -> tuple[tuple[int, int], bool]:
-    """Returns the image size of a position table, and whether the table has rows for the tokens.
+    """Return the image size of a position table, and whether the table has rows for the tokens.
 
     Args:
       spec: What the file states.

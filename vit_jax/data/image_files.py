@@ -7,7 +7,7 @@ from vit_jax.data.images import EXTENSIONS
 
 
 def find_images(folder: str | os.PathLike[str]) -> Iterator[os.DirEntry[str]]:
-    """Yields the image files below a folder, at any depth; hidden ones are skipped."""
+    """Yield the image files below a folder, at any depth; hidden ones are skipped."""
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         if entry.name.startswith("."):
             continue

@@ -45,7 +45,7 @@ class UnreadableError(Exception):
 def decode(
     content: bytes, channels: int, background: tuple[int, ...], max_pixels: int
 ) -> UInt8[np.ndarray, "h w c"]:
-    """Returns the pixels of an image file, upright, with 1 to 4 channels (see `MODES`).
+    """Return the pixels of an image file, upright, with 1 to 4 channels (see `MODES`).
 
     16-bit values are scaled, not clipped; of an animation the first frame is taken; without an
     alpha channel in the result, transparent pixels show the background.
@@ -77,7 +77,7 @@ def decode(
 def to_pixels(
     image: Image.Image, channels: int, background: tuple[int, ...]
 ) -> UInt8[np.ndarray, "h w c"]:
-    """Returns the pixels of a Pillow image, upright, uint8; channels and background as in `decode`.
+    """Return the pixels of a Pillow image, upright, uint8; channels and background as in `decode`.
 
     Raises:
       UnreadableError: The pixels are floating-point numbers.

@@ -62,7 +62,7 @@ class Batches:
         return batch
 
     def close(self) -> None:
-        """Stops the threads and processes that read."""
+        """Stop the threads and processes that read."""
         self._stream.close()
 
     def _note(self, index: int) -> None:
@@ -88,7 +88,7 @@ def train_batches(
     host: int = 0,
     num_hosts: int = 1,
 ) -> Batches:
-    """Yields this host's rows of each batch, without end: `{"image": uint8, "label": int32}`.
+    """Yield this host's rows of each batch, without end: `{"image": uint8, "label": int32}`.
 
     Every image comes once per epoch; the order and the random transforms change with each epoch.
     With `data.repeats` above 1 an image comes that many times in a row, transformed anew each time,
@@ -121,7 +121,7 @@ def eval_batches(
     num_hosts: int = 1,
     report: Callable[[str], None] = warn,
 ) -> Batches:
-    """Yields this host's rows of the batches that hold every image once, in order.
+    """Yield this host's rows of the batches that hold every image once, in order.
 
     Rows whose `mask` is False hold no image: the padding of the last batch, and the rows of
     unreadable images, each of which is passed to `report` as a line.
@@ -134,7 +134,7 @@ def eval_batches(
 
 
 def _ignore_signals(worker: int, num_workers: int) -> None:
-    """Leaves Ctrl-C, which a terminal sends to every process, to the training process."""
+    """Leave Ctrl-C, which a terminal sends to every process, to the training process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 

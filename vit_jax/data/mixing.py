@@ -32,11 +32,11 @@ class RandomErasing:
     fill: str = "pixel"  # normal noise for each pixel or each channel; or zero, the mean
 
     def __call__(self, images: Float[Array, "b h w c"], keys: Array) -> Float[Array, "b h w c"]:
-        """Returns the images, some with a rectangle erased; `keys` holds one for each row."""
+        """Return the images, some with a rectangle erased; `keys` holds one for each row."""
         return jax.vmap(self._erase)(images, keys)
 
     def box(self, key: Array, height: int, width: int) -> Int[Array, "4"]:
-        """Returns top, left, height and width in pixels; the last two are 0 where no box fits."""
+        """Return top, left, height and width in pixels; the last two are 0 where no box fits."""
         keys = jax.random.split(key, 4)
         fraction = jax.random.uniform(keys[0], (10,), minval=self.area[0], maxval=self.area[1])
         log_ratio = jax.random.uniform(
@@ -85,7 +85,7 @@ class Mix:
     def __call__(
         self, images: Float[Array, "b h w c"], targets: Float[Array, "b k"], key: Array
     ) -> tuple[Float[Array, "b h w c"], Float[Array, "b k"]]:
-        """Returns mixed images and targets; the sum of a target is unchanged."""
+        """Return mixed images and targets; the sum of a target is unchanged."""
         key_apply, key_switch, key_mixup, key_cutmix, key_box = jax.random.split(key, 5)
         probability_of_cutmix = (self.switch if self.mixup else 1.0) if self.cutmix else 0.0
         is_cutmix = jax.random.uniform(key_switch) < probability_of_cutmix
@@ -102,7 +102,7 @@ class Mix:
         return mixed, targets * label_lam + targets[::-1] * (1 - label_lam)
 
     def box(self, key: Array, lam: Array | float, height: int, width: int) -> Int[Array, "4"]:
-        """Returns top, left, height and width of the pasted rectangle, in pixels.
+        """Return top, left, height and width of the pasted rectangle, in pixels.
 
         Its area is 1 - `lam` of the image. The centre is anywhere in the image; the rectangle is
         clipped at the edges.
@@ -131,7 +131,7 @@ class BatchTransform:
     def __call__(
         self, pixels: UInt8[Array, "b h w c"], targets: Float[Array, "b k"], key: Array
     ) -> tuple[Float[Array, "b h w c"], Float[Array, "b k"]]:
-        """Returns normalized images, erased and mixed with their targets.
+        """Return normalized images, erased and mixed with their targets.
 
         Args:
           pixels: The images.
@@ -150,7 +150,7 @@ class BatchTransform:
 
 
 def batch_transform(data: config_lib.Data, mix: config_lib.Mix) -> BatchTransform:
-    """Returns the transform of a training batch.
+    """Return the transform of a training batch.
 
     Raises:
       ConfigError: The fill of erased rectangles is unknown.
@@ -165,7 +165,7 @@ def batch_transform(data: config_lib.Data, mix: config_lib.Mix) -> BatchTransfor
 
 
 def _inside(box: Int[Array, "4"], height: int, width: int) -> Array:
-    """Returns which pixels are in a box of top, left, height, width: bool (h, w)."""
+    """Return which pixels are in a box of top, left, height, width: bool (h, w)."""
     top, left, tall, wide = box
     rows = jnp.arange(height)[:, None]
     columns = jnp.arange(width)[None]

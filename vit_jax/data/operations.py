@@ -22,7 +22,7 @@ class FillOptions:
     resampling: Image.Resampling = Image.Resampling.NEAREST
 
     def fills(self, bands: Bands) -> list[int | tuple[int, ...]]:
-        """Returns the fill of each band."""
+        """Return the fill of each band."""
         return [tuple(self.fill)] if bands[0].mode == "RGB" else list(self.fill)
 
 
@@ -30,7 +30,7 @@ Operation = Callable[[Bands, float, FillOptions], Bands]
 
 
 def split(image: np.ndarray) -> Bands:
-    """Returns the bands of an image, uint8 (h, w, c)."""
+    """Return the bands of an image, uint8 (h, w, c)."""
     channels = image.shape[-1]
     if channels == 3:
         return [Image.fromarray(image)]
@@ -38,7 +38,7 @@ def split(image: np.ndarray) -> Bands:
 
 
 def join(bands: Bands) -> np.ndarray:
-    """Returns the image of bands, uint8 (h, w, c)."""
+    """Return the image of bands, uint8 (h, w, c)."""
     arrays = [np.asarray(band) for band in bands]
     if len(arrays) > 1:
         return np.stack(arrays, axis=-1)
@@ -46,17 +46,17 @@ def join(bands: Bands) -> np.ndarray:
 
 
 def _each(function: Callable[[Image.Image, float], Image.Image]) -> Operation:
-    """Returns the operation that is applied to each band alone."""
+    """Return the operation that is applied to each band alone."""
     return lambda bands, strength, options: [function(band, strength) for band in bands]
 
 
 def _enhance(enhancer: Callable[[Image.Image], ImageEnhance._Enhance]) -> Operation:
-    """Returns the operation that blends with a degenerate image; a factor of 1 changes nothing."""
+    """Return the operation that blends with a degenerate image; a factor of 1 changes nothing."""
     return _each(lambda band, factor: enhancer(band).enhance(factor))
 
 
 def _affine(matrix: Callable[[float, int, int], tuple[float, ...]]) -> Operation:
-    """Returns the operation that maps each output pixel to where it comes from.
+    """Return the operation that maps each output pixel to where it comes from.
 
     Args:
       matrix: From strength, width and height to the six coefficients of Pillow's AFFINE.
@@ -82,19 +82,19 @@ def _rotate(bands: Bands, degrees: float, options: FillOptions) -> Bands:
 
 
 def _solarize_add(band: Image.Image, added: float) -> Image.Image:
-    """Brightens pixels below 128."""
+    """Brighten pixels below 128."""
     return band.point(
         [min(255, i + int(added)) if i < 128 else i for i in range(256)] * _count(band)
     )
 
 
 def _solarize(band: Image.Image, threshold: float) -> Image.Image:
-    """Inverts pixels at or above the threshold."""
+    """Invert pixels at or above the threshold."""
     return band.point([i if i < threshold else 255 - i for i in range(256)] * _count(band))
 
 
 def _posterize(band: Image.Image, bits: float) -> Image.Image:
-    """Keeps the highest bits; 8 or more keep all, and 0 leaves black."""
+    """Keep the highest bits; 8 or more keep all, and 0 leaves black."""
     mask = 256 - 2 ** (8 - min(8, max(0, int(bits))))
     return band.point([i & mask for i in range(256)] * _count(band))
 
@@ -132,7 +132,7 @@ OPERATIONS: dict[str, Operation] = {
 
 
 def cutout(bands: Bands, half: int, centre: tuple[int, int], options: FillOptions) -> Bands:
-    """Returns the bands with a square filled, as far as it is inside the image.
+    """Return the bands with a square filled, as far as it is inside the image.
 
     Args:
       bands: The image.

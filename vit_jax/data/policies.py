@@ -35,7 +35,7 @@ def _pick(names: Sequence[str], rng: np.random.Generator) -> str:
 
 
 def _fill(fill: Sequence[int], image: np.ndarray) -> tuple[int, ...]:
-    """Returns a fill for each channel; a single number is for all of them."""
+    """Return a fill for each channel; a single number is for all of them."""
     if len(fill) == 1:
         return tuple(fill) * image.shape[-1]
     return tuple(fill)
@@ -56,7 +56,7 @@ class RandAugment:
     fill: Sequence[int] = GREY
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Returns the augmented image, uint8 of the same shape."""
+        """Return the augmented image, uint8 of the same shape."""
         bands = split(image)
         options = FillOptions(_fill(self.fill, image))
         for _ in range(self.num_layers):
@@ -87,7 +87,7 @@ class TimmRandAugment:
     fill: Sequence[int] = GREY
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Returns the augmented image, uint8 of the same shape."""
+        """Return the augmented image, uint8 of the same shape."""
         ops = TIMM_INCREASING_OPS if self.increasing else TIMM_OPS
         bands = split(image)
         for _ in range(self.num_layers):
@@ -114,7 +114,7 @@ class AutoAugment:
     fill: Sequence[int] = GREY
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Returns the augmented image, uint8 of the same shape."""
+        """Return the augmented image, uint8 of the same shape."""
         bands = split(image)
         options = FillOptions(_fill(self.fill, image))
         for name, probability, magnitude in SUBPOLICIES[int(rng.integers(len(SUBPOLICIES)))]:
@@ -133,7 +133,7 @@ class TrivialAugment:
     fill: Sequence[int] = GREY
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Returns the augmented image, uint8 of the same shape."""
+        """Return the augmented image, uint8 of the same shape."""
         op = TRIVIALAUGMENT_OPS[_pick(tuple(TRIVIALAUGMENT_OPS), rng)]
         magnitude = int(rng.integers(31)) / 3
         options = FillOptions(_fill(self.fill, image))
@@ -147,7 +147,7 @@ class ThreeAugment:
     fill: Sequence[int] = GREY
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Returns the augmented image, uint8 of the same shape."""
+        """Return the augmented image, uint8 of the same shape."""
         radius = rng.uniform(0.1, 2.0)
         choices = (("desaturate", 0.0), ("solarize", 128.0), ("blur", radius))
         name, strength = choices[rng.integers(len(choices))]
@@ -165,7 +165,7 @@ class ColorJitter:
     strength: float
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Returns the augmented image, uint8 of the same shape."""
+        """Return the augmented image, uint8 of the same shape."""
         bands = split(image)
         options = FillOptions(_fill(GREY, image))
         for name in rng.permutation(["brightness", "contrast", "color"]):
@@ -192,7 +192,7 @@ TIMM_FIELDS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
 
 
 def parse_policy(text: str, fill: Sequence[int] = GREY) -> Any:
-    """Returns the policy of a name.
+    """Return the policy of a name.
 
     Args:
       text: `autoaugment`, `trivialaugment`, `3-augment`; `randaug(LAYERS,MAGNITUDE)` as big_vision
@@ -214,7 +214,7 @@ def parse_policy(text: str, fill: Sequence[int] = GREY) -> Any:
 
 
 def _timm_fields(text: str) -> dict[str, Any] | None:
-    """Returns the fields that timm's form of RandAugment sets; None where it is another form."""
+    """Return the fields that timm's form of RandAugment sets; None where it is another form."""
     head, *settings = text.split("-")
     fields = {}
     for setting in settings:

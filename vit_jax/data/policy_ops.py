@@ -32,7 +32,7 @@ class Op:
     def apply(
         self, bands: Bands, magnitude: float, rng: np.random.Generator, options: FillOptions
     ) -> Bands:
-        """Returns the bands after the operation at a magnitude; `rng` draws the sign alone."""
+        """Return the bands after the operation at a magnitude; `rng` draws the sign alone."""
         level = self.level(magnitude)
         if self.signed and rng.random() < 0.5:
             level = -level
@@ -74,7 +74,7 @@ ENHANCEMENTS = ("Color", "Contrast", "Brightness", "Sharpness")
 
 
 def cutout_half_side(magnitude: float) -> int:
-    """Returns how far RandAugment's cutout reaches from its centre, in pixels."""
+    """Return how far RandAugment's cutout reaches from its centre, in pixels."""
     return int(_times(40.0)(magnitude))
 
 

@@ -25,7 +25,7 @@ class Reader:
     image_size: tuple[int, int] = (0, 0)  # of a row without an image
 
     def train(self, index: int, rng: np.random.Generator) -> Row:
-        """Returns the row of an image, or of the next one that can be read.
+        """Return the row of an image, or of the next one that can be read.
 
         Raises:
           DataError: Too many images in a row are unreadable, or a label is not that of a class.
@@ -43,7 +43,7 @@ class Reader:
         )
 
     def evaluate(self, index: int) -> Row:
-        """Returns the row of an image, or one whose mask is False."""
+        """Return the row of an image, or one whose mask is False."""
         image = np.zeros((*self.image_size, self.pipeline.channels), np.uint8)
         row = {"image": image, "label": np.int32(0)}
         unreadable = -1
@@ -57,7 +57,7 @@ class Reader:
         return {**row, "mask": np.bool_(has_image), "unreadable": np.int64(unreadable)}
 
     def problem(self, index: int) -> str:
-        """Returns why an image cannot be read, in one line."""
+        """Return why an image cannot be read, in one line."""
         try:
             self.read(index, np.random.default_rng(0))
         except UnreadableError as error:
@@ -65,7 +65,7 @@ class Reader:
         return "it could not be read before"
 
     def read(self, index: int, rng: np.random.Generator) -> Row:
-        """Returns the transformed image and its label.
+        """Return the transformed image and its label.
 
         Raises:
           UnreadableError: The image cannot be read.

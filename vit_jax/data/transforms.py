@@ -35,7 +35,7 @@ class Transform(Protocol):
     """A map of one image; deterministic ones do not use the random generator."""
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Returns uint8 (h, w, c)."""
+        """Return uint8 (h, w, c)."""
         ...
 
 
@@ -47,7 +47,7 @@ class Resize:
     interpolation: str
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Returns uint8 (h, w, c) of the given size."""
+        """Return uint8 (h, w, c) of the given size."""
         return _resize(image, self.size, self.interpolation)
 
 
@@ -64,7 +64,7 @@ class CentreCrop:
     interpolation: str
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Returns uint8 (h, w, c) of the given size."""
+        """Return uint8 (h, w, c) of the given size."""
         resized = _covering(image, self.size, self.fraction)
         spans = []
         for side, whole, crop in zip(image.shape[:2], resized, self.size, strict=True):
@@ -95,7 +95,7 @@ class RandomResizedCrop:
     interpolation: str
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Returns uint8 (h, w, c) of the given size."""
+        """Return uint8 (h, w, c) of the given size."""
         height, width = image.shape[:2]
         aspect_ratio = self.size[1] / self.size[0]
         for _ in range(10):
@@ -125,7 +125,7 @@ class RandomCrop:
     padding: int = 0  # pixels on each side
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Returns uint8 (h, w, c) of the given size."""
+        """Return uint8 (h, w, c) of the given size."""
         image = _resize(image, _covering(image, self.size, self.fraction), self.interpolation)
         if self.padding:
             # Reflection cannot add more than the image has.
@@ -155,7 +155,7 @@ class RandomFlip:
     """Mirrors an image left to right with probability 0.5."""
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Returns uint8 of the same shape."""
+        """Return uint8 of the same shape."""
         return np.ascontiguousarray(image[:, ::-1]) if rng.random() < 0.5 else image
 
 
@@ -171,7 +171,7 @@ class RandomAffine:
     shift: float  # fraction of the height and of the width
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Returns uint8 of the same shape."""
+        """Return uint8 of the same shape."""
         angle, scale, down, right = rng.uniform(-1, 1, 4)
         height, width = image.shape[:2]
         factor = 1 / (1 + self.scale * scale)
@@ -200,7 +200,7 @@ class Pipeline:
     max_pixels: int
 
     def decode(self, image: bytes | Image.Image | np.ndarray) -> np.ndarray:
-        """Returns the pixels of the image of a record, uint8 (h, w, c); an array is unchanged.
+        """Return the pixels of the image of a record, uint8 (h, w, c); an array is unchanged.
 
         Raises:
           UnreadableError: The file is not a readable image, or an array has the wrong dtype or
@@ -216,14 +216,14 @@ class Pipeline:
         return image
 
     def __call__(self, pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Returns the transformed pixels, uint8 (h, w, c) of the model's size."""
+        """Return the transformed pixels, uint8 (h, w, c) of the model's size."""
         for transform in self.transforms:
             pixels = transform(pixels, rng)
         return pixels
 
 
 def check(data: config_lib.Data) -> None:
-    """Checks the settings that name a transform, and those that depend on each other.
+    """Check the settings that name a transform, and those that depend on each other.
 
     Raises:
       ConfigError: A name is unknown, or a value is impossible.
@@ -244,7 +244,7 @@ def check(data: config_lib.Data) -> None:
 
 
 def for_training(data: config_lib.Data) -> Pipeline:
-    """Returns the random pipeline of the training split."""
+    """Return the random pipeline of the training split."""
     transforms = [CROPS[data.crop](data)]
     if data.flip:
         transforms.append(RandomFlip())
@@ -260,7 +260,7 @@ def for_training(data: config_lib.Data) -> Pipeline:
 
 
 def for_evaluation(data: config_lib.Data) -> Pipeline:
-    """Returns the deterministic pipeline of the other splits."""
+    """Return the deterministic pipeline of the other splits."""
     fit = FITS[data.fit](data.image_size, data.crop_fraction, data.interpolation)
     return Pipeline((fit,), data.channels, data.background, data.max_pixels)
 
@@ -268,7 +268,7 @@ def for_evaluation(data: config_lib.Data) -> Pipeline:
 def normalize(
     images: UInt8[Array, "b h w c"], mean: Sequence[float], std: Sequence[float]
 ) -> Float[Array, "b h w c"]:
-    """Scales pixels to 0..1, subtracts the mean and divides by the deviation; on the device."""
+    """Scale pixels to 0..1, subtract the mean, divide by the standard deviation; on the device."""
     scaled = images.astype(jnp.float32) / 255
     return (scaled - jnp.asarray(mean, jnp.float32)) / jnp.asarray(std, jnp.float32)
 
@@ -276,7 +276,7 @@ def normalize(
 def _resize(
     image: np.ndarray, size: tuple[int, int], interpolation: str, box: Box | None = None
 ) -> np.ndarray:
-    """Resizes a box of an image; Pillow's filters are antialiased, and read pixels around it."""
+    """Resize a box of an image; Pillow's filters are antialiased, and read pixels around it."""
     height, width = image.shape[:2]
     if size == (height, width) and box in (None, (0, 0, width, height)):
         return image
@@ -285,7 +285,7 @@ def _resize(
 
 
 def _covering(image: np.ndarray, size: tuple[int, int], fraction: float) -> tuple[int, int]:
-    """Returns the height and width of the image when it just covers `size / fraction`."""
+    """Return the height and width of the image when it just covers `size / fraction`."""
     sides = image.shape[:2]
     targets = [math.floor(side / fraction) for side in size]
     short = 0 if targets[0] * sides[1] >= targets[1] * sides[0] else 1

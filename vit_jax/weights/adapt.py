@@ -21,7 +21,7 @@ Resize = Callable[[str, Any, Shape], Any]
 def resize_tables(
     params: Mapping[str, Any], shapes: Mapping[str, Shape], resize: Resize
 ) -> tuple[Params, tuple[str, ...]]:
-    """Resamples the tables that belong to a size of grid for another image size or window.
+    """Resample the tables that belong to a size of grid for another image size or window.
 
     Args:
       params: The parameters, by name.
@@ -45,7 +45,7 @@ def resize_tables(
 def replace_heads(
     params: Mapping[str, Any], shapes: Mapping[str, Shape]
 ) -> tuple[Params, tuple[str, ...]]:
-    """Removes the heads that are not those of the model, which initializes its own.
+    """Remove the heads that are not those of the model, which initializes its own.
 
     Args:
       params: The parameters, by name.
@@ -67,7 +67,7 @@ def replace_heads(
 
 
 def check_fit(params: Mapping[str, Any], shapes: Mapping[str, Shape], where: str) -> None:
-    """Checks that parameters are those of the model; heads may be missing.
+    """Check that parameters are those of the model; heads may be missing.
 
     Args:
       params: The parameters, by name.

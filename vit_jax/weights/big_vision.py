@@ -44,7 +44,7 @@ DATA = {"fit": "crop", "crop_fraction": 0.875, "interpolation": "bilinear", **HA
 
 
 def placeholders(shapes: Mapping[str, Shape]) -> dict[str, str]:
-    """Returns where the tree of a file begins, and whether its blocks are stacked."""
+    """Return where the tree of a file begins, and whether its blocks are stacked."""
     prefixes = ("params/img/", "params/", "")
     prefix = next(p for p in prefixes if f"{p}embedding/kernel" in shapes or not p)
     scanned = any(name.startswith(f"{prefix}Transformer/encoderblock/") for name in shapes)
@@ -52,12 +52,12 @@ def placeholders(shapes: Mapping[str, Shape]) -> dict[str, str]:
 
 
 def placeholders_for(fields: Mapping[str, Any]) -> dict[str, str]:
-    """Returns the names with which to write a model: those of the published files."""
+    """Return the names with which to write a model: those of the published files."""
     return PUBLISHED
 
 
 def describe(shapes: Mapping[str, Shape], documents: Mapping[str, Json], family: str) -> ImportSpec:
-    """Returns what a file states, from the shapes of its arrays."""
+    """Return what a file states, from the shapes of its arrays."""
     names = placeholders(shapes)
     bare = {name.removeprefix(names["prefix"]): shape for name, shape in shapes.items()}
     has_token = "cls" in bare

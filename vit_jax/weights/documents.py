@@ -12,7 +12,7 @@ Json = Mapping[str, Any]
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
-    """Reads a JSON object.
+    """Read a JSON object.
 
     Raises:
       DataError: The file is corrupt, or holds something else.
@@ -27,7 +27,7 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
 
 
 def read_key(document: Json, key: str, expected: type | UnionType, where: str) -> Any:
-    """Returns a value of a document.
+    """Return a value of a document.
 
     Args:
       document: The document.

@@ -14,7 +14,7 @@ SHARD_INDEX = "model.safetensors.index.json"  # names the files of weights in se
 
 
 def open_weights(path: pathlib.Path) -> tuple[WeightFile, dict[str, Json]]:
-    """Opens the weights at a path, and reads the documents beside them.
+    """Open the weights at a path, and read the documents beside them.
 
     Raises:
       InputMissingError: There are no weights.
@@ -30,7 +30,7 @@ def open_weights(path: pathlib.Path) -> tuple[WeightFile, dict[str, Json]]:
 
 
 def open_files(paths: Sequence[str | pathlib.Path]) -> WeightFile:
-    """Opens the files of one set of weights as one.
+    """Open the files of one set of weights as one.
 
     Raises:
       InputMissingError: A file is missing.
@@ -50,7 +50,7 @@ def open_files(paths: Sequence[str | pathlib.Path]) -> WeightFile:
 
 
 def _list_shards(folder: pathlib.Path) -> list[pathlib.Path]:
-    """Returns the weight files of a folder: the only one, or those that its index names."""
+    """Return the weight files of a folder: the only one, or those that its index names."""
     index = folder / SHARD_INDEX
     if index.is_file():
         names = read_json(index).get("weight_map")

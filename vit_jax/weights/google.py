@@ -28,7 +28,7 @@ LINEN = {
 
 
 def blocks(source: str) -> Iterator[Rule]:
-    """Yields the rules of the encoder's blocks."""
+    """Yield the rules of the encoder's blocks."""
     ours = "blocks_{i}"
     yield from scale(f"{source}/LayerNorm_0", f"{ours}/norm1")
     yield from attention(source + "/{attn}", f"{ours}/attn")
@@ -38,7 +38,7 @@ def blocks(source: str) -> Iterator[Rule]:
 
 
 def attention(source: str, target: str) -> Iterator[Rule]:
-    """Yields the rules of self-attention."""
+    """Yield the rules of self-attention."""
     for name, pattern in (("kernel", "s d h c -> d s h c"), ("bias", "s h c -> s h c")):
         sources = tuple(f"{source}/{layer}/{name}" for layer in ("query", "key", "value"))
         yield Rule(sources, f"{target}/qkv/{name}", pattern)
@@ -46,7 +46,7 @@ def attention(source: str, target: str) -> Iterator[Rule]:
 
 
 def resnet() -> Iterator[Rule]:
-    """Yields the rules of a hybrid's ResNet."""
+    """Yield the rules of a hybrid's ResNet."""
     pattern = "{ones}c -> c"
     yield Rule("conv_root/kernel", "stem/resnet/conv_root/kernel")
     yield from scale("gn_root", "stem/resnet/norm_root", pattern)
@@ -72,12 +72,12 @@ RULES: tuple[Rule, ...] = (
 
 
 def placeholders(shapes: Mapping[str, Shape]) -> dict[str, str]:
-    """Returns the names that a file uses, from the shapes of its arrays."""
+    """Return the names that a file uses, from the shapes of its arrays."""
     return LINEN if any("/MlpBlock_0/" in name for name in shapes) else PUBLISHED
 
 
 def placeholders_for(fields: Mapping[str, Any]) -> dict[str, str]:
-    """Returns the names with which to write a model: those of the published files."""
+    """Return the names with which to write a model: those of the published files."""
     return PUBLISHED
 
 
@@ -98,7 +98,7 @@ DATA = {"fit": "squash", "interpolation": "bilinear", **HALF}
 
 
 def describe(shapes: Mapping[str, Shape], documents: Mapping[str, Json], family: str) -> ImportSpec:
-    """Returns what a file states, from the shapes of its arrays."""
+    """Return what a file states, from the shapes of its arrays."""
     has_token = "cls" in shapes
     return ImportSpec(
         fields={
@@ -119,12 +119,12 @@ def describe(shapes: Mapping[str, Shape], documents: Mapping[str, Json], family:
 def documents_for(
     fields: Mapping[str, Any], data: Mapping[str, Any], class_names: tuple[str, ...]
 ) -> dict[str, Json]:
-    """Returns the documents to write beside the weights of a model: none."""
+    """Return the documents to write beside the weights of a model: none."""
     return {}
 
 
 def sizes(shapes: Mapping[str, Shape], attention: str) -> dict[str, Any]:
-    """Returns the sizes that the arrays show, among them the number of attention heads.
+    """Return the sizes that the arrays show, among them the number of attention heads.
 
     Args:
       shapes: Shapes of the arrays, by name.

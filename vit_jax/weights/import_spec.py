@@ -48,5 +48,5 @@ class ImportSpec:
 
 
 def num_outputs(shapes: Mapping[str, Shape], bias: str) -> int:
-    """Returns the number of outputs of a layer from its bias, or 0 where there is no such layer."""
+    """Return the number of outputs of a layer from its bias, or 0 where there is no such layer."""
     return math.prod(shapes.get(bias, (0,)))

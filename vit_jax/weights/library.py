@@ -21,17 +21,17 @@ class Library(Protocol):
     FILE: str
 
     def placeholders(self, shapes: Mapping[str, Shape]) -> dict[str, str]:
-        """Returns the placeholders of RULES in a file with arrays of these shapes."""
+        """Return the placeholders of RULES in a file with arrays of these shapes."""
 
     def placeholders_for(self, fields: Mapping[str, Any]) -> dict[str, str]:
-        """Returns the placeholders of RULES with which to write a model with these fields."""
+        """Return the placeholders of RULES with which to write a model with these fields."""
 
     def describe(
         self, shapes: Mapping[str, Shape], documents: Mapping[str, Json], family: str
     ) -> ImportSpec:
-        """Returns what a file and the documents beside it state about a model of a family."""
+        """Return what a file and the documents beside it state about a model of a family."""
 
     def documents_for(
         self, fields: Mapping[str, Any], data: Mapping[str, Any], class_names: tuple[str, ...]
     ) -> dict[str, Json]:
-        """Returns the documents to write beside the weights of a model, by file name."""
+        """Return the documents to write beside the weights of a model, by file name."""

@@ -16,7 +16,7 @@ PACKAGES = {"huggingface": "transformers", "timm": "timm"}
 
 
 def check_installed(source: str) -> None:
-    """Checks that a library can be compared with.
+    """Check that a library can be compared with.
 
     Raises:
       ConfigError: The library has no package, or it is not installed.
@@ -33,7 +33,7 @@ def check_installed(source: str) -> None:
 def outputs(
     source: str, path: pathlib.Path, fields: Mapping[str, Any], images: np.ndarray
 ) -> np.ndarray:
-    """Returns the logits (b, k), or the features (b, d) of a model without classes.
+    """Return the logits (b, k), or the features (b, d) of a model without classes.
 
     Args:
       source: The library.

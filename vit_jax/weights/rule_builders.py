@@ -6,24 +6,24 @@ from vit_jax.weights.rules import Rule
 
 
 def linear(source: str, target: str, pattern: str = "o i -> i o") -> Iterator[Rule]:
-    """Yields the rules of a torch layer: weight and bias."""
+    """Yield the rules of a torch layer: weight and bias."""
     yield Rule(f"{source}.weight", f"{target}/kernel", pattern)
     yield Rule(f"{source}.bias", f"{target}/bias")
 
 
 def norm(source: str, target: str) -> Iterator[Rule]:
-    """Yields the rules of a torch normalization layer."""
+    """Yield the rules of a torch normalization layer."""
     yield Rule(f"{source}.weight", f"{target}/scale")
     yield Rule(f"{source}.bias", f"{target}/bias")
 
 
 def dense(source: str, target: str) -> Iterator[Rule]:
-    """Yields the rules of a linen layer with the same arrangement: kernel and bias."""
+    """Yield the rules of a linen layer with the same arrangement: kernel and bias."""
     yield Rule(f"{source}/kernel", f"{target}/kernel")
     yield Rule(f"{source}/bias", f"{target}/bias")
 
 
 def scale(source: str, target: str, pattern: str = "") -> Iterator[Rule]:
-    """Yields the rules of a linen normalization layer."""
+    """Yield the rules of a linen normalization layer."""
     yield Rule(f"{source}/scale", f"{target}/scale", pattern)
     yield Rule(f"{source}/bias", f"{target}/bias", pattern)

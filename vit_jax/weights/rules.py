@@ -48,7 +48,7 @@ class Table:
     placeholders: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def extra_tensors(self, names: Iterable[str]) -> set[str]:
-        """Returns those of the names in a file that the model does not have."""
+        """Return those of the names in a file that the model does not have."""
         values = {**self.placeholders, **_NUMBERS}
         rules = (rule for rule in self.rules if not rule.target)
         sources = itertools.chain(*(_fill(rule.source, values) for rule in rules))
@@ -56,7 +56,7 @@ class Table:
         return {name for name in names if any(re.fullmatch(p, name) for p in patterns)}
 
     def bind(self, shapes: Mapping[str, Shape]) -> list["Binding"]:
-        """Returns the rules for the parameters of a model, every placeholder filled."""
+        """Return the rules for the parameters of a model, every placeholder filled."""
         rules = (rule for rule in self.rules if rule.target)
         return [binding for rule in rules for binding in _bind(rule, self.placeholders, shapes)]
 
@@ -73,7 +73,7 @@ class Binding:
     stacked: bool = False  # a source holds something for each target
 
     def forward(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Returns the targets from the sources."""
+        """Return the targets from the sources."""
         if self.stacked:
             layers = range(len(self.shapes))
             return [self._forward([a[i] for a in arrays], self.shapes[i]) for i in layers]
@@ -85,7 +85,7 @@ class Binding:
         return [share.reshape(shape) for share, shape in zip(shares, self.shapes, strict=True)]
 
     def backward(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Returns the sources from the targets."""
+        """Return the sources from the targets."""
         if self.stacked:
             layers = [self._backward(array) for array in arrays]
             return [np.stack(of_layers) for of_layers in zip(*layers, strict=True)]
@@ -127,7 +127,7 @@ def import_params(
     read: Read,
     where: str,
 ) -> tuple[Arrays, Arrays]:
-    """Returns the parameters of a model from a file, in float32, and the file's extra tensors.
+    """Return the parameters of a model from a file, in float32, and the file's extra tensors.
 
     Args:
       table: The table of the file.
@@ -164,7 +164,7 @@ def import_params(
 def export_params(
     table: Table, shapes: Mapping[str, Shape], read: Read, where: str
 ) -> tuple[dict[str, Shape], Read]:
-    """Returns the shapes of a file's arrays by name, and a function that makes one of them.
+    """Return the shapes of a file's arrays by name, and a function that makes one of them.
 
     Where each array is made once and in this order, each parameter is read once.
 
@@ -199,7 +199,7 @@ def export_params(
 def _bind(
     rule: Rule, placeholders: Mapping[str, str], shapes: Mapping[str, Shape]
 ) -> Iterator[Binding]:
-    """Yields the rule for each set of the model's parameters that it means."""
+    """Yield the rule for each set of the model's parameters that it means."""
     pattern = rule.pattern.format(**placeholders)
     if not isinstance(rule.target, str):
         targets = tuple(name for name in rule.target if name in shapes)
@@ -221,7 +221,7 @@ def _bind(
 
 
 def _match(target: str, shapes: Mapping[str, Shape]) -> dict[str, dict[str, int]]:
-    """Returns the parameters that a target means, with the numbers in their names."""
+    """Return the parameters that a target means, with the numbers in their names."""
     regex = re.compile(re.sub(r"\\{(\w)\\}", r"(?P<\1>\\d+)", re.escape(target)))
     numbers = {}
     for name in shapes:
@@ -237,12 +237,12 @@ def _fill(source: str | tuple[str, ...], placeholders: Mapping[str, str]) -> tup
 
 
 def show(shape: Shape) -> str:
-    """Returns a shape as text."""
+    """Return a shape as text."""
     return "x".join(map(str, shape)) or "a scalar"
 
 
 def list_problems(problems: Mapping[str, str]) -> str:
-    """Returns all problems as text; names that differ only in their numbers share one entry."""
+    """Return all problems as text; names that differ only in their numbers share one entry."""
     groups: dict[tuple[str, str], list[str]] = collections.defaultdict(list)
     for name, problem in problems.items():
         groups[re.sub(r"\d+", "*", name), problem].append(name)

@@ -26,7 +26,7 @@ BUFFERS = ("relative_position_index", "relative_coords_table")
 
 
 def bias(theirs: str, ours: str, network: str) -> Iterator[Rule]:
-    """Yields the rules of the attention biases, and of the parameters that they depend on."""
+    """Yield the rules of the attention biases, and of the parameters that they depend on."""
     table = f"{theirs}relative_position_bias_table"
     yield Rule(table, f"{ours}bias/table", "(r c) h -> r c h")
     yield Rule(f"{theirs}logit_scale", f"{ours}logit_scale", "h 1 1 -> h")
@@ -37,13 +37,13 @@ def bias(theirs: str, ours: str, network: str) -> Iterator[Rule]:
 
 
 def merge(theirs: str) -> Iterator[Rule]:
-    """Yields the rules of patch merging."""
+    """Yield the rules of patch merging."""
     yield from norm(f"{theirs}.norm", "merge_{i}/norm")
     yield Rule(f"{theirs}.reduction.weight", "merge_{i}/reduction/kernel", "o i -> i o")
 
 
 def timm_rules() -> Iterator[Rule]:
-    """Yields the rules of stages in timm's names, which are Microsoft's but for `merge`."""
+    """Yield the rules of stages in timm's names, which are Microsoft's but for `merge`."""
     yield from norm("patch_embed.norm", "stem_norm")
     theirs = "layers.{i}.blocks.{j}."
     ours = "stages_{i}_{j}/"
@@ -62,7 +62,7 @@ def timm_rules() -> Iterator[Rule]:
 
 
 def huggingface_rules() -> Iterator[Rule]:
-    """Yields the rules of stages in the names of transformers."""
+    """Yield the rules of stages in the names of transformers."""
     yield from norm("{prefix}embeddings.norm", "stem_norm")
     theirs = "{prefix}encoder.layers.{i}.blocks.{j}."
     ours = "stages_{i}_{j}/"
@@ -83,12 +83,12 @@ def huggingface_rules() -> Iterator[Rule]:
 
 
 def is_swin(shapes: Mapping[str, Shape]) -> bool:
-    """Returns whether a file of timm is of this family."""
+    """Return whether a file of timm is of this family."""
     return "layers.0.blocks.0.norm1.weight" in shapes
 
 
 def timm_placeholders(shapes: Mapping[str, Shape]) -> dict[str, str]:
-    """Returns the names that a file of timm or Microsoft uses, from the shapes of its arrays."""
+    """Return the names that a file of timm or Microsoft uses, from the shapes of its arrays."""
     if "layers.0.downsample.norm.weight" in shapes:  # Microsoft merges at the end of a stage
         return {"merge": "{i}", "head": "head"}
     return {"merge": "{i1}", "head": "head.fc" if is_swin(shapes) else "head"}
@@ -97,7 +97,7 @@ def timm_placeholders(shapes: Mapping[str, Shape]) -> dict[str, str]:
 def describe_timm(
     shapes: Mapping[str, Shape], document: Json
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Returns the fields that timm computes with, and the sizes that the arrays show."""
+    """Return the fields that timm computes with, and the sizes that the arrays show."""
     first = "layers.{}.blocks.0.attn."
     depths = _depths(shapes, r"layers\.(\d+)\.blocks\.(\d+)\.norm1\.weight")
     fields = {**FIELDS, "pad_order": "shift_pad", "norm_eps": 1e-5, "activation": "gelu"}
@@ -118,7 +118,7 @@ def describe_timm(
 def describe_huggingface(
     shapes: Mapping[str, Shape], document: Json, where: str
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Returns the fields that transformers computes with, and the sizes that its document states.
+    """Return the fields that transformers computes with, and the sizes that its document states.
 
     Raises:
       DataError: The document is incomplete, or describes a model that we do not have.
@@ -141,12 +141,12 @@ def describe_huggingface(
 
 
 def timm_architecture(fields: Mapping[str, Any]) -> str:
-    """Returns a model of timm that is ours with other arguments."""
+    """Return a model of timm that is ours with other arguments."""
     return "swinv2_tiny_window8_256" if fields["cosine"] else "swin_tiny_patch4_window7_224"
 
 
 def timm_arguments(fields: Mapping[str, Any], image_size: tuple[int, int]) -> dict[str, Any]:
-    """Returns the arguments with which timm's model of that architecture is ours."""
+    """Return the arguments with which timm's model of that architecture is ours."""
     arguments = {
         "img_size": list(image_size),
         "patch_size": fields["patch"][0],
@@ -164,7 +164,7 @@ def timm_arguments(fields: Mapping[str, Any], image_size: tuple[int, int]) -> di
 
 
 def huggingface_document(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the part of transformers' `config.json` that only Swin has."""
+    """Return the part of transformers' `config.json` that only Swin has."""
     stages = len(fields["depths"])
     document = {
         "embed_dim": fields["width"],
@@ -182,7 +182,7 @@ def huggingface_document(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _windows(value: Any) -> tuple[int, ...]:
-    """Returns the sides of the windows that weights were trained with; empty if unknown."""
+    """Return the sides of the windows that weights were trained with; empty if unknown."""
     if not isinstance(value, list) or not all(type(side) is int for side in value):
         return ()
     return tuple(value) if any(value) else ()

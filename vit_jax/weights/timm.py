@@ -18,7 +18,7 @@ CONV = "o i h w -> h w i o"
 
 
 def blocks() -> Iterator[Rule]:
-    """Yields the rules of the encoder's blocks."""
+    """Yield the rules of the encoder's blocks."""
     theirs = "blocks.{i}"
     ours = "blocks_{i}"
     yield from norm(f"{theirs}.norm1", f"{ours}/norm1")
@@ -35,7 +35,7 @@ def blocks() -> Iterator[Rule]:
 
 
 def pool() -> Iterator[Rule]:
-    """Yields the rules of the attention pool."""
+    """Yield the rules of the attention pool."""
     yield Rule("attn_pool.latent", "pool/probe")
     yield Rule("attn_pool.q.weight", "pool/attn/q/kernel", "(h c) d -> d 1 h c")
     yield Rule("attn_pool.q.bias", "pool/attn/q/bias", "(h c) -> 1 h c")
@@ -48,7 +48,7 @@ def pool() -> Iterator[Rule]:
 
 
 def resnet() -> Iterator[Rule]:
-    """Yields the rules of a hybrid's ResNet."""
+    """Yield the rules of a hybrid's ResNet."""
     backbone = "patch_embed.backbone."
     yield Rule(backbone + "{stem}conv.weight", "stem/resnet/conv_root/kernel", CONV)
     yield from norm(backbone + "{stem}norm", "stem/resnet/norm_root")
@@ -81,13 +81,13 @@ ROOT_ONLY = {"stem": ""}
 
 
 def placeholders(shapes: Mapping[str, Shape]) -> dict[str, str]:
-    """Returns the names that a file uses, from the shapes of its arrays."""
+    """Return the names that a file uses, from the shapes of its arrays."""
     root_only = "patch_embed.backbone.conv.weight" in shapes
     return {**(ROOT_ONLY if root_only else PUBLISHED), **swin.timm_placeholders(shapes)}
 
 
 def placeholders_for(fields: Mapping[str, Any]) -> dict[str, str]:
-    """Returns the names with which to write a model, from its fields."""
+    """Return the names with which to write a model, from its fields."""
     stem = PUBLISHED if fields["resnet_layers"] else ROOT_ONLY
     return {**stem, "merge": "{i1}", "head": "head.fc" if "depths" in fields else "head"}
 
@@ -116,7 +116,7 @@ FITS = {"center": "crop", "squash": "squash"}
 
 
 def describe(shapes: Mapping[str, Shape], documents: Mapping[str, Json], family: str) -> ImportSpec:
-    """Returns what the arrays state, and the `config.json` beside them.
+    """Return what the arrays state, and the `config.json` beside them.
 
     Args:
       shapes: Shapes of the arrays, by name.
@@ -161,7 +161,7 @@ def describe(shapes: Mapping[str, Shape], documents: Mapping[str, Json], family:
 def documents_for(
     fields: Mapping[str, Any], data: Mapping[str, Any], class_names: tuple[str, ...]
 ) -> dict[str, Json]:
-    """Returns the documents to write beside the weights of a model, by file name.
+    """Return the documents to write beside the weights of a model, by file name.
 
     Args:
       fields: Fields of the model.
@@ -194,7 +194,7 @@ def documents_for(
 
 
 def architecture(fields: Mapping[str, Any]) -> str:
-    """Returns a model of timm that is ours with other arguments, or "" where there is none."""
+    """Return a model of timm that is ours with other arguments, or "" where there is none."""
     if "depths" in fields:
         return swin.timm_architecture(fields)
     hybrids = {
@@ -213,7 +213,7 @@ def architecture(fields: Mapping[str, Any]) -> str:
 
 
 def arguments(fields: Mapping[str, Any], image_size: tuple[int, int]) -> dict[str, Any]:
-    """Returns the arguments with which timm's model of that `architecture` is ours.
+    """Return the arguments with which timm's model of that `architecture` is ours.
 
     Args:
       fields: Fields of the model.
@@ -264,7 +264,7 @@ def _pool(shapes: Mapping[str, Shape]) -> str:
 
 
 def _preprocessing(document: Json, family: str) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Returns the fields of the data section, and notes on them."""
+    """Return the fields of the data section, and notes on them."""
     where = "config.json: pretrained_cfg"
     config = document.get("pretrained_cfg")
     if not isinstance(config, Mapping):
@@ -283,6 +283,6 @@ def _preprocessing(document: Json, family: str) -> tuple[dict[str, Any], tuple[s
 
 
 def _class_names(names: Any, classes: int) -> tuple[str, ...]:
-    """Returns the names where there is a different one for each class."""
+    """Return the names where there is a different one for each class."""
     names = tuple(map(str, names)) if isinstance(names, list) else ()
     return names if len(set(names)) == len(names) == classes else ()

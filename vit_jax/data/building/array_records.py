@@ -14,7 +14,7 @@ _ADAPTERS = tfds.core.file_adapters.ADAPTER_FOR_FORMAT
 
 
 def add_array_records(folder: epath.Path, builder: tfds.core.DatasetBuilder) -> None:
-    """Writes array_record files beside those of another format, which are unchanged.
+    """Write array_record files beside those of another format, which are unchanged.
 
     The new files count once `dataset_info.json` names them, which is written last.
 
@@ -40,7 +40,7 @@ def add_array_records(folder: epath.Path, builder: tfds.core.DatasetBuilder) -> 
 
 
 def _write_split(split: Any, file_format: Any, scratch: str) -> None:
-    """Writes the shards of a split as array_record to a folder."""
+    """Write the shards of a split as array_record to a folder."""
     template = split.filename_template.replace(
         data_dir=scratch, filetype_suffix=_ADAPTERS[ARRAY_RECORD].FILE_SUFFIX
     )

@@ -14,7 +14,7 @@ from vit_jax.errors import ConfigError, InputMissingError, suggest
 
 
 def find_builder(text: str, root: epath.Path) -> tfds.core.DatasetBuilder:
-    """Returns the builder of NAME[/CONFIG][:VERSION], which writes array_record.
+    """Return the builder of NAME[/CONFIG][:VERSION], which writes array_record.
 
     Args:
       text: The name.
@@ -48,7 +48,7 @@ def find_builder(text: str, root: epath.Path) -> tfds.core.DatasetBuilder:
 
 
 def build(name: str, root: epath.Path, files: str, accept_checksums: bool) -> epath.Path:
-    """Builds a data set that is not prepared yet, and returns its folder.
+    """Build a data set that is not prepared yet, and return its folder.
 
     Args:
       name: NAME[/CONFIG][:VERSION].

@@ -59,11 +59,11 @@ class Downloads(tfds.download.DownloadManager):
         super()._register_or_validate_checksums(url=url, url_info=url_info, path=path)
 
     def _log_skip_download(self, **_: Any) -> None:
-        """Prints nothing: TFDS counts these bytes as MiB."""
+        """Print nothing: TFDS counts these bytes as MiB."""
 
 
 def ask(url: str) -> None:
-    """Requests a file from its server once, without reading it.
+    """Request a file from its server once, without reading it.
 
     Raises:
       InputMissingError: The server cannot be reached, or refuses.
@@ -83,7 +83,7 @@ def ask(url: str) -> None:
 
 
 def causes_of(error: BaseException) -> Iterator[BaseException]:
-    """Yields an error, its cause, the cause of that, and so on."""
+    """Yield an error, its cause, the cause of that, and so on."""
     cause: BaseException | None = error
     while cause is not None:
         yield cause

@@ -21,7 +21,7 @@ UNWRITABLE = (
 
 
 def explain(name: str, root: epath.Path, error: Exception) -> UserError:
-    """Returns the error to show for what a preparation raised, from the first cause that is known.
+    """Return the error to show for what a preparation raised, by the first cause that says why.
 
     Args:
       name: The data set.

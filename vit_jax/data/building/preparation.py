@@ -14,7 +14,7 @@ from vit_jax.errors import UserError, WorkdirError
 def prepare_dataset(
     name: str, root: epath.Path, files: str, accept_checksums: bool
 ) -> tuple[tfds.core.DatasetBuilder, bool]:
-    """Prepares a data set, unless it is prepared as array_record.
+    """Prepare a data set, unless it is prepared as array_record.
 
     Args:
       name: NAME[/CONFIG][:VERSION].

@@ -50,14 +50,14 @@ class Bar:
 
     @classmethod
     def get_lock(cls) -> contextlib.AbstractContextManager:
-        """Returns the lock that TFDS holds while it counts in threads."""
+        """Return the lock that TFDS holds while it counts in threads."""
         return cls.lock
 
     def refresh(self) -> None:
-        """Does nothing: `update` shows the line."""
+        """Do nothing: `update` shows the line."""
 
     def update(self, n: int | float = 1) -> None:
-        """Adds to the count, and shows it when it is time for another line."""
+        """Add to the count, and show it when it is time for another line."""
         self._count += n
         if not self._count or self._unit in self.SILENT or not self.line.due():
             return
@@ -76,11 +76,11 @@ class Line(Progress):
         self._shown = 0.0
 
     def due(self) -> bool:
-        """Returns whether it is time for another line; on a terminal, ten times a second."""
+        """Return whether it is time for another line; on a terminal, ten times a second."""
         return super().due() and time.monotonic() - self._shown >= 0.1
 
     def show_text(self, text: str) -> None:
-        """Shows a line as it is."""
+        """Show a line as it is."""
         self._shown = self._last = time.monotonic()
         if self._live is None:
             say(text)
@@ -90,7 +90,7 @@ class Line(Progress):
 
 @contextlib.contextmanager
 def on_one_line() -> Iterator[None]:
-    """Shows TFDS's progress on one line instead of in its bars."""
+    """Show TFDS's progress on one line instead of in its bars."""
     module = tfds.core.utils.tqdm_utils
     tqdm_before = module.tqdm_lib
     active_before = module._active

@@ -55,7 +55,7 @@ class Digits(tfds.core.GeneratorBasedBuilder):
 
 
 def load() -> tuple[np.ndarray, np.ndarray]:
-    """Returns the images, uint8 (1797, 8, 8) with values 0 to 255, and the labels, (1797,)."""
+    """Return the images, uint8 (1797, 8, 8) with values 0 to 255, and the labels, (1797,)."""
     packed = importlib.resources.files(__name__).joinpath("digits.csv.gz").read_bytes()
     table = np.loadtxt(io.BytesIO(gzip.decompress(packed)), delimiter=",")
     images = np.rint(table[:, :-1] * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8)

@@ -33,14 +33,14 @@ class Source(abc.ABC):
 
     @abc.abstractmethod
     def __len__(self) -> int:
-        """Returns the number of images."""
+        """Return the number of images."""
 
     @abc.abstractmethod
     def __getitem__(self, index: int) -> Record:
-        """Returns a record; always the same one for the same index."""
+        """Return a record; always the same one for the same index."""
 
     def describe(self, index: int) -> str:
-        """Returns the name of an image in errors."""
+        """Return the name of an image in errors."""
         return f"{self.name}[{index}]"
 
     @property

@@ -73,7 +73,7 @@ class Folder(Source):
             return {"image": stream.read(), "label": file.label}
 
     def describe(self, index: int) -> str:
-        """Returns the path of the image."""
+        """Return the path of the image."""
         return self._files[index].path
 
 
@@ -86,7 +86,7 @@ def _folders(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _split_folders(root: pathlib.Path, split: str) -> dict[str, pathlib.Path]:
-    """Returns the folders of ROOT/SPLIT/CLASS/*, by split; none where the root has classes."""
+    """Return the folders of ROOT/SPLIT/CLASS/*, by split; none where the root has classes."""
     names = {"train", "val", "test", *_SYNONYMS, *_split_names(split)}
     splits = {}
     for folder in _folders(root):
@@ -104,7 +104,7 @@ def _class_folders(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _list_files(folder: pathlib.Path, class_names: tuple[str, ...]) -> list[File]:
-    """Returns the images below a split's folder, ordered by their hashes."""
+    """Return the images below a split's folder, ordered by their hashes."""
     files: list[File] = []
     labels = {name: label for label, name in enumerate(class_names)}
     for path in _class_folders(folder):
@@ -130,7 +130,7 @@ def _size(entry: os.DirEntry[str]) -> int:
 
 
 def _divide(files: list[File], val_share: float) -> dict[str, list[File]]:
-    """Returns the splits `train` and `val`."""
+    """Return the splits `train` and `val`."""
     border = round(val_share * 16**8)
     splits: dict[str, list[File]] = {"train": [], "val": []}
     for file in files:
@@ -139,7 +139,7 @@ def _divide(files: list[File], val_share: float) -> dict[str, list[File]]:
 
 
 def _digest(files: dict[str, list[File]]) -> str:
-    """Returns a digest of all names and sizes."""
+    """Return a digest of all names and sizes."""
     digest = hashlib.sha256()
     for of_split in files.values():
         for file in of_split:

@@ -32,6 +32,6 @@ class InMemory(Source):
         return {"image": image, "label": 0}
 
     def describe(self, index: int) -> str:
-        """Returns the path of the image, or its index."""
+        """Return the path of the image, or its index."""
         image = self._images[index]
         return str(image) if isinstance(image, str | pathlib.Path) else super().describe(index)

@@ -24,7 +24,7 @@ SOURCES: dict[str, Callable[[config_lib.Data, str], Source]] = {
 
 
 def open_split(data: config_lib.Data, field: str, class_names: tuple[str, ...] = ()) -> Source:
-    """Opens the split that a field of the data section names, such as `train_split`.
+    """Open the split that a field of the data section names, such as `train_split`.
 
     Args:
       data: The data section.

@@ -6,7 +6,7 @@ import tensorflow_datasets as tfds
 
 
 def select(split: str, sizes: Mapping[str, int]) -> list[tuple[str, int]]:
-    """Returns the split and the index in it of each image that a split specification selects.
+    """Return the split and the index in it of each image that a split specification selects.
 
     Args:
       split: A specification such as `train[:90%]+test`.

@@ -51,7 +51,7 @@ class Tfds(Source):
 
 
 def open_dataset(data: config_lib.Data, split: str, others: Collection[str]) -> Source:
-    """Opens a split of the TFDS data set that `data.name` names: NAME[/CONFIG][:VERSION].
+    """Open a split of the TFDS data set that `data.name` names: NAME[/CONFIG][:VERSION].
 
     Args:
       data: The data section.
@@ -78,7 +78,7 @@ def open_dataset(data: config_lib.Data, split: str, others: Collection[str]) -> 
 
 
 def digits(data: config_lib.Data, split: str) -> Source:
-    """Opens a split of the packaged digits, which are prepared on first use.
+    """Open a split of the packaged digits, which are prepared on first use.
 
     Raises:
       WorkdirError: They cannot be written.
@@ -97,12 +97,12 @@ def digits(data: config_lib.Data, split: str) -> Source:
 
 
 def data_root(data_dir: str) -> epath.Path:
-    """Returns the directory of prepared data sets; `""` is TFDS's default."""
+    """Return the directory of prepared data sets; `""` is TFDS's default."""
     return epath.Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
 
 
 def parse_name(text: str, field: str) -> tuple[str, str, str]:
-    """Returns name, config and version of NAME[/CONFIG][:VERSION]; an absent part is empty.
+    """Return name, config and version of NAME[/CONFIG][:VERSION]; an absent part is empty.
 
     Raises:
       ConfigError: The text has another form; the error names `field`.
@@ -117,7 +117,7 @@ def parse_name(text: str, field: str) -> tuple[str, str, str]:
 
 
 def find(text: str, root: epath.Path, field: str) -> epath.Path | None:
-    """Returns the folder of a prepared data set in its highest matching version, or None.
+    """Return the folder of a prepared data set in its highest matching version, or None.
 
     Where no config is named, it is the one that TFDS recorded as the default.
 
@@ -137,7 +137,7 @@ def find(text: str, root: epath.Path, field: str) -> epath.Path | None:
 
 
 def list_variants(folder: epath.Path) -> list[str]:
-    """Returns the configs and versions in which a data set is prepared, as NAME/CONFIG:VERSION."""
+    """Return the configs and versions in which a data set is prepared, as NAME/CONFIG:VERSION."""
     if not folder.is_dir():
         return []
     configs = [path for path in sorted(folder.iterdir()) if path.is_dir()]
@@ -149,7 +149,7 @@ def list_variants(folder: epath.Path) -> list[str]:
 
 
 def _versions(folder: epath.Path) -> list[epath.Path]:
-    """Returns the prepared versions in a folder, the highest last."""
+    """Return the prepared versions in a folder, the highest last."""
     paths = folder.iterdir() if folder.is_dir() else ()
     versions = [path for path in paths if tfds.core.Version.is_valid(path.name)]
     return sorted(
@@ -159,7 +159,7 @@ def _versions(folder: epath.Path) -> list[epath.Path]:
 
 
 def known_names() -> set[str]:
-    """Returns the names of all data sets of TFDS, importable or not.
+    """Return the names of all data sets of TFDS, importable or not.
 
     TFDS lists those whose code it can import; recorded checksums name the others.
     """
@@ -168,7 +168,7 @@ def known_names() -> set[str]:
 
 
 def unknown(name: str, root: epath.Path, others: Collection[str], field: str) -> ConfigError:
-    """Returns the error for an unknown data set, with the nearest name."""
+    """Return the error for an unknown data set, with the nearest name."""
     paths = root.iterdir() if root.is_dir() else ()
     local = {*others, *(path.name for path in paths if list_variants(path))}
     near = difflib.get_close_matches(name, sorted({*local, *known_names()}), n=1)
@@ -178,14 +178,14 @@ def unknown(name: str, root: epath.Path, others: Collection[str], field: str) ->
 
 
 def command(name: str, root: epath.Path) -> str:
-    """Returns the command line that prepares a data set."""
+    """Return the command line that prepares a data set."""
     return shlex.join(
         ["python", "-m", "vit_jax.prepare", f"--dataset={name}", f"--data_dir={root}"]
     )
 
 
 def read(folder: epath.Path) -> tfds.core.DatasetBuilder:
-    """Opens the prepared data set in a folder, whatever its format.
+    """Open the prepared data set in a folder, whatever its format.
 
     Raises:
       DataError: TFDS cannot read it.
@@ -197,7 +197,7 @@ def read(folder: epath.Path) -> tfds.core.DatasetBuilder:
 
 
 def open_folder(folder: epath.Path) -> tfds.core.DatasetBuilder:
-    """Opens the data set that is prepared in a folder as array_record.
+    """Open the data set that is prepared in a folder as array_record.
 
     Raises:
       DataError: It is prepared in another format, or TFDS cannot read it.
@@ -213,7 +213,7 @@ def open_folder(folder: epath.Path) -> tfds.core.DatasetBuilder:
 
 
 def check_shards(builder: tfds.core.DatasetBuilder, split: str) -> None:
-    """Checks that the files of a split exist and hold as many records as `dataset_info.json` says.
+    """Check that the files of a split exist and hold as many records as `dataset_info.json` says.
 
     Raises:
       DataError: A file is corrupt, or holds fewer records.
@@ -248,7 +248,7 @@ def _command_for(builder: tfds.core.DatasetBuilder) -> str:
 
 
 def _features(features: Any, data: config_lib.Data) -> tfds.features.FeaturesDict:
-    """Returns the features of the image and the label alone."""
+    """Return the features of the image and the label alone."""
     names = sorted(f"{key} ({type(feature).__name__})" for key, feature in features.items())
     available = ", ".join(names)
     for field in ("image_key", "label_key"):

@@ -63,7 +63,7 @@ def check_headers(
     stored: Mapping[str, tuple[tuple[Any, ...], Any]],
     dtypes: Mapping[Any, np.dtype],
 ) -> dict[str, Header]:
-    """Returns the headers of the arrays in a file.
+    """Return the headers of the arrays in a file.
 
     Args:
       path: The file, for errors.
@@ -90,7 +90,7 @@ def check_headers(
 
 
 def read_into(file: Any, array: np.ndarray) -> None:
-    """Fills a contiguous array from a stream.
+    """Fill a contiguous array from a stream.
 
     Raises:
       ValueError: The stream ends before.
@@ -104,7 +104,7 @@ def read_into(file: Any, array: np.ndarray) -> None:
 
 @contextlib.contextmanager
 def naming_damage(path: pathlib.Path) -> Iterator[None]:
-    """Turns whatever is raised about a corrupt file into a `DataError` of one line."""
+    """Turn whatever is raised about a corrupt file into a `DataError` of one line."""
     try:
         yield
     except UserError:

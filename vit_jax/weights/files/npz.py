@@ -37,7 +37,7 @@ class _Layout(NamedTuple):
 
 
 def open_npz(path: pathlib.Path, stream: io.BufferedReader) -> WeightFile:
-    """Opens an archive; its headers are checked, no array is read.
+    """Open an archive; its headers are checked, no array is read.
 
     Raises:
       DataError: It holds something else than arrays of weights.
@@ -76,7 +76,7 @@ def open_npz(path: pathlib.Path, stream: io.BufferedReader) -> WeightFile:
 
 
 def write_npz(file: IO[bytes], headers: Mapping[str, Header], read: Read) -> None:
-    """Writes an archive, array by array, without compression."""
+    """Write an archive, array by array, without compression."""
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for name in headers:
             array = read(name)
@@ -85,6 +85,6 @@ def write_npz(file: IO[bytes], headers: Mapping[str, Header], read: Read) -> Non
 
 
 def _dtypes() -> dict[np.dtype, np.dtype]:
-    """Returns the dtypes that are read, by what NumPy makes of them in a header."""
+    """Return the dtypes that are read, by what NumPy makes of them in a header."""
     dtypes = {dtype: dtype for dtype in (*DTYPES.values(), *INTEGERS.values())}
     return {np.dtype("V2"): DTYPES["BF16"], **dtypes}  # NumPy does not know bfloat16

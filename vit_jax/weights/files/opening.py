@@ -22,7 +22,7 @@ SUFFIXES = tuple(_OPENERS)
 
 
 def open_file(path: str | pathlib.Path) -> WeightFile:
-    """Opens a weight file; names, dtypes and sizes are checked before memory is taken.
+    """Open a weight file; names, dtypes and sizes are checked before memory is taken.
 
     Raises:
       ConfigError: The suffix is unknown, or the extra for it is not installed.

@@ -24,7 +24,7 @@ MAX_HEADER = 100_000_000  # bytes
 
 
 def open_safetensors(path: pathlib.Path, stream: io.BufferedReader) -> WeightFile:
-    """Opens a file; its header is checked, no array is read.
+    """Open a file; its header is checked, no array is read.
 
     Raises:
       DataError: It holds something else than arrays of weights.
@@ -61,7 +61,7 @@ def open_safetensors(path: pathlib.Path, stream: io.BufferedReader) -> WeightFil
 
 
 def write_safetensors(file: IO[bytes], headers: Mapping[str, Header], read: Read) -> None:
-    """Writes a file, array by array, with the metadata that transformers expects."""
+    """Write a file, array by array, with the metadata that transformers expects."""
     names = {dtype: name for name, dtype in (DTYPES | INTEGERS).items()}
     entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     begin = 0

@@ -15,7 +15,7 @@ from vit_jax.weights.files.zips import check_entries
 
 
 def import_torch(flag: str) -> Any:
-    """Returns the module `torch`.
+    """Return the module `torch`.
 
     Raises:
       ConfigError: It is not installed; the error names `flag`.
@@ -28,7 +28,7 @@ def import_torch(flag: str) -> Any:
 
 
 def open_torch(path: pathlib.Path, stream: io.BufferedReader) -> WeightFile:
-    """Opens a file of dense tensors by name, or one that has them as `model` or `state_dict`.
+    """Open a file of dense tensors by name, or one that has them as `model` or `state_dict`.
 
     Raises:
       ConfigError: torch is not installed.
@@ -65,7 +65,7 @@ def open_torch(path: pathlib.Path, stream: io.BufferedReader) -> WeightFile:
 
 
 def write_torch(file: IO[bytes], headers: Mapping[str, Header], read: Read) -> None:
-    """Writes a file of tensors by name; all of them are in memory at once.
+    """Write a file of tensors by name; all of them are in memory at once.
 
     Raises:
       ConfigError: torch is not installed.
@@ -81,7 +81,7 @@ def write_torch(file: IO[bytes], headers: Mapping[str, Header], read: Read) -> N
 
 
 def _load(torch: Any, path: pathlib.Path, *, mmap: bool) -> dict[Any, Any]:
-    """Returns what a file holds by name; with `mmap`, it takes no memory yet."""
+    """Return what a file holds by name; with `mmap`, it takes no memory yet."""
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:

@@ -22,7 +22,7 @@ _WRITERS: dict[str, Callable[[IO[bytes], Mapping[str, Header], Read], None]] = {
 
 
 def write_file(path: pathlib.Path, headers: Mapping[str, Header], read: Read) -> None:
-    """Writes arrays to a new file; a reader sees all of them or no file.
+    """Write arrays to a new file; a reader sees all of them or no file.
 
     Args:
       path: The file: `.npz`, `.safetensors` or `.pth`.

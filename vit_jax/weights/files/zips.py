@@ -13,7 +13,7 @@ MIN_BOMB = 64 << 20
 def check_entries(
     path: pathlib.Path, archive: zipfile.ZipFile, *methods: int
 ) -> list[zipfile.ZipInfo]:
-    """Returns the entries of an archive.
+    """Return the entries of an archive.
 
     Args:
       path: The file.

@@ -27,7 +27,7 @@ SWINS = ("swin", "swinv2")
 
 
 def describe(shapes: Mapping[str, Shape], documents: Mapping[str, Json], family: str) -> ImportSpec:
-    """Returns what a folder states: its arrays, `config.json` and `preprocessor_config.json`.
+    """Return what a folder states: its arrays, `config.json` and `preprocessor_config.json`.
 
     Args:
       shapes: Shapes of the arrays, by name.
@@ -83,7 +83,7 @@ def describe(shapes: Mapping[str, Shape], documents: Mapping[str, Json], family:
 def documents_for(
     fields: Mapping[str, Any], data: Mapping[str, Any], class_names: tuple[str, ...]
 ) -> dict[str, Json]:
-    """Returns the documents to write beside the weights of a model, by file name.
+    """Return the documents to write beside the weights of a model, by file name.
 
     Args:
       fields: Fields of the model.
@@ -111,7 +111,7 @@ def documents_for(
 def _vit_fields(
     shapes: Mapping[str, Shape], prefix: str, model_type: str, num_classes: int
 ) -> dict[str, Any]:
-    """Returns the fields of ViT, DeiT and DINOv2 that no document states."""
+    """Return the fields of ViT, DeiT and DINOv2 that no document states."""
     has_registers = model_type == "dinov2_with_registers"
     return {
         "norm_order": "pre",
@@ -168,7 +168,7 @@ def _vit_document(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _mlp_ratio(mlp_dim: int, width: int, is_swiglu: bool) -> int:
-    """Returns the ratio from which transformers computes the size of the feed-forward network."""
+    """Return the ratio from which transformers computes the size of the feed-forward network."""
     for ratio in (4, round(mlp_dim / width), round(mlp_dim * 1.5 / width)):
         hidden = (width * ratio * 2 // 3 + 7) // 8 * 8 if is_swiglu else width * ratio
         if hidden == mlp_dim:
@@ -195,7 +195,7 @@ def _read_image_size(document: Json) -> tuple[int, int]:
 
 
 def _read_class_names(document: Json, num_classes: int) -> tuple[str, ...]:
-    """Returns the names where there is a different one for each class, and they are not made up."""
+    """Return the names where there is a different one for each class, and they are not made up."""
     labels = document.get("id2label")
     if not isinstance(labels, Mapping) or set(labels) != {str(i) for i in range(num_classes)}:
         return ()

@@ -12,7 +12,7 @@ RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # Pillow's
 
 
 def read(document: Json | None, family: str) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Returns the fields of the data section, and notes on those that are only approximate.
+    """Return the fields of the data section, and notes on those that are only approximate.
 
     Args:
       document: The document; None where there is no such file.
@@ -39,7 +39,7 @@ def read(document: Json | None, family: str) -> tuple[dict[str, Any], tuple[str,
 
 
 def write(data: Mapping[str, Any]) -> Json:
-    """Returns the document for a data section."""
+    """Return the document for a data section."""
     height, width = data["image_size"]
     numbers = {name: number for number, name in RESAMPLE.items()}
     document: dict[str, Any] = {
@@ -65,7 +65,7 @@ def write(data: Mapping[str, Any]) -> Json:
 
 
 def _usual(family: str) -> dict[str, Any]:
-    """Returns what the published models of a family are used with."""
+    """Return what the published models of a family are used with."""
     if family.startswith("swin"):
         return {"fit": "squash", "interpolation": "bicubic", **IMAGENET}
     if family in ("deit", "dinov2"):
@@ -98,7 +98,7 @@ def _read_interpolation(document: Json) -> str:
 
 
 def _short_side(size: Any) -> int:
-    """Returns the shorter side of a processor's size, which comes in three forms; 0 is none."""
+    """Return the shorter side of a processor's size, which comes in three forms; 0 is none."""
     if isinstance(size, Mapping):
         sides = [size[key] for key in ("shortest_edge", "height", "width") if key in size]
         size = min((side for side in sides if isinstance(side, int)), default=0)

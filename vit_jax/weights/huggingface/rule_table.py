@@ -11,7 +11,7 @@ CONV = "o i h w -> h w i o"
 
 
 def embeddings() -> Iterator[Rule]:
-    """Yields the rules of patches, tokens and positions."""
+    """Yield the rules of patches, tokens and positions."""
     theirs = "{prefix}embeddings."
     yield from linear(theirs + "patch_embeddings.projection", "stem/proj", CONV)
     yield Rule(theirs + "cls_token", "cls_token", "1 n d -> n d")
@@ -22,7 +22,7 @@ def embeddings() -> Iterator[Rule]:
 
 
 def attention() -> Iterator[Rule]:
-    """Yields the rules of self-attention."""
+    """Yield the rules of self-attention."""
     theirs = "{prefix}encoder.layer.{i}.attention."
     ours = "blocks_{i}/attn/"
     layers = [f"{theirs}attention.{name}" for name in ("query", "key", "value")]
@@ -34,7 +34,7 @@ def attention() -> Iterator[Rule]:
 
 
 def blocks() -> Iterator[Rule]:
-    """Yields the rules of the encoder's blocks, in ViT's names and in DINOv2's."""
+    """Yield the rules of the encoder's blocks, in ViT's names and in DINOv2's."""
     theirs = "{prefix}encoder.layer.{i}."
     ours = "blocks_{i}/"
     yield from norm(theirs + "{norm1}", f"{ours}norm1")
@@ -78,7 +78,7 @@ CLASSES = {
 
 
 def placeholders(shapes: Mapping[str, Shape]) -> dict[str, str]:
-    """Returns the names that a file uses, from the shapes of its arrays."""
+    """Return the names that a file uses, from the shapes of its arrays."""
     stem_bias = "embeddings.patch_embeddings.projection.bias"
     prefixes = [f"{name}." for name in MODEL_TYPES if f"{name}.{stem_bias}" in shapes]
     prefix = prefixes[0] if prefixes else ""
@@ -93,7 +93,7 @@ def placeholders(shapes: Mapping[str, Shape]) -> dict[str, str]:
 
 
 def placeholders_for(fields: Mapping[str, Any]) -> dict[str, str]:
-    """Returns the names with which to write a model, from its fields."""
+    """Return the names with which to write a model, from its fields."""
     model_type = find_model_type(fields)
     layers = VIT
     if model_type.startswith("dinov2"):
@@ -106,7 +106,7 @@ def placeholders_for(fields: Mapping[str, Any]) -> dict[str, str]:
 
 
 def find_model_type(fields: Mapping[str, Any]) -> str:
-    """Returns the `model_type` of transformers for a model with these fields."""
+    """Return the `model_type` of transformers for a model with these fields."""
     if "depths" in fields:
         return "swinv2" if fields["cosine"] else "swin"
     if fields["layer_scale"]:
@@ -115,7 +115,7 @@ def find_model_type(fields: Mapping[str, Any]) -> str:
 
 
 def class_name(fields: Mapping[str, Any]) -> str:
-    """Returns the class of transformers for a model with these fields."""
+    """Return the class of transformers for a model with these fields."""
     model_type = find_model_type(fields)
     name = CLASSES[model_type]
     if not fields["num_classes"]:
