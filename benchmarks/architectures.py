@@ -96,7 +96,7 @@ class Variant:
     name: str
 
     def create(self, fields: dict[str, Any]) -> dict[str, Any]:
-        """Returns the model section of a config."""
+        """Return the model section of a config."""
         if self.table == "swin":
             return models.spec(self.name, **SWIN).to_dict()
         fields = {**fields, **BASE, self.table: self.name}
@@ -112,7 +112,7 @@ class Variant:
 
 
 def variants(pattern: str) -> Iterator[Variant]:
-    """Yields what a shell pattern such as `stem/*` means."""
+    """Yield what a shell pattern such as `stem/*` means."""
     for table, entries in TABLES.items():
         yield from (Variant(table, name) for name in entries if _means(pattern, table, name))
     yield from (Variant("swin", name) for name in SWINS if _means(pattern, "swin", name))
@@ -128,7 +128,7 @@ def _means(pattern: str, table: str, name: str) -> bool:
 def make_config(
     variant: Variant, values: flags.FlagValues, overrides: dict[str, str]
 ) -> config.Config:
-    """Returns the recipe, which is the same for all."""
+    """Return the recipe, which is the same for all."""
     c = config.to_config_dict(config.Config())
     c.batch_size = values.batch_size
     c.total_epochs = float(values.epochs)
@@ -144,7 +144,7 @@ def make_config(
 
 
 def read(source: Any, data: config.Data) -> dict[str, np.ndarray]:
-    """Returns all images of a split, as they are, and their labels."""
+    """Return all images of a split, as they are, and their labels."""
     pipeline = transforms.for_evaluation(data)
     shape = data.image_shape
     images = np.zeros((len(source), *shape), np.uint8)
@@ -158,7 +158,7 @@ def read(source: Any, data: config.Data) -> dict[str, np.ndarray]:
 
 
 def accuracy(settings: config.Config, seed: int, splits: dict[str, Any]) -> dict[str, Any]:
-    """Trains from a seed, for the parameters and the order of the images; returns figures."""
+    """Train from a seed, for the parameters and the order of the images; returns figures."""
     run = open_run(settings, jax.devices()[:1])
     for name in run.splits:
         if name not in splits:
@@ -198,7 +198,7 @@ def accuracy(settings: config.Config, seed: int, splits: dict[str, Any]) -> dict
 
 
 def _order(num: int, size: int, seed: int) -> Iterator[np.ndarray]:
-    """Yields the rows of each batch; an epoch is one permutation."""
+    """Yield the rows of each batch; an epoch is one permutation."""
     generator = np.random.default_rng(seed)
     while True:
         order = generator.permutation(num)
@@ -209,7 +209,7 @@ def _order(num: int, size: int, seed: int) -> Iterator[np.ndarray]:
 
 
 def programs(variant: Variant, num_tokens: int) -> tuple[dict[str, Any], tuple[Any, Any]]:
-    """Returns the compiled step and forward pass, by name, and their inputs."""
+    """Return the compiled step and forward pass, by name, and their inputs."""
     section = {k: v for k, v in variant.create(LARGE).items() if k != "name"}
     model = models.create(variant.create(LARGE)["name"], **section)
     side = 4 * int(num_tokens**0.5)
@@ -234,7 +234,7 @@ def programs(variant: Variant, num_tokens: int) -> tuple[dict[str, Any], tuple[A
 
 
 def costs(num_tokens: int, chosen: list[Variant]) -> Rows:
-    """Measures the variants side by side: each repeat runs all of them once."""
+    """Measure the variants side by side: each repeat runs all of them once."""
     built = {}
     for variant in chosen:
         if variant.key not in built:
@@ -261,7 +261,7 @@ def costs(num_tokens: int, chosen: list[Variant]) -> Rows:
 
 
 def report(rows: Rows) -> str:
-    """Returns the tables in Markdown."""
+    """Return the tables in Markdown."""
     parts = []
     facts = rows["facts"]
     for table in (*TABLES, "swin"):
@@ -304,7 +304,7 @@ def _cost_line(rows: Rows, variant: Variant) -> str:
 
 
 def plot(rows: Rows, path: pathlib.Path) -> None:
-    """Draws time and memory of a training step against tokens, a line an attention."""
+    """Draw time and memory of a training step against tokens, a line an attention."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -347,7 +347,7 @@ def plot(rows: Rows, path: pathlib.Path) -> None:
 
 
 def _label_ends(axis: Any, ends: list[tuple[float, str, str]]) -> None:
-    """Writes the names beside the last points, apart from each other."""
+    """Write the names beside the last points, apart from each other."""
     low, high = (np.log(limit) for limit in axis.get_ylim())
     gap = 0.055 * (high - low)
     last = -np.inf
@@ -360,7 +360,7 @@ def _label_ends(axis: Any, ends: list[tuple[float, str, str]]) -> None:
 
 
 def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
-    """Measures what is not measured yet, and writes the report."""
+    """Measure what is not measured yet, and writes the report."""
     if not values.output:
         raise ConfigError("--output", "expected a folder")
     pick(dict.fromkeys(("accuracy", "cost", "all")), values.part, "--part")
@@ -415,7 +415,7 @@ def run_accuracy(
     rows: Rows,
     keep: Any,
 ) -> None:
-    """Trains what is not in the rows yet; one line a run."""
+    """Train what is not in the rows yet; one line a run."""
     wanted = {f"accuracy/{v.key}/{seed}": (v, seed) for seed in seeds for v in chosen}
     todo = {key: pair for key, pair in wanted.items() if key not in rows}
     began = time.monotonic()

@@ -39,7 +39,7 @@ DEIT = config.Data(crop="inception", flip=True, augment=POLICY, erasing=0.25, me
 
 
 def pictures(num: int) -> list[Image.Image]:
-    """Returns images of 500x375 that are smooth with some noise, as photographs are."""
+    """Return images of 500x375 that are smooth with some noise, as photographs are."""
     rng = np.random.default_rng(0)
     images = []
     for _ in range(num):
@@ -51,7 +51,7 @@ def pictures(num: int) -> list[Image.Image]:
 
 
 def timms_policy() -> Any:
-    """Returns timm's RandAugment, from its one file, which needs neither torch nor torchvision."""
+    """Return timm's RandAugment, from its one file, which needs neither torch nor torchvision."""
     spec = importlib.util.find_spec("timm")
     if spec is None or spec.origin is None:
         raise InputMissingError("timm is not installed: pip install --no-deps timm")
@@ -68,7 +68,7 @@ def timms_policy() -> Any:
 
 
 def theirs(policy: Any) -> Callable[[Image.Image], np.ndarray]:
-    """Returns what timm does to one image."""
+    """Return what timm does to one image."""
 
     def augment(image: Image.Image) -> np.ndarray:
         width, height = image.size
@@ -92,14 +92,14 @@ def theirs(policy: Any) -> Callable[[Image.Image], np.ndarray]:
 
 
 def ours() -> Callable[[Image.Image], np.ndarray]:
-    """Returns what we do to one image."""
+    """Return what we do to one image."""
     pipeline = transforms.for_training(DEIT)
     rng = np.random.default_rng(0)
     return lambda image: pipeline(pipeline.decode(image), rng)
 
 
 def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
-    """Measures both in turns and prints the ratio."""
+    """Measure both in turns and prints the ratio."""
     images = pictures(values.images)
     pipelines = {"timm": theirs(timms_policy()), "vit_jax": ours()}
     speeds: dict[str, list[float]] = {name: [] for name in pipelines}

@@ -42,7 +42,7 @@ LEVELS = {
 
 
 def get_config(size: str = "b16") -> ml_collections.ConfigDict:
-    """Returns the recipe of a size."""
+    """Return the recipe of a size."""
     level = pick(LEVELS, size, "--config=configs/augreg.py:SIZE")
     c = config.to_config_dict(config.Config())
     c.batch_size = 4096

@@ -31,7 +31,7 @@ MODELS = {
 
 
 def get_config(size: str = "b16") -> ml_collections.ConfigDict:
-    """Returns the recipe of a size."""
+    """Return the recipe of a size."""
     name = pick(MODELS, size, "--config=configs/augreg_finetune.py:SIZE")
     c = config.to_config_dict(config.Config())
     c.batch_size = 512

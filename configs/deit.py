@@ -32,7 +32,7 @@ MODELS = {
 
 
 def get_config(size: str = "s") -> ml_collections.ConfigDict:
-    """Returns the recipe of a size."""
+    """Return the recipe of a size."""
     name = pick(MODELS, size, "--config=configs/deit.py:SIZE")
     c = config.to_config_dict(config.Config())
     c.batch_size = 1024

@@ -45,7 +45,7 @@ RECIPES = {
 
 
 def get_config(recipe: str = "s_800") -> ml_collections.ConfigDict:
-    """Returns a recipe."""
+    """Return a recipe."""
     chosen = pick(RECIPES, recipe, "--config=configs/deit3.py:RECIPE")
     c = config.to_config_dict(config.Config())
     c.batch_size = 2048

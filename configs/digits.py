@@ -32,7 +32,7 @@ RECIPES = {
 
 
 def get_config(recipe: str = "scratch") -> ml_collections.ConfigDict:
-    """Returns a recipe: `scratch`, or `transfer` from the weights of another run."""
+    """Return a recipe: `scratch`, or `transfer` from the weights of another run."""
     chosen = pick(RECIPES, recipe, "--config=configs/digits.py:RECIPE")
     c = config.to_config_dict(config.Config())
     c.batch_size = 64

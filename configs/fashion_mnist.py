@@ -18,7 +18,7 @@ EPOCHS = {"plain": 10.0, "mixed": 10.0, "hybrid": 20.0}
 
 
 def get_config(recipe: str = "plain") -> ml_collections.ConfigDict:
-    """Returns a recipe: `plain`, `mixed` or `hybrid`."""
+    """Return a recipe: `plain`, `mixed` or `hybrid`."""
     epochs = pick(EPOCHS, recipe, "--config=configs/fashion_mnist.py:RECIPE")
     c = config.to_config_dict(config.Config())
     c.batch_size = 128

@@ -21,7 +21,7 @@ from vit_jax import config
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """Returns the recipe."""
+    """Return the recipe."""
     c = config.to_config_dict(config.Config())
     c.batch_size = 64
     c.total_epochs = 20.0

@@ -19,7 +19,7 @@ STEPS = {"cifar10": 10_000, "cifar100": 10_000, "imagenet": 20_000}
 
 
 def get_config(data: str = "cifar10") -> ml_collections.ConfigDict:
-    """Returns the recipe of a data set."""
+    """Return the recipe of a data set."""
     steps = pick(STEPS, data, "--config=configs/hybrid.py:DATA")
     c = config.to_config_dict(config.Config())
     c.batch_size = 512

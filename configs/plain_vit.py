@@ -24,7 +24,7 @@ RECIPES = {f"{size}_{epochs}": (size, epochs) for size in ("s", "b") for epochs 
 
 
 def get_config(recipe: str = "s_90") -> ml_collections.ConfigDict:
-    """Returns the recipe of a size and a number of epochs."""
+    """Return the recipe of a size and a number of epochs."""
     size, epochs = pick(RECIPES, recipe, "--config=configs/plain_vit.py:RECIPE")
     c = config.to_config_dict(config.Config())
     c.batch_size = 1024

@@ -20,7 +20,7 @@ DROP_PATH = {"t": 0.2, "s": 0.3, "b": 0.5}
 
 
 def get_config(size: str = "t") -> ml_collections.ConfigDict:
-    """Returns the recipe of a size."""
+    """Return the recipe of a size."""
     drop_path = pick(DROP_PATH, size, "--config=configs/swin.py:SIZE")
     c = config.to_config_dict(config.Config())
     c.batch_size = 1024

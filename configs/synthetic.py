@@ -12,7 +12,7 @@ from vit_jax import config, models
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """Returns the recipe."""
+    """Return the recipe."""
     c = config.to_config_dict(config.Config())
     c.batch_size = 64
     c.total_steps = 100

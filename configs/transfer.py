@@ -39,7 +39,7 @@ RECIPES = {
 
 
 def get_config(recipe: str = "pets") -> ml_collections.ConfigDict:
-    """Returns the recipe of a data set."""
+    """Return the recipe of a data set."""
     chosen = pick(RECIPES, recipe, "--config=configs/transfer.py:DATA")
     c = config.to_config_dict(config.Config())
     c.batch_size = 512

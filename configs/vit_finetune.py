@@ -42,7 +42,7 @@ RECIPES = {
 
 
 def get_config(recipe: str = "cifar10_500") -> ml_collections.ConfigDict:
-    """Returns the recipe of a data set and a number of steps."""
+    """Return the recipe of a data set and a number of steps."""
     chosen = pick(RECIPES, recipe, "--config=configs/vit_finetune.py:RECIPE")
     c = config.to_config_dict(config.Config())
     c.batch_size = 512

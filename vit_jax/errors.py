@@ -72,14 +72,14 @@ class Interrupted(UserError):
 
 
 def suggest(name: str, choices: Iterable[str]) -> str:
-    """Returns the nearest right name, or all of them where none is near."""
+    """Return the nearest right name, or all of them where none is near."""
     choices = sorted(choices)
     near = difflib.get_close_matches(name, choices, n=1, cutoff=0.6)
     return f"did you mean '{near[0]}'?" if near else f"choose from {', '.join(choices)}"
 
 
 def pick(table: Mapping[str, T], key: str, path: str) -> T:
-    """Looks a name up in a table of parts; raises `ConfigError` with the choices."""
+    """Look a name up in a table of parts; raises `ConfigError` with the choices."""
     if key not in table:
         raise ConfigError(path, f"unknown '{key}'; {suggest(key, table)}")
     return table[key]

@@ -29,7 +29,7 @@ from vit_jax.training import losses
 
 
 def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
-    """Evaluates the checkpoint of a work directory; prints and writes the figures as JSON."""
+    """Evaluate the checkpoint of a work directory; prints and writes the figures as JSON."""
     names = ("workdir", "split", "step", "raw")
     requested = {f"--{name}": values[name].value for name in names}
     workdir, resolved, field = hosts.run_and_compare(
@@ -66,7 +66,7 @@ def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
 def _resolve(
     values: flags.FlagValues, overrides: dict[str, str]
 ) -> tuple[epath.Path, config_lib.Resolved, str]:
-    """Returns the work directory, the settings, and which of them names the split."""
+    """Return the work directory, the settings, and which of them names the split."""
     if not values.workdir:
         raise ConfigError("--workdir", "expected the work directory of a run")
     workdir = open_path(values.workdir, "--workdir")

@@ -97,7 +97,7 @@ class Predictor:
         self._top = top
 
     def __call__(self, images: Sequence[AnyImage], topk: int = 5) -> list[list[Prediction]]:
-        """Returns the `topk` likeliest classes of each image, the likeliest first.
+        """Return the `topk` likeliest classes of each image, the likeliest first.
 
         Args:
           images: Paths, encoded files, Pillow's images, or uint8 pixels (h, w, c).
@@ -113,7 +113,7 @@ class Predictor:
         return [result.predictions for result in results]
 
     def stream(self, images: Sequence[AnyImage], topk: int = 5) -> Iterator[ImageResult]:
-        """Yields a result for each image, in their order, as soon as its batch is done."""
+        """Yield a result for each image, in their order, as soon as its batch is done."""
         if isinstance(images, str | bytes | pathlib.Path | Image.Image | np.ndarray):
             raise TypeError("expected a sequence of images; [image] for a single one")
         if not images:
@@ -137,7 +137,7 @@ class Predictor:
                 index += 1
 
     def _read(self, source: InMemory, size: int) -> Iterator[list[np.ndarray | str]]:
-        """Yields the pixels of each batch, or why an image has none; one batch is read ahead."""
+        """Yield the pixels of each batch, or why an image has none; one batch is read ahead."""
         reader = Reader(source, transforms.for_evaluation(self._data))
         generator = np.random.default_rng(0)  # which evaluation does not touch
 
@@ -161,13 +161,13 @@ class Predictor:
         return [Prediction(self.class_names[k], float(score)) for k, score in pairs]
 
     def _size(self, num_images: int) -> int:
-        """Returns a batch size that few images do not fill up with many blank rows."""
+        """Return a batch size that few images do not fill up with many blank rows."""
         power_of_two = 1 << (num_images - 1).bit_length()
         return sharding.round_up(min(self._batch_size, power_of_two), self._mesh)
 
 
 def main(values: flags.FlagValues, operands: list[str]) -> None:
-    """Prints the predictions for images, and for all images below folders.
+    """Print the predictions for images, and for all images below folders.
 
     Raises:
       DataError: Nothing could be predicted.
@@ -198,7 +198,7 @@ def main(values: flags.FlagValues, operands: list[str]) -> None:
 
 
 def _expand(operand: str) -> list[str]:
-    """Returns the images of a folder; what is no folder is taken for an image."""
+    """Return the images of a folder; what is no folder is taken for an image."""
     if pathlib.Path(operand).is_dir():
         return [entry.path for entry in find_images(operand)]
     return [operand]

@@ -22,7 +22,7 @@ from vit_jax.training.loop import train
 
 
 def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
-    """Trains what a config file and the flags describe."""
+    """Train what a config file and the flags describe."""
     workdir = hosts.run_and_compare(lambda: _find_workdir(values))
     resolved = hosts.run_and_compare(lambda: _resolve(values.config, overrides, workdir))
     if values.print_config:
@@ -38,7 +38,7 @@ def _find_workdir(values: flags.FlagValues) -> epath.Path:
 
 
 def _resolve(file: str, overrides: dict[str, str], workdir: epath.Path) -> config_lib.Resolved:
-    """Returns the settings; those of a run that resumes are a layer of them."""
+    """Return the settings; those of a run that resumes are a layer of them."""
     tree = config_lib.load_config_file(file)
     resumes = seals.sealed_steps(workdir / "checkpoints")
     run = stored.read_layer_to_resume(workdir) if resumes else None

@@ -45,7 +45,7 @@ class Checkpoints:
     def restore(
         self, shapes: Items, meta: Mapping[str, Any], allowed: tuple[str, ...] = ()
     ) -> dict[str, Any] | None:
-        """Returns the newest good items, or None where there is no checkpoint at all.
+        """Return the newest good items, or None where there is no checkpoint at all.
 
         Damaged ones are put aside with a warning.
 
@@ -70,7 +70,7 @@ class Checkpoints:
     def save(
         self, step: int, items: Items, meta: Mapping[str, Any], score: float | None = None
     ) -> bool:
-        """Starts to save; the step counts once it is sealed, in the background.
+        """Start to save; the step counts once it is sealed, in the background.
 
         Returns False for a step that is sealed already; its score is noted.
 
@@ -99,7 +99,7 @@ class Checkpoints:
         return True
 
     def wait(self) -> None:
-        """Waits until the last save is sealed; on every host, for it is host 0 that seals.
+        """Wait until the last save is sealed; on every host, for it is host 0 that seals.
 
         Raises:
           CheckpointError: It failed.
@@ -108,7 +108,7 @@ class Checkpoints:
             hosts.run_and_compare(self._settle)
 
     def close(self) -> None:
-        """Waits for the last save and ends Orbax's threads."""
+        """Wait for the last save and ends Orbax's threads."""
         try:
             self._settle()
         finally:
@@ -118,14 +118,14 @@ class Checkpoints:
                     self._manager.close()
 
     def best_score(self) -> float:
-        """Returns the highest score of a sealed step, or minus infinity."""
+        """Return the highest score of a sealed step, or minus infinity."""
         scores = hosts.run_on_host0(lambda: seals.scores(self._directory))
         return max(scores.values(), default=float("-inf"))
 
     def _find(
         self, meta: Mapping[str, Any], allowed: tuple[str, ...]
     ) -> tuple[int, list[int]] | None:
-        """Returns the newest good step, and the damaged ones after it."""
+        """Return the newest good step, and the damaged ones after it."""
         damaged: dict[int, str] = {}
         for step in reversed(seals.sealed_steps(self._directory)):
             path = self._directory / str(step)
@@ -145,7 +145,7 @@ class Checkpoints:
         return None
 
     def _settle(self) -> None:
-        """Waits until this host's part of the last save is done."""
+        """Wait until this host's part of the last save is done."""
         if self._sealing is not None:
             sealing = self._sealing
             self._sealing = None
@@ -160,7 +160,7 @@ class Checkpoints:
             self._remove_old()
 
     def _remove_old(self) -> None:
-        """Removes the steps that are neither among the newest nor the best; the seal goes first."""
+        """Remove the steps that are neither among the newest nor the best; the seal goes first."""
         steps = seals.sealed_steps(self._directory)
         kept = {*steps[-self._keep :], seals.best_step(self._directory)}
         for step in steps:
@@ -170,7 +170,7 @@ class Checkpoints:
                 path.rmtree()
 
     def _put_aside(self, damaged: Iterable[epath.Path]) -> None:
-        """Renames damaged steps, so that the same steps can be saved again."""
+        """Rename damaged steps, so that the same steps can be saved again."""
         for path in damaged if jax.process_index() == 0 else ():
             aside = self._directory / f"damaged-{path.name}"
             if aside.exists():

@@ -44,7 +44,7 @@ class Pretrained(Trained):
     data: config_lib.Data
 
     def preprocess(self, images: Sequence[AnyImage]) -> Float[Array, "b h w c"]:
-        """Returns what the model takes, for paths, encoded files, Pillow's images or uint8 pixels.
+        """Return what the model takes, for paths, encoded files, Pillow's images or uint8 pixels.
 
         Raises:
           DataError: An image cannot be read.
@@ -63,7 +63,7 @@ class Pretrained(Trained):
 
 
 def from_pretrained(directory: str, *, step: str = "") -> Pretrained:
-    """Returns the model of a run folder or of converted weights, ready to use.
+    """Return the model of a run folder or of converted weights, ready to use.
 
         pretrained = from_pretrained("runs/digits")
         images = pretrained.preprocess(["a.jpg", "b.png"])
@@ -93,7 +93,7 @@ def restore(
     *,
     raw: bool = False,
 ) -> Trained:
-    """Restores the parameters to evaluate: the moving average, where the run has one.
+    """Restore the parameters to evaluate: the moving average, where the run has one.
 
     Args:
       workdir: Of the run.

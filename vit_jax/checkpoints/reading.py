@@ -12,7 +12,7 @@ from vit_jax.errors import CheckpointError, InputMissingError
 
 
 def load_params(workdir: epath.Path, step: str, shapes: Any, *, ema: bool) -> tuple[int, Any]:
-    """Returns a step and its parameters, for evaluation.
+    """Return a step and its parameters, for evaluation.
 
     Args:
       workdir: The run folder.
@@ -31,7 +31,7 @@ def load_params(workdir: epath.Path, step: str, shapes: Any, *, ema: bool) -> tu
 
 
 def load_arrays(workdir: epath.Path, shapes: Any, *, ema: bool) -> tuple[int, dict[str, Any]]:
-    """Returns the newest good step and its parameters as NumPy arrays.
+    """Return the newest good step and its parameters as NumPy arrays.
 
     Args:
       workdir: The run folder.
@@ -48,18 +48,18 @@ def load_arrays(workdir: epath.Path, shapes: Any, *, ema: bool) -> tuple[int, di
 
 
 def read_class_names(workdir: epath.Path, step: int) -> tuple[str, ...]:
-    """Returns the classes that a checkpoint was trained on, in the order of the logits."""
+    """Return the classes that a checkpoint was trained on, in the order of the logits."""
     meta = store.read_meta(workdir / "checkpoints" / str(step))
     return tuple(meta["data"]["train_split"]["classes"])
 
 
 def list_problems(directory: epath.Path, problems: Mapping[int, str]) -> str:
-    """Returns what is wrong with each step, in one line."""
+    """Return what is wrong with each step, in one line."""
     return "; ".join(f"{directory / str(step)}: {text}" for step, text in problems.items())
 
 
 def _find(directory: epath.Path, step: str) -> int:
-    """Returns the requested step, after checking it against its seal."""
+    """Return the requested step, after checking it against its seal."""
     steps = seals.sealed_steps(directory)
     if not steps:
         raise InputMissingError(f"{directory}: no checkpoint; train first")

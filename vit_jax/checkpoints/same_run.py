@@ -12,7 +12,7 @@ from vit_jax.errors import ConfigError, suggest
 def check_same_run(
     saved: Mapping[str, Any], now: Mapping[str, Any], allowed: tuple[str, ...]
 ) -> None:
-    """Checks that settings and data are those that the run was started with.
+    """Check that settings and data are those that the run was started with.
 
     Args:
       saved: `config` and `data` of the checkpoint.

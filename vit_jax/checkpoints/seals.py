@@ -21,14 +21,14 @@ TMP = ".orbax-checkpoint-tmp"  # Orbax's suffix of what is not finished
 
 
 def sealed_steps(directory: epath.Path) -> list[int]:
-    """Returns the sealed steps, oldest first."""
+    """Return the sealed steps, oldest first."""
     names = [path.name for path in directory.iterdir()] if directory.exists() else []
     steps = sorted(int(name) for name in names if name.isdecimal())
     return [step for step in steps if (directory / str(step) / SEAL).exists()]
 
 
 def scores(directory: epath.Path) -> dict[int, float]:
-    """Returns the score of each sealed step that has one."""
+    """Return the score of each sealed step that has one."""
     found = {}
     for step in sealed_steps(directory):
         with contextlib.suppress(CheckpointError):
@@ -37,23 +37,23 @@ def scores(directory: epath.Path) -> dict[int, float]:
 
 
 def best_step(directory: epath.Path) -> int | None:
-    """Returns the sealed step with the highest score, the newest of equals."""
+    """Return the sealed step with the highest score, the newest of equals."""
     ranked = [(score, step) for step, score in scores(directory).items()]
     return max(ranked)[1] if ranked else None
 
 
 def seal(path: epath.Path, score: float | None) -> None:
-    """Writes the SHA-256 of every file of a finished step beside them."""
+    """Write the SHA-256 of every file of a finished step beside them."""
     _write(path, {"score": score, "files": _digests(path)})
 
 
 def rescore(path: epath.Path, score: float) -> None:
-    """Gives a sealed step another score."""
+    """Give a sealed step another score."""
     _write(path, {**read_seal(path), "score": score})
 
 
 def read_seal(path: epath.Path) -> dict[str, Any]:
-    """Returns the seal of a step: its `score` and the digest of each of its `files`.
+    """Return the seal of a step: its `score` and the digest of each of its `files`.
 
     Raises:
       CheckpointError: The seal itself is damaged.
@@ -69,7 +69,7 @@ def read_seal(path: epath.Path) -> dict[str, Any]:
 
 
 def find_damage(path: epath.Path) -> str:
-    """Returns what is wrong with a sealed step, or nothing; files of others may be there."""
+    """Return what is wrong with a sealed step, or nothing; files of others may be there."""
     try:
         expected = read_seal(path)["files"]
         found = _digests(path)

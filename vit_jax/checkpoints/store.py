@@ -23,7 +23,7 @@ REST = "rest"
 
 
 def read_item(path: epath.Path, shapes: Any) -> Any:
-    """Returns one item of a checkpoint.
+    """Return one item of a checkpoint.
 
     Args:
       path: Its directory.
@@ -39,7 +39,7 @@ def read_item(path: epath.Path, shapes: Any) -> Any:
 
 
 def read_numpy_params(path: epath.Path, shapes: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns an item of parameters as NumPy arrays; see `read_item`."""
+    """Return an item of parameters as NumPy arrays; see `read_item`."""
     params: dict[str, Any] = {}
     with failing("restore", path), ocp.PyTreeCheckpointer() as checkpointer:
         check_shapes(path, shapes)
@@ -51,14 +51,14 @@ def read_numpy_params(path: epath.Path, shapes: Mapping[str, Any]) -> dict[str, 
 
 
 def read_meta(path: epath.Path) -> dict[str, Any]:
-    """Returns the `config` and the `data` of the run that wrote a checkpoint."""
+    """Return the `config` and the `data` of the run that wrote a checkpoint."""
     return json.loads((path / "meta" / "metadata").read_text())
 
 
 def write_params(
     workdir: epath.Path, params: Any, data: Mapping[str, Any], config: Mapping[str, Any]
 ) -> None:
-    """Writes parameters that were not trained here as the sealed checkpoint of step 0.
+    """Write parameters that were not trained here as the sealed checkpoint of step 0.
 
     Args:
       workdir: The run folder.
@@ -83,7 +83,7 @@ def write_params(
 
 
 def check_shapes(path: epath.Path, shapes: Any) -> None:
-    """Checks the names and shapes of the parameters in a checkpoint against those of the model.
+    """Check the names and shapes of the parameters in a checkpoint against those of the model.
 
     Raises:
       CheckpointError: They differ; the first name that does.
@@ -104,7 +104,7 @@ def check_shapes(path: epath.Path, shapes: Any) -> None:
 
 @contextlib.contextmanager
 def failing(verb: str, path: epath.Path) -> Iterator[None]:
-    """Turns what Orbax and the file system raise into one `CheckpointError`."""
+    """Turn what Orbax and the file system raise into one `CheckpointError`."""
     try:
         yield
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:

@@ -17,7 +17,7 @@ _TPU_HOSTS = ("TPU_PROCESS_ADDRESSES", "TPU_WORKER_HOSTNAMES")
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    """Adds the flags of a command that several hosts can run together."""
+    """Add the flags of a command that several hosts can run together."""
     help_text = "HOST:PORT of process 0, where the processes of one run meet."
     flags.DEFINE_string("coordinator", None, help_text, flag_values=values)
     help_text = "How many processes there are."
@@ -31,7 +31,7 @@ def define_flags(values: flags.FlagValues) -> None:
 def find_place(
     values: flags.FlagValues, environ: Mapping[str, str]
 ) -> tuple[str | None, int | None, int | None] | None:
-    """Returns coordinator, number of processes and the index of this one; None is left to JAX.
+    """Return coordinator, number of processes and the index of this one; None is left to JAX.
 
     Returns nothing where this is the only process.
 
@@ -64,7 +64,7 @@ def find_place(
 
 
 def may_be_on_tpu_pod(environ: Mapping[str, str]) -> bool:
-    """Returns whether this is a Cloud TPU machine whose neighbours its metadata server names."""
+    """Return whether this is a Cloud TPU machine whose neighbours its metadata server names."""
     asks = environ.get("TPU_ML_PLATFORM") == "JAX" and "TPU_SKIP_MDS_QUERY" not in environ
     return asks and not any(name in environ for name in _TPU_HOSTS)
 

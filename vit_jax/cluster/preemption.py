@@ -34,7 +34,7 @@ class PreemptionGuard:
         return self._signalled if jax.process_count() == 1 else self._agreed
 
     def poll(self) -> bool:
-        """Asks all hosts, and returns whether to stop; every host must call this equally often.
+        """Ask all hosts, and returns whether to stop; every host must call this equally often.
 
         The answer is that to the poll before: so none waits for the others.
         """
@@ -51,7 +51,7 @@ class PreemptionGuard:
 
 
 def _on_any_host(flag: bool) -> jax.Array:
-    """Starts to find out whether the flag is set on a host; each sets those of its devices."""
+    """Start to find out whether the flag is set on a host; each sets those of its devices."""
     mesh, anyone = _any_over_devices()
     with jax.set_mesh(mesh):
         sharding = jax.sharding.NamedSharding(mesh, jax.P("devices"))

@@ -36,7 +36,7 @@ RULES: tuple[tuple[str, str | tuple[str, ...] | None], ...] = (
 def make_mesh(
     sizes: Sequence[int] = (-1, 1, 1), devices: Sequence[jax.Device] | None = None
 ) -> jax.sharding.Mesh:
-    """Arranges the devices, all of them unless told which.
+    """Arrange the devices, all of them unless told which.
 
     Args:
       sizes: Devices along each of `AXES`; at most one may be -1: the remaining devices.
@@ -69,7 +69,7 @@ def make_mesh(
 
 
 def batch_shard(mesh: jax.sharding.Mesh) -> tuple[int, int]:
-    """Returns which share of the rows of a batch this host holds: its index, and of how many.
+    """Return which share of the rows of a batch this host holds: its index, and of how many.
 
     Hosts that a tensor axis spans hold the same share.
     """
@@ -77,7 +77,7 @@ def batch_shard(mesh: jax.sharding.Mesh) -> tuple[int, int]:
 
 
 def shards_by_process(processes: np.ndarray) -> dict[int, tuple[int, int]]:
-    """Returns the share of each process where the batch's rows fall into equal blocks, or nothing.
+    """Return the share of each process where the batch's rows fall into equal blocks, or nothing.
 
     Args:
       processes: The process of each device of a mesh.
@@ -102,12 +102,12 @@ def _process_of(device: jax.Device) -> int:
 
 
 def batch_divisor(mesh: jax.sharding.Mesh) -> int:
-    """Returns into how many parts the devices cut a batch."""
+    """Return into how many parts the devices cut a batch."""
     return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
 
 
 def round_up(batch_size: int, mesh: jax.sharding.Mesh) -> int:
-    """Returns the least batch size from this one on that the devices can share."""
+    """Return the least batch size from this one on that the devices can share."""
     divisor = batch_divisor(mesh)
     return math.ceil(batch_size / divisor) * divisor
 
@@ -115,7 +115,7 @@ def round_up(batch_size: int, mesh: jax.sharding.Mesh) -> int:
 def check_batch_size(
     batch_size: int, path: str, mesh: jax.sharding.Mesh, accum_steps: int = 1
 ) -> None:
-    """Checks that the devices can share the batch.
+    """Check that the devices can share the batch.
 
     Raises:
       ConfigError: With the nearest sizes that they can.
@@ -131,17 +131,17 @@ def check_batch_size(
 
 
 def batch_sharding(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
-    """Returns the layout of a batch: its first dimension over the batch axes."""
+    """Return the layout of a batch: its first dimension over the batch axes."""
     return jax.sharding.NamedSharding(mesh, jax.P(BATCH_AXES))
 
 
 def replicated(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
-    """Returns the layout of what every device holds whole."""
+    """Return the layout of what every device holds whole."""
     return jax.sharding.NamedSharding(mesh, jax.P())
 
 
 def to_global(batch: Mapping[str, np.ndarray], mesh: jax.sharding.Mesh) -> dict[str, jax.Array]:
-    """Moves this host's rows of a batch to its devices; the result is the global batch."""
+    """Move this host's rows of a batch to its devices; the result is the global batch."""
     sharding = batch_sharding(mesh)
     return {
         key: jax.make_array_from_process_local_data(sharding, rows) for key, rows in batch.items()
@@ -149,7 +149,7 @@ def to_global(batch: Mapping[str, np.ndarray], mesh: jax.sharding.Mesh) -> dict[
 
 
 def param_shardings(boxed: Any, mesh: jax.sharding.Mesh) -> Any:
-    """Returns the layout of each parameter from its dimension names.
+    """Return the layout of each parameter from its dimension names.
 
     Args:
       boxed: The parameters with their names, as `eval_shape` of a linen `init` gives them.
@@ -172,10 +172,10 @@ def param_shardings(boxed: Any, mesh: jax.sharding.Mesh) -> Any:
 
 
 def sharded_shapes(boxed: Any, mesh: jax.sharding.Mesh) -> Any:
-    """Returns shape, dtype and sharding of each parameter; see `param_shardings`."""
+    """Return shape, dtype and sharding of each parameter; see `param_shardings`."""
     return jax.tree.map(with_sharding, nn.unbox(boxed), param_shardings(boxed, mesh))
 
 
 def with_sharding(leaf: Any, sharding: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
-    """Returns shape and dtype of an array, abstract or not, with a sharding."""
+    """Return shape and dtype of an array, abstract or not, with a sharding."""
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)

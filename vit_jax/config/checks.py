@@ -7,7 +7,7 @@ from vit_jax.errors import ConfigError
 
 
 def check(config: Config) -> None:
-    """Checks the fields against each other.
+    """Check the fields against each other.
 
     Raises:
       ConfigError: Two do not fit; with the path of one.

@@ -40,7 +40,7 @@ class Donor:
         return {path: setting for path, setting in layer.items() if path in paths}
 
     def check_family(self, name: Setting) -> None:
-        """Checks that the weights are of the family of a model.
+        """Check that the weights are of the family of a model.
 
         Raises:
           ConfigError: They are not.
@@ -52,7 +52,7 @@ class Donor:
             raise ConfigError("config.model.name", f"{problem}, but {known}")
 
     def check(self, config: Config, origins: Mapping[str, str], named_by: str) -> dict[str, Any]:
-        """Checks that a config does not contradict the weights.
+        """Check that a config does not contradict the weights.
 
         Args:
           config: The merged config.
@@ -82,7 +82,7 @@ class Donor:
         return {k: v for k, v in derived.items() if origins[f"model.{k}"].startswith(settled)}
 
     def describe_overrides(self, config: Config, origins: Mapping[str, str]) -> Iterator[str]:
-        """Yields a line for each value that the run does not take from the weights."""
+        """Yield a line for each value that the run does not take from the weights."""
         for path, value, theirs in self._differences(config):
             if origins[path] != self.origin:
                 yield f"config.{path} is {value} ({origins[path]}), not {theirs} ({self.origin})"
@@ -92,7 +92,7 @@ class Donor:
         return self.config.model["name"]
 
     def _differences(self, config: Config) -> Iterator[tuple[str, Any, Any]]:
-        """Yields path, value and the weights' value of each field that differs."""
+        """Yield path, value and the weights' value of each field that differs."""
         values, theirs = flatten(as_dict(config)), flatten(as_dict(self.config))
         for path in sorted(self.inherited):
             if values[path] != theirs[path]:

@@ -10,13 +10,13 @@ from vit_jax.errors import ConfigError, UserError
 
 
 def split_config_path(path: str) -> tuple[str, tuple[str, ...]]:
-    """Returns the file of `--config`, and the argument that follows it, if any."""
+    """Return the file of `--config`, and the argument that follows it, if any."""
     file, suffix, argument = path.partition(".py:")
     return (f"{file}.py", (argument,)) if suffix else (path, ())
 
 
 def load_config_file(path: str) -> ml_collections.ConfigDict:
-    """Runs a config file and returns what its `get_config()` gives.
+    """Run a config file and returns what its `get_config()` gives.
 
     Args:
       path: Of the file; with an argument for `get_config` after a colon, as in `configs/deit.py:s`.

@@ -18,7 +18,7 @@ FREE_KEYS = (
 
 
 def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Returns the paths that differ and that a resumed run must not change."""
+    """Return the paths that differ and that a resumed run must not change."""
     before, after = flatten(old), flatten(new)
     return [
         key
@@ -30,17 +30,17 @@ def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 
 def covers(name: str, key: str) -> bool:
-    """Returns whether a name means a key: the key, its section, or its duration in any unit."""
+    """Return whether a name means a key: the key, its section, or its duration in any unit."""
     return key == name or key.startswith(f"{name}.") or key in DURATIONS.get(name, ())
 
 
 def name_to_allow(key: str) -> str:
-    """Returns the shortest name that covers a key: of a duration that of all units."""
+    """Return the shortest name that covers a key: of a duration that of all units."""
     return next((name for name, keys in DURATIONS.items() if key in keys), key)
 
 
 def shared_by_hosts(config: Config, data: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what must be the same on all hosts, by the path of the field.
+    """Return what must be the same on all hosts, by the path of the field.
 
     Args:
       config: Of the run.

@@ -29,17 +29,17 @@ class File:
 
     @classmethod
     def of(cls, layer: Layer) -> "File":
-        """Returns what sets these leaves over the defaults of the schema."""
+        """Return what sets these leaves over the defaults of the schema."""
         return cls(from_values(as_dict(Config()), DEFAULT), layer)
 
 
 def from_values(values: Mapping[str, Any], origin: str) -> Layer:
-    """Returns the layer that sets every leaf of a tree."""
+    """Return the layer that sets every leaf of a tree."""
     return {path: Setting(value, origin) for path, value in flatten(values).items()}
 
 
 def from_file(tree: Tree | File | None) -> File:
-    """Returns the layers of a tree from `get_config`; any other tree sets all of its leaves."""
+    """Return the layers of a tree from `get_config`; any other tree sets all of its leaves."""
     if isinstance(tree, File):
         return tree
     if not isinstance(tree, Settings):
@@ -56,26 +56,26 @@ def from_file(tree: Tree | File | None) -> File:
 
 
 def from_preset(name: str) -> Layer:
-    """Returns every field of a named model."""
+    """Return every field of a named model."""
     values = models.spec(name).to_dict()
     del values["name"]
     return from_values({"model": values}, f"preset {name}")
 
 
 def was_set(origin: str) -> bool:
-    """Returns whether somebody set a value of this origin: by a flag, or by a line of a file."""
+    """Return whether somebody set a value of this origin: by a flag, or by a line of a file."""
     return origin == FLAG or re.search(r":\d+$", origin) is not None
 
 
 def known_paths(name: str) -> Iterable[str]:
-    """Returns the paths of all fields of a config whose model has this name."""
+    """Return the paths of all fields of a config whose model has this name."""
     schema = flatten(as_dict(Config()))
     others = (path for path in schema if not path.startswith("model."))
     return [*others, "model.name", *(f"model.{key}" for key in models.field_types(name))]
 
 
 def merge(stack: Iterable[Layer]) -> Layer:
-    """Merges layers, of which later ones win.
+    """Merge layers, of which later ones win.
 
     A duration that a layer sets takes the place of the earlier layers' in whatever unit.
     """

@@ -15,7 +15,7 @@ from vit_jax.settings.recorded import Setting
 
 
 def find_name(given: File, below: Layer, flags: Mapping[str, str]) -> Setting:
-    """Returns the name of the model, and who gave it.
+    """Return the name of the model, and who gave it.
 
     Args:
       given: The config file; an empty name leaves it to what is below.
@@ -39,7 +39,7 @@ def find_name(given: File, below: Layer, flags: Mapping[str, str]) -> Setting:
 
 
 def stack(name: Setting, given: File, below: Layer) -> tuple[list[Layer], tuple[str, ...]]:
-    """Returns the layers below the flags, lowest first, and notes on what they leave out.
+    """Return the layers below the flags, lowest first, and notes on what they leave out.
 
     Args:
       name: Of the model.
@@ -67,7 +67,7 @@ def stack(name: Setting, given: File, below: Layer) -> tuple[list[Layer], tuple[
 
 
 def _for_family(layer: Layer, before: str, name: str) -> tuple[Layer, tuple[str, ...]]:
-    """Returns what a file sets, without the architecture of a model of another family.
+    """Return what a file sets, without the architecture of a model of another family.
 
     Args:
       layer: Of the file.

@@ -12,7 +12,7 @@ from vit_jax.console.progress import say
 
 
 def define_print_flag(values: flags.FlagValues) -> None:
-    """Adds the flag `--print_config` to those of a command."""
+    """Add the flag `--print_config` to those of a command."""
     text = (
         "Print every setting, its value, who set it (default, preset NAME, donor DIR, FILE:LINE or "
         "flag) and its description, and start nothing."
@@ -21,13 +21,13 @@ def define_print_flag(values: flags.FlagValues) -> None:
 
 
 def print_config(resolved: Resolved) -> None:
-    """Prints a line for each setting, and the notes."""
+    """Print a line for each setting, and the notes."""
     for line in format_config(resolved):
         say(line)
 
 
 def format_config(resolved: Resolved) -> Iterator[str]:
-    """Yields `path = value  [origin]  description` for each setting, in columns."""
+    """Yield `path = value  [origin]  description` for each setting, in columns."""
     texts = describe(resolved.config)
     rows = [
         (f"{path} = {value!r}", f"[{resolved.origins[path]}]", texts[path])
@@ -41,12 +41,12 @@ def format_config(resolved: Resolved) -> Iterator[str]:
 
 
 def _width(texts: list[str]) -> int:
-    """Returns a width that all but a few of the texts fit into."""
+    """Return a width that all but a few of the texts fit into."""
     return sorted(map(len, texts))[int(0.95 * len(texts))]
 
 
 def describe(config: Config) -> dict[str, str]:
-    """Returns what each setting means, by path."""
+    """Return what each setting means, by path."""
     name = config.model["name"]
     texts = {f"model.{key}": text for key, text in models.descriptions(name).items()}
     texts["model.name"] = "a model of `python -m vit_jax.models`, whose preset fills the section"

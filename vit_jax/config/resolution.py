@@ -38,7 +38,7 @@ def resolve(
     *,
     run: Layer | None = None,
 ) -> Resolved:
-    """Merges all layers, once, and checks the result.
+    """Merge all layers, once, and checks the result.
 
     Args:
       file: What `get_config` of a config file returns, any tree of settings, or their layer.
@@ -62,7 +62,7 @@ def merge(
     *,
     run: Layer | None = None,
 ) -> Resolved:
-    """Merges as `resolve` does; every field is of its type, and no more is checked."""
+    """Merge as `resolve` does; every field is of its type, and no more is checked."""
     given = layers.from_file(file)
     texts = dict(flags or {})
     donor = _read_donor(_text("init_from", given, texts)) if run is None else None
@@ -87,7 +87,7 @@ def merge(
 
 
 def _kept_from(run: Layer, merged: Layer) -> tuple[str, ...]:
-    """Returns a note on each value that was set when a run was started, and is not set now."""
+    """Return a note on each value that was set when a run was started, and is not set now."""
     return tuple(
         f"config.{path} stays {setting.value}, as this run was started ({setting.origin})"
         for path, setting in run.items()
@@ -96,7 +96,7 @@ def _kept_from(run: Layer, merged: Layer) -> tuple[str, ...]:
 
 
 def read_config(directory: epath.Path) -> Config:
-    """Reads the resolved config of a run from its `config.json`; runs no Python file.
+    """Read the resolved config of a run from its `config.json`; runs no Python file.
 
     Raises:
       InputMissingError: There is no such file, or it is not one of ours.
@@ -112,7 +112,7 @@ def _read_donor(directory: str) -> Donor | None:
 
 
 def _text(path: str, given: File, texts: Mapping[str, str]) -> str:
-    """Returns a setting of text before all layers are merged."""
+    """Return a setting of text before all layers are merged."""
     value = texts.get(path, (given.defaults | given.layer)[path].value)
     if not isinstance(value, str):
         raise ConfigError(f"config.{path}", f"expected text, got {value!r}")
@@ -120,7 +120,7 @@ def _text(path: str, given: File, texts: Mapping[str, str]) -> str:
 
 
 def _parse(texts: Mapping[str, str], merged: Layer, name: str) -> Layer:
-    """Returns the layer of the flags; also checks that all fields set below exist."""
+    """Return the layer of the flags; also checks that all fields set below exist."""
     known = set(layers.known_paths(name))
     for path in [*merged, *texts]:
         if path not in known:
@@ -133,7 +133,7 @@ def _parse(texts: Mapping[str, str], merged: Layer, name: str) -> Layer:
 
 
 def _unknown(path: str, value: Setting | str, known: set[str], name: str) -> ConfigError:
-    """Returns the error for a setting that no field has."""
+    """Return the error for a setting that no field has."""
     shown, where = (
         (value, "") if isinstance(value, str) else (repr(value.value), _where(value.origin))
     )
@@ -144,14 +144,14 @@ def _unknown(path: str, value: Setting | str, known: set[str], name: str) -> Con
 
 
 def _where(origin: str) -> str:
-    """Returns the end of a message about a setting, where its path does not tell who set it."""
+    """Return the end of a message about a setting, where its path does not tell who set it."""
     return (
         "" if origin in (layers.DEFAULT, FLAG) or origin.startswith("preset ") else f" ({origin})"
     )
 
 
 def _build(leaves: Mapping[str, Any]) -> Config:
-    """Returns the config with every field of its type."""
+    """Return the config with every field of its type."""
     tree = unflatten(leaves)
     name = tree["model"]["name"]
     fields = {
@@ -163,7 +163,7 @@ def _build(leaves: Mapping[str, Any]) -> Config:
 
 @contextlib.contextmanager
 def _naming_origin(origins: Mapping[str, str]) -> Iterator[None]:
-    """Adds to an error about a field who set it."""
+    """Add to an error about a field who set it."""
     try:
         yield
     except ConfigError as error:

@@ -88,7 +88,7 @@ class Config:
 
 
 def as_dict(config: Any) -> dict[str, Any]:
-    """Returns the config as plain dictionaries, strings, numbers and tuples."""
+    """Return the config as plain dictionaries, strings, numbers and tuples."""
     return {
         f.name: as_dict(value) if dataclasses.is_dataclass(value) else _plain(value)
         for f in dataclasses.fields(config)
@@ -101,7 +101,7 @@ def _plain(value: Any) -> Any:
 
 
 def to_config_dict(config: Config) -> Settings:
-    """Returns the config as the `ConfigDict` that config files assign to.
+    """Return the config as the `ConfigDict` that config files assign to.
 
     Its values count as defaults, what is assigned as set. It accepts anything; `resolve` then
     checks all of it, and knows the paths.
@@ -110,7 +110,7 @@ def to_config_dict(config: Config) -> Settings:
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "", separator: str = ".") -> dict[str, Any]:
-    """Returns the leaves by path: `{"optim.learning_rate": 1e-3, ...}`."""
+    """Return the leaves by path: `{"optim.learning_rate": 1e-3, ...}`."""
     leaves: dict[str, Any] = {}
     for key, value in tree.items():
         name = f"{prefix}{key}"
@@ -120,7 +120,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = "", separator: str = ".") -> 
 
 
 def unflatten(leaves: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the tree of leaves by path."""
+    """Return the tree of leaves by path."""
     tree: dict[str, Any] = {}
     for path, value in leaves.items():
         *sections, key = path.split(".")

@@ -17,7 +17,7 @@ ORIGINS = "origins.json"  # no part of the run's identity
 
 
 def read_layer(directory: epath.Path) -> Layer:
-    """Reads the settings of a run; their origin is its `config.json`.
+    """Read the settings of a run; their origin is its `config.json`.
 
     Raises:
       InputMissingError: There is no such file, or it is not one of ours.
@@ -35,7 +35,7 @@ def read_layer(directory: epath.Path) -> Layer:
 
 
 def read_layer_to_resume(directory: epath.Path) -> Layer:
-    """Reads the settings of a run with the origins that they had in it, without those of the mesh.
+    """Read the settings of a run with the origins that they had in it, without those of the mesh.
 
     The devices may be others today.
 
@@ -51,13 +51,13 @@ def read_layer_to_resume(directory: epath.Path) -> Layer:
 
 
 def write(directory: epath.Path, config: Config, origins: Mapping[str, str]) -> None:
-    """Writes the settings of a run and their origins; only the first process does."""
+    """Write the settings of a run and their origins; only the first process does."""
     write_json(directory / CONFIG, as_dict(config))
     write_json(directory / ORIGINS, origins)
 
 
 def _read_origins(path: epath.Path) -> dict[str, Any]:
-    """Returns origins by path; nothing depends on them, so damaged ones are left out."""
+    """Return origins by path; nothing depends on them, so damaged ones are left out."""
     try:
         origins = json.loads(path.read_text())
     except (OSError, ValueError):

@@ -7,7 +7,7 @@ MOST = 3  # suggestions
 
 
 def suggest_path(path: str, known: Collection[str]) -> str:
-    """Returns the nearest paths of fields to an unknown one.
+    """Return the nearest paths of fields to an unknown one.
 
     A name may stand in another section (`learning_rate`), be abbreviated by its initials
     (`optim.lr`), lack a word (`epochs`), or be misspelt.
@@ -34,7 +34,7 @@ def _same_name(key: str, known: Collection[str]) -> list[str]:
 
 
 def _misspelt(path: str, known: Collection[str]) -> list[str]:
-    """Returns fields with a similar name: of the same section first, then of any."""
+    """Return fields with a similar name: of the same section first, then of any."""
     section, _, key = path.rpartition(".")
     siblings = {
         other.rpartition(".")[2]: other for other in known if other.rpartition(".")[0] == section
@@ -49,7 +49,7 @@ def _misspelt(path: str, known: Collection[str]) -> list[str]:
 
 
 def _shortened(key: str, known: Collection[str]) -> list[str]:
-    """Returns fields whose words have these initials, or are these words and others."""
+    """Return fields whose words have these initials, or are these words and others."""
     words = {path: path.rpartition(".")[2].split("_") for path in known}
     initials = sorted(path for path, parts in words.items() if "".join(p[0] for p in parts) == key)
     longer = sorted(path for path, parts in words.items() if set(key.split("_")) < set(parts))

@@ -25,7 +25,7 @@ Main = Callable[[flags.FlagValues, Any], None]
 
 
 def new_flags() -> flags.FlagValues:
-    """Returns the flags that every command has."""
+    """Return the flags that every command has."""
     values = flags.FlagValues()
     flags.DEFINE_bool("debug", False, "Show the traceback of an error.", flag_values=values)
     flags.DEFINE_bool("help", False, "Show this help.", short_name="h", flag_values=values)
@@ -39,7 +39,7 @@ def run(
     argv: Sequence[str] | None = None,
     parse: Callable[[Sequence[str], flags.FlagValues], Any] | None = None,
 ) -> int:
-    """Runs a command and returns its exit code; an error is one line on stderr.
+    """Run a command and returns its exit code; an error is one line on stderr.
 
     Args:
       main: Called with the flags, and what `parse` makes of the rest of the command line.
@@ -82,7 +82,7 @@ def _report(error: Exception, described_by: UserError | type[UserError], debug: 
 def parse_overrides(
     rest: Sequence[str], values: flags.FlagValues, sections: tuple[str, ...] = ("config.",)
 ) -> dict[str, str]:
-    """Reads `--config.a.b=c` or `--config.a.b c` from what no flag took.
+    """Read `--config.a.b=c` or `--config.a.b c` from what no flag took.
 
     Args:
       rest: Of the command line.
@@ -109,7 +109,7 @@ def parse_overrides(
 
 
 def parse_operands(rest: Sequence[str], values: flags.FlagValues) -> list[str]:
-    """Reads operands, such as files, from what no flag took; after `--` all is operands.
+    """Read operands, such as files, from what no flag took; after `--` all is operands.
 
     Raises:
       ConfigError: There is no such flag.

@@ -41,7 +41,7 @@ class MetricsWriter:
             self._board = tensorboardX.SummaryWriter(str(workdir), purge_step=step + 1)
 
     def find(self, step: int, prefix: str) -> dict[str, float]:
-        """Returns the metrics `PREFIX/KEY` that were written for a step, by key."""
+        """Return the metrics `PREFIX/KEY` that were written for a step, by key."""
         found: dict[str, float] = {}
         for row in self._rows:
             if row["step"] == step:
@@ -50,7 +50,7 @@ class MetricsWriter:
         return found
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Appends a row."""
+        """Append a row."""
         if not self._active:
             return
         finite = {key: value if math.isfinite(value) else None for key, value in values.items()}
@@ -64,7 +64,7 @@ class MetricsWriter:
                 self._board.add_scalar(key, value, step)
 
     def flush(self) -> None:
-        """Makes sure that what was written survives the process."""
+        """Make sure that what was written survives the process."""
         if self._file is not None:
             self._file.flush()
             os.fsync(self._file.fileno())
@@ -74,7 +74,7 @@ class MetricsWriter:
             self._board.flush()
 
     def close(self) -> None:
-        """Flushes and closes."""
+        """Flush and closes."""
         self.flush()
         if self._file is not None:
             self._file.close()
@@ -83,7 +83,7 @@ class MetricsWriter:
 
 
 def read_metrics(path: epath.Path) -> list[dict[str, Any]]:
-    """Returns the whole rows of a metrics.jsonl; a row cut off by a kill does not count."""
+    """Return the whole rows of a metrics.jsonl; a row cut off by a kill does not count."""
     rows = []
     for line in path.read_text().splitlines() if path.exists() else []:
         try:

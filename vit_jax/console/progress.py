@@ -14,13 +14,13 @@ _console, _aside = (
 
 
 def say(message: str, console: rich.console.Console = _console) -> None:
-    """Prints a line; only the first process speaks."""
+    """Print a line; only the first process speaks."""
     if jax.process_index() == 0:
         console.print(message)
 
 
 def warn(message: str) -> None:
-    """Prints a line on stderr, whichever process it is that has to say it."""
+    """Print a line on stderr, whichever process it is that has to say it."""
     where = f"process {jax.process_index()}: " if jax.process_count() > 1 else ""
     print(f"warning: {where}{message}", file=sys.stderr, flush=True)
 
@@ -55,11 +55,11 @@ class Progress:
             self._live.start()
 
     def due(self) -> bool:
-        """Returns whether it is time for another line."""
+        """Return whether it is time for another line."""
         return self._live is not None or time.monotonic() - self._last >= self._every
 
     def show(self, step: int, text: str) -> None:
-        """Shows the line for a step: position, the text, time left."""
+        """Show the line for a step: position, the text, time left."""
         self._last = time.monotonic()
         done = step - self._start
         left = (self._last - self._began) / max(done, 1) * (self._total - step)
@@ -70,13 +70,13 @@ class Progress:
             self._live.update(self._task, description=line, completed=step)
 
     def close(self) -> None:
-        """Takes the line away."""
+        """Take the line away."""
         if self._live is not None:
             self._live.stop()
 
 
 def format_seconds(seconds: float) -> str:
-    """Returns h:mm:ss, or m:ss under an hour."""
+    """Return h:mm:ss, or m:ss under an hour."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -16,13 +16,13 @@ from vit_jax.errors import ConfigError, WorkdirError
 
 
 def is_local(path: epath.Path) -> bool:
-    """Returns whether a path is in the local file system."""
+    """Return whether a path is in the local file system."""
     return "://" not in str(path)
 
 
 @contextlib.contextmanager
 def lock(workdir: epath.Path) -> Iterator[None]:
-    """Holds a work directory, so that a second run cannot write into it.
+    """Hold a work directory, so that a second run cannot write into it.
 
     Raises:
       WorkdirError: It cannot be written, or a live process holds it.
@@ -32,13 +32,13 @@ def lock(workdir: epath.Path) -> Iterator[None]:
 
 
 def owner(workdir: epath.Path) -> str:
-    """Returns who holds a local work directory, or held it last."""
+    """Return who holds a local work directory, or held it last."""
     path = workdir / ".lock"
     return path.read_text() if is_local(workdir) and path.exists() else ""
 
 
 def _hold(workdir: epath.Path) -> TextIO:
-    """Returns the file that is held open; only the first process holds the directory."""
+    """Return the file that is held open; only the first process holds the directory."""
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         locks = is_local(workdir) and jax.process_index() == 0
@@ -65,7 +65,7 @@ def _hold(workdir: epath.Path) -> TextIO:
 
 
 def open_path(text: str, flag: str) -> epath.Path:
-    """Returns the path that a flag gives, local or in an object store.
+    """Return the path that a flag gives, local or in an object store.
 
     Raises:
       ConfigError: The extra for that object store is not installed.
@@ -80,14 +80,14 @@ def open_path(text: str, flag: str) -> epath.Path:
 
 
 def write_json(path: epath.Path, content: Mapping[str, Any]) -> None:
-    """Writes a JSON file; only the first process does."""
+    """Write a JSON file; only the first process does."""
     if jax.process_index() == 0:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 def write_text(path: epath.Path, text: str) -> None:
-    """Writes a file at once: whatever happens, a reader sees the old one or the new one."""
+    """Write a file at once: whatever happens, a reader sees the old one or the new one."""
     temporary = path.parent / f".{path.name}.tmp"
     with temporary.open("w") as file:
         file.write(text)

@@ -24,7 +24,7 @@ EvalResult = dict[str, float | int]
 def make_eval_step(
     model: nn.Module, loss_fn: metrics.LossFn, data: config_lib.Data, mesh: jax.sharding.Mesh
 ) -> EvalStep:
-    """Returns the compiled step `(params, sums, batch) -> sums`, which adds a batch to the sums."""
+    """Return the compiled step `(params, sums, batch) -> sums`, which adds a batch to the sums."""
 
     def eval_step(params: Any, sums: metrics.Sums, batch: Mapping[str, jax.Array]) -> metrics.Sums:
         with nn.logical_axis_rules(sharding.RULES):
@@ -47,7 +47,7 @@ def evaluate(
     label: str,
     stopped: Callable[[], bool] = lambda: False,
 ) -> EvalResult | None:
-    """Returns top-1, top-5 and loss as means over every image of a source that can be read.
+    """Return top-1, top-5 and loss as means over every image of a source that can be read.
 
     Their `count`, and how many were `skipped` as unreadable, are beside them. Returns nothing where
     `stopped` says so before the end.
@@ -79,7 +79,7 @@ def evaluate(
 
 
 def format_result(name: str, result: EvalResult) -> str:
-    """Returns one line of figures."""
+    """Return one line of figures."""
     images = f"{result['count']:,} images"
     if result["skipped"]:
         images += f", {result['skipped']:,} unreadable"
@@ -90,5 +90,5 @@ def format_result(name: str, result: EvalResult) -> str:
 
 
 def eval_batch_size(config: config_lib.Config, mesh: jax.sharding.Mesh) -> int:
-    """Returns the global batch size of an evaluation, rounded up to what the devices can share."""
+    """Return the global batch size of an evaluation, rounded up to what the devices can share."""
     return sharding.round_up(config.eval.batch_size or config.batch_size, mesh)

@@ -17,7 +17,7 @@ def sums(
     losses: Float[Array, " b"],
     mask: Bool[Array, " b"],
 ) -> Sums:
-    """Returns the sums over the examples that the mask keeps; the counts are exact integers."""
+    """Return the sums over the examples that the mask keeps; the counts are exact integers."""
     _, top = jax.lax.top_k(logits, min(5, logits.shape[-1]))
     hits = jnp.equal(top, labels[:, None]) & mask[:, None]
     return {
@@ -29,7 +29,7 @@ def sums(
 
 
 def means(totals: Mapping[str, Any]) -> dict[str, float | int]:
-    """Returns `{"top1", "top5", "loss"}` as means, and the `count` they are over."""
+    """Return `{"top1", "top5", "loss"}` as means, and the `count` they are over."""
     count = int(totals["count"])
     result: dict[str, float | int] = {
         key: float(totals[key]) / count for key in ("top1", "top5", "loss")
@@ -38,7 +38,7 @@ def means(totals: Mapping[str, Any]) -> dict[str, float | int]:
 
 
 def zeros() -> Sums:
-    """Returns the sums over no examples."""
+    """Return the sums over no examples."""
     return {
         "top1": jnp.zeros((), jnp.int32),
         "top5": jnp.zeros((), jnp.int32),

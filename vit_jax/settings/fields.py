@@ -37,7 +37,7 @@ def field(
     high: int | float | None = None,
     inherit: Inherit = "never",
 ) -> Any:
-    """Declares a field.
+    """Declare a field.
 
     Args:
       default: Its value where nobody sets it.
@@ -51,7 +51,7 @@ def field(
 
 
 def build(schema: type, values: Mapping[Any, Any], path: str) -> Any:
-    """Builds one section from a mapping; missing fields get their defaults.
+    """Build one section from a mapping; missing fields get their defaults.
 
     Raises:
       ConfigError: A field is unknown, of the wrong type or out of range.
@@ -69,7 +69,7 @@ def build(schema: type, values: Mapping[Any, Any], path: str) -> Any:
 
 
 def coerce(value: Any, hint: Any, path: str) -> Any:
-    """Returns the value in the type of its field; JSON's lists become tuples, integers floats.
+    """Return the value in the type of its field; JSON's lists become tuples, integers floats.
 
     Raises:
       ConfigError: It is of another type.
@@ -94,7 +94,7 @@ def coerce(value: Any, hint: Any, path: str) -> Any:
 
 
 def parse_flag(text: str, like: Any, path: str) -> Any:
-    """Reads the text of a flag.
+    """Read the text of a flag.
 
     Args:
       text: What stands after the flag's `=`.

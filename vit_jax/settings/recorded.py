@@ -49,7 +49,7 @@ class Settings(ml_collections.ConfigDict):
         object.__setattr__(self, "_origins", dict(state["_origins"]))
 
     def record(self, key: Any, value: Any, origin: str) -> None:
-        """Sets a value on behalf of another line than the calling one."""
+        """Set a value on behalf of another line than the calling one."""
         if not isinstance(value, Settings) and isinstance(
             value, Mapping | ml_collections.ConfigDict
         ):
@@ -61,7 +61,7 @@ class Settings(ml_collections.ConfigDict):
         self._origins[key] = origin
 
     def leaves(self) -> Iterator[tuple[str, Setting]]:
-        """Yields path and setting of every leaf; the origin of one that was not set is empty."""
+        """Yield path and setting of every leaf; the origin of one that was not set is empty."""
         for key, value in self.items():
             if isinstance(value, Settings):
                 yield from ((f"{key}.{path}", setting) for path, setting in value.leaves())
@@ -70,7 +70,7 @@ class Settings(ml_collections.ConfigDict):
 
 
 def calling_line() -> str:
-    """Returns file and line of the nearest caller outside of this package."""
+    """Return file and line of the nearest caller outside of this package."""
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGES):
         frame = frame.f_back

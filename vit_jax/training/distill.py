@@ -27,14 +27,14 @@ TeacherLoss = Callable[[Float[Array, "b k"], Float[Array, "b k"], float], Float[
 def hard(
     student: Float[Array, "b k"], teacher: Float[Array, "b k"], temperature: float
 ) -> Float[Array, " b"]:
-    """Returns the cross-entropy with the teacher's choice (Touvron et al. 2021, eq. 3)."""
+    """Return the cross-entropy with the teacher's choice (Touvron et al. 2021, eq. 3)."""
     return optax.softmax_cross_entropy_with_integer_labels(student, jnp.argmax(teacher, axis=-1))
 
 
 def soft(
     student: Float[Array, "b k"], teacher: Float[Array, "b k"], temperature: float
 ) -> Float[Array, " b"]:
-    """Returns the divergence from the teacher's probabilities (Touvron et al. 2021, eq. 2).
+    """Return the divergence from the teacher's probabilities (Touvron et al. 2021, eq. 2).
 
     Times the square of the temperature, so that the gradients' size does not depend on it.
     """
@@ -56,7 +56,7 @@ class Teacher:
     student: config_lib.Data
 
     def restore(self, mesh: jax.sharding.Mesh, class_names: tuple[str, ...]) -> Any:
-        """Returns the parameters, laid out over the mesh as the student's are.
+        """Return the parameters, laid out over the mesh as the student's are.
 
         Args:
           mesh: The devices.
@@ -78,7 +78,7 @@ class Teacher:
         return run.params
 
     def __call__(self, params: Any, images: Float[Array, "b h w c"]) -> Float[Array, "b k"]:
-        """Returns the teacher's logits for images as they are normalized for the student."""
+        """Return the teacher's logits for images as they are normalized for the student."""
         own, given = self.config.data, self.student
         if (own.mean, own.std) != (given.mean, given.std):
             pixels = images * jnp.asarray(given.std) + jnp.asarray(given.mean)
@@ -88,7 +88,7 @@ class Teacher:
 
 
 def open_teacher(config: config_lib.Config) -> Teacher | None:
-    """Returns the teacher that a config names, or None; reads no parameters.
+    """Return the teacher that a config names, or None; reads no parameters.
 
     Raises:
       InputMissingError: There is no such run folder.
@@ -121,7 +121,7 @@ def loss(
     targets: Float[Array, "b k"],
     teacher_logits: Float[Array, "b k"],
 ) -> Float[Array, " b"]:
-    """Returns the loss of each image: of its label, and of what the teacher says."""
+    """Return the loss of each image: of its label, and of what the teacher says."""
     of_label = loss_fn(output.logits, targets)
     taught = output.aux_logits[0] if output.aux_logits else output.logits
     of_teacher = TEACHER_LOSSES[config.kind](taught, teacher_logits, config.temperature)

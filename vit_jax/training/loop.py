@@ -38,7 +38,7 @@ from vit_jax.training.step import make_train_step
 def train(
     resolved: config_lib.Resolved, workdir: epath.Path, allowed: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    """Trains, or resumes, and returns what `results.json` holds.
+    """Train, or resume, and return what `results.json` holds.
 
     Args:
       resolved: The settings of the run, and who set them.
@@ -87,7 +87,7 @@ def train(
 
 
 def _start(run: Run) -> TrainState:
-    """Returns the state at step 0: random, or with the parameters of `init_from`."""
+    """Return the state at step 0: random, or with the parameters of `init_from`."""
     config = run.config
     notes = ["no checkpoint here: from step 0"]
     given: dict[str, jax.Array] = {}
@@ -102,7 +102,7 @@ def _start(run: Run) -> TrainState:
 
 
 def _origins(resolved: config_lib.Resolved, run: Run) -> dict[str, str]:
-    """Returns who set each value; the number of classes may come from the data."""
+    """Return who set each value; the number of classes may come from the data."""
     origins = dict(resolved.origins)
     if run.config.model["num_classes"] != resolved.config.model["num_classes"]:
         origins["model.num_classes"] = f"data {run.splits['train'].name}"
@@ -117,7 +117,7 @@ def loop(
     writer: MetricsWriter,
     stop: PreemptionGuard,
 ) -> TrainState:
-    """Steps, evaluates and saves until the end; the state that comes back is saved.
+    """Step, evaluate and save until the end; the state that comes back is saved.
 
     Raises:
       Interrupted: A signal came; the state is saved.
@@ -163,7 +163,7 @@ def loop(
 
 
 def _shared_by_hosts(run: Run, workdir: epath.Path) -> dict[str, Any]:
-    """Returns what must be the same on all hosts; a work directory of its own would show here."""
+    """Return what must be the same on all hosts; a work directory of its own would show here."""
     shared = "is it the same directory on all hosts?"
     return {
         "--workdir": str(workdir),
@@ -188,7 +188,7 @@ def _due(every: int, step: int) -> bool:
 def _evaluate(
     run: Run, eval_step: EvalStep, state: TrainState, name: str, stop: PreemptionGuard
 ) -> dict[str, EvalResult]:
-    """Returns the figures of a split, and beside those of an average (`NAME_raw`) without it.
+    """Return the figures of a split, and beside those of an average (`NAME_raw`) without it.
 
     Returns nothing where a signal came before the end.
     """
@@ -220,7 +220,7 @@ def _finish(
     stop: PreemptionGuard,
     pace: Mapping[str, float],
 ) -> dict[str, Any]:
-    """Evaluates on the test split, writes `results.json` and says how it went.
+    """Evaluate on the test split, writes `results.json` and says how it went.
 
     The pace is that of this process: of a resumed run, only the last part.
     """
@@ -250,7 +250,7 @@ def _finish(
 
 
 def _read_finished(run: Run, workdir: epath.Path, state: TrainState | None) -> dict[str, Any]:
-    """Returns the results of a run that has nothing left to do, or nothing."""
+    """Return the results of a run that has nothing left to do, or nothing."""
     path = workdir / "results.json"
     if state is None or int(state.step) < run.total_steps or not path.exists():
         return {}

@@ -13,17 +13,17 @@ Loss = Callable[[Float[Array, "b k"], Float[Array, "b k"]], Float[Array, " b"]]
 
 
 def softmax(logits: Float[Array, "b k"], targets: Float[Array, "b k"]) -> Float[Array, " b"]:
-    """Returns the softmax cross-entropy."""
+    """Return the softmax cross-entropy."""
     return optax.softmax_cross_entropy(logits, targets)
 
 
 def sigmoid(logits: Float[Array, "b k"], targets: Float[Array, "b k"]) -> Float[Array, " b"]:
-    """Returns the binary cross-entropies of the classes, summed (Beyer et al. 2020, sec. 3.2)."""
+    """Return the binary cross-entropies of the classes, summed (Beyer et al. 2020, sec. 3.2)."""
     return jnp.sum(optax.sigmoid_binary_cross_entropy(logits, targets), axis=-1)
 
 
 def binary(logits: Float[Array, "b k"], targets: Float[Array, "b k"]) -> Float[Array, " b"]:
-    """Returns the mean of the binary cross-entropies, where any target above 0 counts as 1.
+    """Return the mean of the binary cross-entropies, where any target above 0 counts as 1.
 
     As DeiT III trains (Touvron et al. 2022): of mixed images, both labels are there.
     """
@@ -37,6 +37,6 @@ LOSSES: dict[str, Loss] = {"softmax": softmax, "sigmoid": sigmoid, "binary": bin
 def targets(
     labels: Int[Array, " b"], num_classes: int, smoothing: float = 0.0
 ) -> Float[Array, "b k"]:
-    """Returns one-hot targets, smoothed towards all classes (Szegedy et al. 2016, section 7)."""
+    """Return one-hot targets, smoothed towards all classes (Szegedy et al. 2016, section 7)."""
     one_hot = jnp.equal(labels[:, None], jnp.arange(num_classes)).astype(jnp.float32)
     return one_hot * (1 - smoothing) + smoothing / num_classes

@@ -39,7 +39,7 @@ CONVENTIONS: dict[str, Callable[[float, float], float]] = {
 
 
 def weight_decay(value: float, convention: str, learning_rate: float) -> float:
-    """Returns `config.optim.weight_decay` for the number that another code calls weight decay.
+    """Return `config.optim.weight_decay` for the number that another code calls weight decay.
 
         weight_decay(1e-4, "big_vision", 1e-3)  # 0.1
 
@@ -56,7 +56,7 @@ def weight_decay(value: float, convention: str, learning_rate: float) -> float:
 
 
 def make_optimizer(config: config_lib.Optim, params: Params) -> optax.GradientTransformation:
-    """Returns the optax transformation, without the learning rate.
+    """Return the optax transformation, without the learning rate.
 
     Args:
       config: The optimizer's section.
@@ -164,7 +164,7 @@ def _matrices(params: Params) -> Any:
 
 
 def _matrix(name: str, ndim: int) -> optax.contrib.MuonDimensionNumbers | None:
-    """Returns which axes of a parameter are those of a matrix, if it is one of the blocks'."""
+    """Return which axes of a parameter are those of a matrix, if it is one of the blocks'."""
     if not re.fullmatch(r"(blocks|stages|merge)_.*/kernel", name):
         return None
     if re.fullmatch(r".*/(qkv|q|kv)/kernel", name):  # width, which of them, heads, channels
@@ -186,7 +186,7 @@ OPTIMIZERS: dict[str, Callable[[config_lib.Optim, Params], optax.GradientTransfo
 
 
 def _decay(config: config_lib.Optim, params: Params) -> optax.GradientTransformation:
-    """Adds each parameter to its direction, times the weight decay and its rule's multiplier."""
+    """Add each parameter to its direction, times the weight decay and its rule's multiplier."""
     factors = decay_multipliers(config, params)
     return per_parameter(
         lambda update, name, param: update + config.weight_decay * factors[name] * param
@@ -194,7 +194,7 @@ def _decay(config: config_lib.Optim, params: Params) -> optax.GradientTransforma
 
 
 def sam_perturb(params: Params, grads: Params, radius: float) -> Params:
-    """Returns the parameters moved up the gradient by `radius`, in the global norm.
+    """Return the parameters moved up the gradient by `radius`, in the global norm.
 
     There the gradient of sharpness-aware minimization is taken (Foret et al. 2021, eq. 2).
     """

@@ -17,7 +17,7 @@ Params = Any
 
 
 def decay_multipliers(config: config_lib.Optim, params: Params) -> dict[str, float]:
-    """Returns the multiplier of the weight decay of each parameter.
+    """Return the multiplier of the weight decay of each parameter.
 
     Raises:
       ConfigError: A parameter without a rule, or a rule that matches none.
@@ -26,7 +26,7 @@ def decay_multipliers(config: config_lib.Optim, params: Params) -> dict[str, flo
 
 
 def rate_multipliers(config: config_lib.Optim, params: Params) -> dict[str, float]:
-    """Returns the multiplier of the learning rate of each parameter: its rule's, by its layer's.
+    """Return the multiplier of the learning rate of each parameter: its rule's, by its layer's.
 
     With layer decay (Clark et al. 2020, section 3.2, and later BEiT) that of the head and the last
     norm is 1, that of the last block `layer_decay`, and that of the embeddings the smallest.
@@ -46,7 +46,7 @@ EMBEDDINGS = ("stem", "stem_norm", "posemb", "cls_token", "dist_token", "registe
 
 
 def layers_of(names: Sequence[str]) -> dict[str, int]:
-    """Returns the layer of each parameter: 0 for embeddings, then each block, then all the rest.
+    """Return the layer of each parameter: 0 for embeddings, then each block, then all the rest.
 
     What merges patches belongs to the block after it.
     """
@@ -65,7 +65,7 @@ def layers_of(names: Sequence[str]) -> dict[str, int]:
 def _multipliers(
     given: Sequence[tuple[str, float]], names: Sequence[str], path: str
 ) -> dict[str, float]:
-    """Returns for each name the multiplier of the first rule that matches it."""
+    """Return for each name the multiplier of the first rule that matches it."""
     rules = [(_compile(pattern, names, path), factor) for pattern, factor in given]
     matches = {name: [f for pattern, f in rules if pattern.fullmatch(name)] for name in names}
     uncovered = [name for name, factors in matches.items() if not factors]
@@ -78,7 +78,7 @@ TUNES = {"all": re.compile(".*"), "head": re.compile("head.*/.*")}
 
 
 def trainable(config: config_lib.Optim, params: Params) -> Params:
-    """Returns True for each parameter that trains: in what `tune` names, and not in `freeze`.
+    """Return True for each parameter that trains: in what `tune` names, and not in `freeze`.
 
     Raises:
       ConfigError: A pattern that is not valid or that no parameter matches.
@@ -97,12 +97,12 @@ def trainable(config: config_lib.Optim, params: Params) -> Params:
 
 
 def parameter_names(params: Params) -> list[str]:
-    """Returns the names of the parameters, such as `blocks_0/attn/qkv/kernel`, in tree order."""
+    """Return the names of the parameters, such as `blocks_0/attn/qkv/kernel`, in tree order."""
     return [name_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
 
 
 def name_of(path: tuple[Any, ...]) -> str:
-    """Returns the name of a parameter from its path in the tree."""
+    """Return the name of a parameter from its path in the tree."""
     return "/".join(str(key.key) for key in path)
 
 
@@ -123,7 +123,7 @@ def _some(names: Sequence[str]) -> str:
 def per_parameter(
     function: Callable[[jax.Array, str, jax.Array], jax.Array],
 ) -> optax.GradientTransformation:
-    """Returns the transformation `(update, name, parameter) -> update` of each parameter."""
+    """Return the transformation `(update, name, parameter) -> update` of each parameter."""
 
     def apply(path: tuple[Any, ...], update: jax.Array, param: jax.Array) -> jax.Array:
         return function(update, name_of(path), param)

@@ -34,19 +34,19 @@ class Reporter:
         self._window = (time.monotonic(), start)
 
     def wait_for(self, batches: Iterator[loader.Batch]) -> loader.Batch:
-        """Returns the next batch, and counts the time that it took."""
+        """Return the next batch, and counts the time that it took."""
         began = time.monotonic()
         batch = next(batches)
         self._waited += time.monotonic() - began
         return batch
 
     def push(self, step: int, step_metrics: dict[str, jax.Array]) -> None:
-        """Takes the metrics of a step just started, and reports those of the one before."""
+        """Take the metrics of a step just started, and reports those of the one before."""
         self.drain()
         self._pending = step, step_metrics
 
     def drain(self) -> None:
-        """Reports what is pending."""
+        """Report what is pending."""
         if self._pending is None:
             return
         step, arrays = self._pending
@@ -58,7 +58,7 @@ class Reporter:
             self._show(step, values)
 
     def close(self) -> None:
-        """Takes the progress line away."""
+        """Take the progress line away."""
         self._progress.close()
 
     def _show(self, step: int, values: Mapping[str, float]) -> None:

@@ -56,7 +56,7 @@ class Run:
         return {"config": config_lib.as_dict(self.config), "data": data}
 
     def train_batches(self, step: int) -> loader.Batches:
-        """Returns this host's training batches from a step on."""
+        """Return this host's training batches from a step on."""
         host, num_hosts = sharding.batch_shard(self.mesh)
         return loader.train_batches(
             self.splits["train"],
@@ -69,13 +69,13 @@ class Run:
         )
 
     def restore_teacher(self) -> Any:
-        """Returns the parameters of the teacher, or an empty tree where there is none."""
+        """Return the parameters of the teacher, or an empty tree where there is none."""
         if self.teacher is None:
             return {}
         return self.teacher.restore(self.mesh, self.splits["train"].class_names)
 
     def describe(self) -> list[str]:
-        """Returns the lines that say what is about to happen."""
+        """Return the lines that say what is about to happen."""
         config = self.config
         height, width = config.data.image_size
         lines = {
@@ -104,7 +104,7 @@ class Run:
         return f"{data.root or data.name}  {sizes}  {num_classes} classes"
 
     def _describe_trainable(self) -> str:
-        """Returns how many parameters train, unless all do."""
+        """Return how many parameters train, unless all do."""
         trains = trainable(self.config.optim, self.shapes.params)
         pairs = zip(jax.tree.leaves(self.shapes.params), jax.tree.leaves(trains), strict=True)
         count = sum(math.prod(leaf.shape) for leaf, is_trained in pairs if is_trained)
@@ -122,7 +122,7 @@ class Run:
 
 
 def open_run(config: config_lib.Config, devices: Sequence[jax.Device] | None = None) -> Run:
-    """Opens the data, makes model and optimizer, and checks that all of it fits together.
+    """Open the data, makes model and optimizer, and checks that all of it fits together.
 
     Args:
       config: The run.
@@ -163,7 +163,7 @@ def open_run(config: config_lib.Config, devices: Sequence[jax.Device] | None = N
 
 
 def _with_classes(config: config_lib.Config, source: Source) -> config_lib.Config:
-    """Returns the config with the number of classes that the data have, where it says none."""
+    """Return the config with the number of classes that the data have, where it says none."""
     requested = config.model["num_classes"]
     count = len(source.class_names)
     if requested not in (0, count):

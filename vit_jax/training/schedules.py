@@ -27,7 +27,7 @@ class Plan:
 
 
 def plan(config: config_lib.Config, num_images: int) -> Plan:
-    """Returns the durations of a run.
+    """Return the durations of a run.
 
     Args:
       config: The run.
@@ -57,7 +57,7 @@ def plan(config: config_lib.Config, num_images: int) -> Plan:
 
 
 def _steps(path: str, duration: tuple[int | float, ...], batch_size: int, num_images: int) -> int:
-    """Returns the steps of a duration, whatever unit it is given in; 0 where it is not given.
+    """Return the steps of a duration, whatever unit it is given in; 0 where it is not given.
 
     Args:
       path: Of its fields, without the unit.
@@ -76,7 +76,7 @@ def _steps(path: str, duration: tuple[int | float, ...], batch_size: int, num_im
 
 
 def make_schedule(config: config_lib.Optim, plan: Plan) -> Schedule:
-    """Returns the learning rate by step: a linear warm-up, the named decay, a linear cooldown to 0.
+    """Return the learning rate by step: a linear warm-up, the named decay, a linear cooldown to 0.
 
     The decay takes all that the warm-up leaves; the cooldown multiplies its end by 1 to 0 (Zhai et
     al. 2022, section 3.4).

@@ -38,20 +38,20 @@ class TrainState:
         return self.ema or self.params
 
     def to_items(self) -> dict[str, Any]:
-        """Returns the items of a checkpoint: parameters and average apart from all the rest."""
+        """Return the items of a checkpoint: parameters and average apart from all the rest."""
         rest = {"step": self.step, "skipped": self.skipped, "opt_state": self.opt_state}
         return {PARAMS: self.params, REST: rest} | ({EMA: self.ema} if self.ema else {})
 
     @classmethod
     def from_items(cls, items: Mapping[str, Any]) -> "TrainState":
-        """Returns the state from the items of a checkpoint."""
+        """Return the state from the items of a checkpoint."""
         return cls(params=items[PARAMS], ema=items.get(EMA, {}), **items[REST])
 
 
 def abstract_state(
     boxed: Params, tx: optax.GradientTransformation, mesh: jax.sharding.Mesh, *, ema: bool
 ) -> TrainState:
-    """Returns the shapes and the layout of the state; computes nothing.
+    """Return the shapes and the layout of the state; computes nothing.
 
     Args:
       boxed: The result of `models.abstract_params`.
@@ -86,7 +86,7 @@ def init(
     shapes: TrainState,
     given: Mapping[str, Array] | None = None,
 ) -> TrainState:
-    """Makes the state at step 0, straight into the layout of `abstract_state`.
+    """Make the state at step 0, straight into the layout of `abstract_state`.
 
     Args:
       model: The model.
@@ -119,7 +119,7 @@ def apply_gradients(
     *,
     ema_warmup: bool = False,
 ) -> tuple[TrainState, dict[str, Array]]:
-    """Takes one step against the gradients; returns the state and what there is to log.
+    """Take one step against the gradients; returns the state and what there is to log.
 
     With warm-up the average's decay after n steps is at most (1 + n) / (10 + n), so that it soon
     forgets the first parameters.

@@ -26,7 +26,7 @@ BATCH_KEY = 2**31
 
 
 def make_train_step(run: Run) -> TrainStep:
-    """Returns the compiled step `(state, batch, teacher) -> (state, metrics)`.
+    """Return the compiled step `(state, batch, teacher) -> (state, metrics)`.
 
     It donates the state. `teacher` holds the parameters of the run's teacher, if it has one.
     """
@@ -88,7 +88,7 @@ def make_train_step(run: Run) -> TrainStep:
 def accumulate(
     loss_and_grad: Callable[..., Any], rows: tuple[jax.Array, ...], key: jax.Array, steps: int
 ) -> tuple[jax.Array, Any]:
-    """Returns the mean loss and gradient over the micro-batches of a batch, one after another."""
+    """Return the mean loss and gradient over the micro-batches of a batch, one after another."""
     if steps == 1:
         return loss_and_grad(*rows, key)
     # Every device cuts its own rows, so none travel.

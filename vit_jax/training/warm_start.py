@@ -14,7 +14,7 @@ from vit_jax.weights import adapt
 
 
 def load_parameters(run: Run) -> tuple[dict[str, jax.Array], list[str]]:
-    """Returns the parameters to start from by name, and what to say about them.
+    """Return the parameters to start from by name, and what to say about them.
 
     Those that are missing, of a new head, are to be initialized.
 
