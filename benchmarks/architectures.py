@@ -158,7 +158,7 @@ def read(source: Any, data: config.Data) -> dict[str, np.ndarray]:
 
 
 def accuracy(settings: config.Config, seed: int, splits: dict[str, Any]) -> dict[str, Any]:
-    """Train from a seed, for the parameters and the order of the images; returns figures."""
+    """Train from a seed, for the parameters and the order of the images; return figures."""
     run = open_run(settings, jax.devices()[:1])
     for name in run.splits:
         if name not in splits:
@@ -360,7 +360,7 @@ def _label_ends(axis: Any, ends: list[tuple[float, str, str]]) -> None:
 
 
 def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
-    """Measure what is not measured yet, and writes the report."""
+    """Measure what is not measured yet, and write the report."""
     if not values.output:
         raise ConfigError("--output", "expected a folder")
     pick(dict.fromkeys(("accuracy", "cost", "all")), values.part, "--part")

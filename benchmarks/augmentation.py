@@ -99,7 +99,7 @@ def ours() -> Callable[[Image.Image], np.ndarray]:
 
 
 def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
-    """Measure both in turns and prints the ratio."""
+    """Measure both in turns and print the ratio."""
     images = pictures(values.images)
     pipelines = {"timm": theirs(timms_policy()), "vit_jax": ours()}
     speeds: dict[str, list[float]] = {name: [] for name in pipelines}

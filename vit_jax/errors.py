@@ -79,7 +79,7 @@ def suggest(name: str, choices: Iterable[str]) -> str:
 
 
 def pick(table: Mapping[str, T], key: str, path: str) -> T:
-    """Look a name up in a table of parts; raises `ConfigError` with the choices."""
+    """Look a name up in a table of parts; raise `ConfigError` with the choices."""
     if key not in table:
         raise ConfigError(path, f"unknown '{key}'; {suggest(key, table)}")
     return table[key]

@@ -29,7 +29,7 @@ from vit_jax.training import losses
 
 
 def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
-    """Evaluate the checkpoint of a work directory; prints and writes the figures as JSON."""
+    """Evaluate the checkpoint of a work directory; print and write the figures as JSON."""
     names = ("workdir", "split", "step", "raw")
     requested = {f"--{name}": values[name].value for name in names}
     workdir, resolved, field = hosts.run_and_compare(

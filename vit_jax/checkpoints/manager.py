@@ -108,7 +108,7 @@ class Checkpoints:
             hosts.run_and_compare(self._settle)
 
     def close(self) -> None:
-        """Wait for the last save and ends Orbax's threads."""
+        """Wait for the last save and end Orbax's threads."""
         try:
             self._settle()
         finally:

@@ -34,7 +34,7 @@ class PreemptionGuard:
         return self._signalled if jax.process_count() == 1 else self._agreed
 
     def poll(self) -> bool:
-        """Ask all hosts, and returns whether to stop; every host must call this equally often.
+        """Ask all hosts, and return whether to stop; every host must call this equally often.
 
         The answer is that to the poll before: so none waits for the others.
         """

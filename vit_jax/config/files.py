@@ -16,7 +16,7 @@ def split_config_path(path: str) -> tuple[str, tuple[str, ...]]:
 
 
 def load_config_file(path: str) -> ml_collections.ConfigDict:
-    """Run a config file and returns what its `get_config()` gives.
+    """Run a config file and return what its `get_config()` gives.
 
     Args:
       path: Of the file; with an argument for `get_config` after a colon, as in `configs/deit.py:s`.

@@ -38,7 +38,7 @@ def resolve(
     *,
     run: Layer | None = None,
 ) -> Resolved:
-    """Merge all layers, once, and checks the result.
+    """Merge all layers, once, and check the result.
 
     Args:
       file: What `get_config` of a config file returns, any tree of settings, or their layer.

@@ -39,7 +39,7 @@ def run(
     argv: Sequence[str] | None = None,
     parse: Callable[[Sequence[str], flags.FlagValues], Any] | None = None,
 ) -> int:
-    """Run a command and returns its exit code; an error is one line on stderr.
+    """Run a command and return its exit code; an error is one line on stderr.
 
     Args:
       main: Called with the flags, and what `parse` makes of the rest of the command line.

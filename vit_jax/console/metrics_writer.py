@@ -74,7 +74,7 @@ class MetricsWriter:
             self._board.flush()
 
     def close(self) -> None:
-        """Flush and closes."""
+        """Flush and close."""
         self.flush()
         if self._file is not None:
             self._file.close()

@@ -88,7 +88,7 @@ class Teacher:
 
 
 def open_teacher(config: config_lib.Config) -> Teacher | None:
-    """Return the teacher that a config names, or None; reads no parameters.
+    """Return the teacher that a config names, or None; read no parameters.
 
     Raises:
       InputMissingError: There is no such run folder.

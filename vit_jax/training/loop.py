@@ -220,7 +220,7 @@ def _finish(
     stop: PreemptionGuard,
     pace: Mapping[str, float],
 ) -> dict[str, Any]:
-    """Evaluate on the test split, writes `results.json` and says how it went.
+    """Evaluate on the test split, write `results.json` and print a summary.
 
     The pace is that of this process: of a resumed run, only the last part.
     """

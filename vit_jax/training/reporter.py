@@ -34,14 +34,14 @@ class Reporter:
         self._window = (time.monotonic(), start)
 
     def wait_for(self, batches: Iterator[loader.Batch]) -> loader.Batch:
-        """Return the next batch, and counts the time that it took."""
+        """Return the next batch, and count the time that it took."""
         began = time.monotonic()
         batch = next(batches)
         self._waited += time.monotonic() - began
         return batch
 
     def push(self, step: int, step_metrics: dict[str, jax.Array]) -> None:
-        """Take the metrics of a step just started, and reports those of the one before."""
+        """Take the metrics of a step just started, and report those of the one before."""
         self.drain()
         self._pending = step, step_metrics
 

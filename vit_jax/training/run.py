@@ -122,7 +122,7 @@ class Run:
 
 
 def open_run(config: config_lib.Config, devices: Sequence[jax.Device] | None = None) -> Run:
-    """Open the data, makes model and optimizer, and checks that all of it fits together.
+    """Open the data, make model and optimizer, and check that all of it fits together.
 
     Args:
       config: The run.

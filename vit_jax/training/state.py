@@ -51,7 +51,7 @@ class TrainState:
 def abstract_state(
     boxed: Params, tx: optax.GradientTransformation, mesh: jax.sharding.Mesh, *, ema: bool
 ) -> TrainState:
-    """Return the shapes and the layout of the state; computes nothing.
+    """Return the shapes and the layout of the state; compute nothing.
 
     Args:
       boxed: The result of `models.abstract_params`.
@@ -119,7 +119,7 @@ def apply_gradients(
     *,
     ema_warmup: bool = False,
 ) -> tuple[TrainState, dict[str, Array]]:
-    """Take one step against the gradients; returns the state and what there is to log.
+    """Take one step against the gradients; return the state and what there is to log.
 
     With warm-up the average's decay after n steps is at most (1 + n) / (10 + n), so that it soon
     forgets the first parameters.
