@@ -266,18 +266,18 @@ def _pool(shapes: Mapping[str, Shape]) -> str:
 def _preprocessing(document: Json, family: str) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Return the fields of the data section, and notes on them."""
     where = "config.json: pretrained_cfg"
-    config = document.get("pretrained_cfg")
-    if not isinstance(config, Mapping):
+    pretrained = document.get("pretrained_cfg")
+    if not isinstance(pretrained, Mapping):
         return dict(DATA[family]), (f"no config.json of timm: its usual preprocessing of {family}",)
-    _, height, width = (*read_key(config, "input_size", list, where), 0, 0, 0)[:3]
+    _, height, width = (*read_key(pretrained, "input_size", list, where), 0, 0, 0)[:3]
     values = {
         "image_size": (height, width),
-        "interpolation": read_key(config, "interpolation", str, where),
-        "crop_fraction": float(read_key(config, "crop_pct", float | int, where)),
-        "fit": FITS.get(config.get("crop_mode", "center"), "crop"),
+        "interpolation": read_key(pretrained, "interpolation", str, where),
+        "crop_fraction": float(read_key(pretrained, "crop_pct", float | int, where)),
+        "fit": FITS.get(pretrained.get("crop_mode", "center"), "crop"),
     }
     for key in ("mean", "std"):
-        numbers = read_key(config, key, list, where)
+        numbers = read_key(pretrained, key, list, where)
         values[key] = tuple(float(number) for number in numbers)
     return values, ()
 
