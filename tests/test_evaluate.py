@@ -18,7 +18,7 @@ from vit_jax.training.run import open_run
 
 def params_of(run):
     """Returns parameters whose head is not zero, so that images differ."""
-    shape = state.image_shape(run.config.data)
+    shape = run.config.data.image_shape
     with jax.set_mesh(run.mesh):
         first = state.init(run.model, run.tx, shape, 0, run.shapes).params
     noise = jax.random.normal(jax.random.key(1), first["head"]["kernel"].shape)

@@ -19,6 +19,7 @@ from vit_jax.config import stored
 from vit_jax.console.metrics_writer import MetricsWriter
 from vit_jax.console.progress import format_seconds, say
 from vit_jax.console.workdir import lock, owner, write_json
+from vit_jax.data import loader
 from vit_jax.errors import ConfigError, Interrupted
 from vit_jax.evaluation.evaluator import (
     EvalResult,
@@ -128,7 +129,16 @@ def loop(
     best = checkpoints.best_score()
     train_step = make_train_step(run)
     teacher = run.restore_teacher()
-    batches = run.train_batches(step)
+    host, num_hosts = sharding.batch_shard(run.mesh)
+    batches = loader.train_batches(
+        run.splits["train"],
+        config.data,
+        config.batch_size,
+        seed=config.seed,
+        step=step,
+        host=host,
+        num_hosts=num_hosts,
+    )
     reporter = Reporter(config, writer, state, run.total_steps)
     try:
         while True:

@@ -15,7 +15,7 @@ import optax
 from vit_jax import __version__, models
 from vit_jax import config as config_lib
 from vit_jax.cluster import sharding
-from vit_jax.data import loader, mixing, transforms
+from vit_jax.data import mixing, transforms
 from vit_jax.data.sources import Source
 from vit_jax.data.sources.registry import open_split
 from vit_jax.errors import ConfigError, DataError, pick
@@ -54,19 +54,6 @@ class Run:
         """What a resumed run must find again: the `config`, and the `data` of each split field."""
         data = {config_lib.SPLITS[name]: source.fingerprint for name, source in self.splits.items()}
         return {"config": config_lib.as_dict(self.config), "data": data}
-
-    def train_batches(self, step: int) -> loader.Batches:
-        """Return this host's training batches from a step on."""
-        host, num_hosts = sharding.batch_shard(self.mesh)
-        return loader.train_batches(
-            self.splits["train"],
-            self.config.data,
-            self.config.batch_size,
-            seed=self.config.seed,
-            step=step,
-            host=host,
-            num_hosts=num_hosts,
-        )
 
     def restore_teacher(self) -> Any:
         """Return the parameters of the teacher, or an empty tree where there is none."""
