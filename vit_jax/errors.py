@@ -1,7 +1,7 @@
 """The mistakes that end a command: one line each, and an exit code a scheduler can act on.
 
 The codes follow sysexits: 64 bad flag or config, 65 bad data, 66 input missing, 70 diverged,
-73 cannot write, 74 checkpoint or other I/O, 75 interrupted (the same command goes on).
+73 cannot write, 74 checkpoint or other I/O, 75 interrupted (rerun the same command to continue).
 """
 
 import difflib
@@ -65,7 +65,7 @@ class CheckpointError(UserError):
 
 
 class Interrupted(UserError):
-    """SIGTERM or Ctrl-C: the state is saved, and the same command goes on."""
+    """SIGTERM or Ctrl-C: the state is saved, and rerun the same command to continue."""
 
     label = "stopped"
     exit_code = 75

@@ -143,7 +143,7 @@ def test_a_teacher_that_is_not_there_or_names_other_classes_is_refused(teacher, 
     names = ("cat", *run.splits["train"].class_names[1:])
     with (
         jax.set_mesh(run.mesh),
-        pytest.raises(ConfigError, match="class mismatch: 'class_0' in .*, 'cat' in the"),
+        pytest.raises(ConfigError, match=r"class mismatch: 'class_0' in .*, 'cat' in the"),
     ):
         run.teacher.restore(run.mesh, names)
     assert dataclasses.is_dataclass(run.teacher)

@@ -1,6 +1,6 @@
 """From layers of settings to one frozen config, of which every value keeps its origin.
 
-resolve(file, flags): default < preset < weights | run < file < flags -> typed -> checked
+resolve(file, flags): default < preset < donor | run < file < flags -> typed -> checked
 """
 
 import contextlib
@@ -96,7 +96,7 @@ def _kept_from(run: Layer, merged: Layer) -> tuple[str, ...]:
 
 
 def read_config(directory: epath.Path) -> Config:
-    """Read the resolved config of a run from its `config.json`; runs no Python file.
+    """Read the resolved config of a run from its `config.json`; run no Python file.
 
     Raises:
       InputMissingError: There is no such file, or it is not one of ours.
@@ -120,7 +120,7 @@ def _text(path: str, given: File, texts: Mapping[str, str]) -> str:
 
 
 def _parse(texts: Mapping[str, str], merged: Layer, name: str) -> Layer:
-    """Return the layer of the flags; also checks that all fields set below exist."""
+    """Return the layer of the flags; check that every field that any layer sets exists."""
     known = set(layers.known_paths(name))
     for path in [*merged, *texts]:
         if path not in known:

@@ -160,7 +160,7 @@ def loop(
                     say(f"save      step {step:,}")
             if stop.requested:
                 checkpoints.wait()
-                raise Interrupted(f"at step {step:,}, saved; the same command goes on")
+                raise Interrupted(f"at step {step:,}, saved; rerun the same command to continue")
             if last:
                 return state
             batch = sharding.to_global(reporter.wait_for(batches), run.mesh)
@@ -239,7 +239,7 @@ def _finish(
     if "test" in run.splits:
         tested = _evaluate(run, eval_step, state, "test", stop)
         if not tested:
-            raise Interrupted("in the last evaluation; the same command goes on")
+            raise Interrupted("in the last evaluation; rerun the same command to continue")
         writer.write(step, config_lib.flatten(tested, separator="/"))
         results |= tested
     scores = seals.scores(workdir / "checkpoints")
