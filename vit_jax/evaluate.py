@@ -72,7 +72,7 @@ def _resolve(
     workdir = open_path(values.workdir, "--workdir")
     # The devices of the training are not those of today.
     run = stored.read_layer(workdir)
-    trained_channels = run["data.channels"].value
+    trained_channels = config_lib.merge(run=run).config.data.channels
     run = {path: setting for path, setting in run.items() if not path.startswith("mesh.")}
     field = SPLITS.get(values.split, "test_split")
     data = config_lib.merge(None, overrides, run=run).config.data

@@ -265,11 +265,68 @@ def test_another_tree_sets_all_that_it_holds():
     assert resolved.origins["seed"] == "config"
 
 
-def test_a_config_that_a_file_starts_from_is_its_default():
-    c = config_lib.to_config_dict(config_lib.Config(seed=3, model=models.spec("vit_b16").to_dict()))
-    resolved = config_lib.resolve(c)
-    assert (resolved.config.seed, resolved.config.model["width"]) == (3, 768)
+def test_what_is_passed_to_a_config_is_set(donor):
+    config = config_lib.Config(
+        seed=0,
+        init_from=donor,
+        model={"name": "", "drop_path": 0.1},
+        data=config_lib.Data(mean=(0.5, 0.5, 0.5)),
+        optim=config_lib.Optim(learning_rate=0.5),
+    )
+    resolved = config_lib.resolve(config_lib.to_config_dict(config))
+    assert resolved.config.data.mean == (0.5, 0.5, 0.5)  # as set, over the weights
+    assert resolved.config.data.std == (0.229, 0.224, 0.225)
+    set_here = {path for path, origin in resolved.origins.items() if f"{HERE}:" in origin}
+    assert set_here == {"seed", "init_from", "model.drop_path", "data.mean", "optim.learning_rate"}
+
+
+def test_references_are_resolved_without_forgetting():
+    c = file_of(models.spec("vit_s16"), batch_size=24)
+    c.eval.batch_size = c.get_ref("batch_size")
+    resolved = config_lib.resolve(c.copy_and_resolve_references())
+    assert resolved.config.eval.batch_size == 24
+    assert f"{HERE}:" in resolved.origins["batch_size"]
     assert resolved.origins["seed"] == "default"
+
+
+def test_a_flag_is_read_as_its_field_whatever_the_file_holds():
+    tree = file_of(models.spec("vit_s16"), batch_size="x", data__name=3, optim__freeze="a")
+    flags = {"batch_size": "4", "data.name": "synthetic", "optim.freeze": "b,c"}
+    config = config_lib.resolve(tree, flags).config
+    assert (config.batch_size, config.data.name, config.optim.freeze) == (
+        4,
+        "synthetic",
+        ("b", "c"),
+    )
+
+
+def test_a_key_that_is_no_text_is_refused():
+    c = file_of(models.spec("vit_s16"))
+    c.optim[3] = 4
+    with pytest.raises(ConfigError, match=r"^config\.optim\.3: no such field"):
+        config_lib.resolve(c)
+
+
+def test_a_name_that_is_no_text_is_refused():
+    with pytest.raises(ConfigError, match=r"^config\.model\.name: expected the name of a model"):
+        config_lib.resolve(file_of({"name": 3}), {"model.name": "vit_ti16"})
+
+
+def test_a_field_of_the_file_that_a_name_overrides_is_noted():
+    tree = file_of(models.spec("vit_s16", dropout=0.2))
+    resolved = config_lib.resolve(tree, {"model.name": "vit_b16_textbook"})
+    (note,) = resolved.notes
+    assert note.startswith("config.model.dropout is 0.1 (vit_b16_textbook, by flag), not 0.2 (")
+
+
+def test_a_run_of_another_family_is_named_by_its_model(tmp_path):
+    first = config_lib.resolve(file_of(models.spec("vit_s16")))
+    stored.write(epath.Path(tmp_path), first.config, first.origins)
+    run = stored.read_layer_to_resume(epath.Path(tmp_path))
+    with pytest.raises(
+        ConfigError, match=r"^config\.model\.name: swin_t_w7 .* of a vit_s16 .*, a vit$"
+    ):
+        config_lib.resolve(file_of(models.spec("swin_t_w7")), run=run)
 
 
 def test_a_wrong_value_of_a_file_is_named_with_its_line():

@@ -36,6 +36,12 @@ def test_a_name_of_several_sections_names_them():
     assert said == "did you mean 'checkpoint.every_steps' or 'eval.every_steps'?"
 
 
+@pytest.mark.parametrize("path", ["warmup", "optim.warmup"])
+def test_a_duration_without_its_unit_names_the_units(path):
+    assert "'optim.warmup_steps'" in suggest_path(path, KNOWN)
+    assert "ema" not in suggest_path(path, KNOWN)
+
+
 def test_what_is_near_nothing_gets_the_choices():
     assert suggest_path("mix.zzz", KNOWN) == (
         "choose from mix.cutmix, mix.mixup, mix.probability, mix.switch"

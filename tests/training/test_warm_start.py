@@ -190,6 +190,6 @@ def test_a_network_of_offsets_counts_in_the_windows_that_it_knows(tiny_config, t
 
 
 def test_another_kind_of_model_is_refused(tiny_config, donor):
-    said = r"config\.model\.name: swin_t_w7 \(flag\) is a swin, .* holds a vit_mu4"
+    said = r"config\.model\.name: swin_t_w7 \(flag\) is a swin; .* of a vit_mu4 \(donor"
     with pytest.raises(ConfigError, match=said):
         tiny_config({"model.name": "swin_t_w7", **SWIN, "init_from": str(donor)})

@@ -2,14 +2,14 @@
 
 import dataclasses
 
-from vit_jax.settings.fields import field
+from vit_jax.settings.fields import Section, field
 
 # The splits of a run, and the field of the data section that names each.
 SPLITS = {"train": "train_split", "val": "val_split", "test": "test_split"}
 
 
 @dataclasses.dataclass(frozen=True)
-class Affine:
+class Affine(Section):
     """Random affine map of a training image."""
 
     degrees: float = field(0.0, "rotation, sampled uniformly from [-v, v] degrees", low=0, high=180)
@@ -22,7 +22,7 @@ class Affine:
 
 
 @dataclasses.dataclass(frozen=True)
-class Synthetic:
+class Synthetic(Section):
     """Size of the made-up data set `synthetic`."""
 
     train_examples: int = field(1024, "images in the split train", low=0)
@@ -31,7 +31,7 @@ class Synthetic:
 
 
 @dataclasses.dataclass(frozen=True)
-class Data:
+class Data(Section):
     """Which images, and what happens to them."""
 
     name: str = field("digits", "digits, synthetic, or a data set of TFDS: NAME[/CONFIG][:VERSION]")
@@ -109,7 +109,7 @@ class Data:
 
 
 @dataclasses.dataclass(frozen=True)
-class Mix:
+class Mix(Section):
     """Mixing of the images and labels of a batch."""
 
     mixup: float = field(0.0, "alpha of mixup, whose weight is from Beta(alpha, alpha)", low=0)

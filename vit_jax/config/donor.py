@@ -9,7 +9,6 @@ from vit_jax.config.layers import DEFAULT, Layer, from_values
 from vit_jax.config.schema import Config, Data, as_dict, flatten
 from vit_jax.errors import ConfigError
 from vit_jax.settings.fields import Inherit
-from vit_jax.settings.recorded import Setting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,18 +37,6 @@ class Donor:
         paths = {"model.name", *self.inherited}
         layer = from_values(as_dict(self.config), self.origin)
         return {path: setting for path, setting in layer.items() if path in paths}
-
-    def check_family(self, name: Setting) -> None:
-        """Check that the weights are of the family of a model.
-
-        Raises:
-          ConfigError: They are not.
-        """
-        family, own = models.family(name.value), models.family(self._name)
-        if family != own:
-            problem = f"{name.value} ({name.origin}) is a {family}"
-            known = f"{self.directory} holds a {self._name}, a {own}"
-            raise ConfigError("config.model.name", f"{problem}, but {known}")
 
     def check(self, config: Config, origins: Mapping[str, str], named_by: str) -> dict[str, Any]:
         """Check that a config does not contradict the weights.

@@ -7,6 +7,7 @@ import ml_collections
 from etils import epath
 
 from vit_jax.errors import ConfigError, UserError
+from vit_jax.settings.recorded import Settings
 
 
 def split_config_path(path: str) -> tuple[str, tuple[str, ...]]:
@@ -32,6 +33,8 @@ def load_config_file(path: str) -> ml_collections.ConfigDict:
     try:
         get_config = runpy.run_path(path).get("get_config")
         tree = get_config(*argument) if get_config else None
+        if isinstance(tree, ml_collections.ConfigDict) and not isinstance(tree, Settings):
+            tree = _set_by(path, tree)
     except UserError:
         raise
     except (Exception, SystemExit) as error:
@@ -45,3 +48,11 @@ def load_config_file(path: str) -> ml_collections.ConfigDict:
     if not isinstance(tree, ml_collections.ConfigDict):
         raise ConfigError(path, f"expected get_config() to return a ConfigDict, got {type(tree)}")
     return tree
+
+
+def _set_by(path: str, tree: ml_collections.ConfigDict) -> Settings:
+    """Return a tree that does not remember who set it as one that a file sets whole."""
+    settings = Settings()
+    for key in tree:
+        settings.record(key, tree[key], path)
+    return settings

@@ -7,14 +7,11 @@ from vit_jax.config.schema import DURATIONS, Config, as_dict, flatten
 
 # A resumed run may change these and stay the same run.
 FREE_SECTIONS = ("checkpoint", "log", "mesh")
-FREE_KEYS = (
-    "data.data_dir",
-    "data.root",
-    "data.threads",
-    "data.workers",
-    "init_from",
-    "distill.teacher",
-)
+FREE_KEYS = ("data.data_dir", "data.root", "data.threads", "data.workers")
+# What is there may be elsewhere by now, but it cannot come or go.
+LOCATIONS = ("distill.teacher",)
+# The hosts of a run may have these in different places.
+HOST_KEYS = (*FREE_KEYS, *LOCATIONS, "init_from")
 
 
 def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
@@ -26,6 +23,7 @@ def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         if before.get(key) != after.get(key)
         and key.split(".")[0] not in FREE_SECTIONS
         and key not in FREE_KEYS
+        and not (key in LOCATIONS and before.get(key) and after.get(key))
     ]
 
 
@@ -47,5 +45,5 @@ def shared_by_hosts(config: Config, data: Mapping[str, Any]) -> dict[str, Any]:
       data: The fingerprint of what each split field names.
     """
     settings = flatten(as_dict(config))
-    fixed = {key: value for key, value in settings.items() if key not in FREE_KEYS}
+    fixed = {key: value for key, value in settings.items() if key not in HOST_KEYS}
     return flatten({"config": {**fixed, "data": data}})

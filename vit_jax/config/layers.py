@@ -1,8 +1,8 @@
 """Layers of settings, each from one place; later ones win, and every value keeps its origin."""
 
 import dataclasses
-import re
-from collections.abc import Iterable, Mapping
+import typing
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 import ml_collections
@@ -63,15 +63,23 @@ def from_preset(name: str) -> Layer:
 
 
 def was_set(origin: str) -> bool:
-    """Return whether somebody set a value of this origin: by a flag, or by a line of a file."""
-    return origin == FLAG or re.search(r":\d+$", origin) is not None
+    """Return whether somebody set a value of this origin: by a flag, or in a config file."""
+    others = (DEFAULT, "preset ", "donor ", "data ")
+    return not origin.startswith(others) and not origin.endswith("config.json")
 
 
-def known_paths(name: str) -> Iterable[str]:
-    """Return the paths of all fields of a config whose model has this name."""
-    schema = flatten(as_dict(Config()))
-    others = (path for path in schema if not path.startswith("model."))
-    return [*others, "model.name", *(f"model.{key}" for key in models.field_types(name))]
+def field_types(name: str) -> dict[str, Any]:
+    """Return the type of each field by path, for a config whose model has this name."""
+    types = {f"model.{key}": hint for key, hint in models.field_types(name).items()}
+    return types | {NAME: str} | dict(_types_of(Config, ""))
+
+
+def _types_of(schema: type, prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, hint in typing.get_type_hints(schema).items():
+        if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+            yield from _types_of(hint, f"{prefix}{key}.")
+        elif key != "model":
+            yield f"{prefix}{key}", hint
 
 
 def merge(stack: Iterable[Layer]) -> Layer:

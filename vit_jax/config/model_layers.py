@@ -35,7 +35,24 @@ def find_name(given: File, below: Layer, flags: Mapping[str, str]) -> Setting:
     if not isinstance(name.value, str):
         raise ConfigError("config.model.name", f"expected the name of a model, got {name.value!r}")
     models.family(name.value)
+    in_file = given.layer.get(NAME, name)
+    if not isinstance(in_file.value, str):
+        problem = f"expected the name of a model, got {in_file.value!r} ({in_file.origin})"
+        raise ConfigError("config.model.name", problem)
     return name
+
+
+def check_family(name: Setting, below: Setting) -> None:
+    """Check that a model is of the family of the weights, or of the run, below it.
+
+    Raises:
+      ConfigError: It is not.
+    """
+    family, own = models.family(name.value), models.family(below.value)
+    if family != own:
+        problem = f"{name.value} ({name.origin}) is a {family}"
+        weights = f"the weights are those of a {below.value} ({below.origin}), a {own}"
+        raise ConfigError("config.model.name", f"{problem}; {weights}")
 
 
 def stack(name: Setting, given: File, below: Layer) -> tuple[list[Layer], tuple[str, ...]]:
@@ -63,6 +80,12 @@ def stack(name: Setting, given: File, below: Layer) -> tuple[list[Layer], tuple[
     layers.append(file_layer)
     if name.value != (name_in_file or name_below):
         layers.append(stated)
+        notes += tuple(
+            f"config.{path} is {stated[path].value} ({name.value}, by {name.origin}), "
+            f"not {setting.value} ({setting.origin})"
+            for path, setting in file_layer.items()
+            if path in stated and setting.value != stated[path].value
+        )
     return layers, notes
 
 

@@ -2,11 +2,11 @@
 
 import dataclasses
 
-from vit_jax.settings.fields import field
+from vit_jax.settings.fields import Section, field
 
 
 @dataclasses.dataclass(frozen=True)
-class Distill:
+class Distill(Section):
     """Distillation from a teacher (Hinton et al. 2015; Touvron et al. 2021, DeiT)."""
 
     teacher: str = field("", "run folder of the teacher, or converted weights; empty: none")
@@ -20,7 +20,7 @@ class Distill:
 
 
 @dataclasses.dataclass(frozen=True)
-class Optim:
+class Optim(Section):
     """The optimizer and its schedule.
 
     Weight decay is decoupled from the gradient and multiplied by the learning rate, as in

@@ -68,8 +68,8 @@ def merge(
     donor = _read_donor(_text("init_from", given, texts)) if run is None else None
     below = donor.layer if donor else run or {}
     name = model_layers.find_name(given, below, texts)
-    if donor:
-        donor.check_family(name)
+    if NAME in below:
+        model_layers.check_family(name, below[NAME])
     stack, notes = model_layers.stack(name, given, below)
     merged = layers.merge(stack)
     parsed = _parse(texts, merged, name.value)
@@ -89,7 +89,7 @@ def merge(
 def _kept_from(run: Layer, merged: Layer) -> tuple[str, ...]:
     """Return a note on each value that was set when a run was started, and is not set now."""
     return tuple(
-        f"config.{path} stays {setting.value}, as this run was started ({setting.origin})"
+        f"config.{path} stays {setting.value!r}, as this run was started ({setting.origin})"
         for path, setting in run.items()
         if merged[path] is setting and layers.was_set(setting.origin)
     )
@@ -121,12 +121,13 @@ def _text(path: str, given: File, texts: Mapping[str, str]) -> str:
 
 def _parse(texts: Mapping[str, str], merged: Layer, name: str) -> Layer:
     """Return the layer of the flags; check that every field that any layer sets exists."""
-    known = set(layers.known_paths(name))
+    types = layers.field_types(name)
     for path in [*merged, *texts]:
-        if path not in known:
-            raise _unknown(path, merged[path] if path in merged else texts[path], known, name)
+        if path not in types:
+            value = merged[path] if path in merged else texts[path]
+            raise _unknown(path, value, set(types), name)
     return {
-        path: Setting(parse_flag(text, merged[path].value, f"config.{path}"), FLAG)
+        path: Setting(parse_flag(text, types[path], f"config.{path}"), FLAG)
         for path, text in texts.items()
         if path != NAME
     }

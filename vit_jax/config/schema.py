@@ -5,14 +5,14 @@ A config file starts from `to_config_dict(Config())`, assigns fields and names a
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from vit_jax import models
 from vit_jax.config.data import Data, Mix
 from vit_jax.config.optim import Distill, Optim
-from vit_jax.settings.fields import field
-from vit_jax.settings.recorded import Settings
+from vit_jax.settings.fields import Section, field
+from vit_jax.settings.recorded import Settings, calling_line
 
 # A duration has a field for each unit, of which one is set.
 DURATIONS = {
@@ -22,7 +22,7 @@ DURATIONS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Mesh:
+class Mesh(Section):
     """Devices along each axis; at most one size may be -1: the remaining devices."""
 
     data: int = field(-1, "devices that share the batch; -1: the remaining devices", low=-1)
@@ -36,7 +36,7 @@ class Mesh:
 
 
 @dataclasses.dataclass(frozen=True)
-class Eval:
+class Eval(Section):
     """When and how to evaluate."""
 
     every_steps: int = field(0, "steps between evaluations on val; 0: only at the end", low=0)
@@ -44,7 +44,7 @@ class Eval:
 
 
 @dataclasses.dataclass(frozen=True)
-class Checkpoint:
+class Checkpoint(Section):
     """When to save, and how much to keep."""
 
     every_steps: int = field(1000, "steps between checkpoints; 0: only at the end", low=0)
@@ -52,7 +52,7 @@ class Checkpoint:
 
 
 @dataclasses.dataclass(frozen=True)
-class Log:
+class Log(Section):
     """What to write, and how often."""
 
     every_seconds: float = field(10.0, "seconds between progress lines without a terminal", low=0)
@@ -60,7 +60,7 @@ class Log:
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Section):
     """A run: all of its settings, resolved and checked."""
 
     seed: int = field(
@@ -103,10 +103,29 @@ def _plain(value: Any) -> Any:
 def to_config_dict(config: Config) -> Settings:
     """Return the config as the `ConfigDict` that config files assign to.
 
-    Its values count as defaults, what is assigned as set. It accepts anything; `resolve` then
-    checks all of it, and knows the paths.
+    What was passed to `Config(...)` and what is assigned counts as set, all else as default. It
+    accepts anything; `resolve` then checks all of it, and knows the paths.
     """
-    return Settings(as_dict(config))
+    tree, origin = Settings(as_dict(config)), calling_line()
+    for path in _passed(config):
+        *sections, key = path
+        node = tree
+        for section in sections:
+            node = node[section]
+        node.record(key, node[key], origin)
+    return tree
+
+
+def _passed(section: Section) -> Iterator[tuple[str, ...]]:
+    """Yield the path of each leaf that was passed to a section, or to one in it."""
+    for key in sorted(section.passed):
+        value = getattr(section, key)
+        if isinstance(value, Section):
+            yield from ((key, *path) for path in _passed(value))
+        elif isinstance(value, Mapping):
+            yield from ((key, name) for name in value)
+        else:
+            yield (key,)
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "", separator: str = ".") -> dict[str, Any]:

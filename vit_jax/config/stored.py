@@ -27,7 +27,7 @@ def read_layer(directory: epath.Path) -> Layer:
         raise InputMissingError(f"{path}: no such file; expected the work directory of a run")
     try:
         values = json.loads(path.read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputMissingError(f"{path}: not valid JSON ({error})") from error
     if not isinstance(values, dict):
         raise InputMissingError(f"{path}: expected the settings of a run, got {values!r:.40}")
@@ -60,7 +60,7 @@ def _read_origins(path: epath.Path) -> dict[str, Any]:
     """Return origins by path; nothing depends on them, so damaged ones are left out."""
     try:
         origins = json.loads(path.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     if not isinstance(origins, dict):
         return {}

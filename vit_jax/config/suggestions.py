@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Collection
 
-MOST = 3  # suggestions
+MOST = 4  # suggestions
 
 
 def suggest_path(path: str, known: Collection[str]) -> str:
@@ -17,7 +17,7 @@ def suggest_path(path: str, known: Collection[str]) -> str:
       known: Paths of all fields.
     """
     section, _, key = path.rpartition(".")
-    near = _same_name(key, known) or _misspelt(path, known) or _shortened(key, known)
+    near = _same_name(key, known) or _shortened(key, known) or _misspelt(path, known)
     here = [other for other in near if other.rpartition(".")[0] == section]
     if near:
         names = " or ".join(f"'{other}'" for other in (here or near)[:MOST])
@@ -52,5 +52,6 @@ def _shortened(key: str, known: Collection[str]) -> list[str]:
     """Return fields whose words have these initials, or are these words and others."""
     words = {path: path.rpartition(".")[2].split("_") for path in known}
     initials = sorted(path for path, parts in words.items() if "".join(p[0] for p in parts) == key)
-    longer = sorted(path for path, parts in words.items() if set(key.split("_")) < set(parts))
-    return initials or longer
+    longer = [path for path, parts in words.items() if set(key.split("_")) < set(parts)]
+    begins = {path for path in longer if path.rpartition(".")[2].startswith(f"{key}_")}
+    return initials or sorted(begins or longer)

@@ -9,7 +9,7 @@ import math
 import numbers
 import typing
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from vit_jax.errors import ConfigError, suggest
 
@@ -48,6 +48,19 @@ def field(
     """
     metadata = {"help": help, "low": low, "high": high, "inherit": inherit}
     return dataclasses.field(default=default, metadata=metadata)
+
+
+class Section:
+    """A section of a schema, which remembers which of its fields were passed to it."""
+
+    passed: ClassVar[frozenset[str]] = frozenset()
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> "Section":
+        """Note the names of the arguments."""
+        section = super().__new__(cls)
+        names = [declaration.name for declaration in dataclasses.fields(cls)]  # type: ignore[arg-type]
+        object.__setattr__(section, "passed", frozenset([*names[: len(args)], *kwargs]))
+        return section
 
 
 def build(schema: type, values: Mapping[Any, Any], path: str) -> Any:
@@ -93,33 +106,33 @@ def coerce(value: Any, hint: Any, path: str) -> Any:
     raise ConfigError(path, f"expected {_describe(hint)}, got {value!r}")
 
 
-def parse_flag(text: str, like: Any, path: str) -> Any:
+def parse_flag(text: str, hint: Any, path: str) -> Any:
     """Read the text of a flag.
 
     Args:
       text: What stands after the flag's `=`.
-      like: The value that it replaces, whose type says how to read the text.
+      hint: The type of the field, which says how to read the text.
       path: Of the field.
 
     Raises:
       ConfigError: The text is not of that type.
     """
-    if isinstance(like, str):
+    if hint is str:
         return text
-    if isinstance(like, bool):
+    if hint is bool:
         words = {"true": True, "1": True, "false": False, "0": False}
         if text.lower() in words:
             return words[text.lower()]
         raise ConfigError(path, f"expected true or false, got {text!r}")
-    is_tuple = isinstance(like, tuple | list)
+    is_tuple = typing.get_origin(hint) is tuple
     inner = f"({text.rstrip(',')},)" if text else "()"
     literal = inner if is_tuple and text[:1] not in ("(", "[") else text
     try:
         return ast.literal_eval(literal)
-    except (ValueError, SyntaxError, TypeError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         if is_tuple:  # of bare words, such as patterns
             return tuple(word.strip() for word in text.split(","))
-        raise ConfigError(path, f"expected {_describe(type(like))}, got {text!r}") from None
+        raise ConfigError(path, f"expected {_describe(hint)}, got {text!r}") from None
 
 
 def _describe(hint: Any) -> str:

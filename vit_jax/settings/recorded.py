@@ -36,7 +36,7 @@ class Settings(ml_collections.ConfigDict):
 
     def __init__(self, defaults: Mapping[str, Any] | None = None) -> None:
         object.__setattr__(self, "_origins", {})
-        super().__init__(type_safe=False)
+        super().__init__(type_safe=False, sort_keys=False)
         for key, value in (defaults or {}).items():
             section = Settings(value) if isinstance(value, Mapping) else value
             super().__setitem__(key, section)
@@ -48,21 +48,33 @@ class Settings(ml_collections.ConfigDict):
         super().__setstate__(state)
         object.__setattr__(self, "_origins", dict(state["_origins"]))
 
+    def copy_and_resolve_references(self, visit_map: dict[int, Any] | None = None) -> "Settings":
+        """Return a copy that remembers the same, with plain values for references."""
+        resolved = Settings()
+        for key in self:
+            value = self[key]
+            if isinstance(value, Settings):
+                value = value.copy_and_resolve_references()
+            resolved.record(key, value, self._origins.get(key, ""))
+        return resolved
+
     def record(self, key: Any, value: Any, origin: str) -> None:
         """Set a value on behalf of another line than the calling one."""
         if not isinstance(value, Settings) and isinstance(
             value, Mapping | ml_collections.ConfigDict
         ):
             section = Settings()
-            for name, item in value.items():
-                section.record(name, item, origin)
+            for name in value:
+                section.record(name, value[name], origin)
             value = section
         super().__setitem__(key, value)
-        self._origins[key] = origin
+        if origin:
+            self._origins[key] = origin
 
     def leaves(self) -> Iterator[tuple[str, Setting]]:
         """Yield path and setting of every leaf; the origin of one that was not set is empty."""
-        for key, value in self.items():
+        for key in self:
+            value = self[key]
             if isinstance(value, Settings):
                 yield from ((f"{key}.{path}", setting) for path, setting in value.leaves())
             else:
