@@ -70,10 +70,8 @@ def _resolve(
     if not values.workdir:
         raise ConfigError("--workdir", "expected the work directory of a run")
     workdir = open_path(values.workdir, "--workdir")
-    # The devices of the training are not those of today.
-    run = stored.read_layer(workdir)
+    run = stored.without_mesh(stored.read_layer(workdir))
     trained_channels = config_lib.merge(run=run).config.data.channels
-    run = {path: setting for path, setting in run.items() if not path.startswith("mesh.")}
     field = SPLITS.get(values.split, "test_split")
     data = config_lib.merge(None, overrides, run=run).config.data
     if values.split not in SPLITS or not getattr(data, field):

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from vit_jax import models
-from vit_jax.config.layers import DEFAULT, Layer, from_values
+from vit_jax.config.layers import Layer, from_values, was_set
 from vit_jax.config.schema import Config, Data, as_dict, flatten
 from vit_jax.errors import ConfigError
 from vit_jax.settings.fields import Inherit
@@ -65,8 +65,7 @@ class Donor:
             raise ConfigError(f"config.{path}", f"{problem} ({self.origin})")
         donor = models.create(**self.config.model)
         derived = donor.fields_from_weights(config.model, self.config.data.image_size)
-        settled = (self.origin, "preset ", DEFAULT)
-        return {k: v for k, v in derived.items() if origins[f"model.{k}"].startswith(settled)}
+        return {k: v for k, v in derived.items() if not was_set(origins[f"model.{k}"])}
 
     def describe_overrides(self, config: Config, origins: Mapping[str, str]) -> Iterator[str]:
         """Yield a line for each value that the run does not take from the weights."""

@@ -64,8 +64,8 @@ def from_preset(name: str) -> Layer:
 
 def was_set(origin: str) -> bool:
     """Return whether somebody set a value of this origin: by a flag, or in a config file."""
-    others = (DEFAULT, "preset ", "donor ", "data ")
-    return not origin.startswith(others) and not origin.endswith("config.json")
+    inherited = origin.startswith(("preset ", "donor ", "data ")) or origin.endswith("config.json")
+    return origin != DEFAULT and not inherited
 
 
 def field_types(name: str) -> dict[str, Any]:

@@ -35,9 +35,7 @@ def read_layer(directory: epath.Path) -> Layer:
 
 
 def read_layer_to_resume(directory: epath.Path) -> Layer:
-    """Read the settings of a run with the origins that they had in it, without those of the mesh.
-
-    The devices may be others today.
+    """Read the settings of a run, with the origins that they had in it, for whatever devices.
 
     Raises:
       InputMissingError: There is no such file, or it is not one of ours.
@@ -45,9 +43,13 @@ def read_layer_to_resume(directory: epath.Path) -> Layer:
     origins = _read_origins(directory / ORIGINS)
     return {
         path: Setting(setting.value, origins.get(path, setting.origin))
-        for path, setting in read_layer(directory).items()
-        if not path.startswith("mesh.")
+        for path, setting in without_mesh(read_layer(directory)).items()
     }
+
+
+def without_mesh(layer: Layer) -> Layer:
+    """Return the settings of a run but for its mesh: the devices may be others today."""
+    return {path: setting for path, setting in layer.items() if not path.startswith("mesh.")}
 
 
 def write(directory: epath.Path, config: Config, origins: Mapping[str, str]) -> None:
@@ -64,8 +66,4 @@ def _read_origins(path: epath.Path) -> dict[str, Any]:
         return {}
     if not isinstance(origins, dict):
         return {}
-    return (
-        {key: text for key, text in origins.items() if isinstance(text, str)}
-        if isinstance(origins, dict)
-        else {}
-    )
+    return {key: text for key, text in origins.items() if isinstance(text, str)}
