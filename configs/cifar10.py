@@ -32,7 +32,7 @@ def get_config() -> ml_collections.ConfigDict:
         mlp_dim=512,
         stem="conv",
         pool="gap",
-        drop_path=0.1,
+        block={"drop_path": 0.1},
         dtype="bfloat16",
     )
     c.data.name = "cifar10"

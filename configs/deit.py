@@ -38,7 +38,8 @@ def get_config(size: str = "s") -> ml_collections.ConfigDict:
     c.batch_size = 1024
     c.total_epochs = 300.0
     c.label_smoothing = 0.1
-    c.model = models.spec(name, num_classes=0, drop_path=0.1, dtype="bfloat16")
+    c.model = models.spec(name, num_classes=0, dtype="bfloat16")
+    c.model.block.drop_path = 0.1
     c.data.name = "imagenet2012"
     c.data.val_split = ""
     c.data.test_split = "validation"

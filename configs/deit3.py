@@ -52,8 +52,8 @@ def get_config(recipe: str = "s_800") -> ml_collections.ConfigDict:
     c.total_epochs = 800.0
     c.loss = "binary"
     c.model = models.spec(chosen.model, num_classes=0, dtype="bfloat16")
-    c.model.drop_path = chosen.drop_path
-    c.model.drop_path_schedule = "constant"
+    c.model.block.drop_path = chosen.drop_path
+    c.model.block.drop_path_schedule = "constant"
     c.data.name = "imagenet2012"
     c.data.val_split = ""
     c.data.test_split = "validation"

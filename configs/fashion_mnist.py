@@ -25,7 +25,7 @@ def get_config(recipe: str = "plain") -> ml_collections.ConfigDict:
     c.total_epochs = epochs
     c.model = models.spec("vit_mu4", num_classes=0, width=96, num_heads=4, mlp_dim=192)
     c.model.depth = 4
-    c.model.patch = (7, 7)
+    c.model.stem.patch = (7, 7)
     c.data.name = "fashion_mnist"
     c.data.train_split = "train[:95%]"
     c.data.val_split = "train[95%:]"
@@ -55,13 +55,13 @@ def get_config(recipe: str = "plain") -> ml_collections.ConfigDict:
         c.mix.probability = 0.5
     if recipe == "hybrid":
         c.model.depth = 3
-        c.model.patch = (1, 1)
         c.model.stem = "resnet"
-        c.model.resnet_layers = (1,)
-        c.model.resnet_width = 0.5
+        c.model.stem.patch = (1, 1)
+        c.model.stem.layers = (1,)
+        c.model.stem.width_factor = 0.5
         c.model.attention = "linformer"
-        c.model.landmarks = 16
-        c.model.activation = "gelu_tanh"
+        c.model.attention.landmarks = 16
+        c.model.mlp.activation = "gelu_tanh"
         c.model.pool = "gap"
         c.optim.name = "muon"
         c.optim.learning_rate = 1e-2

@@ -25,7 +25,7 @@ def get_config() -> ml_collections.ConfigDict:
     c = config.to_config_dict(config.Config())
     c.batch_size = 64
     c.total_epochs = 20.0
-    c.model = {"name": "", "num_classes": 0, "drop_path": 0.1}
+    c.model = {"name": "", "num_classes": 0, "block": {"drop_path": 0.1}}
     c.data.train_split = "train"
     c.data.val_split = "val"
     c.data.test_split = ""

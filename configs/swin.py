@@ -26,7 +26,8 @@ def get_config(size: str = "t") -> ml_collections.ConfigDict:
     c.batch_size = 1024
     c.total_epochs = 300.0
     c.label_smoothing = 0.1
-    c.model = models.spec(f"swin_{size}_w7", num_classes=0, drop_path=drop_path, dtype="bfloat16")
+    c.model = models.spec(f"swin_{size}_w7", num_classes=0, dtype="bfloat16")
+    c.model.block.drop_path = drop_path
     c.data.name = "imagenet2012"
     c.data.val_split = ""
     c.data.test_split = "validation"

@@ -12,8 +12,7 @@ def check(config: Config) -> None:
     Raises:
       ConfigError: Two do not fit; with the path of one.
     """
-    models.check(config.model)
-    _check_image_size(config)
+    _check_image_size(config, models.create(**config.model))
     _check_channels(config.data)
     _check_training(config)
     sizes = config.mesh.sizes
@@ -21,10 +20,10 @@ def check(config: Config) -> None:
         raise ConfigError("config.mesh", f"expected positive sizes and at most one -1, got {sizes}")
 
 
-def _check_image_size(config: Config) -> None:
-    model = config.model
-    stride = models.create(**model).stride
-    part = "config.model.patch" if tuple(stride) == tuple(model["patch"]) else "the model's stride"
+def _check_image_size(config: Config, model: models.Transformer) -> None:
+    stride = model.stride
+    is_patch = tuple(stride) == tuple(config.model["stem"]["patch"])
+    part = "config.model.stem.patch" if is_patch else "the model's stride"
     sides = zip(config.data.image_size, stride, ("height", "width"), strict=True)
     for size, cell, side in sides:
         if size % cell:

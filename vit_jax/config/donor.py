@@ -26,7 +26,9 @@ class Donor:
     @property
     def inherited(self) -> dict[str, Inherit]:
         """What becomes of each field that comes along, by path."""
-        fields = {f"model.{key}": how for key, how in models.inheritance(self._name).items()}
+        parts = {key: self.config.model[key]["name"] for key in models.part_choices(self._name)}
+        declared = models.declarations(self._name, parts)
+        fields = {f"model.{path}": setting.inherit for path, setting in declared.items()}
         for field in dataclasses.fields(Data):
             fields[f"data.{field.name}"] = field.metadata.get("inherit", "never")
         return {path: how for path, how in fields.items() if how != "never"}
@@ -64,7 +66,8 @@ class Donor:
             problem = f"{value} ({origins[path]}), but the weights were trained with {theirs}"
             raise ConfigError(f"config.{path}", f"{problem} ({self.origin})")
         donor = models.create(**self.config.model)
-        derived = donor.fields_from_weights(config.model, self.config.data.image_size)
+        model = models.create(**config.model)
+        derived = donor.fields_from_weights(model, self.config.data.image_size)
         return {k: v for k, v in derived.items() if not was_set(origins[f"model.{k}"])}
 
     def describe_overrides(self, config: Config, origins: Mapping[str, str]) -> Iterator[str]:
@@ -80,6 +83,6 @@ class Donor:
     def _differences(self, config: Config) -> Iterator[tuple[str, Any, Any]]:
         """Yield path, value and the weights' value of each field that differs."""
         values, theirs = flatten(as_dict(config)), flatten(as_dict(self.config))
-        for path in sorted(self.inherited):
+        for path in sorted(self.inherited.keys() & values.keys()):
             if values[path] != theirs[path]:
                 yield path, values[path], theirs[path]

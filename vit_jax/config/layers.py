@@ -9,10 +9,18 @@ import ml_collections
 
 from vit_jax import models
 from vit_jax.config.schema import DURATIONS, Config, as_dict, flatten
+from vit_jax.errors import ConfigError
+from vit_jax.settings.choices import Choice, Declared, declare, own_choices
+from vit_jax.settings.fields import field
 from vit_jax.settings.recorded import Setting, Settings
 
 Layer = dict[str, Setting]  # by path, such as `optim.learning_rate`
 Tree: TypeAlias = ml_collections.ConfigDict | Mapping[str, Any]
+
+MODEL_NAME = Declared(
+    str,
+    field("", "a model of `python -m vit_jax.models`, whose preset fills the section"),
+)
 
 DEFAULT = "default"
 FLAG = "flag"
@@ -55,11 +63,11 @@ def from_file(tree: Tree | File | None) -> File:
     return File(defaults, layer)
 
 
-def from_preset(name: str) -> Layer:
-    """Return every field of a named model."""
-    values = models.spec(name).to_dict()
-    del values["name"]
-    return from_values({"model": values}, f"preset {name}")
+def from_preset(name: str, parts: Mapping[str, str] | None = None) -> Layer:
+    """Return every field of a named model, some of whose parts may have other names."""
+    origin = f"preset {name}"
+    fields = models.preset(name, parts)
+    return {f"model.{path}": Setting(value, origin) for path, value in fields.items()}
 
 
 def was_set(origin: str) -> bool:
@@ -68,18 +76,74 @@ def was_set(origin: str) -> bool:
     return origin != DEFAULT and not inherited
 
 
-def field_types(name: str) -> dict[str, Any]:
-    """Return the type of each field by path, for a config whose model has this name."""
-    types = {f"model.{key}": hint for key, hint in models.field_types(name).items()}
-    return types | {NAME: str} | dict(_types_of(Config, ""))
+def choices(name: str) -> dict[str, Choice]:
+    """Return the sections that are one of a table, by path, where the model has this name."""
+    parts = {f"model.{key}": choice for key, choice in models.part_choices(name).items()}
+    return parts | own_choices(Config)
 
 
-def _types_of(schema: type, prefix: str) -> Iterator[tuple[str, Any]]:
+def declarations(name: str, chosen: Mapping[str, str]) -> dict[str, Declared]:
+    """Return how each setting is declared, by path, for a config whose model has this name.
+
+    Args:
+      name: Of the model.
+      chosen: The name of each section of `choices`.
+    """
+    prefix = "model."
+    parts = {p.removeprefix(prefix): text for p, text in chosen.items() if p.startswith(prefix)}
+    fields = {f"{prefix}{p}": d for p, d in models.declarations(name, parts).items()}
+    return {NAME: MODEL_NAME, **fields, **dict(_declared(Config, chosen, ""))}
+
+
+def types(name: str, chosen: Layer) -> dict[str, Any]:
+    """Return the type of each setting by path, in the order of the schema.
+
+    Args:
+      name: Of the model.
+      chosen: The name of each section of `choices`.
+    """
+    names = {section: setting.value for section, setting in chosen.items()}
+    return {path: declared.type for path, declared in declarations(name, names).items()}
+
+
+def named_sections(name: str) -> list[str]:
+    """Return the paths of the sections that have a name, which text may stand for."""
+    chosen = {section: choice.name for section, choice in choices(name).items()}
+    suffix = ".name"
+    paths = declarations(name, chosen)
+    return [path.removesuffix(suffix) for path in paths if path.endswith(suffix)]
+
+
+def _declared(
+    schema: type, chosen: Mapping[str, str], prefix: str
+) -> Iterator[tuple[str, Declared]]:
+    for key, setting in declare(schema, chosen).items():
+        yield f"{prefix}{key}", setting
     for key, hint in typing.get_type_hints(schema).items():
         if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-            yield from _types_of(hint, f"{prefix}{key}.")
-        elif key != "model":
-            yield f"{prefix}{key}", hint
+            yield from _declared(hint, {}, f"{prefix}{key}.")
+
+
+def expand(layer: Mapping[str, Any], sections: Iterable[str]) -> dict[str, Any]:
+    """Return a layer where text for a section is its name: `model.attention = window`.
+
+    Args:
+      layer: Values, settings or texts by path.
+      sections: Paths of sections that have a name.
+
+    Raises:
+      ConfigError: A section has two names.
+    """
+    expanded = dict(layer)
+    for section in sections:
+        if section not in expanded:
+            continue
+        value = expanded.pop(section)
+        before = expanded.setdefault(f"{section}.name", value)
+        if before != value:
+            shown = " and ".join(str(getattr(v, "value", v)) for v in (before, value))
+            raise ConfigError(f"config.{section}", f"expected one name, got {shown}")
+    return expanded
 
 
 def merge(stack: Iterable[Layer]) -> Layer:

@@ -7,8 +7,10 @@ sizes, whatever sizes the file set for another name, and keeps the file's other 
 """
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from vit_jax import models
+from vit_jax.config.choice_layers import choose, drop_unused
 from vit_jax.config.layers import FLAG, NAME, File, Layer, from_preset
 from vit_jax.errors import ConfigError
 from vit_jax.settings.recorded import Setting
@@ -48,45 +50,79 @@ def check_family(name: Setting, below: Setting) -> None:
     Raises:
       ConfigError: It is not.
     """
-    family, own = models.family(name.value), models.family(below.value)
+    family = models.family(name.value).name
+    own = models.family(below.value).name
     if family != own:
         problem = f"{name.value} ({name.origin}) is a {family}"
         weights = f"the weights are those of a {below.value} ({below.origin}), a {own}"
         raise ConfigError("config.model.name", f"{problem}; {weights}")
 
 
-def stack(name: Setting, given: File, below: Layer) -> tuple[list[Layer], tuple[str, ...]]:
-    """Return the layers below the flags, lowest first, and notes on what they leave out.
+class Stack(NamedTuple):
+    """The layers below the flags, lowest first."""
+
+    layers: list[Layer]
+    chosen: Layer  # the name of each section that is one of a table
+    notes: tuple[str, ...]  # on what the layers leave out
+
+
+def stack(name: Setting, given: File, below: Layer, flags: Mapping[str, str]) -> Stack:
+    """Return the layers below the flags.
 
     Args:
       name: Of the model.
       given: The config file.
       below: The weights that a run starts from, or the run itself.
+      flags: Texts by path.
+
+    Raises:
+      ConfigError: A section is none of its table.
     """
-    preset = from_preset(name.value)
-    defaults = {path: s for path, s in given.defaults.items() if not path.startswith("model.")}
+    own_parts = from_preset(name.value)
+    stated = {f"model.{path}" for path in models.stated_fields(name.value)}
+    name_below = (below if NAME in below else given.defaults)[NAME].value
+    in_file = given.layer[NAME].value if NAME in given.layer else name_below
+    file_layer, notes = _for_family(given.layer, in_file, name.value)
+    # The weights of this very model may have other sizes than the preset.
+    source = {**own_parts, **below} if name.value == name_below else own_parts
+    of_name = {path: source[path] for path in stated}
+    lower = [own_parts, below, *([of_name] if name.value != name_below else [])]
+    upper = [of_name] if name.value != in_file else []
+    chosen = choose([*lower, file_layer, *upper], flags, name.value)
+    by_file = choose([*lower, file_layer], {}, name.value)
+    others = {path: s for path, s in chosen.items() if by_file[path].value != s.value}
+    file_layer, dropped = drop_unused(file_layer, others, name.value)
+    _, unused = drop_unused(of_name, chosen, name.value)
+    of_name, _ = drop_unused(of_name, chosen, name.value)
+    notes += dropped + unused
+    if upper:
+        notes += _overridden(file_layer, of_name, name)
+    fitted = [drop_unused(layer, chosen, name.value)[0] for layer in (*lower[1:], *upper)]
+    fitted.insert(len(lower) - 1, file_layer)
+    defaults, preset = _defaults(name, given, below, chosen)
+    return Stack([defaults, preset, *fitted], chosen, notes)
+
+
+def _defaults(name: Setting, given: File, below: Layer, chosen: Layer) -> tuple[Layer, Layer]:
+    """Return the defaults outside of the model, and the preset with the chosen parts."""
+    prefix = "model."
+    parts = {p.removeprefix(prefix): s.value for p, s in chosen.items() if p.startswith(prefix)}
+    preset = from_preset(name.value, parts)
+    defaults = {path: s for path, s in given.defaults.items() if not path.startswith(prefix)}
     if not below and given.defaults[NAME].value == name.value:
         own = {path: s for path, s in given.defaults.items() if path in preset}
         preset |= {path: Setting(s.value, preset[path].origin) for path, s in own.items()}
-    name_below = (below if NAME in below else given.defaults)[NAME].value
-    name_in_file = given.layer[NAME].value if NAME in given.layer else ""
-    file_layer, notes = _for_family(given.layer, name_in_file or name_below, name.value)
-    # The weights of this very model may have other sizes than the preset.
-    source = {**preset, **below} if name.value == name_below else preset
-    stated = {f"model.{key}": source[f"model.{key}"] for key in models.stated_fields(name.value)}
-    layers = [defaults, preset, below]
-    if name.value != name_below:
-        layers.append(stated)
-    layers.append(file_layer)
-    if name.value != (name_in_file or name_below):
-        layers.append(stated)
-        notes += tuple(
-            f"config.{path} is {stated[path].value} ({name.value}, by {name.origin}), "
-            f"not {setting.value} ({setting.origin})"
-            for path, setting in file_layer.items()
-            if path in stated and setting.value != stated[path].value
-        )
-    return layers, notes
+    return drop_unused(defaults, chosen, name.value)[0], preset
+
+
+def _overridden(file_layer: Layer, stated: Layer, name: Setting) -> tuple[str, ...]:
+    """Return a note on each field that a file sets, and that the name above it states."""
+    return tuple(
+        f"config.{path} is {stated[path].value} ({name.value}, by {name.origin}), "
+        f"not {setting.value} ({setting.origin})"
+        for path, setting in file_layer.items()
+        if path in stated and setting.value != stated[path].value
+    )
 
 
 def _for_family(layer: Layer, before: str, name: str) -> tuple[Layer, tuple[str, ...]]:
@@ -97,11 +133,11 @@ def _for_family(layer: Layer, before: str, name: str) -> tuple[Layer, tuple[str,
       before: The name of the model that the file is about.
       name: Of the model.
     """
-    family, other = models.family(name), models.family(before)
+    family, other = models.family(name).name, models.family(before).name
     if family == other:
         return layer, ()
-    shared = {key for key, how in models.inheritance(name).items() if how == "never"}
-    dropped = {f"model.{key}" for key in models.field_types(before).keys() - shared} & layer.keys()
+    of_run = {k for k, d in models.all_declarations(name).items() if d.inherit == "never"}
+    dropped = {f"model.{k}" for k in models.all_declarations(before).keys() - of_run} & layer.keys()
     notes = (
         f"config.{path} ({layer[path].origin}) is not used: {name} is a {family}, not a {other}"
         for path in sorted(dropped)

@@ -1,11 +1,10 @@
 """`--print_config`: every setting, its value, who set it, and what it means."""
 
-import dataclasses
 from collections.abc import Iterator
 
 from absl import flags
 
-from vit_jax import models
+from vit_jax.config.layers import choices, declarations
 from vit_jax.config.resolution import Resolved
 from vit_jax.config.schema import Config, as_dict, flatten
 from vit_jax.console.progress import say
@@ -47,16 +46,7 @@ def _width(texts: list[str]) -> int:
 
 def describe(config: Config) -> dict[str, str]:
     """Return what each setting means, by path."""
+    values = flatten(as_dict(config))
     name = config.model["name"]
-    texts = {f"model.{key}": text for key, text in models.descriptions(name).items()}
-    texts["model.name"] = "a model of `python -m vit_jax.models`, whose preset fills the section"
-    return texts | dict(_of_section(config, ""))
-
-
-def _of_section(section: object, prefix: str) -> Iterator[tuple[str, str]]:
-    for field in dataclasses.fields(section):  # type: ignore[arg-type]
-        value = getattr(section, field.name)
-        if dataclasses.is_dataclass(value):
-            yield from _of_section(value, f"{prefix}{field.name}.")
-        elif field.name != "model":
-            yield f"{prefix}{field.name}", field.metadata["help"]
+    chosen = {section: values[f"{section}.name"] for section in choices(name)}
+    return {path: declared.help for path, declared in declarations(name, chosen).items()}

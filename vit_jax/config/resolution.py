@@ -13,9 +13,10 @@ from etils import epath
 from vit_jax import models
 from vit_jax.config import layers, model_layers, stored
 from vit_jax.config.checks import check
+from vit_jax.config.choice_layers import describe_owners, where
 from vit_jax.config.donor import Donor
 from vit_jax.config.layers import FLAG, NAME, File, Layer, Tree
-from vit_jax.config.schema import Config, unflatten
+from vit_jax.config.schema import Config, flatten, unflatten
 from vit_jax.config.suggestions import suggest_path
 from vit_jax.console.workdir import open_path
 from vit_jax.errors import ConfigError
@@ -64,24 +65,29 @@ def merge(
 ) -> Resolved:
     """Merge as `resolve` does; every field is of its type, and no more is checked."""
     given = layers.from_file(file)
-    texts = dict(flags or {})
+    given = dataclasses.replace(given, layer=layers.expand(given.layer, ["model"]))
+    texts = layers.expand(flags or {}, ["model"])
     donor = _read_donor(_text("init_from", given, texts)) if run is None else None
     below = donor.layer if donor else run or {}
     name = model_layers.find_name(given, below, texts)
     if NAME in below:
         model_layers.check_family(name, below[NAME])
-    stack, notes = model_layers.stack(name, given, below)
-    merged = layers.merge(stack)
-    parsed = _parse(texts, merged, name.value)
-    merged = layers.merge([merged, parsed, {NAME: name}])
-    notes += _kept_from(run or {}, merged)
+    sections = layers.named_sections(name.value)
+    given = dataclasses.replace(given, layer=layers.expand(given.layer, sections))
+    texts = layers.expand(texts, sections)
+    stack = model_layers.stack(name, given, below, texts)
+    merged = layers.merge(stack.layers)
+    types = layers.types(name.value, stack.chosen)
+    merged = layers.merge([merged, _parse(texts, merged, types, name, stack.chosen), {NAME: name}])
+    notes = stack.notes + _kept_from(run or {}, merged)
     origins = {path: setting.origin for path, setting in merged.items()}
     with _naming_origin(origins):
-        config = _build({path: setting.value for path, setting in merged.items()})
+        config = _build({path: setting.value for path, setting in merged.items()}, types)
     if donor is None:
         return Resolved(config, origins, notes)
     derived = donor.check(config, origins, name.origin)
-    config = dataclasses.replace(config, model={**config.model, **derived})
+    model = {**flatten(config.model), **derived}
+    config = dataclasses.replace(config, model=unflatten(model))
     origins |= {f"model.{key}": donor.origin for key in derived}
     return Resolved(config, origins, (*notes, *donor.describe_overrides(config, origins)))
 
@@ -91,7 +97,7 @@ def _kept_from(run: Layer, merged: Layer) -> tuple[str, ...]:
     return tuple(
         f"config.{path} stays {setting.value!r}, as this run was started ({setting.origin})"
         for path, setting in run.items()
-        if merged[path] is setting and layers.was_set(setting.origin)
+        if merged.get(path) is setting and layers.was_set(setting.origin)
     )
 
 
@@ -119,13 +125,18 @@ def _text(path: str, given: File, texts: Mapping[str, str]) -> str:
     return value
 
 
-def _parse(texts: Mapping[str, str], merged: Layer, name: str) -> Layer:
+def _parse(
+    texts: Mapping[str, str],
+    merged: Layer,
+    types: Mapping[str, Any],
+    name: Setting,
+    chosen: Layer,
+) -> Layer:
     """Return the layer of the flags; check that every field that any layer sets exists."""
-    types = layers.field_types(name)
     for path in [*merged, *texts]:
         if path not in types:
             value = merged[path] if path in merged else texts[path]
-            raise _unknown(path, value, set(types), name)
+            raise _unknown(path, value, set(types), name.value, chosen)
     return {
         path: Setting(parse_flag(text, types[path], f"config.{path}"), FLAG)
         for path, text in texts.items()
@@ -133,33 +144,24 @@ def _parse(texts: Mapping[str, str], merged: Layer, name: str) -> Layer:
     }
 
 
-def _unknown(path: str, value: Setting | str, known: set[str], name: str) -> ConfigError:
+def _unknown(
+    path: str, value: Setting | str, known: set[str], name: str, chosen: Layer
+) -> ConfigError:
     """Return the error for a setting that no field has."""
-    shown, where = (
-        (value, "") if isinstance(value, str) else (repr(value.value), _where(value.origin))
-    )
+    shown, by = (value, "") if isinstance(value, str) else (repr(value.value), where(value.origin))
     if any(other.startswith(f"{path}.") for other in known):
-        return ConfigError(f"config.{path}", f"expected a section, got {shown}{where}")
+        return ConfigError(f"config.{path}", f"expected a section, got {shown}{by}")
+    if problem := describe_owners(path, chosen, name):
+        return ConfigError(f"config.{path}", f"{problem}{by}")
     who = f"{name} has no such field" if path.startswith("model.") else "no such field"
-    return ConfigError(f"config.{path}", f"{who}; {suggest_path(path, known)}{where}")
+    known |= {f"model.{key}" for key in models.all_declarations(name)}
+    return ConfigError(f"config.{path}", f"{who}; {suggest_path(path, known)}{by}")
 
 
-def _where(origin: str) -> str:
-    """Return the end of a message about a setting, where its path does not tell who set it."""
-    return (
-        "" if origin in (layers.DEFAULT, FLAG) or origin.startswith("preset ") else f" ({origin})"
-    )
-
-
-def _build(leaves: Mapping[str, Any]) -> Config:
+def _build(leaves: Mapping[str, Any], types: Mapping[str, Any]) -> Config:
     """Return the config with every field of its type."""
-    tree = unflatten(leaves)
-    name = tree["model"]["name"]
-    fields = {
-        key: coerce(tree["model"][key], hint, f"config.model.{key}")
-        for key, hint in models.field_types(name).items()
-    }
-    return build(Config, {**tree, "model": {"name": name, **fields}}, "config")
+    typed = {path: coerce(leaves[path], hint, f"config.{path}") for path, hint in types.items()}
+    return build(Config, unflatten(typed), "config")
 
 
 @contextlib.contextmanager
@@ -169,7 +171,7 @@ def _naming_origin(origins: Mapping[str, str]) -> Iterator[None]:
         yield
     except ConfigError as error:
         path = error.path.removeprefix("config.").partition("[")[0]
-        where = _where(origins.get(path, layers.DEFAULT))
-        if not where:
+        by = where(origins.get(path, layers.DEFAULT))
+        if not by:
             raise
-        raise ConfigError(error.path, f"{error.problem}{where}") from None
+        raise ConfigError(error.path, f"{error.problem}{by}") from None

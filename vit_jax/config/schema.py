@@ -97,7 +97,9 @@ def as_dict(config: Any) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    return dict(value) if isinstance(value, Mapping) else value
+    if not isinstance(value, Mapping):
+        return value
+    return {key: _plain(inner) for key, inner in value.items()}
 
 
 def to_config_dict(config: Config) -> Settings:
@@ -123,7 +125,7 @@ def _passed(section: Section) -> Iterator[tuple[str, ...]]:
         if isinstance(value, Section):
             yield from ((key, *path) for path in _passed(value))
         elif isinstance(value, Mapping):
-            yield from ((key, name) for name in value)
+            yield from ((key, *path.split(".")) for path in flatten(value))
         else:
             yield (key,)
 

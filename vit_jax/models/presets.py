@@ -8,12 +8,11 @@ patches of 4 and any window, such as `swin_t_w7`.
 import re
 from typing import Any, NamedTuple
 
-Fields = dict[str, Any]
+Fields = dict[str, Any]  # by path, such as `stem.patch`
 
 
-def _size(width: int, depth: int, num_heads: int, mlp_dim: int, **fields: Any) -> Fields:
-    sizes = {"width": width, "depth": depth, "num_heads": num_heads, "mlp_dim": mlp_dim}
-    return {**sizes, **fields}
+def _size(width: int, depth: int, num_heads: int, mlp_dim: int) -> Fields:
+    return {"width": width, "depth": depth, "num_heads": num_heads, "mlp_dim": mlp_dim}
 
 
 # Ti, S, B, L: DeiT and ViT; M: DeiT III; mu, So400m: big_vision and Alabdulmohsin et al. 2023;
@@ -49,11 +48,11 @@ FAMILIES = {
             # The textbook Transformer encoder: norm after the residual, ReLU, dropout only inside
             # the feed-forward network and on the attention weights.
             "_textbook": {
-                "norm_order": "post",
-                "activation": "relu",
+                "block.name": "post",
+                "mlp.activation": "relu",
                 "dropout": 0.1,
                 "dropout_sites": ("mlp",),
-                "attn_dropout": 0.1,
+                "attention.dropout": 0.1,
                 "norm_eps": 1e-5,
             },
         },
@@ -61,11 +60,11 @@ FAMILIES = {
     # Touvron et al. 2021, table 1; the distillation token: section 4.
     "deit": Family(SIZES, {}, {"": {}, "_distilled": {"distilled": True}}),
     # Touvron et al. 2022: LayerScale, and no position for the class token.
-    "deit3": Family(SIZES, {"layer_scale": 1e-4, "posemb_prefix": False}, {"": {}}),
+    "deit3": Family(SIZES, {"block.layer_scale": 1e-4, "posemb.prefix": False}, {"": {}}),
     # Oquab et al. 2023; the registers: Darcet et al. 2024.
     "dinov2": Family(
-        SIZES | {"g": _size(1536, 40, 24, 4096, mlp="swiglu")},
-        {"layer_scale": 1e-5},
+        SIZES | {"g": _size(1536, 40, 24, 4096) | {"mlp.name": "swiglu"}},
+        {"block.layer_scale": 1e-5},
         {"": {}, "_reg4": {"num_registers": 4}},
     ),
 }
@@ -95,7 +94,7 @@ SWIN_SIZES = {
 }
 SWIN_FAMILIES: dict[str, Fields] = {
     "swin": {},
-    "swinv2": {"norm_order": "res_post", "cosine": True, "posemb": "log_cpb"},
+    "swinv2": {"block.name": "res_post", "attention.cosine": True, "posemb.name": "log_cpb"},
 }
 
 # The published models, and the textbook model.
@@ -165,14 +164,14 @@ def find(name: str) -> Preset | None:
     """Return the preset of a name, or None where no model has that name."""
     if name in HYBRIDS:
         size, patch, layers = HYBRIDS[name]
-        stem = {"stem": "resnet", "patch": patch, "resnet_layers": layers}
+        stem = {"stem.name": "resnet", "stem.patch": patch, "stem.layers": layers}
         return Preset("vit", {**SIZES[size], **stem})
     if match := _SWIN_NAME.fullmatch(name):
         fields = SWIN_FAMILIES.get(match["family"])
         pyramid = SWIN_SIZES.get(match["size"])
         if fields is not None and pyramid is not None:
             window = (int(match["window"]),) * 2
-            return Preset("swin", {**pyramid, "window": window, **fields})
+            return Preset("swin", {**pyramid, "attention.window": window, **fields})
     match = _NAME.fullmatch(name)
     family = FAMILIES.get(match["family"]) if match else None
     if not match or not family:
@@ -182,4 +181,4 @@ def find(name: str) -> Preset | None:
     if sizes is None or variant is None:
         return None
     patch = (int(match["patch"]),) * 2
-    return Preset("vit", {**sizes, "patch": patch, **family.fields, **variant})
+    return Preset("vit", {**sizes, "stem.patch": patch, **family.fields, **variant})

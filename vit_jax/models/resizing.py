@@ -14,10 +14,10 @@ def resize_table(name: str, table: Any, shape: tuple[int, ...], model: Mapping[s
       name: Name of the parameter, which `weights.adapt.TABLES` matches.
       table: The parameter, (h, w, d).
       shape: The new shape.
-      model: Fields of the model.
+      model: The model section of a config.
     """
     height, width = shape[:2]
     if "/mix_" in name:  # weights of sums over the grid, which keep their total
         return resample(table, height, width) * (math.prod(table.shape[:2]) / (height * width))
-    fields = (model["posemb_interpolation"], model["posemb_antialias"])
-    return resample(table, height, width, *fields)
+    posemb = model["posemb"]
+    return resample(table, height, width, posemb["interpolation"], posemb["antialias"])

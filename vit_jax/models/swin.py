@@ -6,7 +6,7 @@ image -> patches -> linear projection, norm
       -> norm -> mean -> head
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import einops
@@ -14,10 +14,17 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vit_jax.models.layers.blocks import drop_path_rates
+from vit_jax.models.layers.attention import ATTENTIONS
+from vit_jax.models.layers.attention.window import GroupedAttention
+from vit_jax.models.layers.blocks import ResidualPostNormBlock
 from vit_jax.models.layers.grid import Grid, ceil_div
+from vit_jax.models.layers.pools import POOLS
+from vit_jax.models.layers.posemb import POSEMBS
+from vit_jax.models.layers.posemb.relative import LogSpacedBias
+from vit_jax.models.layers.stems import STEMS
 from vit_jax.models.output import Output
-from vit_jax.models.transformer import Transformer, part, variable
+from vit_jax.models.parts import Part, Problem, fixed, name_of, part
+from vit_jax.models.transformer import Transformer
 
 
 class Swin(Transformer):
@@ -26,19 +33,27 @@ class Swin(Transformer):
     With another attention than windows it is a pyramid of that attention.
     """
 
-    patch: tuple[int, int] = part((4, 4), "height and width of a patch in pixels")
-    width: int = part(96, "embedding dimension of the first stage; each merging doubles it")
-    depths: tuple[int, ...] = part((2, 2, 6, 2), "blocks per stage")
-    num_heads: tuple[int, ...] = part((3, 6, 12, 24), "attention heads per stage")
-    mlp_ratio: float = part(4.0, "hidden dimension of the MLP over its width")
-    attention: str = variable(
-        "window", "full, fused, window, dilated, linformer, nystrom, reduced, linear"
-    )
-    posemb: str = part("relative_bias", "positions: relative_bias, log_cpb, or those of a ViT")
-    pretrained_window: tuple[int, ...] = variable(
-        (), "log_cpb: side of the windows that the weights were trained with, per stage; (): window"
-    )
-    norm_eps: float = part(1e-5, "epsilon of LayerNorm")
+    width: int = fixed(96, "embedding dimension of the first stage; each merging doubles it", low=1)
+    depths: tuple[int, ...] = fixed((2, 2, 6, 2), "blocks per stage", low=1)
+    num_heads: tuple[int, ...] = fixed((3, 6, 12, 24), "attention heads per stage", low=1)
+    mlp_ratio: float = fixed(4.0, "hidden dimension of the MLP over its width", above=0)
+    stem: Part = part(STEMS, "patch", "patch embedding", fields={"patch": (4, 4)})
+    posemb: Part = part(POSEMBS, "relative_bias", "position embedding")
+    attention: Part = part(ATTENTIONS, "window", "attention", inherit="free")
+    norm_eps: float = fixed(1e-5, "epsilon of LayerNorm", above=0)
+
+    def find_problems(self) -> Iterator[Problem]:
+        """Yield also stages that do not match, and a pool of a token that is not there."""
+        stages = len(self.depths)
+        if not stages:
+            yield "depths", "expected at least one stage"
+        if len(self.num_heads) != stages:
+            problem = f"expected one number for each of {stages} stages, got {self.num_heads}"
+            yield "num_heads", problem
+        if self.pool.module.reads_class_token:
+            name = name_of(self.pool, POOLS)
+            yield "pool.name", f"there is no class token to read; try gap or map, got {name}"
+        yield from super().find_problems()
 
     @property
     def stride(self) -> tuple[int, int]:
@@ -46,60 +61,67 @@ class Swin(Transformer):
         return 1, 1
 
     @property
-    def heads(self) -> tuple[int, ...]:
-        """The number of heads of each stage."""
-        return self.num_heads
+    def stages(self) -> tuple[tuple[int, int], ...]:
+        """Width and number of heads of each stage."""
+        return tuple((self.width * 2**i, heads) for i, heads in enumerate(self.num_heads))
 
     def fields_from_weights(
-        self, fields: Mapping[str, Any], image_size: tuple[int, int]
+        self, other: Transformer, image_size: tuple[int, int]
     ) -> dict[str, Any]:
         """Return the windows that the weights were trained with, for a model with others."""
-        if tuple(fields["window"]) == tuple(self.window):
+        if self.posemb.module is not LogSpacedBias or other.posemb.module is not LogSpacedBias:
             return {}
-        return {"pretrained_window": self.pretrained_window or self.window_sides(image_size)}
+        if _window(self.attention) == _window(other.attention):
+            return {}
+        trained = self.posemb["pretrained_window"] or self.window_sides(image_size)
+        return {"posemb.pretrained_window": trained}
 
     def window_sides(self, image_size: tuple[int, int]) -> tuple[int, ...]:
         """Return the larger side of the windows of each stage, given height and width in pixels."""
-        grid = [ceil_div(pixels, cell) for pixels, cell in zip(image_size, self.patch, strict=True)]
+        cells = zip(image_size, self.stem["patch"], strict=True)
+        grid = [ceil_div(pixels, cell) for pixels, cell in cells]
         sides = []
         for _ in self.depths:
-            sides.append(max(min(pair) for pair in zip(grid, self.window, strict=True)))
+            window = _window(self.attention) or grid
+            sides.append(max(min(pair) for pair in zip(grid, window, strict=True)))
             grid = [ceil_div(size, 2) for size in grid]
         return tuple(sides)
 
     @nn.compact
     def __call__(self, images: Float[Array, "b H W c"], *, train: bool) -> Output:
         """Classify normalized images; training needs a random key named `dropout`."""
-        x = self._make_stem(pad=True, name="stem")(images.astype(self.dtype))
+        x = self._make_stem(pad=True, name="stem")(images.astype(self.dtype), train=train)
         x = self._make_norm("stem_norm")(x)
         _, positions = self._absolute(x.shape[1], x.shape[2], x.shape[3], 0)
         x = x + positions.astype(x.dtype)
         x = nn.Dropout(self._dropout("embed"))(x, deterministic=not train)
-        rates = iter(drop_path_rates(self.drop_path, self.drop_path_schedule, sum(self.depths)))
-        pretrained_windows = self.pretrained_window or (0,) * len(self.depths)
-        for i, (depth, num_heads) in enumerate(zip(self.depths, self.num_heads, strict=True)):
+        rates = self._drop_rates(sum(self.depths))
+        for i, depth in enumerate(self.depths):
             if i:
-                norm_last = self.norm_order == "res_post"
+                norm_last = self.block.module is ResidualPostNormBlock
                 merge = PatchMerging(norm_last, self.norm_eps, self.dtype, name=f"merge_{i - 1}")
                 x = merge(x)
             batch, height, width, dim = x.shape
-            tokens = x.reshape(batch, height * width, dim)
-            for j in range(depth):
-                tokens = self._apply_block(
-                    tokens,
-                    Grid(height, width),
-                    index=j,
-                    num_heads=num_heads,
-                    mlp_dim=round(dim * self.mlp_ratio),
-                    drop_path=next(rates),
-                    train=train,
-                    name=f"stages_{i}_{j}",
-                    pretrained_window=pretrained_windows[i],
-                )
+            first = sum(self.depths[:i])
+            tokens = self._encode(
+                x.reshape(batch, height * width, dim),
+                Grid(height, width),
+                names=tuple(f"stages_{i}_{j}" for j in range(depth)),
+                stage=i,
+                mlp_dim=round(dim * self.mlp_ratio),
+                drop_rates=rates[first : first + depth],
+                train=train,
+            )
             x = tokens.reshape(batch, height, width, dim)
-        tokens = self._make_norm("norm")(tokens)
-        features = self._pool(tokens, 0, num_heads, round(dim * self.mlp_ratio), train)
+        mlp_dim = round(dim * self.mlp_ratio)
+        tokens, features = self._norm_and_pool(tokens, 0, self.num_heads[-1], mlp_dim, train)
         return self._classify(tokens, features)
+
+
+def _window(attention: Part) -> tuple[int, ...]:
+    """Return height and width of the windows of an attention, or () where it has none."""
+    has_windows = issubclass(attention.module, GroupedAttention)
+    return tuple(attention["window"]) if has_windows else ()
 
 
 class PatchMerging(nn.Module):

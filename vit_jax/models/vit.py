@@ -7,33 +7,30 @@ image -> patches -> linear projection -> + position embedding
 
 import dataclasses
 import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vit_jax.models.layers.blocks import drop_path_rates
 from vit_jax.models.layers.grid import Grid
-from vit_jax.models.layers.pools import READ_CLASS_TOKEN
+from vit_jax.models.layers.pools import POOLS, ClassToken
 from vit_jax.models.output import Output
-from vit_jax.models.transformer import Transformer, at_least_float32, part, variable
+from vit_jax.models.parts import Part, Problem, fixed, part
+from vit_jax.models.transformer import Transformer, at_least_float32
 
 
 class ViT(Transformer):
     """The Vision Transformer; its fields cover every published plain or hybrid variant."""
 
-    depth: int = part(12, "number of blocks")
-    num_heads: int = part(12, "number of attention heads")
-    mlp_dim: int = part(3072, "hidden dimension of the MLP")
-    pool: str = variable("cls", "what the head sees: cls, gap, cls_gap, map")
-    keep_class_token: bool = part(False, "keep the class token where the pool does not read it")
-    distilled: bool = part(False, "distillation token and head (Touvron et al. 2021, section 4)")
-    posemb_prefix: bool = part(
-        True, "position embeddings of class and distillation token (not in DeiT III)"
-    )
-    num_registers: int = part(0, "register tokens (Darcet et al. 2024)")
-    fc_norm: bool = part(False, "final norm after the pool instead of before")
+    depth: int = fixed(12, "number of blocks", low=1)
+    num_heads: int = fixed(12, "number of attention heads", low=1)
+    mlp_dim: int = fixed(3072, "hidden dimension of the MLP", low=1)
+    pool: Part = part(POOLS, "cls", "what the head sees", inherit="free")
+    keep_class_token: bool = fixed(False, "keep the class token where the pool does not read it")
+    distilled: bool = fixed(False, "distillation token and head (Touvron et al. 2021, section 4)")
+    num_registers: int = fixed(0, "register tokens (Darcet et al. 2024)", low=0)
 
     @property
     def stride(self) -> tuple[int, int]:
@@ -41,9 +38,16 @@ class ViT(Transformer):
         return self._make_stem(pad=False, parent=None).stride
 
     @property
-    def heads(self) -> tuple[int, ...]:
-        """The number of heads of the only stage."""
-        return (self.num_heads,)
+    def stages(self) -> tuple[tuple[int, int], ...]:
+        """Width and number of heads of the only stage."""
+        return ((self.width, self.num_heads),)
+
+    def find_problems(self) -> Iterator[Problem]:
+        """Yield also a second head that would not be trained as the first is."""
+        yield from super().find_problems()
+        reads_token = self.pool.module is ClassToken and not self.pool["fc_norm"]
+        if self.distilled and (not reads_token or self.representation_size):
+            yield "distilled", "needs the pool cls, and neither fc_norm nor a representation layer"
 
     @nn.compact
     def __call__(self, images: Float[Array, "b H W c"], *, train: bool) -> Output:
@@ -53,23 +57,18 @@ class ViT(Transformer):
           ValueError: The stride does not divide the image.
         """
         tokens, grid = self._embed(images.astype(self.dtype), train)
-        rates = drop_path_rates(self.drop_path, self.drop_path_schedule, self.depth)
-        for i, rate in enumerate(rates):
-            tokens = self._apply_block(
-                tokens,
-                grid,
-                index=i,
-                num_heads=self.num_heads,
-                mlp_dim=self.mlp_dim,
-                drop_path=rate,
-                train=train,
-                name=f"blocks_{i}",
-            )
-        if not self.fc_norm:
-            tokens = self._make_norm("norm")(tokens)
-        features = self._pool(tokens, grid.num_prefix, self.num_heads, self.mlp_dim, train)
-        if self.fc_norm:
-            features = self._make_norm("fc_norm")(features)
+        tokens = self._encode(
+            tokens,
+            grid,
+            names=tuple(f"blocks_{i}" for i in range(self.depth)),
+            stage=0,
+            mlp_dim=self.mlp_dim,
+            drop_rates=self._drop_rates(self.depth),
+            train=train,
+        )
+        tokens, features = self._norm_and_pool(
+            tokens, grid.num_prefix, self.num_heads, self.mlp_dim, train
+        )
         output = self._classify(tokens, features)
         if not (self.distilled and self.num_classes):
             return output
@@ -79,15 +78,14 @@ class ViT(Transformer):
 
     def _embed(self, images: Array, train: bool) -> tuple[Array, Grid]:
         """Return the tokens (b, n, d) and their layout."""
-        patches = self._make_stem(pad=False, name="stem")(images)
+        patches = self._make_stem(pad=False, name="stem")(images, train=train)
         batch, height, width, dim = patches.shape
         names = []
-        if self.pool in READ_CLASS_TOKEN or self.keep_class_token:
+        if self.pool.module.reads_class_token or self.keep_class_token:
             names.append("cls_token")
         if self.distilled:
             names.append("dist_token")
-        num_embedded = len(names) if self.posemb_prefix else 0
-        positions, grid_positions = self._absolute(height, width, dim, num_embedded)
+        positions, grid_positions = self._absolute(height, width, dim, len(names))
         prefix = [self._token(name, 1, batch, dim) for name in names]
         prefix = [
             token + position.astype(token.dtype)

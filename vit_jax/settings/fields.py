@@ -7,11 +7,12 @@ import ast
 import dataclasses
 import math
 import numbers
+import operator
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal
 
-from vit_jax.errors import ConfigError, suggest
+from vit_jax.errors import ConfigError, pick, suggest
 
 # What a run that starts from other weights does with a field of the run that trained them.
 Inherit = Literal[
@@ -35,6 +36,9 @@ def field(
     *,
     low: int | float | None = None,
     high: int | float | None = None,
+    above: int | float | None = None,
+    below: int | float | None = None,
+    choices: Mapping[str, Any] | None = None,
     inherit: Inherit = "never",
 ) -> Any:
     """Declare a field.
@@ -44,9 +48,20 @@ def field(
       help: What it means, with its unit.
       low: The least value that it may have, or that each item of a tuple may have.
       high: The largest.
+      above: A value that it must exceed.
+      below: A value that it must stay under.
+      choices: The names that it may have, or that each item of a tuple may have.
       inherit: What a run that starts from other weights does with it.
     """
-    metadata = {"help": help, "low": low, "high": high, "inherit": inherit}
+    metadata = {
+        "help": help,
+        "low": low,
+        "high": high,
+        "above": above,
+        "below": below,
+        "choices": choices,
+        "inherit": inherit,
+    }
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -77,7 +92,7 @@ def build(schema: type, values: Mapping[Any, Any], path: str) -> Any:
     built = {}
     for key, value in values.items():
         built[key] = coerce(value, hints[key], f"{path}.{key}")
-        _check_range(built[key], f"{path}.{key}", declared[key].metadata)
+        check_value(built[key], declared[key], f"{path}.{key}")
     return schema(**built)
 
 
@@ -143,12 +158,25 @@ def _describe(hint: Any) -> str:
     return SCALARS[hint][1] if hint in SCALARS else "a section"
 
 
-def _check_range(value: Any, path: str, metadata: Mapping[str, Any]) -> None:
-    if not metadata:
-        return
-    low, high = metadata["low"], metadata["high"]
+def check_value(value: Any, declaration: dataclasses.Field[Any], path: str) -> None:
+    """Check a value, or each item of a tuple, against the range and the choices of its field.
+
+    Raises:
+      ConfigError: It is out of range, or not a choice.
+    """
     for item in value if isinstance(value, tuple) else (value,):
-        if low is not None and not item >= low:
-            raise ConfigError(path, f"expected at least {low}, got {item}")
-        if high is not None and not item <= high:
-            raise ConfigError(path, f"expected at most {high}, got {item}")
+        for key, (holds, text) in _RANGES.items():
+            bound = declaration.metadata.get(key)
+            if bound is not None and not holds(item, bound):
+                raise ConfigError(path, f"expected {text} {bound}, got {item}")
+        choices = declaration.metadata.get("choices")
+        if choices is not None:
+            pick(choices, item, path)
+
+
+_RANGES: dict[str, tuple[Callable[[Any, Any], bool], str]] = {
+    "low": (operator.ge, "at least"),
+    "high": (operator.le, "at most"),
+    "above": (operator.gt, "more than"),
+    "below": (operator.lt, "less than"),
+}

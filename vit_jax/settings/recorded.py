@@ -59,7 +59,14 @@ class Settings(ml_collections.ConfigDict):
         return resolved
 
     def record(self, key: Any, value: Any, origin: str) -> None:
-        """Set a value on behalf of another line than the calling one."""
+        """Set a value on behalf of another line than the calling one.
+
+        Text for a section that has a name is its name.
+        """
+        section = self.get(key)
+        if isinstance(value, str) and isinstance(section, Settings) and "name" in section:
+            section.record("name", value, origin)
+            return
         if not isinstance(value, Settings) and isinstance(
             value, Mapping | ml_collections.ConfigDict
         ):

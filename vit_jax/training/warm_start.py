@@ -33,7 +33,7 @@ def load_parameters(run: Run) -> tuple[dict[str, jax.Array], list[str]]:
     params, replaced = adapt.replace_heads(params, shapes)
     adapt.check_fit(params, shapes, config.init_from)
     taken = f"{len(params)} of {len(shapes)} parameters from {directory}, step {donor.step:,}"
-    method = config.model["posemb_interpolation"]
+    method = config.model["posemb"].get("interpolation", "bicubic")
     notes = [f"{note} ({method})" for note in resized] + list(replaced)
     classes = run.splits["train"].class_names
     if donor.class_names and not replaced and donor.class_names != classes:

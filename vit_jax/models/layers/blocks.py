@@ -8,8 +8,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vit_jax.models.layers.grid import Grid
+from vit_jax.models.parts import Component, Constructor, free
+from vit_jax.settings.fields import field
 
-Part = Callable[..., nn.Module]
+# Block i of n has this fraction of the rate `drop_path`.
+DROP_PATH_SCHEDULES: dict[str, Callable[[int, int], float]] = {
+    "linear": lambda i, n: i / max(n - 1, 1),
+    "constant": lambda i, n: 1.0,
+}
 
 # Stochastic depth: drops the whole residual branch of an image (Huang et al. 2016).
 DropPath = functools.partial(nn.Dropout, broadcast_dims=(1, 2))
@@ -28,19 +34,23 @@ class LayerScale(nn.Module):
         return x * scale.astype(x.dtype)
 
 
-class Block(nn.Module):
+class Block(Component):
     """The fields of all blocks, and what they do at the end of a residual branch."""
 
-    attention: Part
-    mlp: Part
-    norm: Part
-    layer_scale: float = 0.0  # initial value; 0: off
-    drop_path: float = 0.0
+    attention: Constructor
+    mlp: Constructor
+    norm: Constructor
+    drop_rate: float = 0.0  # of the residual branches of this block
+    layer_scale: float = free(0.0, "initial value of LayerScale; 0: off", low=0)
+    drop_path: float = field(0.0, "stochastic depth: rate of the last block", low=0, below=1)
+    drop_path_schedule: str = field(
+        "linear", "stochastic depth over the blocks", choices=DROP_PATH_SCHEDULES
+    )
 
     def _scale_and_drop(self, x: Array, index: int, train: bool) -> Array:
         if self.layer_scale:
             x = LayerScale(self.layer_scale, name=f"scale{index}")(x)
-        return DropPath(self.drop_path)(x, deterministic=not train)
+        return DropPath(self.drop_rate)(x, deterministic=not train)
 
 
 class PreNormBlock(Block):
@@ -91,13 +101,7 @@ BLOCKS: dict[str, type[Block]] = {
     "res_post": ResidualPostNormBlock,
 }
 
-# Block i of n has this fraction of the rate `drop_path`.
-DROP_PATH_SCHEDULES: dict[str, Callable[[int, int], float]] = {
-    "linear": lambda i, n: i / max(n - 1, 1),
-    "constant": lambda i, n: 1.0,
-}
 
-
-def drop_path_rates(rate: float, schedule: str, depth: int) -> list[float]:
+def drop_path_rates(rate: float, schedule: str, depth: int) -> tuple[float, ...]:
     """Return the rate of each block: rising from 0 (linear), or the same for all (constant)."""
-    return [rate * DROP_PATH_SCHEDULES[schedule](i, depth) for i in range(depth)]
+    return tuple(rate * DROP_PATH_SCHEDULES[schedule](i, depth) for i in range(depth))

@@ -1,4 +1,4 @@
-"""Feed-forward networks of a Transformer block; all entries of `MLPS` have the same fields."""
+"""Feed-forward networks of a Transformer block."""
 
 import functools
 from collections.abc import Callable
@@ -6,6 +6,8 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+from vit_jax.models.parts import Component, fixed
 
 # Google's weights were trained with the tanh approximation of GELU, timm's and Hugging Face's with
 # the exact function.
@@ -16,13 +18,20 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 }
 
 
-class Mlp(nn.Module):
+class FeedForward(Component):
+    """What a model tells its feed-forward networks."""
+
+    mlp_dim: int  # of the hidden layer
+    dropout: float = 0.0  # rate after each linear layer but a gate's
+    dtype: str = "float32"
+
+
+class Mlp(FeedForward):
     """Two linear layers with an activation in between (Vaswani et al. 2017, eq. 2)."""
 
-    mlp_dim: int
-    activation: str = "gelu"
-    dropout: float = 0.0  # rate after each of the two layers
-    dtype: str = "float32"
+    activation: str = fixed(
+        "gelu", "activation; the exact gelu, or its tanh approximation", choices=ACTIVATIONS
+    )
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n d"], *, train: bool) -> Float[Array, "b n d"]:
@@ -45,16 +54,11 @@ class Mlp(nn.Module):
         return nn.Dropout(self.dropout)(x, deterministic=not train)
 
 
-class SwiGlu(nn.Module):
+class SwiGlu(FeedForward):
     """A linear layer gated by the SiLU of another, then a third (Shazeer 2020, section 2).
 
-    `fc1` computes the gate and the gated features, in this order.
+    `fc1` computes the gate and the gated features, in this order, of `mlp_dim` each.
     """
-
-    mlp_dim: int  # of the gate and of the gated features
-    activation: str = "silu"  # unused: always SiLU
-    dropout: float = 0.0
-    dtype: str = "float32"
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n d"], *, train: bool) -> Float[Array, "b n d"]:
@@ -70,4 +74,4 @@ class SwiGlu(nn.Module):
         return nn.Dropout(self.dropout)(x, deterministic=not train)
 
 
-MLPS: dict[str, type[nn.Module]] = {"mlp": Mlp, "swiglu": SwiGlu}
+MLPS: dict[str, type[FeedForward]] = {"mlp": Mlp, "swiglu": SwiGlu}

@@ -1,29 +1,35 @@
 """Pools: from the tokens of an image to one vector.
 
-All entries of `POOLS` have the same fields, and are called with the tokens and the number of prefix
-tokens.
+All entries of `POOLS` are called with the tokens and the number of prefix tokens.
 """
+
+from typing import ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vit_jax.models.layers.attention.base import CrossAttention
-from vit_jax.models.layers.mlp import Mlp
+from vit_jax.models.layers.mlp import ACTIVATIONS, Mlp
+from vit_jax.models.parts import Component, fixed
 
 
-class Pool(nn.Module):
-    """The fields of all pools; only `map` uses them."""
+class Pool(Component):
+    """What a model tells its pool."""
 
     num_heads: int
     mlp_dim: int
-    activation: str = "gelu"
     norm_eps: float = 1e-6
     dtype: str = "float32"
+    fc_norm: bool = fixed(False, "the model's last norm comes after the pool instead of before")
+
+    reads_class_token: ClassVar[bool] = False
 
 
 class ClassToken(Pool):
     """The class token (Dosovitskiy et al. 2021, eq. 4)."""
+
+    reads_class_token: ClassVar[bool] = True
 
     @nn.compact
     def __call__(
@@ -47,6 +53,8 @@ class GlobalAverage(Pool):
 class ClassTokenAndAverage(Pool):
     """Class token and mean of the patch tokens, concatenated (as in DINOv2's linear classifier)."""
 
+    reads_class_token: ClassVar[bool] = True
+
     @nn.compact
     def __call__(
         self, tokens: Float[Array, "b n d"], num_prefix: int, *, train: bool
@@ -57,6 +65,8 @@ class ClassTokenAndAverage(Pool):
 
 class MultiheadAttention(Pool):
     """A learned probe that attends to all tokens (Zhai et al. 2022, 3.2; Lee et al. 2019)."""
+
+    activation: str = fixed("gelu", "activation of the pool's MLP", choices=ACTIVATIONS)
 
     @nn.compact
     def __call__(
@@ -70,7 +80,7 @@ class MultiheadAttention(Pool):
         attention = CrossAttention(self.num_heads, dtype=self.dtype, name="attn")
         x = attention(probe, tokens)
         y = nn.LayerNorm(epsilon=self.norm_eps, dtype=self.dtype, name="norm")(x)
-        mlp = Mlp(self.mlp_dim, self.activation, dtype=self.dtype, name="mlp")
+        mlp = Mlp(self.mlp_dim, activation=self.activation, dtype=self.dtype, name="mlp")
         return (x + mlp(y, train=train))[:, 0]
 
 
@@ -80,6 +90,3 @@ POOLS: dict[str, type[Pool]] = {
     "cls_gap": ClassTokenAndAverage,
     "map": MultiheadAttention,
 }
-
-# Pools that need a class token.
-READ_CLASS_TOKEN = ("cls", "cls_gap")

@@ -1,26 +1,27 @@
 """Stems: from the pixels of an image to a grid of tokens.
 
-All entries of `STEMS` have the same fields. A token stands for a cell of `stride` pixels.
+A token stands for a cell of `stride` pixels.
 """
+
+from collections.abc import Iterator
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vit_jax.models.layers.resnet import ResNet
+from vit_jax.models.layers.resnet import NUM_GROUPS, WEIGHT_STANDARDIZATIONS, ResNet
+from vit_jax.models.parts import Component, Model, Part, Problem, fixed
+
+NORMS = ("layer", "batch")  # of the features between the layers of a stem
 
 
-class Stem(nn.Module):
-    """The fields of all stems; only `resnet` uses `resnet_layers` to `group_norm_eps`."""
+class Stem(Component):
+    """What all stems share."""
 
-    patch: tuple[int, int]  # height and width in pixels, or in cells of the ResNet's feature map
     width: int
     dtype: str = "float32"
-    resnet_layers: tuple[int, ...] = ()
-    resnet_width: float = 1.0
-    weight_standardization: str = "std"
-    group_norm_eps: float = 1e-6
     pad: bool = False  # pad images to whole cells, with zeros at bottom and right
+    patch: tuple[int, int] = fixed((16, 16), "height and width of a patch in pixels", low=1)
 
     @property
     def stride(self) -> tuple[int, int]:
@@ -28,7 +29,7 @@ class Stem(nn.Module):
         return self.patch
 
     @nn.compact
-    def __call__(self, images: Float[Array, "b H W c"]) -> Float[Array, "b h w d"]:
+    def __call__(self, images: Float[Array, "b H W c"], *, train: bool) -> Float[Array, "b h w d"]:
         """Return one vector per cell.
 
         Raises:
@@ -38,9 +39,10 @@ class Stem(nn.Module):
         missing = [-pixels % cell for pixels, cell in zip(size, self.stride, strict=True)]
         if any(missing) and not self.pad:
             raise ValueError(f"images of {size} pixels are not made of patches of {self.stride}")
-        return self._embed(jnp.pad(images, ((0, 0), *((0, pixels) for pixels in missing), (0, 0))))
+        images = jnp.pad(images, ((0, 0), *((0, pixels) for pixels in missing), (0, 0)))
+        return self._embed(images, train)
 
-    def _embed(self, images: Array) -> Array:
+    def _embed(self, images: Array, train: bool) -> Array:
         """Return one vector per cell, for images that the stride divides."""
         raise NotImplementedError
 
@@ -71,13 +73,6 @@ class Stem(nn.Module):
     def _project(self, x: Array) -> Array:
         return self._conv(x, "proj", self.width, self.patch, self.patch)
 
-    def _norm(self, x: Array, name: str) -> Array:
-        return nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name=name)(x)
-
-    def _reduced_width(self, divisor: int) -> int:
-        """Return a fraction of the width, at least 4: LayerNorm of 2 channels keeps only a sign."""
-        return min(self.width, max(4, self.width // divisor))
-
 
 class PatchEmbed(Stem):
     """Linear projection of the patches of an image (Dosovitskiy et al. 2021, eq. 1).
@@ -85,66 +80,117 @@ class PatchEmbed(Stem):
     It is computed as a convolution whose kernel and stride have the size of a patch.
     """
 
-    def _embed(self, images: Array) -> Array:
+    def _embed(self, images: Array, train: bool) -> Array:
         return self._project(images)
 
 
 class HybridEmbed(Stem):
-    """Linear projection of patches of a ResNet's map (Dosovitskiy et al. 2021, section 3.1)."""
+    """Linear projection of patches of a ResNet's map (Dosovitskiy et al. 2021, section 3.1).
+
+    A patch is measured in cells of the map.
+    """
+
+    layers: tuple[int, ...] = fixed(
+        (), "bottlenecks per stage of the ResNet; (): only its root", low=1
+    )
+    width_factor: float = fixed(1.0, "width of the ResNet: times 64 features in its root", above=0)
+    weight_standardization: str = fixed(
+        "std", "form of weight standardization", choices=WEIGHT_STANDARDIZATIONS
+    )
+    norm_eps: float = fixed(1e-6, "epsilon of GroupNorm", above=0)
+
+    @classmethod
+    def check(cls, part: Part, model: Model) -> Iterator[Problem]:
+        """Yield a width that the groups of its norms do not divide."""
+        root = round(64 * part["width_factor"])
+        if not root or root % NUM_GROUPS:
+            problem = f"64 times it is the features of the root: a multiple of {NUM_GROUPS}"
+            yield "stem.width_factor", problem
 
     @property
     def stride(self) -> tuple[int, int]:
         """Height and width of a token's cell in pixels."""
-        reduction = 4 * 2 ** max(0, len(self.resnet_layers) - 1)
+        reduction = 4 * 2 ** max(0, len(self.layers) - 1)
         return self.patch[0] * reduction, self.patch[1] * reduction
 
-    def _embed(self, images: Array) -> Array:
+    def _embed(self, images: Array, train: bool) -> Array:
         resnet = ResNet(
-            self.resnet_layers,
-            round(64 * self.resnet_width),
+            self.layers,
+            round(64 * self.width_factor),
             self.weight_standardization,
-            self.group_norm_eps,
+            self.norm_eps,
             self.dtype,
             name="resnet",
         )
         return self._project(resnet(images))
 
 
-class ConvStem(Stem):
-    """Convolutions of stride 2 until a patch is one cell (Xiao et al. 2021, section 3).
+class HalvingStem(Stem):
+    """A stem that halves the image until a patch is one cell.
 
-    The channels double up to the width; a linear projection follows. After each convolution the
-    paper has BatchNorm, and this stem LayerNorm over the channels, since TrainState has no batch
-    statistics.
+    Between its layers the papers have BatchNorm, which is the option `norm = batch`. The default is
+    LayerNorm over the channels, with which the outputs of an image do not depend on other images.
     """
 
-    def _embed(self, images: Array) -> Array:
+    norm: str = fixed("layer", "norm between the layers", choices=dict.fromkeys(NORMS))
+
+    @classmethod
+    def check(cls, part: Part, model: Model) -> Iterator[Problem]:
+        """Yield a patch that cannot be halved to one cell."""
+        if not halves(part["patch"]):
+            patch = tuple(part["patch"])
+            yield "stem.patch", f"expected a square patch of 2, 4, 8 or so, got {patch}"
+
+    def _norm(self, x: Array, name: str, train: bool) -> Array:
+        if self.norm == "layer":
+            return nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name=name)(x)
+        norm = nn.BatchNorm(
+            use_running_average=not train,
+            momentum=0.9,
+            epsilon=1e-5,
+            use_fast_variance=False,  # whose cancellation depends on the number of devices
+            dtype=self.dtype,
+            name=name,
+        )
+        return norm(x)
+
+    def _reduced_width(self, divisor: int) -> int:
+        """Return a fraction of the width, at least 4: LayerNorm of 2 channels keeps only a sign."""
+        return min(self.width, max(4, self.width // divisor))
+
+
+class ConvStem(HalvingStem):
+    """Convolutions of stride 2 until a patch is one cell (Xiao et al. 2021, section 3).
+
+    The channels double up to the width; a linear projection follows.
+    """
+
+    def _embed(self, images: Array, train: bool) -> Array:
         x = images
         halvings = _halvings(self.patch)
         for i in range(halvings):
             features = self._reduced_width(2 ** (halvings - 1 - i))
             x = self._conv(x, f"conv_{i}", features, (3, 3), (2, 2), (1, 1))
-            x = nn.relu(self._norm(x, f"norm_{i}"))
+            x = nn.relu(self._norm(x, f"norm_{i}", train))
         return self._conv(x, "proj", self.width, (1, 1), (1, 1))
 
 
-class HierarchicalMlp(Stem):
+class HierarchicalMlp(HalvingStem):
     """An MLP that merges pieces within a patch, never across (Touvron et al. 2022, section 5).
 
     Pieces of 4x4 pixels, or of 2x2 where the patch is smaller than 8, are merged two by two, with a
-    quarter of the width until the patch is whole. After each step the paper has BatchNorm, and this
-    stem LayerNorm over the channels, since TrainState has no batch statistics.
+    quarter of the width until the patch is whole.
     """
 
-    def _embed(self, images: Array) -> Array:
+    def _embed(self, images: Array, train: bool) -> Array:
         x = images
         halvings = _halvings(self.patch)
         sides = [4] + [2] * (halvings - 3) if halvings > 2 else [2] * (halvings - 1)
         for i, side in enumerate(sides):
             x = self._conv(x, f"conv_{i}", self._reduced_width(4), (side, side), (side, side))
-            x = nn.gelu(self._norm(x, f"norm_{i}"), approximate=False)
+            x = nn.gelu(self._norm(x, f"norm_{i}", train), approximate=False)
         x = self._conv(x, f"conv_{len(sides)}", self.width, (2, 2), (2, 2))
-        return self._norm(x, f"norm_{len(sides)}")
+        return self._norm(x, f"norm_{len(sides)}", train)
 
 
 class OverlapEmbed(Stem):
@@ -154,12 +200,12 @@ class OverlapEmbed(Stem):
     patch. The image is padded with zeros.
     """
 
-    def _embed(self, images: Array) -> Array:
+    def _embed(self, images: Array, train: bool) -> Array:
         height, width = self.patch
         window = (2 * height - 1, 2 * width - 1)
         padding = (height - 1, width - 1)
         x = self._conv(images, "proj", self.width, window, self.patch, padding)
-        return self._norm(x, "norm")
+        return nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name="norm")(x)
 
 
 def halves(patch: tuple[int, ...]) -> bool:
@@ -182,6 +228,3 @@ STEMS: dict[str, type[Stem]] = {
     "hmlp": HierarchicalMlp,
     "overlap": OverlapEmbed,
 }
-
-# Stems that halve the image until a patch is one cell.
-POWER_OF_TWO_STEMS = ("conv", "hmlp")

@@ -1,7 +1,7 @@
 """Multi-head attention: what all variants share, and attention to every token."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
@@ -12,8 +12,8 @@ from jaxtyping import Array, Float
 
 from vit_jax.models.layers.grid import Grid
 from vit_jax.models.layers.posemb.rotary import rotate
-
-Part = Callable[..., nn.Module]
+from vit_jax.models.parts import Component, Constructor, Model, Part, Problem, fixed
+from vit_jax.settings.fields import field
 
 # Each projection of the stack is initialized with its own fan-in and fan-out.
 _QKV_INIT = nn.initializers.variance_scaling(
@@ -72,31 +72,33 @@ class OutProjection(nn.Module):
         return jnp.einsum("bnhc,hcd->bnd", x, kernel) + bias
 
 
-class Attention(nn.Module):
-    """Self-attention: the fields of all variants, and the projections before and after them.
+class Attention(Component):
+    """Self-attention: what all variants share, and the projections before and after them.
 
     Letters: b batch, n tokens of which p are prefix tokens, d width, c channels of a head.
     """
 
     num_heads: int
-    qk_norm: bool = False  # LayerNorm of queries and keys (Dehghani et al. 2023, section 2)
-    cosine: bool = False  # of queries and keys, with a learned temperature (Liu et al. 2022, eq. 2)
     norm_eps: float = 1e-6
-    rotary: Part | None = None  # rotates queries and keys by their coordinates
-    bias: Part | None = None  # added to the scores, by relative position
-    attn_dropout: float = 0.0  # dropout rate of the attention weights
-    dropout: float = 0.0  # dropout rate of the output
+    rotary: Constructor | None = None  # rotates queries and keys by their coordinates
+    bias: Constructor | None = None  # added to the scores, by relative position
+    out_dropout: float = 0.0  # dropout rate of the output
     dtype: str = "float32"
     block: int = 0  # index of the block; odd blocks may attend to other tokens than even ones
-    window: tuple[int, int] = (7, 7)  # window, dilated: height and width in tokens
-    pad_order: str = "shift_pad"  # window: order of padding and shift, see `window.PAD_ORDERS`
-    mask_padding: bool = False  # window: no token attends to padding
-    landmarks: int = 64  # linformer, nystrom: number of landmarks
-    reduction: int = 2  # reduced: stride of the convolution
+    qk_norm: bool = fixed(False, "LayerNorm of queries and keys (Dehghani et al. 2023, section 2)")
+    cosine: bool = fixed(
+        False, "cosine attention with a learned temperature (Liu et al. 2022, Swin v2, eq. 2)"
+    )
 
     cost: ClassVar[str]  # for n tokens, as text
     takes_bias: ClassVar[bool] = True
-    has_weights: ClassVar[bool] = True  # one weight per pair of tokens, which dropout can act on
+
+    @classmethod
+    def check(cls, part: Part, model: Model) -> Iterator[Problem]:
+        """Yield heads that do not divide the width of their stage."""
+        for width, num_heads in model.stages:
+            if width % num_heads:
+                yield "num_heads", f"{num_heads} does not divide width {width}"
 
     @nn.compact
     def __call__(
@@ -107,7 +109,7 @@ class Attention(nn.Module):
         q, k = self._scale_qk(q, k)
         x = self._attend(q, k, v, grid, train)
         x = OutProjection(dtype=self.dtype, name="out")(x)
-        return nn.Dropout(self.dropout)(x, deterministic=not train)
+        return nn.Dropout(self.out_dropout)(x, deterministic=not train)
 
     def _project_qkv(self, x: Array, grid: Grid) -> tuple[Array, Array, Array]:
         """Return queries, keys and values, (b, n, heads, c)."""
@@ -135,7 +137,7 @@ class Attention(nn.Module):
         """Rotate queries and keys by their coordinates, where the position embedding is rotary."""
         if self.rotary is None:
             return q, k
-        rotary = self.rotary(self.num_heads, q.shape[-1], name="rotary")
+        rotary = self.rotary(num_heads=self.num_heads, head_dim=q.shape[-1], name="rotary")
         coords = grid.coords
         key_coords = coords if key_coords is None else key_coords
         return rotate(q, rotary(coords)), rotate(k, rotary(key_coords))
@@ -145,21 +147,27 @@ class Attention(nn.Module):
         if self.bias is None:
             num_tokens = num_prefix + height * width
             return jnp.zeros((1, num_tokens, num_tokens))
-        return self.bias(self.num_heads, name="bias")(height, width, num_prefix)
+        return self.bias(num_heads=self.num_heads, name="bias")(height, width, num_prefix)
 
     def _attend(self, q: Array, k: Array, v: Array, grid: Grid, train: bool) -> Array:
         """Return the attention output of each query, (b, n, heads, c)."""
         raise NotImplementedError
+
+
+class WeightedAttention(Attention):
+    """Attention that computes one weight per pair of tokens, which dropout can act on."""
+
+    dropout: float = field(0.0, "dropout rate of the attention weights", low=0, below=1)
 
     def _attention_weights(
         self, scores: Array, v: Array, train: bool, name: str = "attn_dropout"
     ) -> Array:
         """Return the softmax of the scores, which are at least float32, in the dtype of `v`."""
         weights = jax.nn.softmax(scores).astype(v.dtype)
-        return nn.Dropout(self.attn_dropout, name=name)(weights, deterministic=not train)
+        return nn.Dropout(self.dropout, name=name)(weights, deterministic=not train)
 
 
-class FullAttention(Attention):
+class FullAttention(WeightedAttention):
     """Attention of every token to every token (Vaswani et al. 2017, section 3.2).
 
     Scores and softmax are at least float32, whatever the compute dtype.
@@ -180,7 +188,13 @@ class FusedAttention(Attention):
     """
 
     cost: ClassVar[str] = "n^2 time, n memory"
-    has_weights: ClassVar[bool] = False
+
+    @classmethod
+    def check(cls, part: Part, model: Model) -> Iterator[Problem]:
+        """Yield also a precision that the kernel does not have."""
+        yield from super().check(part, model)
+        if model.dtype == "float64":
+            yield "dtype", "fused attention has its softmax in float32; try attention=full"
 
     def _attend(self, q: Array, k: Array, v: Array, grid: Grid, train: bool) -> Array:
         q, k = self._rotate_qk(q, k, grid)

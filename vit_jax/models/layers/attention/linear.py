@@ -20,7 +20,6 @@ class LinearAttention(Attention):
 
     cost: ClassVar[str] = "n c for heads of c channels"
     takes_bias: ClassVar[bool] = False
-    has_weights: ClassVar[bool] = False
     eps: float = 1e-6  # added to the normalization
 
     def _attend(self, q: Array, k: Array, v: Array, grid: Grid, train: bool) -> Array:

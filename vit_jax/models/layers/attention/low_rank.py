@@ -9,9 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from vit_jax.models.layers.attention.base import Attention, QKVProjection, scores
+from vit_jax.models.layers.attention.base import (
+    Attention,
+    QKVProjection,
+    WeightedAttention,
+    scores,
+)
 from vit_jax.models.layers.grid import Grid, ceil_div
 from vit_jax.models.layers.posemb.interpolation import resample, stored
+from vit_jax.models.parts import fixed, free
 
 
 class KeyProjection(nn.Module):
@@ -38,8 +44,10 @@ class KeyProjection(nn.Module):
         return jnp.concatenate([prefix, weights])
 
 
-class Linformer(Attention):
+class Linformer(WeightedAttention):
     """Attention to learned projections of keys and values (Wang et al. 2020, section 4)."""
+
+    landmarks: int = free(64, "number of projected keys and values", low=1)
 
     cost: ClassVar[str] = "n k for k landmarks"
     takes_bias: ClassVar[bool] = False
@@ -62,9 +70,10 @@ class NystromAttention(Attention):
     `landmarks` cells. With one landmark per token the result is that of full attention.
     """
 
+    landmarks: int = free(64, "number of landmarks besides the prefix tokens, about", low=1)
+
     cost: ClassVar[str] = "n k for k landmarks"
     takes_bias: ClassVar[bool] = False
-    has_weights: ClassVar[bool] = False
     iterations: int = 6  # for the pseudo-inverse (Xiong et al. 2021, eq. 11)
 
     def _attend(self, q: Array, k: Array, v: Array, grid: Grid, train: bool) -> Array:
@@ -80,11 +89,13 @@ class NystromAttention(Attention):
         return jnp.einsum("bhnr,bhrc->bnhc", to_landmarks, output).astype(v.dtype)
 
 
-class ReducedAttention(Attention):
+class ReducedAttention(WeightedAttention):
     """Attention to a coarser grid, made by a strided convolution (Wang et al. 2021, PVT, eq. 3-5).
 
     A cell of the coarser grid is `reduction` tokens high and wide. Prefix tokens are keys as well.
     """
+
+    reduction: int = fixed(2, "height and width in tokens of a cell of keys and values", low=1)
 
     cost: ClassVar[str] = "n^2 / r^2 for cells of r x r"
     takes_bias: ClassVar[bool] = False

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from vit_jax.models.layers.attention.base import Attention, scores
+from vit_jax.models.layers.attention.base import WeightedAttention, scores
 from vit_jax.models.layers.grid import Grid, ceil_div
+from vit_jax.models.parts import fixed, free
 
 NEIGHBOURS = "b (i r) (j s) ... -> b (i j) (r s) ..."
 DILATED = "b (r i) (s j) ... -> b (i j) (r s) ..."
@@ -44,23 +45,27 @@ class Groups(NamedTuple):
         return einops.rearrange(x, f"{right} -> {left}", r=r, s=s, i=height // r, j=width // s)
 
 
-class WindowAttention(Attention):
-    """Attention within windows, which odd blocks shift by half (Liu et al. 2021, section 3.2).
+class GroupedAttention(WeightedAttention):
+    """Attention within groups of tokens of one size; what both variants share.
 
     A window is no larger than the grid. A grid that the windows do not divide is padded with tokens
-    that are zero before the projection; other tokens attend to them, as in the published weights,
-    unless `mask_padding`.
+    that are zero before the projection.
     """
 
-    cost: ClassVar[str] = "n w^2 of w x w windows"
+    window: tuple[int, int] = free((7, 7), "height and width of a window in tokens", low=1)
+    pad_order: str = "shift_pad"
+    mask_padding: bool = True
 
     def _groups(self, grid: Grid) -> Groups:
+        """Return how a grid is divided in this block."""
+        raise NotImplementedError
+
+    def _windows(self, grid: Grid) -> Groups:
+        """Return the division into windows of neighbours, without shift."""
         sizes = (grid.height, grid.width)
         window = tuple(min(pair) for pair in zip(self.window, sizes, strict=True))
         padded = tuple(ceil_div(n, w) * w for n, w in zip(sizes, window, strict=True))
-        pairs = zip(sizes, window, strict=True)
-        shift = tuple(w // 2 if self.block % 2 and n > w else 0 for n, w in pairs)
-        return Groups(_pair(window), _pair(padded), _pair(shift))
+        return Groups(_pair(window), _pair(padded))
 
     def _project_qkv(self, x: Array, grid: Grid) -> tuple[Array, Array, Array]:
         """Return queries, keys and values; those of a padding token come last."""
@@ -143,16 +148,34 @@ class WindowAttention(Attention):
         (regions,) = groups.split(regions)
         (is_patch,) = groups.split(is_patch)
         mask = regions[:, :, None] == regions[:, None]
-        if self._masks_padding:
+        if self.mask_padding:
             mask &= is_patch[:, None] | ~is_patch[:, :, None]
         return mask[:, None]
 
-    @property
-    def _masks_padding(self) -> bool:
-        return self.mask_padding
+
+class WindowAttention(GroupedAttention):
+    """Attention within windows, which odd blocks shift by half (Liu et al. 2021, section 3.2).
+
+    Tokens attend to the padding, as in the published weights, unless `mask_padding`.
+    """
+
+    pad_order: str = fixed(
+        "shift_pad",
+        "order of padding and shift, in timm and in Hugging Face",
+        choices=PAD_ORDERS,
+    )
+    mask_padding: bool = free(False, "mask the tokens that pad the grid to whole windows")
+
+    cost: ClassVar[str] = "n w^2 of w x w windows"
+
+    def _groups(self, grid: Grid) -> Groups:
+        groups = self._windows(grid)
+        pairs = zip(grid[:2], groups.window, strict=True)
+        shift = tuple(w // 2 if self.block % 2 and n > w else 0 for n, w in pairs)
+        return groups._replace(shift=_pair(shift))
 
 
-class DilatedAttention(WindowAttention):
+class DilatedAttention(GroupedAttention):
     """Attention within windows in even blocks, and within evenly spaced tokens in odd blocks.
 
     Two consecutive blocks connect all tokens (Tu et al. 2022, MaxViT, section 3.2; Child et al.
@@ -162,14 +185,8 @@ class DilatedAttention(WindowAttention):
     cost: ClassVar[str] = "n w^2 of w x w tokens"
 
     def _groups(self, grid: Grid) -> Groups:
-        groups = super()._groups(grid)._replace(shift=(0, 0))
-        if self.block % 2 == 0:
-            return groups
-        return groups._replace(pattern=DILATED)
-
-    @property
-    def _masks_padding(self) -> bool:
-        return True
+        groups = self._windows(grid)
+        return groups._replace(pattern=DILATED) if self.block % 2 else groups
 
 
 def _roll(x: Array, shift: tuple[int, int], sign: int) -> Array:

@@ -1,19 +1,24 @@
 """Position embeddings that are computed from the tokens."""
 
+from typing import ClassVar
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vit_jax.models.layers.grid import Grid
+from vit_jax.models.parts import Component
 
 
-class Conditional(nn.Module):
+class Conditional(Component):
     """A residual depthwise 3x3 convolution of the patches (Chu et al. 2021, CPVT, section 3.2).
 
     Its zero padding tells a patch where the border is. Prefix tokens are unchanged.
     """
 
     dtype: str = "float32"
+
+    site: ClassVar[str] = "first_block"
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n d"], grid: Grid) -> Float[Array, "b n d"]:

@@ -1,28 +1,34 @@
 """Biases of the attention scores by relative position.
 
-Entries are called with a number of heads, and return the bias for p prefix tokens and n patches,
+They are called with a number of heads, and return the bias for p prefix tokens and n patches,
 (heads, p + n, p + n). Prefix tokens have no position: each head has one bias from patches to them,
 one from them to patches, and one among them (Bao et al. 2022, BEiT).
 """
 
 import functools
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from vit_jax.models.layers.posemb.interpolation import resample, stored
+from vit_jax.models.layers.posemb.interpolation import (
+    POSEMB_INTERPOLATIONS,
+    resample,
+    stored,
+)
+from vit_jax.models.parts import Component, Model, Part, Problem, fixed, free
 
 
-class Relative(nn.Module):
-    """The fields of both entries, and how a table of offsets becomes a bias."""
+class Relative(Component):
+    """What a model tells both biases, and how a table of offsets becomes a bias."""
 
     num_heads: int
-    interpolation: str = "bicubic"  # how a table is resampled for another grid
-    antialias: bool = True
-    pretrained_window: int = 0  # side of the grid that the weights were trained with; 0: this one
+    stage: int = 0  # of the model
+
+    site: ClassVar[str] = "bias"
 
     @nn.compact
     def __call__(self, height: int, width: int, num_prefix: int) -> Float[Array, "heads n n"]:
@@ -61,6 +67,11 @@ class RelativeBias(Relative):
     resampled.
     """
 
+    interpolation: str = fixed(
+        "bicubic", "how the table is resampled for a new grid", choices=POSEMB_INTERPOLATIONS
+    )
+    antialias: bool = fixed(True, "antialias when the table is resampled")
+
     def _table(self, height: int, width: int) -> Array:
         init = nn.with_logical_partitioning(nn.initializers.normal(0.02), (None, None, "heads"))
         table = stored(self, "table", init, (height, width, self.num_heads))
@@ -75,6 +86,19 @@ class LogSpacedBias(Relative):
     """
 
     hidden_dim: int = 512
+    pretrained_window: tuple[int, ...] = free(
+        (),
+        "side of the windows that the weights were trained with, per stage; (): the windows of now",
+        low=0,
+    )
+
+    @classmethod
+    def check(cls, part: Part, model: Model) -> Iterator[Problem]:
+        """Yield another number of windows than of stages."""
+        sides, stages = part["pretrained_window"], len(model.stages)
+        if sides and len(sides) != stages:
+            problem = f"expected one number for each of {stages} stages, got {sides}"
+            yield "posemb.pretrained_window", problem
 
     def _table(self, height: int, width: int) -> Array:
         axes = (self._scaled_offsets(height), self._scaled_offsets(width))
@@ -88,6 +112,7 @@ class LogSpacedBias(Relative):
     def _scaled_offsets(self, num_offsets: int) -> np.ndarray:
         """Return sign(x) log2(|x| + 1) / log2(8) of the offsets; the largest trained is x = 8."""
         largest = num_offsets // 2
-        pretrained_largest = self.pretrained_window - 1 if self.pretrained_window else largest
+        side = self.pretrained_window[self.stage] if self.pretrained_window else 0
+        pretrained_largest = side - 1 if side else largest
         x = 8 * np.arange(-largest, largest + 1) / max(1, pretrained_largest)
         return np.sign(x) * np.log2(np.abs(x) + 1) / np.log2(8)

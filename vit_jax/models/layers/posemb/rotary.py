@@ -6,19 +6,37 @@ called with a number of heads and the channels c of a head, and map coordinates 
 (n, heads or 1, half), where half = c / 2. At (0, 0), where prefix tokens are, all angles are zero.
 """
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from vit_jax.models.parts import Component, Model, Part, Problem
 
-class AxialRotary(nn.Module):
-    """Fixed frequencies: half of the pairs rotate with the column, half with the row."""
+
+class Rotary(Component):
+    """What a model tells a rotary embedding."""
 
     num_heads: int
     head_dim: int  # a multiple of 4
+
+    site: ClassVar[str] = "rotary"
+
+    @classmethod
+    def check(cls, part: Part, model: Model) -> Iterator[Problem]:
+        """Yield heads whose channels are not pairs for rows and for columns."""
+        for width, num_heads in model.stages:
+            if width // num_heads % 4:
+                problem = "rotary positions need heads of a multiple of 4 channels"
+                yield "num_heads", f"{problem}, got {width // num_heads}"
+
+
+class AxialRotary(Rotary):
+    """Fixed frequencies: half of the pairs rotate with the column, half with the row."""
+
     temperature: float = 100.0
 
     @nn.compact
@@ -28,11 +46,9 @@ class AxialRotary(nn.Module):
         return jnp.concatenate([angles[:, 1], angles[:, 0]], axis=-1)[:, None]
 
 
-class MixedRotary(nn.Module):
+class MixedRotary(Rotary):
     """Learned frequencies: one for rows and one for columns, for each pair and head."""
 
-    num_heads: int
-    head_dim: int  # a multiple of 4
     temperature: float = 10.0
 
     @nn.compact

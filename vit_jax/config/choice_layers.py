@@ -1,0 +1,84 @@
+"""The sections of a config that are one of a table: which entry is chosen, and which fields it has.
+
+A layer that chooses another entry leaves the fields of the former one, in the layers below it,
+without a use: they are dropped, with a note if the config file set them.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from vit_jax.config.layers import DEFAULT, FLAG, Layer, choices, merge
+from vit_jax.errors import ConfigError, pick
+from vit_jax.settings.choices import own_fields
+from vit_jax.settings.recorded import Setting
+
+
+def choose(stack: Iterable[Layer], flags: Mapping[str, str], name: str) -> Layer:
+    """Return the name of each section, by the path of the section.
+
+    Args:
+      stack: Layers, lowest first.
+      flags: Texts by path, above all layers.
+      name: Of the model.
+
+    Raises:
+      ConfigError: A table has no such entry.
+    """
+    merged = merge(stack)
+    chosen = {}
+    for section, choice in choices(name).items():
+        path = f"{section}.name"
+        setting = merged.get(path, Setting(choice.name, DEFAULT))
+        setting = Setting(flags[path], FLAG) if path in flags else setting
+        if not isinstance(setting.value, str):
+            problem = f"expected a name, got {setting.value!r}{where(setting.origin)}"
+            raise ConfigError(f"config.{path}", problem)
+        pick(choice.table, setting.value, f"config.{path}")
+        chosen[section] = setting
+    return chosen
+
+
+def drop_unused(layer: Layer, chosen: Layer, name: str) -> tuple[Layer, tuple[str, ...]]:
+    """Return a layer without the fields that the chosen entries do not have.
+
+    Args:
+      layer: The layer.
+      chosen: The name of each section that is looked at.
+      name: Of the model.
+
+    Returns:
+      The rest of the layer, and a note on each field that is not in it.
+    """
+    dropped = {
+        path: setting
+        for section, setting in chosen.items()
+        for path in layer
+        if path.startswith(f"{section}.") and _is_of_another(path, section, setting.value, name)
+    }
+    notes = (
+        f"config.{path} ({layer[path].origin}) is not used: {setting.value} has no such field"
+        for path, setting in sorted(dropped.items())
+    )
+    return {path: s for path, s in layer.items() if path not in dropped}, tuple(notes)
+
+
+def describe_owners(path: str, chosen: Layer, name: str) -> str:
+    """Return why a field of a section does not exist, or nothing where no entry has it."""
+    section, _, key = path.rpartition(".")
+    choice = choices(name).get(section)
+    owners = choice.owners(key) if choice else []
+    if not owners:
+        return ""
+    entry = chosen[section].value
+    return f"{entry} has no such field; it belongs to {section}={' or '.join(owners)}"
+
+
+def where(origin: str) -> str:
+    """Return the end of a message about a setting, where its path does not tell who set it."""
+    return "" if origin in (DEFAULT, FLAG) or origin.startswith("preset ") else f" ({origin})"
+
+
+def _is_of_another(path: str, section: str, entry: str, name: str) -> bool:
+    """Return whether other entries have a field that this one lacks."""
+    key = path.removeprefix(f"{section}.")
+    choice = choices(name)[section]
+    return key not in ("name", *own_fields(choice.table[entry])) and bool(choice.owners(key))

@@ -1,0 +1,162 @@
+"""The model section of a config: the name of a model, its fields, and a section for each part.
+
+spec("vit_s16", pool="gap", attention={"name": "window", "window": (4, 4)})
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from flax.core import FrozenDict
+
+from vit_jax.errors import ConfigError, pick, suggest
+from vit_jax.models.families import family, stated_fields
+from vit_jax.models.parts import Part
+from vit_jax.models.transformer import Transformer
+from vit_jax.settings.choices import (
+    Choice,
+    Declared,
+    check_values,
+    declare,
+    own_choices,
+    own_fields,
+)
+from vit_jax.settings.recorded import Settings, calling_line
+
+Fields = dict[str, Any]  # by path, such as `width` and `stem.patch`
+
+
+def spec(name: str, **overrides: Any) -> Settings:
+    """Return the model section of a config: the name and every field of the model.
+
+    In a config file, the name and the overrides count as set there; the other fields come from the
+    preset.
+
+    Args:
+      name: Of the model.
+      **overrides: Values of fields. A part is chosen by its name, or by a section with the values
+        of its fields.
+
+    Raises:
+      ConfigError: No such model, part or field.
+    """
+    given = _flatten(name, overrides)
+    parts = {key: given[f"{key}.name"] for key in part_choices(name) if f"{key}.name" in given}
+    fields = preset(name, parts)
+    for path in given:
+        if path not in fields:
+            problem = f"{name} has no such field; {suggest(path, fields)}"
+            raise ConfigError(f"config.model.{path}", problem)
+    section = Settings({"name": name, **_nest(fields)})
+    origin = calling_line()
+    for path, value in {"name": name, **given}.items():
+        key, _, inner = path.partition(".")
+        (section[key] if inner else section).record(inner or key, value, origin)
+    return section
+
+
+def create(name: str, **overrides: Any) -> Transformer:
+    """Create a model by name, with some of its fields overridden, as in `spec`.
+
+    Raises:
+      ConfigError: No such model, part or field, or a value is invalid.
+    """
+    section = spec(name, **overrides).to_dict()
+    fields = _flatten(name, section)
+    del fields["name"]
+    choices = part_choices(name)
+    chosen = {key: fields[f"{key}.name"] for key in choices}
+    check_values(declarations(name, chosen), fields, "config.model")
+    values = {path: value for path, value in fields.items() if "." not in path}
+    for key, choice in choices.items():
+        own = {k: v for k, v in section[key].items() if k != "name"}
+        values[key] = Part(choice.table[chosen[key]], FrozenDict(own))
+    model = family(name).module(**values)
+    for path, problem in model.find_problems():
+        raise ConfigError(f"config.model.{path}", problem)
+    return model
+
+
+def preset(name: str, parts: Mapping[str, str] | None = None) -> Fields:
+    """Return every field of the named model, by path.
+
+    Args:
+      name: Of the model.
+      parts: Names of parts, where they are not the model's own.
+
+    Raises:
+      ConfigError: No such model or part.
+    """
+    chosen = part_names(name) | dict(parts or {})
+    declared = declarations(name, chosen)
+    fields: Fields = {path: setting.field.default for path, setting in declared.items()}
+    for key, choice in part_choices(name).items():
+        fields |= {f"{key}.{inner}": v for inner, v in choice.defaults(chosen[key]).items()}
+    stated = stated_fields(name) | {f"{key}.name": text for key, text in chosen.items()}
+    return fields | {path: value for path, value in stated.items() if path in fields}
+
+
+def part_choices(name: str) -> dict[str, Choice]:
+    """Return the parts of the named model that can be exchanged.
+
+    Raises:
+      ConfigError: No such model.
+    """
+    return own_choices(family(name).module)
+
+
+def part_names(name: str) -> dict[str, str]:
+    """Return the parts of the named model where nobody exchanges them."""
+    stated = stated_fields(name)
+    return {key: stated.get(f"{key}.name", c.name) for key, c in part_choices(name).items()}
+
+
+def declarations(name: str, parts: Mapping[str, str]) -> dict[str, Declared]:
+    """Return how each field of the named model is declared, by path.
+
+    Args:
+      name: Of the model.
+      parts: The name of each of its parts.
+
+    Raises:
+      ConfigError: No such model or part.
+    """
+    for key, choice in part_choices(name).items():
+        pick(choice.table, parts[key], f"config.model.{key}.name")
+    return declare(family(name).module, parts)
+
+
+def all_declarations(name: str) -> dict[str, Declared]:
+    """Return how each field is declared that the named model may have, whatever its parts.
+
+    Raises:
+      ConfigError: No such model.
+    """
+    declared = declarations(name, part_names(name))
+    for key, choice in part_choices(name).items():
+        for entry in choice.table.values():
+            declared |= {f"{key}.{inner}": d for inner, d in own_fields(entry).items()}
+    return declared
+
+
+def _flatten(name: str, section: Mapping[str, Any]) -> Fields:
+    """Return fields by path; a part that is only a name has the path of its name."""
+    fields: Fields = {}
+    parts = part_choices(name)
+    for key, value in section.items():
+        if isinstance(value, Mapping):
+            fields |= {f"{key}.{inner}": v for inner, v in value.items()}
+        else:
+            fields[f"{key}.name" if key in parts else key] = value
+    return fields
+
+
+def _nest(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the section of fields by path."""
+    section: dict[str, Any] = {}
+    for path, value in fields.items():
+        key, _, inner = path.partition(".")
+        if inner:
+            section.setdefault(key, {})[inner] = value
+        else:
+            section[key] = value
+    return section
