@@ -7,7 +7,7 @@ without a use: they are dropped, with a note if the config file set them.
 from collections.abc import Iterable, Mapping
 
 from vit_jax.config.layers import DEFAULT, FLAG, Layer, choices, merge
-from vit_jax.errors import ConfigError, pick
+from vit_jax.errors import ConfigError, suggest
 from vit_jax.settings.choices import own_fields
 from vit_jax.settings.recorded import Setting
 
@@ -32,7 +32,10 @@ def choose(stack: Iterable[Layer], flags: Mapping[str, str], name: str) -> Layer
         if not isinstance(setting.value, str):
             problem = f"expected a name, got {setting.value!r}{where(setting.origin)}"
             raise ConfigError(f"config.{path}", problem)
-        pick(choice.table, setting.value, f"config.{path}")
+        if setting.value not in choice.table:
+            problem = f"unknown '{setting.value}'; {suggest(setting.value, choice.table)}"
+            hint = "one of your own comes with --import=MODULE"
+            raise ConfigError(f"config.{path}", f"{problem}; {hint}{where(setting.origin)}")
         chosen[section] = setting
     return chosen
 
@@ -74,7 +77,7 @@ def describe_owners(path: str, chosen: Layer, name: str) -> str:
 
 def where(origin: str) -> str:
     """Return the end of a message about a setting, where its path does not tell who set it."""
-    return "" if origin in (DEFAULT, FLAG) or origin.startswith("preset ") else f" ({origin})"
+    return "" if origin in ("", DEFAULT, FLAG) or origin.startswith("preset ") else f" ({origin})"
 
 
 def _is_of_another(path: str, section: str, entry: str, name: str) -> bool:

@@ -10,14 +10,13 @@ from typing import Any
 
 from etils import epath
 
-from vit_jax import models
 from vit_jax.config import layers, model_layers, stored
 from vit_jax.config.checks import check
-from vit_jax.config.choice_layers import describe_owners, where
+from vit_jax.config.choice_layers import where
 from vit_jax.config.donor import Donor
 from vit_jax.config.layers import FLAG, NAME, File, Layer, Tree
 from vit_jax.config.schema import Config, flatten, unflatten
-from vit_jax.config.suggestions import suggest_path
+from vit_jax.config.unknown import check_known
 from vit_jax.console.workdir import open_path
 from vit_jax.errors import ConfigError
 from vit_jax.settings.fields import build, coerce, parse_flag
@@ -78,7 +77,8 @@ def merge(
     stack = model_layers.stack(name, given, below, texts)
     merged = layers.merge(stack.layers)
     types = layers.types(name.value, stack.chosen)
-    merged = layers.merge([merged, _parse(texts, merged, types, name, stack.chosen), {NAME: name}])
+    check_known({**texts, **merged}, types, name.value, stack.chosen)
+    merged = layers.merge([merged, _parse(texts, types), {NAME: name}])
     notes = stack.notes + _kept_from(run or {}, merged)
     origins = {path: setting.origin for path, setting in merged.items()}
     with _naming_origin(origins):
@@ -125,37 +125,13 @@ def _text(path: str, given: File, texts: Mapping[str, str]) -> str:
     return value
 
 
-def _parse(
-    texts: Mapping[str, str],
-    merged: Layer,
-    types: Mapping[str, Any],
-    name: Setting,
-    chosen: Layer,
-) -> Layer:
-    """Return the layer of the flags; check that every field that any layer sets exists."""
-    for path in [*merged, *texts]:
-        if path not in types:
-            value = merged[path] if path in merged else texts[path]
-            raise _unknown(path, value, set(types), name.value, chosen)
+def _parse(texts: Mapping[str, str], types: Mapping[str, Any]) -> Layer:
+    """Return the layer of the flags."""
     return {
         path: Setting(parse_flag(text, types[path], f"config.{path}"), FLAG)
         for path, text in texts.items()
         if path != NAME
     }
-
-
-def _unknown(
-    path: str, value: Setting | str, known: set[str], name: str, chosen: Layer
-) -> ConfigError:
-    """Return the error for a setting that no field has."""
-    shown, by = (value, "") if isinstance(value, str) else (repr(value.value), where(value.origin))
-    if any(other.startswith(f"{path}.") for other in known):
-        return ConfigError(f"config.{path}", f"expected a section, got {shown}{by}")
-    if problem := describe_owners(path, chosen, name):
-        return ConfigError(f"config.{path}", f"{problem}{by}")
-    who = f"{name} has no such field" if path.startswith("model.") else "no such field"
-    known |= {f"model.{key}" for key in models.all_declarations(name)}
-    return ConfigError(f"config.{path}", f"{who}; {suggest_path(path, known)}{by}")
 
 
 def _build(leaves: Mapping[str, Any], types: Mapping[str, Any]) -> Config:

@@ -1,0 +1,46 @@
+"""`--import=MODULE`: modules of the user, which add parts, families and objectives to the tables.
+
+Only the command line names them. Nothing that a run folder or a weight file says imports a module.
+"""
+
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+from vit_jax.errors import ConfigError, UserError
+
+
+def import_modules(names: Sequence[str]) -> None:
+    """Import modules by name, from the current directory or from where Python finds packages.
+
+    Raises:
+      ConfigError: There is no such module, or it fails; with file and line.
+    """
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    for name in names:
+        if name.endswith(".py") or os.sep in name:
+            example = name.removesuffix(".py").strip("./").replace(os.sep, ".")
+            problem = f"expected the name of a module, got the file {name}; try --import={example}"
+            raise ConfigError("--import", problem)
+        try:
+            importlib.import_module(name)
+        except UserError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise _describe(name, error) from error
+
+
+def _describe(name: str, error: BaseException) -> ConfigError:
+    """Return the error for a module that cannot be imported."""
+    if isinstance(error, ModuleNotFoundError) and error.name in (name, name.split(".")[0]):
+        problem = f"no module '{name}' in {os.getcwd()}, nor among the installed packages"
+        return ConfigError("--import", problem)
+    frames = traceback.extract_tb(error.__traceback__)
+    here = [frame for frame in frames if "importlib" not in frame.filename]
+    line = f"{here[-1].filename}:{here[-1].lineno}: " if here else ""
+    if isinstance(error, SyntaxError):
+        line = f"{error.filename}:{error.lineno}: "
+    return ConfigError("--import", f"{name}: {line}{type(error).__name__}: {error}")
