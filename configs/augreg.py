@@ -47,7 +47,7 @@ def get_config(size: str = "b16") -> ml_collections.ConfigDict:
     c = config.to_config_dict(config.Config())
     c.batch_size = 4096
     c.total_epochs = 300.0
-    c.loss = "sigmoid"
+    c.objective.loss = "sigmoid"
     c.model = models.spec(f"vit_{size}", num_classes=0, dtype="bfloat16")
     c.model.representation_size = c.model.width
     c.model.head_bias = -6.9

@@ -22,7 +22,7 @@ def get_config() -> ml_collections.ConfigDict:
     c = config.to_config_dict(config.Config())
     c.batch_size = 256
     c.total_epochs = 200.0
-    c.label_smoothing = 0.1
+    c.objective.label_smoothing = 0.1
     c.model = models.spec(
         "vit_mu4",
         num_classes=0,

@@ -1,7 +1,7 @@
 """DeiT on ImageNet-1k from scratch (Touvron et al. 2021, tables 5 and 9; their `main.py`).
 
   python -m vit_jax.train --config=configs/deit.py:s          # ti, s or b
-  python -m vit_jax.train --config=configs/deit.py:s_distilled --config.distill.teacher=DIR
+  python -m vit_jax.train --config=configs/deit.py:s_distilled --config.objective.teacher=DIR
   python -m vit_jax.train --config=configs/deit.py:b_384 --config.init_from=runs/deit_b
 
 Expected top-1, theirs at 224: Ti 72.2, S 79.9, B 81.8 (B at 384: 82.9); distilled from a
@@ -37,7 +37,9 @@ def get_config(size: str = "s") -> ml_collections.ConfigDict:
     c = config.to_config_dict(config.Config())
     c.batch_size = 1024
     c.total_epochs = 300.0
-    c.label_smoothing = 0.1
+    if size.endswith("_distilled"):
+        c.objective = "distillation"
+    c.objective.label_smoothing = 0.1
     c.model = models.spec(name, num_classes=0, dtype="bfloat16")
     c.model.block.drop_path = 0.1
     c.data.name = "imagenet2012"

@@ -50,7 +50,7 @@ def get_config(recipe: str = "s_800") -> ml_collections.ConfigDict:
     c = config.to_config_dict(config.Config())
     c.batch_size = 2048
     c.total_epochs = 800.0
-    c.loss = "binary"
+    c.objective.loss = "binary"
     c.model = models.spec(chosen.model, num_classes=0, dtype="bfloat16")
     c.model.block.drop_path = chosen.drop_path
     c.model.block.drop_path_schedule = "constant"
@@ -81,8 +81,8 @@ def get_config(recipe: str = "s_800") -> ml_collections.ConfigDict:
     if recipe.endswith("finetune"):
         c.batch_size = 512
         c.total_epochs = 20.0
-        c.loss = "softmax"
-        c.label_smoothing = 0.1
+        c.objective.loss = "softmax"
+        c.objective.label_smoothing = 0.1
         c.data.augment = "rand-m9-mstd0.5-inc1"
         c.data.color_jitter = 0.0
         c.data.repeats = 1

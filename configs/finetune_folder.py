@@ -32,7 +32,7 @@ def get_config() -> ml_collections.ConfigDict:
     c.data.crop = "inception"
     c.data.crop_area = (0.35, 1.0)
     c.data.flip = True
-    c.label_smoothing = 0.1
+    c.objective.label_smoothing = 0.1
     c.optim.learning_rate = 1e-4
     c.optim.warmup_epochs = 1.0
     c.optim.weight_decay = 0.05

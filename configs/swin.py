@@ -25,7 +25,7 @@ def get_config(size: str = "t") -> ml_collections.ConfigDict:
     c = config.to_config_dict(config.Config())
     c.batch_size = 1024
     c.total_epochs = 300.0
-    c.label_smoothing = 0.1
+    c.objective.label_smoothing = 0.1
     c.model = models.spec(f"swin_{size}_w7", num_classes=0, dtype="bfloat16")
     c.model.block.drop_path = drop_path
     c.data.name = "imagenet2012"

@@ -9,7 +9,8 @@ resolved.config.batch_size, resolved.origins["batch_size"]
 from vit_jax.config.data import SPLITS, Affine, Data, Mix, Synthetic
 from vit_jax.config.files import load_config_file, split_config_path
 from vit_jax.config.identity import changed_keys, covers, name_to_allow, shared_by_hosts
-from vit_jax.config.optim import Distill, Optim
+from vit_jax.config.objective import OBJECTIVES
+from vit_jax.config.optim import Optim
 from vit_jax.config.printing import describe
 from vit_jax.config.resolution import Resolved, merge, read_config, resolve
 from vit_jax.config.schema import (
@@ -24,12 +25,12 @@ from vit_jax.config.schema import (
 )
 
 __all__ = [
+    "OBJECTIVES",
     "SPLITS",
     "Affine",
     "Checkpoint",
     "Config",
     "Data",
-    "Distill",
     "Eval",
     "Log",
     "Mesh",

@@ -1,7 +1,11 @@
 """The fields of a config against each other."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from vit_jax import models
 from vit_jax.config.data import Data
+from vit_jax.config.objective import OBJECTIVES
 from vit_jax.config.schema import Config
 from vit_jax.errors import ConfigError
 
@@ -14,6 +18,7 @@ def check(config: Config) -> None:
     """
     _check_image_size(config, models.create(**config.model))
     _check_channels(config.data)
+    _check_objective(config.objective)
     _check_training(config)
     sizes = config.mesh.sizes
     if sizes.count(-1) > 1 or 0 in sizes:
@@ -39,13 +44,16 @@ def _check_channels(data: Data) -> None:
             raise ConfigError(f"config.data.{key}", problem)
 
 
+def _check_objective(section: Mapping[str, Any]) -> None:
+    fields = {key: value for key, value in section.items() if key != "name"}
+    for key, problem in OBJECTIVES[section["name"]](**fields).find_problems():
+        raise ConfigError(f"config.objective.{key}", problem)
+
+
 def _check_training(config: Config) -> None:
     micro = config.optim.accum_steps
     if config.batch_size % micro:
         problem = f"{micro} does not divide config.batch_size {config.batch_size}"
         raise ConfigError("config.optim.accum_steps", problem)
-    if config.loss == "binary" and config.label_smoothing:
-        problem = "with loss=binary every target above 0 counts as 1; expected 0"
-        raise ConfigError("config.label_smoothing", problem)
     if config.optim.name == "adam" and config.optim.weight_decay:
         raise ConfigError("config.optim.weight_decay", "adam has none; take optim.name=adamw")

@@ -40,6 +40,22 @@ def choose(stack: Iterable[Layer], flags: Mapping[str, str], name: str) -> Layer
     return chosen
 
 
+def of_choices(chosen: Layer, name: str) -> Layer:
+    """Return the defaults of the fields of each chosen entry.
+
+    Args:
+      chosen: The name of each section.
+      name: Of the model.
+    """
+    table = choices(name)
+    return {
+        f"{section}.{key}": Setting(value, DEFAULT)
+        for section, setting in chosen.items()
+        for key, value in table[section].defaults(setting.value).items()
+        if not section.startswith("model.")
+    }
+
+
 def drop_unused(layer: Layer, chosen: Layer, name: str) -> tuple[Layer, tuple[str, ...]]:
     """Return a layer without the fields that the chosen entries do not have.
 

@@ -9,7 +9,7 @@ from vit_jax.config.schema import DURATIONS, Config, as_dict, flatten
 FREE_SECTIONS = ("checkpoint", "log", "mesh")
 FREE_KEYS = ("data.data_dir", "data.root", "data.threads", "data.workers")
 # What is there may be elsewhere by now, but it cannot come or go.
-LOCATIONS = ("distill.teacher",)
+LOCATIONS = ("objective.teacher",)
 # The hosts of a run may have these in different places.
 HOST_KEYS = (*FREE_KEYS, *LOCATIONS, "init_from")
 

@@ -95,17 +95,6 @@ def declarations(name: str, chosen: Mapping[str, str]) -> dict[str, Declared]:
     return {NAME: MODEL_NAME, **fields, **dict(_declared(Config, chosen, ""))}
 
 
-def types(name: str, chosen: Layer) -> dict[str, Any]:
-    """Return the type of each setting by path, in the order of the schema.
-
-    Args:
-      name: Of the model.
-      chosen: The name of each section of `choices`.
-    """
-    names = {section: setting.value for section, setting in chosen.items()}
-    return {path: declared.type for path, declared in declarations(name, names).items()}
-
-
 def named_sections(name: str) -> list[str]:
     """Return the paths of the sections that have a name, which text may stand for."""
     chosen = {section: choice.name for section, choice in choices(name).items()}

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from vit_jax import models
-from vit_jax.config.choice_layers import choose, drop_unused
+from vit_jax.config.choice_layers import choose, drop_unused, of_choices
 from vit_jax.config.layers import FLAG, NAME, File, Layer, from_preset
 from vit_jax.errors import ConfigError
 from vit_jax.settings.recorded import Setting
@@ -112,7 +112,8 @@ def _defaults(name: Setting, given: File, below: Layer, chosen: Layer) -> tuple[
     if not below and given.defaults[NAME].value == name.value:
         own = {path: s for path, s in given.defaults.items() if path in preset}
         preset |= {path: Setting(s.value, preset[path].origin) for path, s in own.items()}
-    return drop_unused(defaults, chosen, name.value)[0], preset
+    defaults, _ = drop_unused(defaults, chosen, name.value)
+    return {**of_choices(chosen, name.value), **defaults}, preset
 
 
 def _overridden(file_layer: Layer, stated: Layer, name: Setting) -> tuple[str, ...]:

@@ -1,22 +1,8 @@
-"""The sections of the config about learning: optimizer, schedule and teacher."""
+"""The section of the config about the optimizer and its schedule."""
 
 import dataclasses
 
 from vit_jax.settings.fields import Section, field
-
-
-@dataclasses.dataclass(frozen=True)
-class Distill(Section):
-    """Distillation from a teacher (Hinton et al. 2015; Touvron et al. 2021, DeiT)."""
-
-    teacher: str = field("", "run folder of the teacher, or converted weights; empty: none")
-    kind: str = field(
-        "hard", "hard: the teacher's top-1 class as the label; soft: its probabilities"
-    )
-    alpha: float = field(
-        0.5, "weight of the teacher's loss; the label's is 1 - alpha", low=0, high=1
-    )
-    temperature: float = field(1.0, "temperature of soft distillation", low=0.01)
 
 
 @dataclasses.dataclass(frozen=True)

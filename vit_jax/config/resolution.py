@@ -6,7 +6,6 @@ resolve(file, flags): default < preset < donor | run < file < flags -> typed -> 
 import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from etils import epath
 
@@ -19,7 +18,8 @@ from vit_jax.config.schema import Config, flatten, unflatten
 from vit_jax.config.unknown import check_known
 from vit_jax.console.workdir import open_path
 from vit_jax.errors import ConfigError
-from vit_jax.settings.fields import build, coerce, parse_flag
+from vit_jax.settings.choices import Declared
+from vit_jax.settings.fields import build, check_value, coerce, parse_flag
 from vit_jax.settings.recorded import Setting
 
 
@@ -76,13 +76,13 @@ def merge(
     texts = layers.expand(texts, sections)
     stack = model_layers.stack(name, given, below, texts)
     merged = layers.merge(stack.layers)
-    types = layers.types(name.value, stack.chosen)
-    check_known({**texts, **merged}, types, name.value, stack.chosen)
-    merged = layers.merge([merged, _parse(texts, types), {NAME: name}])
+    declared = layers.declarations(name.value, {k: s.value for k, s in stack.chosen.items()})
+    check_known({**texts, **merged}, declared, name.value, stack.chosen)
+    merged = layers.merge([merged, _parse(texts, declared), {NAME: name}])
     notes = stack.notes + _kept_from(run or {}, merged)
     origins = {path: setting.origin for path, setting in merged.items()}
     with _naming_origin(origins):
-        config = _build({path: setting.value for path, setting in merged.items()}, types)
+        config = _build(merged, declared)
     if donor is None:
         return Resolved(config, origins, notes)
     derived = donor.check(config, origins, name.origin)
@@ -125,19 +125,24 @@ def _text(path: str, given: File, texts: Mapping[str, str]) -> str:
     return value
 
 
-def _parse(texts: Mapping[str, str], types: Mapping[str, Any]) -> Layer:
+def _parse(texts: Mapping[str, str], declared: Mapping[str, Declared]) -> Layer:
     """Return the layer of the flags."""
     return {
-        path: Setting(parse_flag(text, types[path], f"config.{path}"), FLAG)
+        path: Setting(parse_flag(text, declared[path].type, f"config.{path}"), FLAG)
         for path, text in texts.items()
         if path != NAME
     }
 
 
-def _build(leaves: Mapping[str, Any], types: Mapping[str, Any]) -> Config:
-    """Return the config with every field of its type."""
-    typed = {path: coerce(leaves[path], hint, f"config.{path}") for path, hint in types.items()}
-    return build(Config, unflatten(typed), "config")
+def _build(layer: Layer, declared: Mapping[str, Declared]) -> Config:
+    """Return the config with every field of its type, and in its range."""
+    values = {
+        path: coerce(layer[path].value, setting.type, f"config.{path}")
+        for path, setting in declared.items()
+    }
+    for path, setting in declared.items():
+        check_value(values[path], setting.field, f"config.{path}")
+    return build(Config, unflatten(values), "config")
 
 
 @contextlib.contextmanager

@@ -10,7 +10,9 @@ from typing import Any
 
 from vit_jax import models
 from vit_jax.config.data import Data, Mix
-from vit_jax.config.optim import Distill, Optim
+from vit_jax.config.objective import OBJECTIVES
+from vit_jax.config.optim import Optim
+from vit_jax.settings.choices import Choice, choice
 from vit_jax.settings.fields import Section, field
 from vit_jax.settings.recorded import Settings, calling_line
 
@@ -70,8 +72,6 @@ class Config(Section):
     total_epochs: float = field(0.0, "length of the run in epochs; set one of the units", low=0)
     total_steps: int = field(0, "length of the run in steps", low=0)
     total_images: int = field(0, "length of the run in images", low=0)
-    loss: str = field("softmax", "softmax, sigmoid, binary (cross-entropies)")
-    label_smoothing: float = field(0.0, "label smoothing", low=0, high=1)
     max_skipped: int = field(10, "non-finite steps in a row that end the run", low=1)
     init_from: str = field("", "run folder or converted weights to start from; empty: random")
     model: Mapping[str, Any] = dataclasses.field(
@@ -79,7 +79,9 @@ class Config(Section):
     )
     data: Data = dataclasses.field(default_factory=Data)
     mix: Mix = dataclasses.field(default_factory=Mix)
-    distill: Distill = dataclasses.field(default_factory=Distill)
+    objective: Mapping[str, Any] = choice(
+        OBJECTIVES, "classification", "what is learned", make=Choice.section
+    )
     optim: Optim = dataclasses.field(default_factory=Optim)
     mesh: Mesh = dataclasses.field(default_factory=Mesh)
     eval: Eval = dataclasses.field(default_factory=Eval)

@@ -1,7 +1,6 @@
 """Settings that no field has."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Mapping
 
 from vit_jax import models
 from vit_jax.config.choice_layers import describe_owners, where
@@ -12,13 +11,13 @@ from vit_jax.settings.recorded import Setting
 
 
 def check_known(
-    given: Mapping[str, Setting | str], types: Mapping[str, Any], name: str, chosen: Layer
+    given: Mapping[str, Setting | str], known: Collection[str], name: str, chosen: Layer
 ) -> None:
     """Check that there is a field for every setting.
 
     Args:
       given: Settings, and the texts of flags, by path.
-      types: Types of all fields, by path.
+      known: Paths of all fields.
       name: Of the model.
       chosen: The name of each section that is one of a table.
 
@@ -26,8 +25,8 @@ def check_known(
       ConfigError: There is none; with the nearest ones.
     """
     for path, value in given.items():
-        if path not in types:
-            problem = _describe(path, value, set(types), name, chosen)
+        if path not in known:
+            problem = _describe(path, value, set(known), name, chosen)
             origin = value.origin if isinstance(value, Setting) else ""
             raise ConfigError(f"config.{path}", f"{problem}{where(origin)}")
 

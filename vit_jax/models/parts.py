@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import flax.linen as nn
 from flax.core import FrozenDict
 
-from vit_jax.settings.choices import choice, own_fields
+from vit_jax.settings.choices import Choice, choice, own_fields
 from vit_jax.settings.fields import Inherit, field
 
 Constructor = Callable[..., Any]  # of a module
@@ -91,5 +91,8 @@ def part(
       inherit: What a run that starts from other weights does with the name.
       fields: Values of fields where they are not those of the component.
     """
-    default = Part(table[name], FrozenDict(fields or {}))
-    return choice(table, name, help, default=default, inherit=inherit, fields=fields)
+
+    def make(chosen: Choice) -> Part:
+        return Part(chosen.table[chosen.name], FrozenDict(chosen.fields))
+
+    return choice(table, name, help, make=make, inherit=inherit, fields=fields)

@@ -8,7 +8,7 @@ A field of a class is a setting if it is declared by `fields.field`, which descr
 
 import dataclasses
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from vit_jax.errors import pick
@@ -30,6 +30,10 @@ class Choice(NamedTuple):
             key: declared.field.default for key, declared in own_fields(self.table[name]).items()
         }
         return own | {key: value for key, value in self.fields.items() if key in own}
+
+    def section(self) -> dict[str, Any]:
+        """Return the section where nobody sets anything."""
+        return {"name": self.name, **self.defaults(self.name)}
 
     def owners(self, key: str) -> list[str]:
         """Return the entries that have a field."""
@@ -62,7 +66,7 @@ def choice(
     name: str,
     help: str,
     *,
-    default: Any,
+    make: Callable[[Choice], Any],
     inherit: Inherit = "never",
     fields: Mapping[str, Any] | None = None,
 ) -> Any:
@@ -72,13 +76,13 @@ def choice(
       table: Classes by name.
       name: The entry where nobody chooses one.
       help: What is chosen.
-      default: What a class holds that is made without this field.
+      make: What a class holds that is made without this field.
       inherit: What a run that starts from other weights does with the name.
       fields: Values of fields where they are not those of the chosen class.
     """
     chosen = Choice(table, name, fields or {})
     metadata = {"help": help, "inherit": inherit, "choice": chosen}
-    return dataclasses.field(default=default, metadata=metadata)
+    return dataclasses.field(default_factory=lambda: make(chosen), metadata=metadata)
 
 
 def own_fields(schema: type) -> dict[str, Declared]:
