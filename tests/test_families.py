@@ -35,7 +35,7 @@ def families():
     for name in models.list_models():
         fields = models.spec(name).to_dict()
         structure = {key: value for key, value in fields.items() if key not in SIZES}
-        kind = (models.family(name), bool(fields["resnet_layers"]))
+        kind = (models.family(name).name, bool(fields["resnet_layers"]))
         found.setdefault(str((structure, kind)), name)
     return list(found.values())
 
@@ -47,7 +47,7 @@ def tiny(name):
     """Returns what makes a model of the family as small as it gets: of few patches."""
     fields = models.spec(name)
     smaller = {"name": name, "depth": "1", "patch": "4,4"}
-    if models.family(name) == "swin":  # whose second block shifts its windows
+    if models.family(name).name == "swin":  # whose second block shifts its windows
         smaller = {"name": name, "depths": "2,1", "patch": "2,2", "window": "3,3", "mlp_dim": None}
         smaller |= {"width": "8", "num_heads": "2,2", "mlp_ratio": "1"}
     if fields.stem == "resnet":  # whose root takes the place of larger patches

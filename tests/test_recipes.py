@@ -79,7 +79,7 @@ def proxy(recipe):
 
     shrink(tree, SMALL)
     fields = dict(tree["model"])
-    fields |= MODEL[models.family(fields["name"])] | {"num_classes": 0}
+    fields |= MODEL[models.family(fields["name"]).name] | {"num_classes": 0}
     if fields["stem"] == "resnet":
         fields |= {"resnet_layers": (1,), "resnet_width": 0.5, "patch": (2, 2)}
     if fields["representation_size"]:

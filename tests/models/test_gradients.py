@@ -59,7 +59,9 @@ def test_gradients_equal_central_differences(case):
     dtype, step, rtol = ("float32", 1e-2, 2e-3) if fused else ("float64", 1e-5, 1e-6)
     rng = np.random.default_rng(0)
     with jax.enable_x64(True):
-        model = models.create(name, **{**FIELDS[models.family(name)], **fields, "dtype": dtype})
+        model = models.create(
+            name, **{**FIELDS[models.family(name).name], **fields, "dtype": dtype}
+        )
         images = jnp.asarray(rng.normal(size=(2, *size, 3)), dtype)
         shapes = jax.eval_shape(functools.partial(model.init, train=False), KEY, images)
         params, direction = (

@@ -259,7 +259,7 @@ def test_profile_of_a_size_that_does_not_fit_is_an_error():
 
 def shallow(name):
     """A model of the name with one block, or one a stage."""
-    if models.family(name) == "swin":
+    if models.family(name).name == "swin":
         return models.create(name, depths=(1,) * len(models.spec(name).depths))
     return models.create(name, depth=1)
 
@@ -268,7 +268,7 @@ def shallow(name):
 def test_shapes_and_dtypes_of_every_model(name):
     model = shallow(name)
     params, output, _ = shapes(model)
-    if models.family(name) == "swin":
+    if models.family(name).name == "swin":
         width = 8 * model.width
         num_tokens = 7 * 7
         heads = 0
@@ -378,7 +378,7 @@ def test_an_override_sets_the_field_of_the_model():
 @pytest.mark.parametrize("name", models.list_models())
 def test_spec_holds_the_name_and_every_field(name):
     fields = models.spec(name).to_dict()
-    module = models.MODULES[models.family(name)]
+    module = models.family(name).module
     model_fields = {field.name for field in dataclasses.fields(module)} - {"parent"}
     assert set(fields) == model_fields | {"name"}
     assert fields["name"] == name

@@ -11,7 +11,10 @@ import pytest
 
 from vit_jax import config as config_lib
 from vit_jax.errors import ConfigError
+from vit_jax.models import FAMILIES
 from vit_jax.training import optim, parameter_groups
+
+VIT = FAMILIES["vit"]
 
 PARAMS = {
     "stem": {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)},
@@ -28,7 +31,7 @@ def config(**fields):
 
 
 def directions(cfg, num=1):
-    tx = optim.make_optimizer(cfg, PARAMS)
+    tx = optim.make_optimizer(cfg, PARAMS, VIT)
     opt_state, updates = tx.init(PARAMS), []
     for _ in range(num):
         update, opt_state = tx.update(GRADS, opt_state, PARAMS)
@@ -80,7 +83,7 @@ def test_the_first_decay_rule_that_matches_counts():
 )
 def test_decay_rules_that_do_not_cover_are_refused(rules, message):
     with pytest.raises(ConfigError) as error:
-        optim.make_optimizer(config(decay_rules=rules), PARAMS)
+        optim.make_optimizer(config(decay_rules=rules), PARAMS, VIT)
     assert str(error.value).startswith("config.optim.decay_rules: ")
     assert message in str(error.value)
 
@@ -91,7 +94,7 @@ def test_frozen_parameters_have_no_update_and_no_moments():
     chex.assert_trees_all_equal(update["stem"], optax.tree.zeros_like(PARAMS["stem"]))
     (free,) = directions(config(weight_decay=0.1))
     chex.assert_trees_all_close(update["head"], free["head"], rtol=1e-6)
-    tx = optim.make_optimizer(cfg, PARAMS)
+    tx = optim.make_optimizer(cfg, PARAMS, VIT)
     assert sum(leaf.size for leaf in jax.tree.leaves(tx.init(PARAMS))) == 2 * 8 + 1
 
 
@@ -105,7 +108,7 @@ def test_frozen_parameters_have_no_update_and_no_moments():
 )
 def test_freezing_nothing_or_all_is_refused(freeze, message):
     with pytest.raises(ConfigError) as error:
-        optim.make_optimizer(config(freeze=freeze), PARAMS)
+        optim.make_optimizer(config(freeze=freeze), PARAMS, VIT)
     assert message in str(error.value)
 
 
@@ -115,7 +118,7 @@ def test_freezing_nothing_or_all_is_refused(freeze, message):
 def steps_of(cfg, gradients, start):
     """Returns a parameter `blocks_0/x/kernel` after steps with learning rate 0.1."""
     params = {"blocks_0": {"x": {"kernel": jnp.asarray(start, jnp.float32)}}}
-    tx = optim.make_optimizer(cfg, params)
+    tx = optim.make_optimizer(cfg, params, VIT)
     opt_state, found = tx.init(params), []
     for gradient in gradients:
         grads = {"blocks_0": {"x": {"kernel": jnp.asarray(gradient, jnp.float32)}}}
@@ -191,7 +194,7 @@ def test_muon_makes_orthogonal_updates_of_the_size_of_adams():
 def test_muon_takes_queries_keys_and_values_as_matrices_of_their_own():
     def directions_of(name, shape, grads):
         params = {"blocks_0": {"attn": {name: {"kernel": jnp.zeros(shape)}}}}
-        tx = optim.make_optimizer(config(name="muon", momentum=0.0), params)
+        tx = optim.make_optimizer(config(name="muon", momentum=0.0), params, VIT)
         given = {"blocks_0": {"attn": {name: {"kernel": jnp.asarray(grads, jnp.float32)}}}}
         update, _ = tx.update(given, tx.init(params), params)
         return np.asarray(update["blocks_0"]["attn"][name]["kernel"])
@@ -216,7 +219,7 @@ def test_muon_leaves_the_head_to_adamw_and_can_be_frozen_in_part():
 
 @pytest.mark.parametrize("name", optim.OPTIMIZERS)
 def test_the_first_moment_may_be_bfloat16(name):
-    tx = optim.make_optimizer(config(name=name, moment_dtype="bfloat16"), PARAMS)
+    tx = optim.make_optimizer(config(name=name, moment_dtype="bfloat16"), PARAMS, VIT)
     opt_state = tx.init(PARAMS)
     dtypes = [leaf.dtype for leaf in jax.tree.leaves(opt_state)]
     assert jnp.bfloat16 in dtypes
@@ -234,7 +237,7 @@ def test_big_visions_weight_decay_is_translated():
     ours = config(learning_rate=rate, weight_decay=optim.weight_decay(decay, "big_vision", rate))
     assert ours.weight_decay == pytest.approx(0.1)
     params = {"blocks_0": {"x": {"kernel": jnp.asarray(START, jnp.float32)}}}
-    tx = optim.make_optimizer(ours, params)
+    tx = optim.make_optimizer(ours, params, VIT)
     opt_state = tx.init(params)
     for gradient, factor, there in zip(GRADIENTS, schedule, expected, strict=True):
         grads = {"blocks_0": {"x": {"kernel": jnp.asarray(gradient, jnp.float32)}}}
@@ -255,7 +258,7 @@ def test_rates_fall_layer_by_layer():
         *("stem/kernel", "posemb/grid", "cls_token", "blocks_0/attn/kernel", "blocks_0_posemb/x"),
         *("blocks_1/fc1/kernel", "norm/scale", "head/kernel", "head_dist/bias"),
     ]
-    layers = parameter_groups.layers_of(names)
+    layers = parameter_groups.layers_of(names, VIT)
     assert [layers[name] for name in names] == [0, 0, 0, 1, 1, 2, 3, 3, 3]
     swin = [
         "stem_norm/scale",
@@ -265,10 +268,12 @@ def test_rates_fall_layer_by_layer():
         "stages_1_0/x",
         "norm/x",
     ]
-    assert list(parameter_groups.layers_of(swin).values()) == [0, 1, 2, 3, 3, 4]
+    assert list(parameter_groups.layers_of(swin, FAMILIES["swin"]).values()) == [0, 1, 2, 3, 3, 4]
     params = {"stem": {"kernel": 0}, "blocks_0": {"kernel": 0}, "head": {"kernel": 0}}
     rules = (("head/.*", 2.0), (".*", 1.0))
-    found = parameter_groups.rate_multipliers(config(layer_decay=0.5, rate_rules=rules), params)
+    found = parameter_groups.rate_multipliers(
+        config(layer_decay=0.5, rate_rules=rules), params, VIT
+    )
     assert found == {"stem/kernel": 0.25, "blocks_0/kernel": 0.5, "head/kernel": 2.0}
 
 

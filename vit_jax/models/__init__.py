@@ -7,7 +7,8 @@
 
     models.profile(model)                                       # parameters and GFLOPs
 
-A name is `FAMILY_SIZEPATCH` with any patch, such as `vit_b14`, or `swin_t_w7`; see `presets`.
+Names are those of `presets`: of the published models, and others such as `vit_b14`. A name belongs
+to a family, whose record in `families` says all that there is to know about its models.
 """
 
 import fnmatch
@@ -19,8 +20,7 @@ import jax
 from jaxtyping import Array, Float
 
 from vit_jax.errors import pick
-from vit_jax.models import presets
-from vit_jax.models.families import family, stated_fields
+from vit_jax.models.families import FAMILIES, Family, family, list_names, stated_fields
 from vit_jax.models.initialization import abstract_params, init_params
 from vit_jax.models.output import Output
 from vit_jax.models.parts import Part
@@ -39,6 +39,8 @@ from vit_jax.models.transformer import Transformer
 from vit_jax.models.vit import ViT
 
 __all__ = [
+    "FAMILIES",
+    "Family",
     "Output",
     "Part",
     "Profile",
@@ -65,7 +67,7 @@ __all__ = [
 
 def list_models(pattern: str = "*") -> list[str]:
     """Return the registered names that match a shell pattern, such as `vit_b*`."""
-    return [name for name in presets.NAMES if fnmatch.fnmatchcase(name, pattern)]
+    return [name for name in list_names() if fnmatch.fnmatchcase(name, pattern)]
 
 
 def forward(

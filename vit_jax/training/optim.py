@@ -7,7 +7,6 @@ Weight decay is decoupled for all of them: in a step a parameter loses learning 
 of itself, as with optax.adamw and torch.optim.AdamW. `weight_decay` translates other conventions.
 """
 
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +17,7 @@ import optax.contrib
 
 from vit_jax import config as config_lib
 from vit_jax.errors import pick
+from vit_jax.models.families import Family
 from vit_jax.training.parameter_groups import (
     decay_multipliers,
     name_of,
@@ -55,21 +55,24 @@ def weight_decay(value: float, convention: str, learning_rate: float) -> float:
     return pick(CONVENTIONS, convention, "weight_decay")(value, learning_rate)
 
 
-def make_optimizer(config: config_lib.Optim, params: Params) -> optax.GradientTransformation:
+def make_optimizer(
+    config: config_lib.Optim, params: Params, family: Family
+) -> optax.GradientTransformation:
     """Return the optax transformation, without the learning rate.
 
     Args:
       config: The optimizer's section.
       params: The parameters, abstract or not; only their names and shapes count.
+      family: Of the model whose parameters they are.
 
     Raises:
       ConfigError: An unknown name, a pattern that is not valid or matches nothing, or parameters
-        that no rule covers.
+        that no rule covers, be it of the config or of the family.
     """
     pick(MOMENT_DTYPES, config.moment_dtype, "config.optim.moment_dtype")
     parts = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
-    parts.append(pick(OPTIMIZERS, config.name, "config.optim.name")(config, params))
-    rates = rate_multipliers(config, params)
+    parts.append(pick(OPTIMIZERS, config.name, "config.optim.name")(config, params, family))
+    rates = rate_multipliers(config, params, family)
     if set(rates.values()) != {1.0}:
         parts.append(per_parameter(lambda update, name, param: update * rates[name]))
     transform = optax.chain(*parts)
@@ -83,23 +86,25 @@ def make_optimizer(config: config_lib.Optim, params: Params) -> optax.GradientTr
 MOMENT_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
-def _sgd(config: config_lib.Optim, params: Params) -> optax.GradientTransformation:
+def _sgd(config: config_lib.Optim, params: Params, family: Family) -> optax.GradientTransformation:
     return optax.chain(
         optax.trace(config.momentum, accumulator_dtype=MOMENT_DTYPES[config.moment_dtype]),
         _decay(config, params),
     )
 
 
-def _adam(config: config_lib.Optim, params: Params) -> optax.GradientTransformation:
+def _adam(config: config_lib.Optim, params: Params, family: Family) -> optax.GradientTransformation:
     dtype = MOMENT_DTYPES[config.moment_dtype]
     return optax.scale_by_adam(config.b1, config.b2, config.eps, mu_dtype=dtype)
 
 
-def _adamw(config: config_lib.Optim, params: Params) -> optax.GradientTransformation:
-    return optax.chain(_adam(config, params), _decay(config, params))
+def _adamw(
+    config: config_lib.Optim, params: Params, family: Family
+) -> optax.GradientTransformation:
+    return optax.chain(_adam(config, params, family), _decay(config, params))
 
 
-def _lamb(config: config_lib.Optim, params: Params) -> optax.GradientTransformation:
+def _lamb(config: config_lib.Optim, params: Params, family: Family) -> optax.GradientTransformation:
     """Adam's direction with the decay, as long as the parameter (You et al. 2020, algorithm 2).
 
     What does not decay keeps Adam's length, as in the authors', NVIDIA's and timm's code.
@@ -109,10 +114,12 @@ def _lamb(config: config_lib.Optim, params: Params) -> optax.GradientTransformat
     def decays(tree: Params) -> Params:
         return jax.tree_util.tree_map_with_path(lambda path, _: factors[name_of(path)] > 0, tree)
 
-    return optax.chain(_adamw(config, params), optax.masked(optax.scale_by_trust_ratio(), decays))
+    return optax.chain(
+        _adamw(config, params, family), optax.masked(optax.scale_by_trust_ratio(), decays)
+    )
 
 
-def _lion(config: config_lib.Optim, params: Params) -> optax.GradientTransformation:
+def _lion(config: config_lib.Optim, params: Params, family: Family) -> optax.GradientTransformation:
     """The sign of the momentum (Chen et al. 2023); wants a lower rate and a higher decay."""
     dtype = MOMENT_DTYPES[config.moment_dtype]
     return optax.chain(
@@ -120,7 +127,9 @@ def _lion(config: config_lib.Optim, params: Params) -> optax.GradientTransformat
     )
 
 
-def _adafactor(config: config_lib.Optim, params: Params) -> optax.GradientTransformation:
+def _adafactor(
+    config: config_lib.Optim, params: Params, family: Family
+) -> optax.GradientTransformation:
     """Factored second moments with momentum, as "Scaling Vision Transformers" trains.
 
     No scaling by the parameters; the second moment's decay is at most b2 (Zhai et al. 2022,
@@ -139,42 +148,34 @@ def _adafactor(config: config_lib.Optim, params: Params) -> optax.GradientTransf
     )
 
 
-def _muon(config: config_lib.Optim, params: Params) -> optax.GradientTransformation:
+def _muon(config: config_lib.Optim, params: Params, family: Family) -> optax.GradientTransformation:
     """Orthogonal momentum for the matrices of the blocks, AdamW for the rest (Jordan et al. 2024).
 
     The matrices' updates have the size of Adam's (Liu et al. 2025, section 2.2), so that one
     learning rate serves both. Queries, keys and values are matrices of their own.
     """
+
+    def dimensions(path: tuple[Any, ...], leaf: Any) -> optax.contrib.MuonDimensionNumbers | None:
+        axes = family.matrix(name_of(path), leaf.ndim)
+        return axes and optax.contrib.MuonDimensionNumbers(*axes)
+
     direction = optax.contrib.muon(
         -1.0,  # optax descends; the step does here
         beta=config.momentum,
         mu_dtype=MOMENT_DTYPES[config.moment_dtype],
         adam_b1=config.b1,
         adam_b2=config.b2,
-        muon_weight_dimension_numbers=_matrices,
+        muon_weight_dimension_numbers=lambda tree: jax.tree_util.tree_map_with_path(
+            dimensions, tree
+        ),
         consistent_rms=0.2,
     )
     return optax.chain(direction, _decay(config, params))
 
 
-def _matrices(params: Params) -> Any:
-    return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: _matrix(name_of(path), leaf.ndim), params
-    )
-
-
-def _matrix(name: str, ndim: int) -> optax.contrib.MuonDimensionNumbers | None:
-    """Return which axes of a parameter are those of a matrix, if it is one of the blocks'."""
-    if not re.fullmatch(r"(blocks|stages|merge)_.*/kernel", name):
-        return None
-    if re.fullmatch(r".*/(qkv|q|kv)/kernel", name):  # width, which of them, heads, channels
-        return optax.contrib.MuonDimensionNumbers(0, (2, 3))
-    if name.endswith("/out/kernel"):  # heads, channels, width
-        return optax.contrib.MuonDimensionNumbers((0, 1), 2)
-    return optax.contrib.MuonDimensionNumbers(0, 1) if ndim == 2 else None
-
-
-OPTIMIZERS: dict[str, Callable[[config_lib.Optim, Params], optax.GradientTransformation]] = {
+OPTIMIZERS: dict[
+    str, Callable[[config_lib.Optim, Params, Family], optax.GradientTransformation]
+] = {
     "sgd": _sgd,
     "adam": _adam,
     "adamw": _adamw,

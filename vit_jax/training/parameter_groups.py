@@ -12,6 +12,7 @@ import optax
 
 from vit_jax import config as config_lib
 from vit_jax.errors import ConfigError, pick
+from vit_jax.models.families import FIRST, LAST, Family
 
 Params = Any
 
@@ -25,41 +26,34 @@ def decay_multipliers(config: config_lib.Optim, params: Params) -> dict[str, flo
     return _multipliers(config.decay_rules, parameter_names(params), "config.optim.decay_rules")
 
 
-def rate_multipliers(config: config_lib.Optim, params: Params) -> dict[str, float]:
+def rate_multipliers(config: config_lib.Optim, params: Params, family: Family) -> dict[str, float]:
     """Return the multiplier of the learning rate of each parameter: its rule's, by its layer's.
 
     With layer decay (Clark et al. 2020, section 3.2, and later BEiT) that of the head and the last
     norm is 1, that of the last block `layer_decay`, and that of the embeddings the smallest.
 
     Raises:
-      ConfigError: A parameter without a rule, or a rule that matches none.
+      ConfigError: A parameter without a rule, or a rule that matches none; with layer decay, a
+        parameter without a layer.
     """
     names = parameter_names(params)
     rules = _multipliers(config.rate_rules, names, "config.optim.rate_rules")
-    layers = layers_of(names)
+    if config.layer_decay == 1.0:
+        return rules
+    layers = layers_of(names, family)
     top = max(layers.values())
     return {name: rules[name] * config.layer_decay ** (top - layers[name]) for name in names}
 
 
-# What comes before the first block.
-EMBEDDINGS = ("stem", "stem_norm", "posemb", "cls_token", "dist_token", "registers")
-
-
-def layers_of(names: Sequence[str]) -> dict[str, int]:
+def layers_of(names: Sequence[str], family: Family) -> dict[str, int]:
     """Return the layer of each parameter: 0 for embeddings, then each block, then all the rest.
 
-    What merges patches belongs to the block after it.
+    Raises:
+      ConfigError: A parameter that the family does not know.
     """
-    block = re.compile(r"(?:blocks|stages|(merge))_(\d+)(?:_(\d+))?")
-    blocks = {}  # (stage, block) of each parameter that is in one
-    for name in names:
-        if match := block.match(name):
-            merges, stage, index = match.groups()
-            blocks[name] = (int(stage) + 1, 0) if merges else (int(stage), int(index or 0))
-    layers = {position: i for i, position in enumerate(sorted(set(blocks.values())), 1)}
-    top = len(layers) + 1
-    outside = {name: 0 if name.split("/")[0] in EMBEDDINGS else top for name in names}
-    return {name: layers[blocks[name]] if name in blocks else outside[name] for name in names}
+    positions = {name: family.position(name) for name in names}
+    ranks = {p: i for i, p in enumerate(sorted({FIRST, LAST, *positions.values()}))}
+    return {name: ranks[position] for name, position in positions.items()}
 
 
 def _multipliers(

@@ -133,7 +133,7 @@ def open_run(config: config_lib.Config, devices: Sequence[jax.Device] | None = N
     model = models.create(**config.model)
     plan = _plan(config, train_source)
     boxed = models.abstract_params(model, config.data.image_shape)
-    tx = optim.make_optimizer(config.optim, nn.unbox(boxed))
+    tx = optim.make_optimizer(config.optim, nn.unbox(boxed), models.family(config.model["name"]))
     return Run(
         config=config,
         mesh=mesh,

@@ -1,8 +1,6 @@
-"""The fields that the name of a model stands for.
+"""Names of ViT: SERIES_SIZEPATCH and a variant, such as `vit_b14` or `deit_s16_distilled`.
 
-A name is FAMILY_SIZEPATCH followed by a variant: any size of the family with any patch, such as
-`vit_b14` or `deit_s16_distilled`. The only hybrids are `HYBRIDS`. Swin is FAMILY_SIZE_wWINDOW, with
-patches of 4 and any window, such as `swin_t_w7`.
+Any size of a series may have any patch. The only hybrids are `HYBRIDS`.
 """
 
 import re
@@ -31,7 +29,7 @@ SIZES = {
 }
 
 
-class Family(NamedTuple):
+class Series(NamedTuple):
     """Models that share sizes, and the fields in which they differ from the published ViT."""
 
     sizes: dict[str, Fields]
@@ -39,8 +37,8 @@ class Family(NamedTuple):
     variants: dict[str, Fields]  # by the suffix of the name
 
 
-FAMILIES = {
-    "vit": Family(
+SERIES = {
+    "vit": Series(
         SIZES,
         {},
         {
@@ -58,11 +56,11 @@ FAMILIES = {
         },
     ),
     # Touvron et al. 2021, table 1; the distillation token: section 4.
-    "deit": Family(SIZES, {}, {"": {}, "_distilled": {"distilled": True}}),
+    "deit": Series(SIZES, {}, {"": {}, "_distilled": {"distilled": True}}),
     # Touvron et al. 2022: LayerScale, and no position for the class token.
-    "deit3": Family(SIZES, {"block.layer_scale": 1e-4, "posemb.prefix": False}, {"": {}}),
+    "deit3": Series(SIZES, {"block.layer_scale": 1e-4, "posemb.prefix": False}, {"": {}}),
     # Oquab et al. 2023; the registers: Darcet et al. 2024.
-    "dinov2": Family(
+    "dinov2": Series(
         SIZES | {"g": _size(1536, 40, 24, 4096) | {"mlp.name": "swiglu"}},
         {"block.layer_scale": 1e-5},
         {"": {}, "_reg4": {"num_registers": 4}},
@@ -77,24 +75,6 @@ HYBRIDS = {
     "vit_r26_b32": ("b", (1, 1), (2, 2, 2, 2)),
     "vit_r50_b16": ("b", (1, 1), (3, 4, 9)),
     "vit_r50_l32": ("l", (1, 1), (3, 4, 6, 3)),
-}
-
-
-def _pyramid(width: int, depths: tuple[int, ...], first_heads: int) -> Fields:
-    heads = tuple(first_heads * 2**i for i in range(len(depths)))
-    return {"width": width, "depths": depths, "num_heads": heads}
-
-
-# Liu et al. 2021, section 3.3; Liu et al. 2022, section 4.1.
-SWIN_SIZES = {
-    "t": _pyramid(96, (2, 2, 6, 2), 3),
-    "s": _pyramid(96, (2, 2, 18, 2), 3),
-    "b": _pyramid(128, (2, 2, 18, 2), 4),
-    "l": _pyramid(192, (2, 2, 18, 2), 6),
-}
-SWIN_FAMILIES: dict[str, Fields] = {
-    "swin": {},
-    "swinv2": {"block.name": "res_post", "attention.cosine": True, "posemb.name": "log_cpb"},
 }
 
 # The published models, and the textbook model.
@@ -134,51 +114,25 @@ NAMES = (
     "dinov2_b14_reg4",
     "dinov2_l14_reg4",
     "dinov2_g14_reg4",
-    "swin_t_w7",
-    "swin_s_w7",
-    "swin_b_w7",
-    "swin_b_w12",
-    "swin_l_w7",
-    "swin_l_w12",
-    "swinv2_t_w8",
-    "swinv2_t_w16",
-    "swinv2_s_w8",
-    "swinv2_s_w16",
-    "swinv2_b_w8",
-    "swinv2_b_w16",
 )
 
 _SIZES = "|".join(SIZES)
-_NAME = re.compile(rf"(?P<family>\w+)_(?P<size>{_SIZES})(?P<patch>[1-9]\d*)(?P<variant>(_\w+)?)")
-_SWIN_NAME = re.compile(r"(?P<family>\w+)_(?P<size>[a-z]+)_w(?P<window>[1-9]\d*)")
+_NAME = re.compile(rf"(?P<series>\w+)_(?P<size>{_SIZES})(?P<patch>[1-9]\d*)(?P<variant>(_\w+)?)")
 
 
-class Preset(NamedTuple):
-    """The module of a name, `vit` or `swin`, and the fields that the name sets."""
-
-    module: str
-    fields: Fields
-
-
-def find(name: str) -> Preset | None:
-    """Return the preset of a name, or None where no model has that name."""
+def find(name: str) -> Fields | None:
+    """Return the fields that a name states, or None where no ViT has that name."""
     if name in HYBRIDS:
         size, patch, layers = HYBRIDS[name]
         stem = {"stem.name": "resnet", "stem.patch": patch, "stem.layers": layers}
-        return Preset("vit", {**SIZES[size], **stem})
-    if match := _SWIN_NAME.fullmatch(name):
-        fields = SWIN_FAMILIES.get(match["family"])
-        pyramid = SWIN_SIZES.get(match["size"])
-        if fields is not None and pyramid is not None:
-            window = (int(match["window"]),) * 2
-            return Preset("swin", {**pyramid, "attention.window": window, **fields})
+        return {**SIZES[size], **stem}
     match = _NAME.fullmatch(name)
-    family = FAMILIES.get(match["family"]) if match else None
-    if not match or not family:
+    series = SERIES.get(match["series"]) if match else None
+    if not match or not series:
         return None
-    sizes = family.sizes.get(match["size"])
-    variant = family.variants.get(match["variant"])
+    sizes = series.sizes.get(match["size"])
+    variant = series.variants.get(match["variant"])
     if sizes is None or variant is None:
         return None
     patch = (int(match["patch"]),) * 2
-    return Preset("vit", {**sizes, "stem.patch": patch, **family.fields, **variant})
+    return {**sizes, "stem.patch": patch, **series.fields, **variant}

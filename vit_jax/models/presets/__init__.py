@@ -1,0 +1,1 @@
+"""The fields that the name of a model stands for, by family."""
