@@ -6,6 +6,9 @@ import pathlib
 import numpy as np
 from conftest import ROOT
 
+from vit_jax import models
+from vit_jax.weights.library import Library
+
 FIXTURES = ROOT / "tests" / "goldens"
 LIBRARIES = {"bv": "big_vision", "google": "google", "hf": "huggingface", "timm": "timm"}
 
@@ -48,6 +51,11 @@ class Case:
         if self.facts["input_layout"] == "NCHW":
             self.images = self.images.transpose(0, 2, 3, 1)
         self.image_size = self.images.shape[1:3]
+
+    @property
+    def library(self) -> Library:
+        """The library, as it is for the family of the model."""
+        return models.family(self.model["name"]).libraries()[self.source]
 
     def tolerance(self, output: str, dtype: str) -> float:
         """Returns how far an output may be off: what the case says the dtype itself is off."""

@@ -12,9 +12,10 @@ from golden_cases import FIXTURES, Case, cases
 from PIL import Image
 
 from vit_jax import config as config_lib
-from vit_jax import convert, evaluate, predict, train, weights
+from vit_jax import convert, evaluate, predict, train
 from vit_jax.checkpoints import from_pretrained
 from vit_jax.console import cli
+from vit_jax.conversion.libraries import list_libraries
 from vit_jax.weights import files
 from vit_jax.weights.folder import open_weights
 
@@ -275,6 +276,33 @@ def test_a_wrong_flag_is_one_line_and_nothing_is_written(changes, code, said, tm
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("name", "model", "code", "said"),
+    [
+        ("timm_swin_eps", "vit_b16", 65, "attn.proj.bias (32) is an unexpected key"),
+        ("timm_swinv2_eps", "deit_b16", 65, "attn.logit_scale (2x1x1) is an unexpected"),
+        ("timm_vit_eps", "swin_t_w7", 65, "cls_token (1x1x48) is an unexpected key"),
+        ("hf_swin_eps", "vit_b16", 65, "or dinov2_with_registers for this --model, got"),
+        ("hf_vit_eps", "swin_t_w7", 65, "expected swin or swinv2 for this --model, got"),
+        (
+            "google_vit_token_linen",
+            "swin_t_w7",
+            64,
+            "google has no weights of a swin, as swin_t_w7 is; choose from timm, huggingface",
+        ),
+    ],
+)
+def test_weights_of_another_family_are_refused_in_one_line(
+    name, model, code, said, tmp_path, capsys
+):
+    given = case(name)
+    argv = [f"--source={given.source}", f"--input={given.weights}", f"--model={model}"]
+    found, _, err = run(capsys, *argv, f"--output={tmp_path / 'out'}")
+    assert (found, err.count("\n")) == (code, 1), err
+    assert said in err
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_is_there_already_is_not_touched(imported, tmp_path, capsys):
     (tmp_path / "out").mkdir()
     code, _, err = run(capsys, *timm_flags(tmp_path))
@@ -341,7 +369,10 @@ def test_weights_of_another_model_are_one_line(change, said, tmp_path, capsys):
         ("{", "config.json: not valid JSON"),
         ("[" * 100_000, "config.json: not valid JSON"),
         ("3", "config.json: expected a JSON object"),
-        ({"model_type": "bert"}, "model_type: expected vit, deit, dinov2 or swin, got 'bert'"),
+        (
+            {"model_type": "bert"},
+            "dinov2 or dinov2_with_registers for this --model, got 'bert'",
+        ),
         ({"model_type": 3}, "model_type: expected str, got 3"),
         ({"hidden_act": "quick_gelu"}, "hidden_act: expected one of gelu, gelu_new"),
         ({"layer_norm_eps": None}, "layer_norm_eps: expected"),
@@ -385,7 +416,7 @@ def test_from_the_command_line(run_command, tmp_path):
 
 
 def test_every_library_has_a_case():
-    assert {Case(path).source for path in cases()} == set(weights.LIBRARIES)
+    assert {Case(path).source for path in cases()} == set(list_libraries())
 
 
 def test_the_config_of_converted_weights_is_a_config(imported):

@@ -23,8 +23,10 @@ from vit_jax.console import cli
 from vit_jax.console.progress import say
 from vit_jax.conversion.exporting import export_weights
 from vit_jax.conversion.importing import Imported, import_weights, write_run
+from vit_jax.conversion.libraries import find_library, list_libraries
 from vit_jax.errors import CheckpointError, ConfigError, DataError
-from vit_jax.weights import LIBRARIES, reference
+from vit_jax.weights import reference
+from vit_jax.weights.library import Original
 
 # Reads fields of the sections model and data from the command line.
 parse_overrides = functools.partial(cli.parse_overrides, sections=("model.", "data."))
@@ -50,16 +52,15 @@ def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
         return
     if not values.model:
         raise ConfigError("--model", "expected the name of a model, such as vit_b16")
-    if values.check:
-        reference.check_installed(values.source)
+    original = _find_original(values.source, values.model) if values.check else None
     imported = import_weights(values.source, path, values.model, overrides)
     if values.labels:
         num_classes = imported.config.model["num_classes"]
         names = _read_labels(pathlib.Path(values.labels), num_classes)
         imported = dataclasses.replace(imported, class_names=names)
     _describe(imported, path, values.source)
-    if values.check:
-        _check(imported, path, values.source)
+    if original:
+        _check(imported, path, values.source, original)
     write_run(imported, values.source, output)
     say(f"write     {output}")
 
@@ -87,7 +88,11 @@ def _describe(imported: Imported, path: pathlib.Path, source: str) -> None:
         say(f"note      {name} is not part of the model; it is kept for the export")
 
 
-def _check(imported: Imported, path: pathlib.Path, source: str) -> None:
+def _find_original(source: str, model: str) -> Original:
+    return reference.find_original(find_library(source, model, "--source"), source)
+
+
+def _check(imported: Imported, path: pathlib.Path, source: str, original: Original) -> None:
     """Compare the outputs with those of the original library.
 
     Raises:
@@ -100,7 +105,7 @@ def _check(imported: Imported, path: pathlib.Path, source: str) -> None:
     params = flax.traverse_util.unflatten_dict(imported.params, sep="/")
     output = jax.jit(functools.partial(models.forward, model))(params, images)
     ours = np.asarray(output.logits if config.model["num_classes"] else output.features)
-    theirs = reference.outputs(source, path, config.model, images)
+    theirs = reference.outputs(original, path, config.model, images)
     error = np.abs(ours - theirs).max()
     largest = np.abs(theirs).max()
     say(f"check     outputs differ by {error:.1e} at most, the largest is {largest:.2f}")
@@ -120,7 +125,7 @@ def _read_labels(path: pathlib.Path, count: int) -> tuple[str, ...]:
 
 def _flags() -> flags.FlagValues:
     values = cli.new_flags()
-    names = ", ".join(LIBRARIES)
+    names = ", ".join(list_libraries())
     flags.DEFINE_string("source", "", f"Source library: {names}.", flag_values=values)
     flags.DEFINE_string("to", "", f"Target library: {names}.", flag_values=values)
     flags.DEFINE_string("input", "", "Input path.", flag_values=values)

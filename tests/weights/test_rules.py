@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vit_jax.errors import DataError
-from vit_jax.weights import LIBRARIES
+from vit_jax.models import FAMILIES
 from vit_jax.weights.rules import Rule, Table, export_params, import_params
 
 RNG = np.random.default_rng(0)
@@ -144,10 +144,17 @@ def test_each_parameter_is_read_once_where_the_arrays_are_made_in_order():
     assert not params
 
 
+LIBRARIES = {
+    f"{family.name} {name}": library
+    for family in FAMILIES.values()
+    for name, library in family.libraries().items()
+}
+
+
 @pytest.mark.parametrize("library", LIBRARIES.values(), ids=LIBRARIES)
 def test_no_name_stands_in_two_rules_of_a_table(library):
     # Swin v2 has two of v1's three biases: a model has the one parameter or the other.
-    rules = [r for r in library.RULES if not str(r.target).endswith("bias_qv")]
+    rules = [r for r in library.rules if not str(r.target).endswith("bias_qv")]
     for side in ("source", "target"):
         names = [getattr(rule, side) for rule in rules if getattr(rule, side)]
         flat = [*itertools.chain(*([n] if isinstance(n, str) else n for n in names))]

@@ -15,8 +15,9 @@ from vit_jax import config as config_lib
 from vit_jax import models
 from vit_jax.checkpoints import reading
 from vit_jax.conversion.folders import EXTRA_TENSORS, ORIGIN, whole_folder
-from vit_jax.errors import DataError, pick
-from vit_jax.weights import LIBRARIES, files, rules
+from vit_jax.conversion.libraries import find_library, series_of
+from vit_jax.errors import DataError
+from vit_jax.weights import files, rules
 from vit_jax.weights.documents import read_json
 from vit_jax.weights.import_spec import NUMERICS, ImportSpec
 
@@ -34,13 +35,13 @@ def export_weights(directory: pathlib.Path, to: str, output: pathlib.Path) -> tu
       output: The folder to write, or the file, where it has a suffix.
 
     Raises:
-      ConfigError: There is no such library, or no such format.
+      ConfigError: There is no such library, or it has no weights of the family; or no such format.
       DataError: The library has no such model.
       WorkdirError: The output exists already, or cannot be written.
     """
-    library = pick(LIBRARIES, to, "--to")
     workdir = epath.Path(directory)
     config = config_lib.read_config(workdir)
+    library = find_library(to, config.model["name"], "--to")
     boxed = models.abstract_params(models.create(**config.model), config.data.image_shape)
     ema = config.optim.ema_decay > 0
     step, tree = reading.load_arrays(workdir, nn.unbox(boxed), ema=ema)
@@ -50,14 +51,14 @@ def export_weights(directory: pathlib.Path, to: str, output: pathlib.Path) -> tu
     del tree
     placeholders, extra_tensors = _read_origin(directory, to)
     placeholders = {**library.placeholders_for(config.model), **placeholders}
-    table = rules.Table(library.RULES, placeholders)
+    table = rules.Table(library.rules, placeholders)
     # `pop`: a parameter is read once, and its memory then freed.
     written, make = rules.export_params(table, shapes, params.pop, f"{to}'s format")
     headers = {k: files.Header(shape, np.dtype(np.float32)) for k, shape in written.items()}
     headers |= {k: files.Header(v.shape, v.dtype) for k, v in extra_tensors.items()}
     data = config_lib.as_dict(config.data)
     documents = library.documents_for(config.model, data, class_names)
-    spec = library.describe(written, documents, config.model["name"].split("_")[0])
+    spec = library.describe(written, documents, series_of(config.model["name"]))
     notes = _differences(spec, config.model, to)
 
     def array(name: str) -> np.ndarray:
@@ -67,7 +68,7 @@ def export_weights(directory: pathlib.Path, to: str, output: pathlib.Path) -> tu
         files.write_file(output, headers, array)
         return (*notes, *(f"a single file has no {name}" for name in documents))
     with whole_folder(output) as folder:
-        files.write_file(folder / library.FILE, headers, array)
+        files.write_file(folder / library.file, headers, array)
         for name, document in documents.items():
             (folder / name).write_text(json.dumps(document, indent=2) + "\n")
     return notes

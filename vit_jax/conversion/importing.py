@@ -21,12 +21,13 @@ from vit_jax.config import stored
 from vit_jax.config.layers import File
 from vit_jax.console.progress import Progress
 from vit_jax.conversion.folders import EXTRA_TENSORS, ORIGIN, whole_folder
+from vit_jax.conversion.libraries import find_library, series_of
 from vit_jax.conversion.trained_size import find_size
 from vit_jax.data import transforms
-from vit_jax.errors import ConfigError, pick
+from vit_jax.errors import ConfigError
 from vit_jax.models.resizing import resize_table
 from vit_jax.settings.recorded import Setting
-from vit_jax.weights import LIBRARIES, adapt, files, rules
+from vit_jax.weights import adapt, files, rules
 from vit_jax.weights.folder import open_weights
 from vit_jax.weights.import_spec import ImportSpec
 
@@ -73,19 +74,20 @@ def import_weights(
     Raises:
       InputMissingError: There is nothing at the path.
       DataError: A file is corrupt, or not of this model; all names that do not fit are listed.
-      ConfigError: There is no such library, or the model is impossible.
+      ConfigError: There is no such library, or it has no weights of the family; or the model is
+        impossible.
     """
-    library = pick(LIBRARIES, source, "--source")
+    library = find_library(source, name, "--source")
     file, documents = open_weights(path)
     with file:
         file_shapes = {key: header.shape for key, header in file.headers.items()}
         placeholders = library.placeholders(file_shapes)
-        spec = library.describe(file_shapes, documents, name.split("_")[0])
+        spec = library.describe(file_shapes, documents, series_of(name))
         resolved, trained_size = _configure(spec, name, overrides or {}, path)
         config = resolved.config
         shapes = _param_shapes(config.model, trained_size, config.data.channels)
         with _showing_progress(file) as read:
-            table = rules.Table(library.RULES, placeholders)
+            table = rules.Table(library.rules, placeholders)
             params, extra_tensors = rules.import_params(table, shapes, file_shapes, read, str(path))
     notes = spec.notes
     if config.data.image_size != trained_size:

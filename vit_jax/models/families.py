@@ -9,8 +9,8 @@ it says nothing of is an error where it matters, in layer decay and in Muon.
 
 import dataclasses
 import re
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vit_jax.errors import ConfigError, suggest
 from vit_jax.models.presets import swin as swin_presets
@@ -18,6 +18,9 @@ from vit_jax.models.presets import vit as vit_presets
 from vit_jax.models.swin import Swin
 from vit_jax.models.transformer import Transformer
 from vit_jax.models.vit import ViT
+
+if TYPE_CHECKING:
+    from vit_jax.weights.library import Library
 
 # Where a parameter is on the way from pixels to logits. Positions sort in that order, and those of
 # one layer are equal.
@@ -55,6 +58,8 @@ class Family:
         of other families. Between two families that know a name, the first one in FAMILIES counts.
       layer_of: From the name of a parameter to its position; None where it knows no such parameter.
       matrices: Rules for the parameters in blocks, of which the first that matches counts.
+      libraries: Returns the libraries whose weights its models take, by name. It is called, and may
+        import them, where weights are converted: whoever only runs a model needs none.
     """
 
     name: str
@@ -63,6 +68,7 @@ class Family:
     find_preset: Callable[[str], dict[str, Any] | None]
     layer_of: Callable[[str], Position | None]
     matrices: tuple[MatrixRule, ...]
+    libraries: Callable[[], Mapping[str, "Library"]] = dict
 
     def position(self, parameter: str) -> Position:
         """Return the position of a parameter.
@@ -137,6 +143,24 @@ MATRICES: tuple[MatrixRule, ...] = (
     MatrixRule(r".*/(table|grid|prefix|frequencies)", None),  # positions
 )
 
+
+def _libraries_of_vit() -> dict[str, "Library"]:
+    from vit_jax.weights import big_vision, google, huggingface, timm
+
+    return {
+        "google": google.VIT,
+        "big_vision": big_vision.VIT,
+        "timm": timm.VIT,
+        "huggingface": huggingface.VIT,
+    }
+
+
+def _libraries_of_swin() -> dict[str, "Library"]:
+    from vit_jax.weights import huggingface, timm
+
+    return {"timm": timm.SWIN, "huggingface": huggingface.SWIN}
+
+
 FAMILIES: dict[str, Family] = {
     "vit": Family(
         name="vit",
@@ -145,6 +169,7 @@ FAMILIES: dict[str, Family] = {
         find_preset=vit_presets.find,
         layer_of=_layer_of_vit,
         matrices=MATRICES,
+        libraries=_libraries_of_vit,
     ),
     "swin": Family(
         name="swin",
@@ -153,6 +178,7 @@ FAMILIES: dict[str, Family] = {
         find_preset=swin_presets.find,
         layer_of=_layer_of_swin,
         matrices=MATRICES,
+        libraries=_libraries_of_swin,
     ),
 }
 

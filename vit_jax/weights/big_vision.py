@@ -1,15 +1,10 @@
 """google-research/big_vision: ViT with any pool, and SigLIP's image towers (`.npz`)."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from vit_jax.weights import google
-from vit_jax.weights.documents import Json
 from vit_jax.weights.import_spec import HALF, ImportSpec, num_outputs
+from vit_jax.weights.library import Documents, Fields, Library, Shapes
 from vit_jax.weights.rule_builders import dense, scale
-from vit_jax.weights.rules import Rule, Shape
-
-FILE = "weights.npz"
+from vit_jax.weights.rules import Rule
 
 RULES: tuple[Rule, ...] = (
     *dense("{prefix}embedding", "stem/proj"),
@@ -43,7 +38,7 @@ PUBLISHED = {**google.LINEN, "prefix": "params/", "number": "_{i}"}
 DATA = {"fit": "crop", "crop_fraction": 0.875, "interpolation": "bilinear", **HALF}
 
 
-def placeholders(shapes: Mapping[str, Shape]) -> dict[str, str]:
+def placeholders(shapes: Shapes) -> dict[str, str]:
     """Return where the tree of a file begins, and whether its blocks are stacked."""
     prefixes = ("params/img/", "params/", "")
     prefix = next(p for p in prefixes if f"{p}embedding/kernel" in shapes or not p)
@@ -51,12 +46,12 @@ def placeholders(shapes: Mapping[str, Shape]) -> dict[str, str]:
     return {**PUBLISHED, "prefix": prefix, "number": "" if scanned else "_{i}"}
 
 
-def placeholders_for(fields: Mapping[str, Any]) -> dict[str, str]:
+def placeholders_for(fields: Fields) -> dict[str, str]:
     """Return the names with which to write a model: those of the published files."""
     return PUBLISHED
 
 
-def describe(shapes: Mapping[str, Shape], documents: Mapping[str, Json], family: str) -> ImportSpec:
+def describe(shapes: Shapes, documents: Documents, series: str) -> ImportSpec:
     """Return what a file states, from the shapes of its arrays."""
     names = placeholders(shapes)
     bare = {name.removeprefix(names["prefix"]): shape for name, shape in shapes.items()}
@@ -83,4 +78,11 @@ def describe(shapes: Mapping[str, Shape], documents: Mapping[str, Json], family:
     )
 
 
-documents_for = google.documents_for
+VIT = Library(
+    rules=RULES,
+    file="weights.npz",
+    placeholders=placeholders,
+    placeholders_for=placeholders_for,
+    describe=describe,
+    documents_for=google.documents_for,
+)

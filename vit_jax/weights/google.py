@@ -3,15 +3,15 @@
 The published files have the names of the code before linen; the code of today makes others.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from vit_jax.weights.documents import Json
 from vit_jax.weights.import_spec import HALF, ImportSpec, num_outputs
+from vit_jax.weights.library import Documents, Fields, Library, Shapes
 from vit_jax.weights.rule_builders import dense, scale
-from vit_jax.weights.rules import Rule, Shape
+from vit_jax.weights.rules import Rule
 
-FILE = "weights.npz"
 # The names in files: of the code before linen, and of the code today.
 PUBLISHED = {
     "attn": "MultiHeadDotProductAttention_1",
@@ -71,12 +71,12 @@ RULES: tuple[Rule, ...] = (
 )
 
 
-def placeholders(shapes: Mapping[str, Shape]) -> dict[str, str]:
+def placeholders(shapes: Shapes) -> dict[str, str]:
     """Return the names that a file uses, from the shapes of its arrays."""
     return LINEN if any("/MlpBlock_0/" in name for name in shapes) else PUBLISHED
 
 
-def placeholders_for(fields: Mapping[str, Any]) -> dict[str, str]:
+def placeholders_for(fields: Fields) -> dict[str, str]:
     """Return the names with which to write a model: those of the published files."""
     return PUBLISHED
 
@@ -97,7 +97,7 @@ FIELDS = {
 DATA = {"fit": "squash", "interpolation": "bilinear", **HALF}
 
 
-def describe(shapes: Mapping[str, Shape], documents: Mapping[str, Json], family: str) -> ImportSpec:
+def describe(shapes: Shapes, documents: Documents, series: str) -> ImportSpec:
     """Return what a file states, from the shapes of its arrays."""
     has_token = "cls" in shapes
     return ImportSpec(
@@ -116,14 +116,12 @@ def describe(shapes: Mapping[str, Shape], documents: Mapping[str, Json], family:
     )
 
 
-def documents_for(
-    fields: Mapping[str, Any], data: Mapping[str, Any], class_names: tuple[str, ...]
-) -> dict[str, Json]:
+def documents_for(fields: Fields, data: Fields, class_names: tuple[str, ...]) -> dict[str, Json]:
     """Return the documents to write beside the weights of a model: none."""
     return {}
 
 
-def sizes(shapes: Mapping[str, Shape], attention: str) -> dict[str, Any]:
+def sizes(shapes: Shapes, attention: str) -> dict[str, Any]:
     """Return the sizes that the arrays show, among them the number of attention heads.
 
     Args:
@@ -134,3 +132,13 @@ def sizes(shapes: Mapping[str, Shape], attention: str) -> dict[str, Any]:
     if len(bias) > 1:
         return {"mlp": "mlp", "num_heads": bias[-2]}
     return {"mlp": "mlp"}
+
+
+VIT = Library(
+    rules=RULES,
+    file="weights.npz",
+    placeholders=placeholders,
+    placeholders_for=placeholders_for,
+    describe=describe,
+    documents_for=documents_for,
+)

@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from vit_jax.errors import DataError
 from vit_jax.weights.files.base import Shape
 
 # Fields of the model that its parameters do not show. A library that cannot store their values
@@ -50,3 +51,23 @@ class ImportSpec:
 def num_outputs(shapes: Mapping[str, Shape], bias: str) -> int:
     """Return the number of outputs of a layer from its bias, or 0 where there is no such layer."""
     return math.prod(shapes.get(bias, (0,)))
+
+
+def find_usual(
+    table: Mapping[str, Mapping[str, Any]], series: str, document: str
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return the preprocessing that published models are used with, and a note that says so.
+
+    Args:
+      table: Fields of the data section, by series.
+      series: What the name of our model begins with, such as `deit3`.
+      document: What would state the preprocessing, and is not there.
+
+    Raises:
+      DataError: Nothing is usual for these models.
+    """
+    if series not in table:
+        problem = f"expected it beside the weights, as no preprocessing is usual for {series}"
+        raise DataError(f"{document}: {problem}")
+    note = f"no {document} beside the weights: the usual preprocessing of {series}"
+    return dict(table[series]), (note,)

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 
 from vit_jax.weights.rules import Rule
 
+CONV = "o i h w -> h w i o"  # the kernel of a convolution, from torch's
+
 
 def linear(source: str, target: str, pattern: str = "o i -> i o") -> Iterator[Rule]:
     """Yield the rules of a torch layer: weight and bias."""

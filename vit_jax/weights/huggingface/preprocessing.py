@@ -5,25 +5,29 @@ from typing import Any
 
 from vit_jax.errors import DataError
 from vit_jax.weights.documents import Json, read_key
-from vit_jax.weights.import_spec import HALF, IMAGENET
+from vit_jax.weights.import_spec import find_usual
+from vit_jax.weights.library import Documents, Fields
 
 FILE = "preprocessor_config.json"
 RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 
 
-def read(document: Json | None, family: str) -> tuple[dict[str, Any], tuple[str, ...]]:
+def read(
+    documents: Documents, usual: Mapping[str, Fields], series: str
+) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Return the fields of the data section, and notes on those that are only approximate.
 
     Args:
-      document: The document; None where there is no such file.
-      family: The family of our model.
+      documents: The documents beside the weights, by file name.
+      usual: The fields where no document states them, by series.
+      series: What the name of our model begins with.
 
     Raises:
       DataError: The document asks for what we do not have.
     """
-    if document is None:
-        note = f"no {FILE} beside the weights: the usual preprocessing of {family}"
-        return _usual(family), (note,)
+    if FILE not in documents:
+        return find_usual(usual, series, FILE)
+    document = documents[FILE]
     _check_rescaling(document)
     values = {**_read_normalization(document), "interpolation": _read_interpolation(document)}
     size = document.get("size")
@@ -38,7 +42,7 @@ def read(document: Json | None, family: str) -> tuple[dict[str, Any], tuple[str,
     return values, ()
 
 
-def write(data: Mapping[str, Any]) -> Json:
+def write(data: Fields) -> Json:
     """Return the document for a data section."""
     height, width = data["image_size"]
     numbers = {name: number for number, name in RESAMPLE.items()}
@@ -62,15 +66,6 @@ def write(data: Mapping[str, Any]) -> Json:
         "size": {"shortest_edge": short},
         "crop_size": size,
     }
-
-
-def _usual(family: str) -> dict[str, Any]:
-    """Return what the published models of a family are used with."""
-    if family.startswith("swin"):
-        return {"fit": "squash", "interpolation": "bicubic", **IMAGENET}
-    if family in ("deit", "dinov2"):
-        return {"crop_fraction": 0.875, "interpolation": "bicubic", **IMAGENET}
-    return {"fit": "squash", "interpolation": "bilinear", **HALF}
 
 
 def _check_rescaling(document: Json) -> None:

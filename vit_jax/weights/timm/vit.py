@@ -1,20 +1,17 @@
-"""timm (pytorch-image-models): ViT, DeiT, DeiT III, DINOv2, hybrids, Swin (`.safetensors`, `.pth`).
+"""timm's ViT, DeiT, DeiT III, DINOv2 and hybrids."""
 
-A folder from the Hugging Face hub has a `config.json` with the preprocessing beside the weights.
-"""
-
-from collections.abc import Iterator, Mapping
+import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 from vit_jax.errors import DataError
-from vit_jax.weights import swin
-from vit_jax.weights.documents import Json, read_key
+from vit_jax.weights.documents import Json
 from vit_jax.weights.import_spec import HALF, IMAGENET, ImportSpec, num_outputs
-from vit_jax.weights.rule_builders import linear, norm
+from vit_jax.weights.library import Documents, Fields, Library, Original, Shapes
+from vit_jax.weights.rule_builders import CONV, linear, norm
 from vit_jax.weights.rules import Rule, Shape
-
-FILE = "model.safetensors"
-CONV = "o i h w -> h w i o"
+from vit_jax.weights.timm import documents as timm_documents
+from vit_jax.weights.timm import original
 
 
 def blocks() -> Iterator[Rule]:
@@ -69,27 +66,24 @@ RULES: tuple[Rule, ...] = (
     Rule("reg_token", "registers", "1 n d -> n d"),
     Rule("pos_embed", ("posemb/prefix", "posemb/grid"), "1 n d -> n d"),
     *blocks(),
-    *swin.timm_rules(),
     *norm("norm", "norm"),
     *pool(),
     *norm("fc_norm", "fc_norm"),
-    *linear("{head}", "head"),
+    *linear("head", "head"),
     *linear("head_dist", "head_dist"),
 )
 PUBLISHED = {"stem": "stem."}
 ROOT_ONLY = {"stem": ""}
 
 
-def placeholders(shapes: Mapping[str, Shape]) -> dict[str, str]:
+def placeholders(shapes: Shapes) -> dict[str, str]:
     """Return the names that a file uses, from the shapes of its arrays."""
-    root_only = "patch_embed.backbone.conv.weight" in shapes
-    return {**(ROOT_ONLY if root_only else PUBLISHED), **swin.timm_placeholders(shapes)}
+    return ROOT_ONLY if "patch_embed.backbone.conv.weight" in shapes else PUBLISHED
 
 
-def placeholders_for(fields: Mapping[str, Any]) -> dict[str, str]:
+def placeholders_for(fields: Fields) -> dict[str, str]:
     """Return the names with which to write a model, from its fields."""
-    stem = PUBLISHED if fields["resnet_layers"] else ROOT_ONLY
-    return {**stem, "merge": "{i1}", "head": "head.fc" if "depths" in fields else "head"}
+    return PUBLISHED if fields["resnet_layers"] else ROOT_ONLY
 
 
 # What timm's code computes with all of its weights.
@@ -103,42 +97,27 @@ FIELDS = {
     "weight_standardization": "variance",
     "group_norm_eps": 1e-5,
 }
-# How timm preprocesses images, by family, where no document states it.
-DATA = {
+# How timm preprocesses images where no document states it, by what names of ours begin with.
+USUAL: dict[str, Fields] = {
     "vit": {"crop_fraction": 0.9, "interpolation": "bicubic", **HALF},
     "deit": {"crop_fraction": 0.9, "interpolation": "bicubic", **IMAGENET},
     "deit3": {"crop_fraction": 1.0, "interpolation": "bicubic", **IMAGENET},
     "dinov2": {"crop_fraction": 1.0, "interpolation": "bicubic", **IMAGENET},
-    "swin": {"crop_fraction": 0.9, "interpolation": "bicubic", **IMAGENET},
-    "swinv2": {"crop_fraction": 0.9, "interpolation": "bicubic", **IMAGENET},
 }
-FITS = {"center": "crop", "squash": "squash"}
 
 
-def describe(shapes: Mapping[str, Shape], documents: Mapping[str, Json], family: str) -> ImportSpec:
+def describe(shapes: Shapes, documents: Documents, series: str) -> ImportSpec:
     """Return what the arrays state, and the `config.json` beside them.
-
-    Args:
-      shapes: Shapes of the arrays, by name.
-      documents: The documents beside the weights, by file name.
-      family: The family of our model, for the preprocessing where no document states it.
 
     Raises:
       DataError: The document is incomplete, or a value in it is of the wrong type.
     """
-    document = documents.get("config.json", {})
-    data, notes = _preprocessing(document, family)
-    if swin.is_swin(shapes):
-        classes = num_outputs(shapes, f"{swin.timm_placeholders(shapes)['head']}.bias")
-        names = _class_names(document.get("label_names"), classes)
-        fields, sizes = swin.describe_timm(shapes, document)
-        fields["num_classes"] = classes
-        return ImportSpec(fields, sizes, data=data, class_names=names, notes=notes)
+    data, notes = timm_documents.read_preprocessing(documents, USUAL, series)
     has_token = "cls_token" in shapes
     is_distilled = "dist_token" in shapes
     pool = _pool(shapes)
-    up = shapes.get("blocks.0.mlp.fc1.weight", (0, 0))
-    down = shapes.get("blocks.0.mlp.fc2.weight", (0, 0))
+    up: Shape = shapes.get("blocks.0.mlp.fc1.weight", (0, 0))
+    down: Shape = shapes.get("blocks.0.mlp.fc2.weight", (0, 0))
     classes = num_outputs(shapes, "head.bias")
     return ImportSpec(
         fields={
@@ -153,50 +132,23 @@ def describe(shapes: Mapping[str, Shape], documents: Mapping[str, Json], family:
         positions=shapes.get("pos_embed", (0, 0))[1],
         num_tokens=has_token + is_distilled,
         data=data,
-        class_names=_class_names(document.get("label_names"), classes),
+        class_names=timm_documents.read_class_names(documents, classes),
         notes=notes,
     )
 
 
-def documents_for(
-    fields: Mapping[str, Any], data: Mapping[str, Any], class_names: tuple[str, ...]
-) -> dict[str, Json]:
+def documents_for(fields: Fields, data: Fields, class_names: tuple[str, ...]) -> dict[str, Json]:
     """Return the documents to write beside the weights of a model, by file name.
-
-    Args:
-      fields: Fields of the model.
-      data: The data section of its config.
-      class_names: The classes; empty where they are unknown.
 
     Raises:
       DataError: timm has no such pool.
     """
-    preprocessing = {
-        "input_size": [data["channels"], *data["image_size"]],
-        "interpolation": data["interpolation"],
-        "crop_pct": data["crop_fraction"],
-        "crop_mode": "squash" if data["fit"] == "squash" else "center",
-        "mean": list(data["mean"]),
-        "std": list(data["std"]),
-        "num_classes": fields["num_classes"],
-    }
-    name = architecture(fields)
-    if not name:
-        return {}
-    document = {
-        "architecture": name,
-        "num_classes": fields["num_classes"],
-        "model_args": arguments(fields, data["image_size"]),
-        "pretrained_cfg": preprocessing,
-        "label_names": list(class_names),
-    }
-    return {"config.json": document}
+    given = arguments(fields, data["image_size"])
+    return timm_documents.write(architecture(fields), given, fields, data, class_names)
 
 
-def architecture(fields: Mapping[str, Any]) -> str:
+def architecture(fields: Fields) -> str:
     """Return a model of timm that is ours with other arguments, or "" where there is none."""
-    if "depths" in fields:
-        return swin.timm_architecture(fields)
     hybrids = {
         (): "vit_tiny_r_s16_p8_224",
         (2, 2, 2, 2): "vit_small_r26_s32_224",
@@ -212,18 +164,12 @@ def architecture(fields: Mapping[str, Any]) -> str:
     return "vit_giant_patch14_dinov2" if fields["mlp"] == "swiglu" else "vit_base_patch16_224"
 
 
-def arguments(fields: Mapping[str, Any], image_size: tuple[int, int]) -> dict[str, Any]:
+def arguments(fields: Fields, image_size: tuple[int, int]) -> dict[str, Any]:
     """Return the arguments with which timm's model of that `architecture` is ours.
-
-    Args:
-      fields: Fields of the model.
-      image_size: Height and width in pixels.
 
     Raises:
       DataError: timm has no such pool.
     """
-    if "depths" in fields:
-        return swin.timm_arguments(fields, image_size)
     is_swiglu = fields["mlp"] == "swiglu"
     pools = {"cls": "token", "gap": "avg", "map": "map"}
     if fields["pool"] not in pools:
@@ -255,7 +201,17 @@ def arguments(fields: Mapping[str, Any], image_size: tuple[int, int]) -> dict[st
     return kwargs
 
 
-def _pool(shapes: Mapping[str, Shape]) -> str:
+def outputs(path: pathlib.Path, fields: Fields, pixels: Any) -> Any:
+    """Return what timm's model computes with the weights at a path.
+
+    Raises:
+      ConfigError: There is no such model.
+    """
+    given = arguments(fields, tuple(pixels.shape[2:]))
+    return original.outputs(architecture(fields), given, path, pixels)
+
+
+def _pool(shapes: Shapes) -> str:
     if "attn_pool.latent" in shapes:
         return "map"
     if "fc_norm.weight" in shapes:
@@ -263,26 +219,12 @@ def _pool(shapes: Mapping[str, Shape]) -> str:
     return "cls" if "cls_token" in shapes else "gap"
 
 
-def _preprocessing(document: Json, family: str) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Return the fields of the data section, and notes on them."""
-    where = "config.json: pretrained_cfg"
-    pretrained = document.get("pretrained_cfg")
-    if not isinstance(pretrained, Mapping):
-        return dict(DATA[family]), (f"no config.json of timm: its usual preprocessing of {family}",)
-    _, height, width = (*read_key(pretrained, "input_size", list, where), 0, 0, 0)[:3]
-    values = {
-        "image_size": (height, width),
-        "interpolation": read_key(pretrained, "interpolation", str, where),
-        "crop_fraction": float(read_key(pretrained, "crop_pct", float | int, where)),
-        "fit": FITS.get(pretrained.get("crop_mode", "center"), "crop"),
-    }
-    for key in ("mean", "std"):
-        numbers = read_key(pretrained, key, list, where)
-        values[key] = tuple(float(number) for number in numbers)
-    return values, ()
-
-
-def _class_names(names: Any, classes: int) -> tuple[str, ...]:
-    """Return the names where there is a different one for each class."""
-    names = tuple(map(str, names)) if isinstance(names, list) else ()
-    return names if len(set(names)) == len(names) == classes else ()
+VIT = Library(
+    rules=RULES,
+    file="model.safetensors",
+    placeholders=placeholders,
+    placeholders_for=placeholders_for,
+    describe=describe,
+    documents_for=documents_for,
+    original=Original("timm", outputs),
+)
