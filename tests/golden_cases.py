@@ -95,7 +95,7 @@ class Case:
         found = {**inner, **given}
         fields = {ours: next(found[k] for k in keys if k in found) for ours, keys in sizes.items()}
         patch = given["patch_size"]
-        fields["patch"] = patch if isinstance(patch, list) else [patch, patch]
+        fields["stem.patch"] = patch if isinstance(patch, list) else [patch, patch]
         fields["mlp_dim"] = arch.get("mlp_fc2_in", 4 * fields["width"])
         name = "vit_ti16"
         if self.name == "timm_deit3":
@@ -105,14 +105,14 @@ class Case:
         elif "dinov2" in self.name:
             name = "dinov2_ti14_reg4" if "reg" in self.name else "dinov2_ti14"
         if "swiglu" in self.name:
-            fields |= {"mlp": "swiglu", "mlp_dim": 128}
+            fields |= {"mlp.name": "swiglu", "mlp_dim": 128}
             name = "dinov2_ti14_reg4" if self.source == "timm" else "dinov2_ti14"
-        fields["qk_norm"] = given.get("qk_norm", False)
+        fields["attention.qk_norm"] = given.get("qk_norm", False)
         resnet = arch.get("resnet") or given.get("resnet") or {}
         if resnet or "hybrid" in self.name:
             layers = resnet.get("num_layers", resnet.get("layers", []))
             width = resnet.get("width_factor", 1.0)
-            fields |= {"stem": "resnet", "resnet_layers": layers, "resnet_width": width}
+            fields |= {"stem.name": "resnet", "stem.layers": layers, "stem.width_factor": width}
         flags = {f"model.{key}": str(value).strip("[]") for key, value in fields.items()}
         size = arch.get("checkpoint_image_size", arch.get("image_size"))
         if size and size[0] != size[1]:
@@ -125,11 +125,11 @@ class Case:
             "width": given["embed_dim"],
             "depths": given["depths"],
             "num_heads": given["num_heads"],
-            "window": [given["window_size"]] * 2,
-            "patch": [given["patch_size"]] * 2,
+            "attention.window": [given["window_size"]] * 2,
+            "stem.patch": [given["patch_size"]] * 2,
         }
         if "pretrained_window_sizes" in given:  # which a single file of timm does not tell
-            fields["pretrained_window"] = given["pretrained_window_sizes"]
+            fields["posemb.pretrained_window"] = given["pretrained_window_sizes"]
         flags = {f"model.{key}": str(value).strip("[]") for key, value in fields.items()}
         size = {"data.image_size": str(list(self.image_size)).strip("[]")}
         return {"name": "swinv2_t_w8" if "swinv2" in self.name else "swin_t_w7", **flags, **size}

@@ -137,8 +137,8 @@ def test_a_trained_run_goes_out_and_comes_in_again(tiny_config, tmp_path, capsys
 
 def test_what_came_with_the_weights_is_in_the_config(imported):
     config = config_lib.read_config(epath.Path(imported("hf_vit_eps")))
-    assert (config.model["norm_eps"], config.model["activation"]) == (1e-12, "gelu")
-    assert config.model["posemb_interpolation"] == "bicubic_torch"
+    assert (config.model["norm_eps"], config.model["mlp"]["activation"]) == (1e-12, "gelu")
+    assert config.model["posemb"]["interpolation"] == "bicubic_torch"
     assert (config.data.fit, config.data.interpolation) == ("squash", "bilinear")
     assert config.data.image_size == (32, 32)
 
@@ -146,16 +146,16 @@ def test_what_came_with_the_weights_is_in_the_config(imported):
 @pytest.mark.parametrize(
     ("name", "fields"),
     [
-        ("google_vit_token_rep", {"activation": "gelu_tanh", "posemb_interpolation": "spline"}),
-        ("bv_tok", {"activation": "gelu_tanh", "posemb_prefix": False}),
-        ("timm_deit3", {"activation": "gelu", "posemb_interpolation": "bicubic"}),
-        ("timm_hybrid_r50", {"weight_standardization": "variance", "group_norm_eps": 1e-5}),
-        ("google_r26_vit", {"weight_standardization": "std", "group_norm_eps": 1e-6}),
-        ("hf_dinov2_reg", {"posemb_interpolation": "bicubic", "posemb_antialias": True}),
+        ("google_vit_token_rep", {"mlp.activation": "gelu_tanh", "posemb.interpolation": "spline"}),
+        ("bv_tok", {"mlp.activation": "gelu_tanh", "posemb.prefix": False}),
+        ("timm_deit3", {"mlp.activation": "gelu", "posemb.interpolation": "bicubic"}),
+        ("timm_hybrid_r50", {"stem.weight_standardization": "variance", "stem.norm_eps": 1e-5}),
+        ("google_r26_vit", {"stem.weight_standardization": "std", "stem.norm_eps": 1e-6}),
+        ("hf_dinov2_reg", {"posemb.interpolation": "bicubic", "posemb.antialias": True}),
     ],
 )
 def test_every_source_has_its_own_numerics(name, fields, imported):
-    model = config_lib.read_config(epath.Path(imported(name))).model
+    model = config_lib.flatten(config_lib.read_config(epath.Path(imported(name))).model)
     assert {key: model[key] for key in fields} == fields
 
 
@@ -224,12 +224,12 @@ def test_flags_change_the_model_and_the_images(tmp_path, capsys):
     argv = [*flags_of(given), "--data.crop_fraction=0.5", "--data.image_size=48,64"]
     argv.append("--model.head_bias=1")
     code, out, _ = run(
-        capsys, *argv, "--model.posemb_antialias=false", f"--output={tmp_path / 'r'}"
+        capsys, *argv, "--model.posemb.antialias=false", f"--output={tmp_path / 'r'}"
     )
     assert code == 0 and "posemb/grid resampled from 4x4 to 6x8" in out
     config = config_lib.read_config(epath.Path(tmp_path / "r"))
     assert (config.data.crop_fraction, config.data.image_size) == (0.5, (48, 64))
-    assert config.model["posemb_antialias"] is False
+    assert config.model["posemb"]["antialias"] is False
 
 
 # --- What is wrong.
@@ -264,7 +264,11 @@ def timm_flags(tmp_path, **changes):
         ({"labels": "nowhere"}, 64, "--labels: cannot read nowhere"),
         ({"model.depth": "3"}, 65, "blocks.2.attn.proj.bias is missing, expected 48"),
         ({"model.num_registers": "1"}, 65, "reg_token is missing, expected 1x1x48"),
-        ({"model.qk_norm": "true"}, 65, "blocks.*.attn.k_norm.bias is missing, expected 16"),
+        (
+            {"model.attention.qk_norm": "true"},
+            65,
+            "blocks.*.attn.k_norm.bias is missing, expected 16",
+        ),
         ({"source": "google"}, 65, "is an unexpected key"),
         ({"source": "huggingface"}, 65, "config.json: no such file beside the weights"),
     ],
@@ -319,8 +323,8 @@ def test_what_is_there_already_is_not_touched(imported, tmp_path, capsys):
         ("timm_deit3", "google", "blocks_*/scale*/scale (64) has no name there (4 times)"),
         ("timm_deit_distilled", "big_vision", "dist_token (1x48) has no name there"),
         ("bv_map", "huggingface", "pool/attn/q/kernel"),
-        ("bv_tok", "google", "config.model.posemb_prefix: google computes with"),
-        ("hf_dinov2_cls", "timm", "config.model.pool: timm has no pool cls_gap"),
+        ("bv_tok", "google", "config.model.posemb.prefix: google computes with"),
+        ("hf_dinov2_cls", "timm", "config.model.pool.name: timm has no pool cls_gap"),
         ("timm_vit_gap_cls", "huggingface", "fc_norm/bias (48) has no name there"),
     ],
 )
@@ -336,7 +340,7 @@ def test_numbers_that_a_library_computes_otherwise_are_said(imported, tmp_path, 
     folder = imported("google_vit_token_linen")
     code, out, _ = run(capsys, "--to=timm", f"--input={folder}", f"--output={tmp_path / 'out'}")
     assert code == 0
-    assert "timm computes with activation gelu, this model with gelu_tanh" in out
+    assert "timm computes with mlp.activation gelu, this model with gelu_tanh" in out
 
 
 def damaged(tmp_path, change):
@@ -421,4 +425,4 @@ def test_every_library_has_a_case():
 
 def test_the_config_of_converted_weights_is_a_config(imported):
     content = json.loads((imported("timm_deit3") / "config.json").read_text())
-    assert config_lib.resolve(content).config.model["layer_scale"] > 0
+    assert config_lib.resolve(content).config.model["block"]["layer_scale"] > 0

@@ -24,8 +24,17 @@ from vit_jax.training.run import open_run
 
 # Models that differ in these only are of one family, but for a ResNet with and without stages.
 SIZES = {
-    *("name", "num_classes", "width", "depth", "num_heads", "mlp_dim", "patch"),
-    *("resnet_layers", "resnet_width", "depths", "mlp_ratio", "window"),
+    "width",
+    "depth",
+    "depths",
+    "num_heads",
+    "mlp_dim",
+    "mlp_ratio",
+    "num_classes",
+    "stem.patch",
+    "stem.layers",
+    "stem.width_factor",
+    "attention.window",
 }
 
 
@@ -33,9 +42,9 @@ def families():
     """Returns the first registered name of each set of fields that are no sizes."""
     found = {}
     for name in models.list_models():
-        fields = models.spec(name).to_dict()
+        fields = models.preset(name)
         structure = {key: value for key, value in fields.items() if key not in SIZES}
-        kind = (models.family(name).name, bool(fields["resnet_layers"]))
+        kind = (models.family(name).name, bool(fields.get("stem.layers")))
         found.setdefault(str((structure, kind)), name)
     return list(found.values())
 
@@ -45,14 +54,15 @@ FAMILIES = families()
 
 def tiny(name):
     """Returns what makes a model of the family as small as it gets: of few patches."""
-    fields = models.spec(name)
-    smaller = {"name": name, "depth": "1", "patch": "4,4"}
+    fields = models.preset(name)
+    smaller = {"name": name, "depth": "1", "stem.patch": "4,4"}
     if models.family(name).name == "swin":  # whose second block shifts its windows
-        smaller = {"name": name, "depths": "2,1", "patch": "2,2", "window": "3,3", "mlp_dim": None}
+        smaller = {"name": name, "depths": "2,1", "mlp_dim": None}
+        smaller |= {"stem.patch": "2,2", "attention.window": "3,3"}
         smaller |= {"width": "8", "num_heads": "2,2", "mlp_ratio": "1"}
-    if fields.stem == "resnet":  # whose root takes the place of larger patches
-        stages = (1,) * bool(fields.resnet_layers)
-        smaller |= {"resnet_layers": str(stages), "resnet_width": "0.5", "patch": "1,1"}
+    if fields["stem.name"] == "resnet":  # whose root takes the place of larger patches
+        stages = (1,) * bool(fields["stem.layers"])
+        smaller |= {"stem.layers": str(stages), "stem.width_factor": "0.5", "stem.patch": "1,1"}
     overrides: dict[str, str | None] = {f"model.{key}": value for key, value in smaller.items()}
     return overrides | {
         "total_steps": "3",
@@ -157,7 +167,7 @@ def test_a_run_of_two_heads_that_resumes_is_the_uninterrupted_run(name, tiny_con
 
 
 def test_families_tell_apart_what_is_built_differently():
-    kinds = {(models.spec(name).stem, models.spec(name).mlp) for name in FAMILIES}
+    kinds = {(models.spec(name).stem.name, models.spec(name).mlp.name) for name in FAMILIES}
     assert kinds == {("patch", "mlp"), ("patch", "swiglu"), ("resnet", "mlp")}
     assert {"swin_t_w7", "swinv2_t_w8"} <= set(FAMILIES)
     assert len(FAMILIES) < len(models.list_models()) / 2

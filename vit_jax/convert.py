@@ -19,6 +19,7 @@ import numpy as np
 from absl import flags
 
 from vit_jax import models
+from vit_jax.config import flatten
 from vit_jax.console import cli
 from vit_jax.console.progress import say
 from vit_jax.conversion.exporting import export_weights
@@ -67,13 +68,11 @@ def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
 
 def _describe(imported: Imported, path: pathlib.Path, source: str) -> None:
     """Print what was read: the model, its preprocessing, and notes."""
-    model = imported.config.model
+    model = flatten(imported.config.model)
     data = imported.config.data
     num_params = sum(array.size for array in imported.params.values())
-    preset = models.spec(model["name"])
-    is_hybrid = model["stem"] == "resnet"
-    unused = () if is_hybrid else ("weight_standardization", "group_norm_eps")
-    changed = [f"{k}={v}" for k, v in model.items() if preset[k] != v and k not in unused]
+    preset = {"name": model["name"], **models.preset(model["name"])}
+    changed = [f"{k}={v}" for k, v in model.items() if k not in preset or preset[k] != v]
     changes = f" with {', '.join(changed)}" if changed else ""
     height, width = data.image_size
     say(f"read      {path}  {source}  {num_params:,} parameters")
@@ -105,7 +104,7 @@ def _check(imported: Imported, path: pathlib.Path, source: str, original: Origin
     params = flax.traverse_util.unflatten_dict(imported.params, sep="/")
     output = jax.jit(functools.partial(models.forward, model))(params, images)
     ours = np.asarray(output.logits if config.model["num_classes"] else output.features)
-    theirs = reference.outputs(original, path, config.model, images)
+    theirs = reference.outputs(original, path, flatten(config.model), images)
     error = np.abs(ours - theirs).max()
     largest = np.abs(theirs).max()
     say(f"check     outputs differ by {error:.1e} at most, the largest is {largest:.2f}")

@@ -16,7 +16,6 @@ from vit_jax import train as train_lib
 from vit_jax.errors import ConfigError
 from vit_jax.models.families import FAMILIES, MATRICES, Family, MatrixRule, block, outside_of_blocks
 from vit_jax.models.layers.attention.base import CrossAttention
-from vit_jax.models.transformer import CHOICES
 from vit_jax.training import parameter_groups
 from vit_jax.training.run import open_run
 
@@ -41,22 +40,21 @@ TINY = {
     "swin": {"name": "swin_t_w2", "width": 8, "depths": (2, 1), "num_heads": (2, 2)},
 }
 ALL = {
-    "qk_norm": True,
-    "layer_scale": 0.1,
+    "attention.qk_norm": True,
+    "block.layer_scale": 0.1,
     "representation_size": 4,
-    "resnet_width": 0.5,
-    "landmarks": 4,
 }
 OF_VIT = {"distilled": True, "num_registers": 1}
 
 
 def parameters(family):
     """Yields name and number of dimensions of the parameters of models with each part."""
-    variants = [{}, ALL, {"resnet_layers": (1,), "stem": "resnet"}]
-    variants.append({"attention": "reduced", "posemb": "rope_mixed"})
-    variants += [{key: part} for key in CHOICES for part in CHOICES[key] if key != "dtype"]
+    variants = [{}, ALL, {"stem": {"name": "resnet", "layers": (1,), "width_factor": 0.5}}]
+    variants.append({"attention.name": "reduced", "posemb.name": "rope_mixed"})
+    choices = models.part_choices(TINY[family]["name"])
+    variants += [{key: part} for key, choice in choices.items() for part in choice.table]
     if family == "vit":
-        variants += [OF_VIT, {"pool": "gap", "keep_class_token": True, "fc_norm": True}]
+        variants += [OF_VIT, {"pool.name": "gap", "keep_class_token": True, "pool.fc_norm": True}]
     for fields in variants:
         try:
             model = models.create(**TINY[family], **fields)
@@ -106,7 +104,7 @@ class Tower(models.ViT):
 
     @nn.compact
     def __call__(self, images, *, train):
-        x = nn.Conv(self.width, self.patch, self.patch, name="stem")(images)
+        x = nn.Conv(self.width, self.stem["patch"], self.stem["patch"], name="stem")(images)
         x = x.reshape(len(x), -1, self.width)
         for i in range(self.depth):
             x = Layer(name=f"encoder_layer_{i}")(x)
@@ -139,7 +137,7 @@ def tower(monkeypatch, tiny_config):
     def config(fields, **changes):
         monkeypatch.setitem(FAMILIES, "tower", dataclasses.replace(TOWER, **changes))
         sizes = dict.fromkeys(("model.width", "model.num_heads", "model.mlp_dim"))
-        given = {"model.name": "tower_s", "model.patch": "4,4", "total_steps": "2"}
+        given = {"model.name": "tower_s", "model.stem.patch": "4,4", "total_steps": "2"}
         return tiny_config({**sizes, **given, **fields})
 
     return config

@@ -41,10 +41,10 @@ SWIN_FLAGS = {
     "model.width": "16",
     "model.depths": "2,2",
     "model.num_heads": "2,4",
-    "model.window": "4,4",
+    "model.attention.window": "4,4",
     "model.mlp_ratio": "2",
 }
-SWIGLU_FLAGS = {"model.mlp": "swiglu", "model.mlp_dim": "88"}
+SWIGLU_FLAGS = {"model.mlp.name": "swiglu", "model.mlp_dim": "88"}
 
 
 class Live(NamedTuple):
@@ -238,7 +238,7 @@ def test_the_check_finds_the_same_outputs(name, saved, tmp_path, capsys):
 
 def test_the_check_finds_other_outputs_and_nothing_is_written(saved, tmp_path, capsys):
     argv = arguments(saved, "vit", tmp_path / "run")
-    code, _, err = check(capsys, *argv, "--model.activation=relu")
+    code, _, err = check(capsys, *argv, "--model.mlp.activation=relu")
     assert code == 74 and "huggingface gives other outputs; nothing was written" in err
     assert not (tmp_path / "run").exists()
 

@@ -50,16 +50,17 @@ def export_weights(directory: pathlib.Path, to: str, output: pathlib.Path) -> tu
     class_names = reading.read_class_names(workdir, step)
     del tree
     placeholders, extra_tensors = _read_origin(directory, to)
-    placeholders = {**library.placeholders_for(config.model), **placeholders}
+    fields = config_lib.flatten(config.model)
+    placeholders = {**library.placeholders_for(fields), **placeholders}
     table = rules.Table(library.rules, placeholders)
     # `pop`: a parameter is read once, and its memory then freed.
     written, make = rules.export_params(table, shapes, params.pop, f"{to}'s format")
     headers = {k: files.Header(shape, np.dtype(np.float32)) for k, shape in written.items()}
     headers |= {k: files.Header(v.shape, v.dtype) for k, v in extra_tensors.items()}
     data = config_lib.as_dict(config.data)
-    documents = library.documents_for(config.model, data, class_names)
+    documents = library.documents_for(fields, data, class_names)
     spec = library.describe(written, documents, series_of(config.model["name"]))
-    notes = _differences(spec, config.model, to)
+    notes = _differences(spec, fields, to)
 
     def array(name: str) -> np.ndarray:
         return extra_tensors[name] if name in extra_tensors else make(name)
@@ -74,6 +75,10 @@ def export_weights(directory: pathlib.Path, to: str, output: pathlib.Path) -> tu
     return notes
 
 
+# Values that compute the same as those of the libraries.
+SAME_RESULTS = {("attention.name", "fused"): "full"}
+
+
 def _differences(spec: ImportSpec, model: Mapping[str, Any], to: str) -> tuple[str, ...]:
     """Return notes on what a library computes differently.
 
@@ -82,7 +87,7 @@ def _differences(spec: ImportSpec, model: Mapping[str, Any], to: str) -> tuple[s
     """
     notes = []
     for key, value in {**spec.fields, **spec.sizes}.items():
-        if key not in model or value == model[key]:
+        if key not in model or SAME_RESULTS.get((key, model[key]), model[key]) == value:
             continue
         difference = f"{to} computes with {key} {value}, this model with {model[key]}"
         if key not in NUMERICS:

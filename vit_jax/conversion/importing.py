@@ -101,24 +101,32 @@ def _configure(
     spec: ImportSpec, name: str, flags: Mapping[str, str], path: pathlib.Path
 ) -> tuple[config_lib.Resolved, tuple[int, int]]:
     """Return the settings of the weights, and the image size that they were trained with."""
-    values = {f"model.{key}": value for key, value in {"name": name, **spec.fields}.items()}
+    values = {f"model.{key}": value for key, value in _fields(spec, name).items()}
     values |= {f"data.{key}": value for key, value in {"name": "", **spec.data}.items()}
     layer = {key: Setting(value, str(path)) for key, value in values.items()}
     config = config_lib.merge(File.of(layer), flags).config
-    model = config.model
+    model = config_lib.flatten(config.model)
     for key, value in spec.sizes.items():
-        if model[key] != value:
+        if key in model and model[key] != value:
             problem = f"{path} has {value}, the model {model[key]}; try another --model"
             raise ConfigError(f"--model.{key}", problem)
     requested = config.data.image_size if "data.image_size" in flags else None
-    stride = models.create(**model).stride
+    stride = models.create(**config.model).stride
     size, has_prefix = find_size(spec, stride, spec.data.get("image_size"), requested)
     layer["data.image_size"] = Setting(size, str(path))
-    if "posemb_prefix" in model and "posemb_prefix" not in spec.fields:
-        layer["model.posemb_prefix"] = Setting(has_prefix, str(path))
+    if "posemb.prefix" in model and "posemb.prefix" not in spec.fields:
+        layer["model.posemb.prefix"] = Setting(has_prefix, str(path))
     resolved = config_lib.resolve(File.of(layer), flags)
     transforms.check(resolved.config.data)
     return resolved, size
+
+
+def _fields(spec: ImportSpec, name: str) -> dict[str, Any]:
+    """Return the fields that a file states, of the parts that the model has."""
+    stated = {key: value for key, value in spec.fields.items() if key.endswith(".name")}
+    parts = {key: stated.get(f"{key}.name", own) for key, own in models.part_names(name).items()}
+    known = models.declarations(name, parts)
+    return {"name": name} | {key: value for key, value in spec.fields.items() if key in known}
 
 
 @contextlib.contextmanager

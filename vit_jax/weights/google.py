@@ -83,15 +83,17 @@ def placeholders_for(fields: Fields) -> dict[str, str]:
 
 # What Google's code computes with all of its weights.
 FIELDS = {
-    "norm_order": "pre",
-    "activation": "gelu_tanh",
+    "block.name": "pre",
+    "mlp.activation": "gelu_tanh",
+    "pool.activation": "gelu_tanh",
+    "attention.name": "full",
     "norm_eps": 1e-6,
     "keep_class_token": False,
-    "fc_norm": False,
-    "posemb_interpolation": "spline",
-    "posemb_antialias": False,
-    "weight_standardization": "std",
-    "group_norm_eps": 1e-6,
+    "pool.fc_norm": False,
+    "posemb.interpolation": "spline",
+    "posemb.antialias": False,
+    "stem.weight_standardization": "std",
+    "stem.norm_eps": 1e-6,
 }
 # Images are squashed to the model's size, and their pixels mapped to -1..1.
 DATA = {"fit": "squash", "interpolation": "bilinear", **HALF}
@@ -105,9 +107,9 @@ def describe(shapes: Shapes, documents: Documents, series: str) -> ImportSpec:
             **FIELDS,
             "num_classes": num_outputs(shapes, "head/bias"),
             "representation_size": num_outputs(shapes, "pre_logits/bias"),
-            "pool": "cls" if has_token else "gap",
-            "posemb": "learned",
-            "posemb_prefix": True,
+            "pool.name": "cls" if has_token else "gap",
+            "posemb.name": "learned",
+            "posemb.prefix": True,
         },
         sizes=sizes(shapes, "Transformer/encoderblock_0/" + placeholders(shapes)["attn"]),
         positions=shapes.get("Transformer/posembed_input/pos_embedding", (0, 0))[1],
@@ -130,8 +132,8 @@ def sizes(shapes: Shapes, attention: str) -> dict[str, Any]:
     """
     bias = shapes.get(f"{attention}/query/bias", ())
     if len(bias) > 1:
-        return {"mlp": "mlp", "num_heads": bias[-2]}
-    return {"mlp": "mlp"}
+        return {"mlp.name": "mlp", "num_heads": bias[-2]}
+    return {"mlp.name": "mlp"}
 
 
 VIT = Library(

@@ -11,13 +11,14 @@ from vit_jax.weights.files.base import Shape
 # Fields of the model that its parameters do not show. A library that cannot store their values
 # computes with its own.
 NUMERICS = (
-    "activation",
+    "mlp.activation",
+    "pool.activation",
     "norm_eps",
-    "posemb_interpolation",
-    "posemb_antialias",
-    "weight_standardization",
-    "group_norm_eps",
-    "pad_order",
+    "posemb.interpolation",
+    "posemb.antialias",
+    "stem.weight_standardization",
+    "stem.norm_eps",
+    "attention.pad_order",
 )
 
 # Mean and standard deviation of ImageNet's pixels, and those that map pixels to -1..1.

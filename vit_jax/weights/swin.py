@@ -8,15 +8,15 @@ from vit_jax.weights.rules import Rule
 
 # What the code of both libraries computes with all files.
 FIELDS = {
-    "attention": "window",
-    "mask_padding": False,
-    "qk_norm": False,
-    "layer_scale": 0.0,
-    "pool": "gap",
+    "attention.name": "window",
+    "attention.mask_padding": False,
+    "attention.qk_norm": False,
+    "block.layer_scale": 0.0,
+    "pool.name": "gap",
     "representation_size": 0,
 }
-V1 = {"norm_order": "pre", "cosine": False, "posemb": "relative_bias"}
-V2 = {"norm_order": "res_post", "cosine": True, "posemb": "log_cpb"}
+V1 = {"block.name": "pre", "attention.cosine": False, "posemb.name": "relative_bias"}
+V2 = {"block.name": "res_post", "attention.cosine": True, "posemb.name": "log_cpb"}
 # Computed from the window, but stored in many files.
 BUFFERS = ("relative_position_index", "relative_coords_table")
 

@@ -60,7 +60,7 @@ def read_numerics(document: Json, has_activation: bool = True) -> dict[str, Any]
         problem = f"expected one of {', '.join(ACTIVATIONS)}, got '{activation}'"
         raise DataError(f"{CONFIG}: hidden_act: {problem}")
     return {
-        "activation": ACTIVATIONS.get(activation, "gelu"),
+        "mlp.activation": ACTIVATIONS.get(activation, "gelu"),
         "norm_eps": float(read_key(document, "layer_norm_eps", float | int, CONFIG)),
     }
 
@@ -105,10 +105,10 @@ def write(
     return {
         "architectures": [class_name(model_type, fields)],
         "model_type": model_type,
-        "hidden_act": activations[fields["activation"]],
+        "hidden_act": activations[fields.get("mlp.activation", "gelu")],
         "layer_norm_eps": fields["norm_eps"],
         "image_size": height if height == width else [height, width],
-        "patch_size": fields["patch"][0],
+        "patch_size": fields["stem.patch"][0],
         "num_channels": data["channels"],
         "qkv_bias": True,
         "hidden_dropout_prob": 0.0,

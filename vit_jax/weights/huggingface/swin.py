@@ -65,7 +65,7 @@ def placeholders_for(fields: Fields) -> dict[str, str]:
 
 def find_model_type(fields: Fields) -> str:
     """Return the `model_type` of transformers for a model with these fields."""
-    return "swinv2" if fields["cosine"] else "swin"
+    return "swinv2" if fields["attention.cosine"] else "swin"
 
 
 def describe(shapes: Shapes, documents: Documents, series: str) -> ImportSpec:
@@ -77,12 +77,12 @@ def describe(shapes: Shapes, documents: Documents, series: str) -> ImportSpec:
     document, model_type = hf_documents.open_config(documents, MODEL_TYPES)
     data, notes = preprocessing.read(documents, USUAL, series)
     num_classes = num_outputs(shapes, "classifier.bias")
-    fields = {**swin.FIELDS, "pad_order": "pad_shift"}
+    fields = {**swin.FIELDS, "attention.pad_order": "pad_shift"}
     if model_type == "swin":
         fields |= swin.V1
     else:
         pretrained = swin.window_sides(document.get("pretrained_window_sizes"))
-        fields |= {**swin.V2, "pretrained_window": pretrained}
+        fields |= {**swin.V2, "posemb.pretrained_window": pretrained}
     return ImportSpec(
         fields={**fields, **hf_documents.read_numerics(document), "num_classes": num_classes},
         sizes=_read_sizes(document),
@@ -102,12 +102,14 @@ def documents_for(fields: Fields, data: Fields, class_names: tuple[str, ...]) ->
         "depths": list(fields["depths"]),
         "num_layers": stages,
         "num_heads": list(fields["num_heads"]),
-        "window_size": fields["window"][0],
+        "window_size": fields.get("attention.window", (0, 0))[0],
         "mlp_ratio": fields["mlp_ratio"],
         "use_absolute_embeddings": False,
     }
-    if fields["cosine"]:
-        document["pretrained_window_sizes"] = list(fields["pretrained_window"] or (0,) * stages)
+    if fields["attention.cosine"]:
+        document["pretrained_window_sizes"] = list(
+            fields.get("posemb.pretrained_window") or (0,) * stages
+        )
     return {CONFIG: document, preprocessing.FILE: preprocessing.write(data)}
 
 
@@ -126,7 +128,7 @@ def _read_sizes(document: Json) -> dict[str, Any]:
         "depths": tuple(read_key(document, "depths", list, CONFIG)),
         "num_heads": tuple(read_key(document, "num_heads", list, CONFIG)),
         "mlp_ratio": float(read_key(document, "mlp_ratio", float | int, CONFIG)),
-        "window": (window, window),
+        "attention.window": (window, window),
     }
 
 

@@ -97,7 +97,7 @@ def placeholders_for(fields: Fields) -> dict[str, str]:
     model_type = find_model_type(fields)
     layers = VIT_LAYERS
     if model_type.startswith("dinov2"):
-        layers = SWIGLU_LAYERS if fields["mlp"] == "swiglu" else DINOV2_LAYERS
+        layers = SWIGLU_LAYERS if fields["mlp.name"] == "swiglu" else DINOV2_LAYERS
     return {
         **layers,
         "prefix": f"{model_type}." if fields["num_classes"] else "",
@@ -107,7 +107,7 @@ def placeholders_for(fields: Fields) -> dict[str, str]:
 
 def find_model_type(fields: Fields) -> str:
     """Return the `model_type` of transformers for a model with these fields."""
-    if fields["layer_scale"]:
+    if fields["block.layer_scale"]:
         return "dinov2_with_registers" if fields["num_registers"] else "dinov2"
     return "deit" if fields["distilled"] else "vit"
 
@@ -131,8 +131,8 @@ def describe(shapes: Shapes, documents: Documents, series: str) -> ImportSpec:
         },
         sizes={
             "num_heads": read_key(document, "num_attention_heads", int, CONFIG),
-            "mlp": "swiglu" if is_swiglu else "mlp",
-            "stem": "patch",
+            "mlp.name": "swiglu" if is_swiglu else "mlp",
+            "stem.name": "patch",
         },
         positions=shapes.get(f"{names['prefix']}embeddings.position_embeddings", (0, 0))[1],
         num_tokens=2 if model_type == "deit" else 1,
@@ -169,20 +169,21 @@ def _fields(shapes: Shapes, prefix: str, model_type: str, num_classes: int) -> d
     """Return the fields that no document states."""
     has_registers = model_type == "dinov2_with_registers"
     return {
-        "norm_order": "pre",
+        "block.name": "pre",
+        "attention.name": "full",
         "representation_size": num_outputs(shapes, f"{prefix}pooler.dense.bias"),
-        "pool": "cls_gap" if model_type.startswith("dinov2") and num_classes else "cls",
+        "pool.name": "cls_gap" if model_type.startswith("dinov2") and num_classes else "cls",
         "keep_class_token": False,
-        "fc_norm": False,
-        "posemb": "learned",
-        "posemb_prefix": True,
-        "posemb_interpolation": "bicubic" if has_registers else "bicubic_torch",
-        "posemb_antialias": has_registers,
+        "pool.fc_norm": False,
+        "posemb.name": "learned",
+        "posemb.prefix": True,
+        "posemb.interpolation": "bicubic" if has_registers else "bicubic_torch",
+        "posemb.antialias": has_registers,
     }
 
 
 def _dinov2_document(fields: Fields) -> dict[str, Any]:
-    is_swiglu = fields["mlp"] == "swiglu"
+    is_swiglu = fields["mlp.name"] == "swiglu"
     document = {
         "mlp_ratio": _mlp_ratio(fields["mlp_dim"], fields["width"], is_swiglu),
         "use_swiglu_ffn": is_swiglu,

@@ -47,9 +47,9 @@ MICROSOFT = {"merge": "{i}", "head": "head"}  # merges at the end of a stage
 # What timm's code computes with all of its weights.
 FIELDS = {
     **swin.FIELDS,
-    "pad_order": "shift_pad",
+    "attention.pad_order": "shift_pad",
     "norm_eps": 1e-5,
-    "activation": "gelu",
+    "mlp.activation": "gelu",
 }
 # How timm preprocesses images where no document states it, by what names of ours begin with.
 USUAL: dict[str, Fields] = {
@@ -93,23 +93,25 @@ def documents_for(fields: Fields, data: Fields, class_names: tuple[str, ...]) ->
 
 def architecture(fields: Fields) -> str:
     """Return a model of timm that is ours with other arguments."""
-    return "swinv2_tiny_window8_256" if fields["cosine"] else "swin_tiny_patch4_window7_224"
+    return (
+        "swinv2_tiny_window8_256" if fields["attention.cosine"] else "swin_tiny_patch4_window7_224"
+    )
 
 
 def arguments(fields: Fields, image_size: tuple[int, int]) -> dict[str, Any]:
     """Return the arguments with which timm's model of that `architecture` is ours."""
     kwargs = {
         "img_size": list(image_size),
-        "patch_size": fields["patch"][0],
+        "patch_size": fields["stem.patch"][0],
         "embed_dim": fields["width"],
         "depths": list(fields["depths"]),
         "num_heads": list(fields["num_heads"]),
-        "window_size": fields["window"][0],
+        "window_size": fields.get("attention.window", (0, 0))[0],
         "mlp_ratio": fields["mlp_ratio"],
         "num_classes": fields["num_classes"],
     }
-    if fields["cosine"]:
-        pretrained = fields["pretrained_window"] or (0,) * len(fields["depths"])
+    if fields["attention.cosine"]:
+        pretrained = fields.get("posemb.pretrained_window") or (0,) * len(fields["depths"])
         kwargs["pretrained_window_sizes"] = list(pretrained)
     return kwargs
 
@@ -123,10 +125,10 @@ def outputs(path: pathlib.Path, fields: Fields, pixels: Any) -> Any:
 def _version(shapes: Shapes, documents: Documents) -> dict[str, Any]:
     """Return the fields in which v1 and v2 differ."""
     if "layers.0.blocks.0.attn.logit_scale" not in shapes:
-        return {**swin.V1, "posemb_interpolation": "geometric"}
+        return {**swin.V1, "posemb.interpolation": "geometric"}
     given = documents.get(timm_documents.CONFIG, {}).get("model_args")
     sides = given.get("pretrained_window_sizes") if isinstance(given, Mapping) else None
-    return {**swin.V2, "pretrained_window": swin.window_sides(sides)}
+    return {**swin.V2, "posemb.pretrained_window": swin.window_sides(sides)}
 
 
 def _sizes(shapes: Shapes) -> dict[str, Any]:
@@ -143,7 +145,7 @@ def _sizes(shapes: Shapes) -> dict[str, Any]:
         return {}
     window = (math.isqrt(tables[0][0]) + 1) // 2
     num_heads = tuple(heads for _, heads in tables)
-    return {"depths": depths, "num_heads": num_heads, "window": (window, window)}
+    return {"depths": depths, "num_heads": num_heads, "attention.window": (window, window)}
 
 
 SWIN = Library(

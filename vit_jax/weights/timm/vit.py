@@ -83,19 +83,21 @@ def placeholders(shapes: Shapes) -> dict[str, str]:
 
 def placeholders_for(fields: Fields) -> dict[str, str]:
     """Return the names with which to write a model, from its fields."""
-    return PUBLISHED if fields["resnet_layers"] else ROOT_ONLY
+    return ROOT_ONLY if fields.get("stem.layers") == () else PUBLISHED
 
 
 # What timm's code computes with all of its weights.
 FIELDS = {
-    "norm_order": "pre",
-    "activation": "gelu",
+    "block.name": "pre",
+    "mlp.activation": "gelu",
+    "pool.activation": "gelu",
+    "attention.name": "full",
     "norm_eps": 1e-6,
-    "posemb": "learned",
-    "posemb_interpolation": "bicubic",
-    "posemb_antialias": True,
-    "weight_standardization": "variance",
-    "group_norm_eps": 1e-5,
+    "posemb.name": "learned",
+    "posemb.interpolation": "bicubic",
+    "posemb.antialias": True,
+    "stem.weight_standardization": "variance",
+    "stem.norm_eps": 1e-5,
 }
 # How timm preprocesses images where no document states it, by what names of ours begin with.
 USUAL: dict[str, Fields] = {
@@ -124,11 +126,11 @@ def describe(shapes: Shapes, documents: Documents, series: str) -> ImportSpec:
             **FIELDS,
             "num_classes": classes,
             "representation_size": 0,
-            "pool": pool,
+            "pool.name": pool,
             "keep_class_token": has_token and pool != "cls",
-            "fc_norm": "fc_norm.weight" in shapes,
+            "pool.fc_norm": "fc_norm.weight" in shapes,
         },
-        sizes={"mlp": "swiglu" if up[0] == 2 * down[1] else "mlp"} if up[0] else {},
+        sizes={"mlp.name": "swiglu" if up[0] == 2 * down[1] else "mlp"} if up[0] else {},
         positions=shapes.get("pos_embed", (0, 0))[1],
         num_tokens=has_token + is_distilled,
         data=data,
@@ -155,13 +157,13 @@ def architecture(fields: Fields) -> str:
         (3, 4, 9): "vit_base_r50_s16_224",
         (3, 4, 6, 3): "vit_large_r50_s32_224",
     }
-    if fields["stem"] == "resnet":
-        if fields["resnet_width"] != 1:
+    if fields["stem.name"] == "resnet":
+        if fields["stem.width_factor"] != 1:
             return ""
-        return hybrids.get(tuple(fields["resnet_layers"]), "")
+        return hybrids.get(tuple(fields["stem.layers"]), "")
     if fields["distilled"]:
         return "deit_base_distilled_patch16_224"
-    return "vit_giant_patch14_dinov2" if fields["mlp"] == "swiglu" else "vit_base_patch16_224"
+    return "vit_giant_patch14_dinov2" if fields["mlp.name"] == "swiglu" else "vit_base_patch16_224"
 
 
 def arguments(fields: Fields, image_size: tuple[int, int]) -> dict[str, Any]:
@@ -170,33 +172,33 @@ def arguments(fields: Fields, image_size: tuple[int, int]) -> dict[str, Any]:
     Raises:
       DataError: timm has no such pool.
     """
-    is_swiglu = fields["mlp"] == "swiglu"
+    is_swiglu = fields["mlp.name"] == "swiglu"
     pools = {"cls": "token", "gap": "avg", "map": "map"}
-    if fields["pool"] not in pools:
+    if fields["pool.name"] not in pools:
         problem = f"timm has no pool {fields['pool']}; it cannot be written for timm"
         raise DataError(f"config.model.pool: {problem}")
     activations = {"gelu": "gelu", "gelu_tanh": "gelu_tanh", "relu": "relu"}
     hidden = 2 * fields["mlp_dim"] if is_swiglu else fields["mlp_dim"]
     kwargs = {
         "img_size": list(image_size),
-        "patch_size": list(fields["patch"]),
+        "patch_size": list(fields["stem.patch"]),
         "embed_dim": fields["width"],
         "depth": fields["depth"],
         "num_heads": fields["num_heads"],
         "mlp_ratio": hidden / fields["width"],
         "num_classes": fields["num_classes"],
-        "qk_norm": fields["qk_norm"],
-        "init_values": fields["layer_scale"] or None,
+        "qk_norm": fields["attention.qk_norm"],
+        "init_values": fields["block.layer_scale"] or None,
     }
     if not is_swiglu:  # else the architecture has it
-        kwargs["act_layer"] = activations[fields["activation"]]
+        kwargs["act_layer"] = activations[fields["mlp.activation"]]
     if not fields["distilled"]:
         kwargs |= {
-            "class_token": fields["pool"] == "cls" or fields["keep_class_token"],
-            "global_pool": pools[fields["pool"]],
-            "no_embed_class": not fields["posemb_prefix"],
+            "class_token": fields["pool.name"] == "cls" or fields["keep_class_token"],
+            "global_pool": pools[fields["pool.name"]],
+            "no_embed_class": not fields.get("posemb.prefix", True),
             "reg_tokens": fields["num_registers"],
-            "fc_norm": fields["fc_norm"],
+            "fc_norm": fields["pool.fc_norm"],
         }
     return kwargs
 
