@@ -7,7 +7,7 @@ model adds what the part has to know about the model, such as the number of head
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import flax.linen as nn
 from flax.core import FrozenDict
@@ -27,6 +27,7 @@ Problem = tuple[
 ]  # the path of a field of the model, such as `stem.patch`, and what is wrong
 
 
+@runtime_checkable
 class Model(Protocol):
     """What a part may ask about the model that it is in."""
 
