@@ -50,7 +50,7 @@ def make(order, attention=double, mlp=add_three, norm=square, **fields):
 def only_attention(order, rate):
     """A block that adds one to each token, if the branch is not dropped."""
     return make(
-        order, attention=jnp.ones_like, mlp=jnp.zeros_like, norm=lambda x: x, drop_path=rate
+        order, attention=jnp.ones_like, mlp=jnp.zeros_like, norm=lambda x: x, drop_rate=rate
     )
 
 
@@ -94,7 +94,7 @@ def test_drop_path_does_nothing_in_evaluation(order):
 
 @pytest.mark.parametrize("order", BLOCKS)
 def test_the_two_branches_are_dropped_apart(order):
-    block = make(order, jnp.ones_like, lambda x: 0 * x + 10, lambda x: x, drop_path=0.5)
+    block = make(order, jnp.ones_like, lambda x: 0 * x + 10, lambda x: x, drop_rate=0.5)
     x = jnp.zeros((64, 1, 1))
     output = block.apply({}, x, GRID, train=True, rngs={"dropout": KEY})
     assert set(np.unique(output)) == {0.0, 2.0, 20.0, 22.0}

@@ -1,5 +1,6 @@
 """The stems: patches of the image, or of what a network makes of it, cut and projected."""
 
+import functools
 import math
 
 import chex
@@ -11,7 +12,7 @@ import pytest
 from jax.test_util import check_grads
 
 from vit_jax.models.layers.resnet import ResNet
-from vit_jax.models.layers.stems import POWER_OF_TWO_STEMS, STEMS, HybridEmbed, PatchEmbed
+from vit_jax.models.layers.stems import STEMS, HalvingStem, HybridEmbed, PatchEmbed
 
 KEY = jax.random.key(0, impl="unsafe_rbg")  # compiles faster than the default
 
@@ -27,7 +28,13 @@ CELLS = {
 
 def make(name, patch=None, width=8, **fields):
     """A stem, small but for what the test says."""
-    return STEMS[name](patch or CELLS[name][0], width, resnet_width=0.5, **fields)
+    fields |= {"width_factor": 0.5} if name == "resnet" else {}
+    return STEMS[name](patch=patch or CELLS[name][0], width=width, **fields)
+
+
+def init_shapes(module, images):
+    """Variables of a stem, boxed; nothing is computed."""
+    return jax.eval_shape(functools.partial(module.init, train=False), KEY, images)
 
 
 def make_images(height, width, channels=3, batch=2):
@@ -36,14 +43,15 @@ def make_images(height, width, channels=3, batch=2):
 
 def make_params(module, images):
     """Parameters of which none is zero or one."""
-    shapes = nn.unbox(jax.eval_shape(module.init, KEY, images))["params"]
+    shapes = nn.unbox(init_shapes(module, images))["params"]
     rng = np.random.default_rng(1)
     return jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes)
 
 
 def apply(module, images, params=None):
     params = make_params(module, images) if params is None else params
-    return jax.jit(module.apply)({"params": params}, jnp.asarray(images))
+    run = jax.jit(functools.partial(module.apply, train=False))
+    return run({"params": params}, jnp.asarray(images))
 
 
 def normalize(x, layer):
@@ -71,13 +79,13 @@ def test_equals_cutting_patches_by_hand_and_a_matrix_product():
         for column in range(width // 2):
             cut = images[:, 3 * row : 3 * row + 3, 2 * column : 2 * column + 2]
             expected[:, row, column] = cut.reshape(2, -1) @ matrix + params["proj"]["bias"]
-    grid = PatchEmbed(patch, 5).apply({"params": params}, jnp.asarray(images))
+    grid = apply(PatchEmbed(patch=patch, width=5), images, params)
     chex.assert_trees_all_close(grid, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_parameters_are_named_and_shaped_by_the_patch():
     images = jnp.zeros((1, 6, 8, 3))
-    shapes = jax.eval_shape(PatchEmbed((3, 2), 5).init, jax.random.key(0), images)["params"]
+    shapes = init_shapes(PatchEmbed(patch=(3, 2), width=5), images)["params"]
     assert shapes["proj"]["kernel"].value.shape == (3, 2, 3, 5)
     assert shapes["proj"]["kernel"].names == (None, None, None, "embed")
     assert shapes["proj"]["bias"].shape == (5,)
@@ -87,15 +95,15 @@ def test_parameters_are_named_and_shaped_by_the_patch():
 def test_a_patch_that_does_not_divide_the_image_is_an_error(size):
     images = jnp.zeros((1, *size, 3))
     with pytest.raises(ValueError, match=r"not made of patches of \(3, 2\)"):
-        PatchEmbed((3, 2), 5).init(jax.random.key(0), images)
+        PatchEmbed(patch=(3, 2), width=5).init(KEY, images, train=False)
 
 
 def test_a_hybrid_projects_patches_of_the_resnets_map():
-    fields = {"resnet_layers": (1,), "resnet_width": 0.5, "weight_standardization": "variance"}
-    module = HybridEmbed((2, 1), 5, group_norm_eps=0.1, **fields)
+    fields = {"layers": (1,), "width_factor": 0.5, "weight_standardization": "variance"}
+    module = HybridEmbed(patch=(2, 1), width=5, norm_eps=0.1, **fields)
     images = jnp.asarray(np.random.default_rng(0).normal(size=(2, 8, 12, 3)), jnp.float32)
     rng = np.random.default_rng(1)
-    shapes = nn.unbox(jax.eval_shape(module.init, KEY, images))
+    shapes = nn.unbox(init_shapes(module, images))
     params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes)
     params["params"]["resnet"]["conv_root"]["kernel"] *= 1e-4  # where the two forms differ
     resnet = ResNet((1,), 32, "variance", 0.1)
@@ -104,8 +112,10 @@ def test_a_hybrid_projects_patches_of_the_resnets_map():
     def both(params):
         own = {name: {"params": value} for name, value in params["params"].items()}
         cells = resnet.apply(own["resnet"], images)
-        patches = PatchEmbed((2, 1), 5).apply({"params": {"proj": params["params"]["proj"]}}, cells)
-        return module.apply(params, images), patches
+        patches = PatchEmbed(patch=(2, 1), width=5).apply(
+            {"params": {"proj": params["params"]["proj"]}}, cells, train=False
+        )
+        return module.apply(params, images, train=False), patches
 
     grid, expected = both(params)
     assert grid.shape == (2, 1, 3, 5)
@@ -124,14 +134,15 @@ def test_a_hybrid_projects_patches_of_the_resnets_map():
     ],
 )
 def test_the_stride_is_a_cell_in_pixels(name, layers, stride):
-    assert STEMS[name]((2, 3), 5, resnet_layers=layers).stride == stride
+    fields = {"layers": layers} if name == "resnet" else {}
+    assert STEMS[name](patch=(2, 3), width=5, **fields).stride == stride
 
 
 @pytest.mark.parametrize("size", [(8, 18), (12, 12)])
 def test_a_stride_that_does_not_divide_the_image_is_an_error(size):
-    module = HybridEmbed((2, 3), 5, resnet_width=0.5)
+    module = HybridEmbed(patch=(2, 3), width=5, width_factor=0.5)
     with pytest.raises(ValueError, match=r"not made of patches of \(8, 12\)"):
-        jax.eval_shape(module.init, KEY, jnp.zeros((1, *size, 3)))
+        init_shapes(module, jnp.zeros((1, *size, 3)))
 
 
 # --- What every stem does.
@@ -149,7 +160,7 @@ def test_a_cell_is_a_token(name, grid):
     images = jnp.zeros((2, rows * height, columns * width, 3))
     module = make(name)
     assert module.stride == (height, width)
-    tokens, variables = jax.eval_shape(lambda: module.init_with_output(KEY, images))
+    tokens, variables = jax.eval_shape(lambda: module.init_with_output(KEY, images, train=False))
     assert (tokens.shape, tokens.dtype) == ((2, rows, columns, 8), "float32")
     assert variables.keys() == {"params"}  # no statistics of batches
 
@@ -177,7 +188,7 @@ def q(d):
 def test_the_number_of_parameters(name, patch, count, channels, width):
     module = make(name, patch, width, pad=True)
     images = jnp.zeros((1, 8, 8, channels))
-    params = nn.unbox(jax.eval_shape(module.init, KEY, images))["params"]
+    params = nn.unbox(init_shapes(module, images))["params"]
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == count(channels, width)
 
 
@@ -191,7 +202,7 @@ def test_the_number_of_parameters(name, patch, count, channels, width):
 )
 def test_only_the_width_is_split_over_devices(name, patch, parts):
     module = make(name, patch)
-    params = jax.eval_shape(module.init, KEY, jnp.zeros((1, 24, 24, 3)))["params"]
+    params = init_shapes(module, jnp.zeros((1, 24, 24, 3)))["params"]
     assert sorted(params) == parts
     for part in params.values():
         if "kernel" in part:
@@ -205,7 +216,7 @@ def test_bfloat16_computes_in_it_from_parameters_in_float32(name):
     height, width = CELLS[name][1]
     images = jnp.asarray(make_images(2 * height, 2 * width))
     module = make(name, width=16, dtype="bfloat16")
-    shapes = jax.eval_shape(module.init, KEY, images)
+    shapes = init_shapes(module, images)
     assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {jnp.dtype("float32")}
     params = make_params(module, images)
     tokens, expected = apply(module, images, params), apply(make(name, width=16), images, params)
@@ -231,7 +242,7 @@ def test_without_padding_an_image_of_another_size_is_an_error(name, axis):
     size = [2 * cell for cell in CELLS[name][1]]
     size[axis] += 1
     with pytest.raises(ValueError, match="not made of patches"):
-        jax.eval_shape(make(name).init, KEY, jnp.zeros((1, *size, 3)))
+        init_shapes(make(name), jnp.zeros((1, *size, 3)))
 
 
 @pytest.mark.parametrize("patch", [(6, 6), (3, 3), (2, 4), (8, 4), (1, 1)])
@@ -239,11 +250,11 @@ def test_without_padding_an_image_of_another_size_is_an_error(name, axis):
 def test_stems_that_halve_the_image_take_a_square_power_of_two(name, patch):
     module = make(name, patch, pad=True)
     images = jnp.zeros((1, 8, 8, 3))
-    if name not in POWER_OF_TWO_STEMS:
-        jax.eval_shape(module.init, KEY, images)
+    if not issubclass(STEMS[name], HalvingStem):
+        init_shapes(module, images)
         return
     with pytest.raises(ValueError, match="expected a square patch of 2, 4, 8 or so pixels, got"):
-        jax.eval_shape(module.init, KEY, images)
+        init_shapes(module, images)
 
 
 @pytest.mark.parametrize("name", STEMS)
@@ -257,7 +268,9 @@ def test_gradients(name):
         if name == "resnet":
             params["resnet"]["conv_root"]["kernel"] *= 10  # away from the ties of the maximum
         at = jax.tree.map(jnp.float64, (params, images))
-        apply = jax.jit(lambda params, images: module.apply({"params": params}, images))
+        apply = jax.jit(
+            lambda params, images: module.apply({"params": params}, images, train=False)
+        )
         assert apply(*at).dtype == jnp.float64
         check_grads(apply, at, order=1, modes=("fwd", "rev"), atol=1e-6, rtol=1e-6, eps=1e-5)
 
@@ -273,7 +286,7 @@ def seen(module, size):
 
     @jax.jit
     def mixed(image):
-        return module.apply({"params": params}, image[None])[0] @ mix
+        return module.apply({"params": params}, image[None], train=False)[0] @ mix
 
     return np.asarray(jax.jit(jax.jacrev(mixed))(images[0]) != 0).any(-1)
 
@@ -384,7 +397,7 @@ def test_overlap_with_a_patchs_kernel_is_the_normalized_patch():
     kernel = np.zeros((5, 3, 3, 8), np.float32)
     kernel[2:, 1:] = inner["proj"]["kernel"]
     params["proj"] = {"kernel": kernel, "bias": inner["proj"]["bias"]}
-    expected = normalize(apply(PatchEmbed(patch, 8), images, inner), params["norm"])
+    expected = normalize(apply(PatchEmbed(patch=patch, width=8), images, inner), params["norm"])
     tokens = apply(module, images, params)
     chex.assert_trees_all_close(tokens, np.float32(expected), rtol=1e-4, atol=1e-4)
 

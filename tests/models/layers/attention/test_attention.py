@@ -16,9 +16,11 @@ from vit_jax.models.layers.attention.base import (
     FullAttention,
     FusedAttention,
     QKVProjection,
+    WeightedAttention,
 )
 from vit_jax.models.layers.grid import Grid
 from vit_jax.models.layers.posemb import POSEMBS
+from vit_jax.settings.choices import own_fields
 
 KEY = jax.random.key(0, impl="unsafe_rbg")  # compiles faster than the default
 RNG = np.random.default_rng(0)
@@ -166,7 +168,7 @@ def test_scores_and_softmax_are_float32_when_computing_in_bfloat16():
     chex.assert_trees_all_equal(output, exact.astype(jnp.bfloat16))
 
 
-@pytest.mark.parametrize("site", ["attn_dropout", "dropout"])
+@pytest.mark.parametrize("site", ["dropout", "out_dropout"])
 def test_dropout_acts_only_in_training_and_needs_a_key(site):
     plain, module = FullAttention(num_heads=2), FullAttention(num_heads=2, **{site: 0.5})
     params = random_params(plain, X)
@@ -182,14 +184,14 @@ def test_attention_dropout_drops_single_weights_and_scales_the_others():
     # Equal scores and one-hot values: the output is the weights, 1/4 each where none is dropped.
     eye = np.eye(4)
     params = plain_params(0 * eye, 0 * eye, eye)
-    module = FullAttention(num_heads=1, attn_dropout=0.5)
+    module = FullAttention(num_heads=1, dropout=0.5)
     x = jnp.tile(eye, (16, 1, 1))
     weights = run(module, params, x, train=True, key=KEY)
     assert set(np.unique(weights)) == {0.0, 0.5}
 
 
 def test_output_dropout_drops_single_channels_and_scales_the_others():
-    module = FullAttention(num_heads=2, dropout=0.5)
+    module = FullAttention(num_heads=2, out_dropout=0.5)
     params = random_params(module, X)
     train = run(module, params, X, train=True, key=KEY)
     kept = np.asarray(train) != 0
@@ -213,7 +215,7 @@ GRID = Grid(2, 2, num_prefix=1)
 @pytest.mark.parametrize("posemb", ["none", "relative_bias", "log_cpb", "rope_mixed"])
 def test_fused_attention_is_full_attention(posemb):
     entry = POSEMBS[posemb]
-    fields = {"num_heads": 2, "rotary": entry.rotary, "bias": entry.bias}
+    fields = {"num_heads": 2, **({entry.site: entry} if entry.site else {})}
     full, fused = FullAttention(**fields), FusedAttention(**fields)
     params = random_params(full, X, GRID)
     chex.assert_trees_all_equal_shapes(random_params(fused, X, GRID), params)
@@ -251,6 +253,15 @@ def test_cudnn_is_taken_where_it_can_be(monkeypatch, backend, dtype, head_dim, b
 
 # --- All kinds.
 
+SIZES = {"window": (2, 2), "landmarks": 2}
+
+
+def make(name, **fields):
+    """An attention with the sizes of the test, of those that it has."""
+    entry = ATTENTIONS[name]
+    sizes = {key: value for key, value in SIZES.items() if key in own_fields(entry)}
+    return entry(num_heads=2, **sizes, **fields)
+
 
 @pytest.mark.parametrize("name", ATTENTIONS)
 def test_every_entry_states_its_cost_and_its_source(name):
@@ -262,7 +273,7 @@ def test_every_entry_states_its_cost_and_its_source(name):
 @pytest.mark.parametrize("name", ATTENTIONS)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_every_entry_computes_in_its_dtype_with_parameters_in_float32(name, dtype):
-    module = ATTENTIONS[name](num_heads=2, dtype=dtype, window=(2, 2))
+    module = make(name, dtype=dtype)
     x = X.astype(dtype)
     output, variables = jax.eval_shape(
         lambda: module.init_with_output(KEY, x, Grid(2, 2, 1), train=False)
@@ -272,10 +283,19 @@ def test_every_entry_computes_in_its_dtype_with_parameters_in_float32(name, dtyp
     assert {leaf.dtype.name for leaf in leaves} == {"float32"}
 
 
-@pytest.mark.parametrize("name", [name for name in ATTENTIONS if ATTENTIONS[name].has_weights])
+WITH_WEIGHTS = [name for name in ATTENTIONS if issubclass(ATTENTIONS[name], WeightedAttention)]
+
+
+def test_all_but_these_have_weights_to_drop():
+    assert set(ATTENTIONS) - set(WITH_WEIGHTS) == {"fused", "nystrom", "linear"}
+    assert [
+        name for name in ATTENTIONS if "dropout" in own_fields(ATTENTIONS[name])
+    ] == WITH_WEIGHTS
+
+
+@pytest.mark.parametrize("name", WITH_WEIGHTS)
 def test_every_entry_with_weights_drops_them_in_training(name):
-    fields = {"num_heads": 2, "window": (2, 2), "landmarks": 2}
-    plain, module = (ATTENTIONS[name](**fields, attn_dropout=rate) for rate in (0.0, 0.5))
+    plain, module = (make(name, dropout=rate) for rate in (0.0, 0.5))
     params = random_params(plain, X, GRID)
     expected = run(plain, params, X, GRID)
     chex.assert_trees_all_equal(run(module, params, X, GRID), expected)
@@ -284,7 +304,7 @@ def test_every_entry_with_weights_drops_them_in_training(name):
 
 @pytest.mark.parametrize("name", ATTENTIONS)
 def test_the_images_of_a_batch_do_not_see_each_other(name):
-    module = ATTENTIONS[name](num_heads=2, window=(2, 2), landmarks=2, block=1)
+    module = make(name, block=1)
     x = jnp.asarray(RNG.normal(size=(2, 13, 8)), jnp.float32)
     params = random_params(module, x, Grid(3, 4, 1))
     both, alone = (run(module, params, images, Grid(3, 4, 1)) for images in (x, x[1:]))

@@ -28,7 +28,8 @@ ROTARIES = ["none", "rope", "rope_mixed"]
 
 
 def make(kind, posemb="none", **fields):
-    return kind(num_heads=2, rotary=POSEMBS[posemb].rotary, **fields)
+    rotary = {} if posemb == "none" else {"rotary": POSEMBS[posemb]}
+    return kind(num_heads=2, **rotary, **fields)
 
 
 def random_params(module, grid=GRID):
@@ -198,7 +199,7 @@ def test_keys_of_cells_are_rotated_by_the_center_of_the_cell():
     module = make(ReducedAttention, "rope", reduction=2)
     coords = []
     with pytest.MonkeyPatch.context() as patch:
-        rotary = POSEMBS["rope"].rotary
+        rotary = POSEMBS["rope"]
         original = rotary.__call__
         patch.setattr(rotary, "__call__", lambda self, at: coords.append(at) or original(self, at))
         jax.eval_shape(lambda: module.init(KEY, X, GRID, train=False))

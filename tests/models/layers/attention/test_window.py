@@ -21,7 +21,8 @@ POSITIONS = ["none", "rope", "rope_mixed", "relative_bias", "log_cpb"]
 
 def make(kind, posemb="none", **fields):
     entry = POSEMBS[posemb]
-    return kind(num_heads=2, rotary=entry.rotary, bias=entry.bias, **fields)
+    positions = {entry.site: entry} if entry.site else {}
+    return kind(num_heads=2, **positions, **fields)
 
 
 def tokens(grid):

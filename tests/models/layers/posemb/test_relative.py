@@ -11,7 +11,7 @@ from vit_jax.models.layers.posemb import POSEMBS, resample
 from vit_jax.models.layers.posemb.relative import LogSpacedBias, RelativeBias
 
 KEY = jax.random.key(0, impl="unsafe_rbg")
-BIASES = {name: entry.bias for name, entry in POSEMBS.items() if entry.bias}
+BIASES = {name: entry for name, entry in POSEMBS.items() if entry.site == "bias"}
 RNG = np.random.default_rng(0)
 TABLE = jnp.asarray(RNG.normal(size=(5, 7, 2)), jnp.float32)  # of a grid of 3 x 4
 PREFIX = jnp.asarray(RNG.normal(size=(3, 2)), jnp.float32)
@@ -59,7 +59,7 @@ def test_without_prefix_tokens_there_is_no_parameter_for_them(name):
 def test_the_table_of_another_grid_is_resampled(interpolation):
     resized = resample(TABLE, 7, 5, interpolation)
     expected = bias_of(RelativeBias(2), {"table": resized}, 4, 3, 0)
-    found = bias_of(RelativeBias(2, interpolation), {"table": TABLE}, 4, 3, 0)
+    found = bias_of(RelativeBias(2, interpolation=interpolation), {"table": TABLE}, 4, 3, 0)
     chex.assert_trees_all_equal(found, expected)
 
 
@@ -71,7 +71,7 @@ def log_spaced(params, i, j, known):
     return 16 / (1 + np.exp(-hidden @ params["fc2"]["kernel"]))
 
 
-@pytest.mark.parametrize(("pretrained", "known"), [(0, (3, 4)), (6, (6, 6))])
+@pytest.mark.parametrize(("pretrained", "known"), [((), (3, 4)), ((6,), (6, 6)), ((0, 6), (3, 4))])
 def test_log_spaced_bias_is_its_network_of_the_offset(pretrained, known):
     module = LogSpacedBias(2, pretrained_window=pretrained, hidden_dim=8)
     params = random_params(module, 3, 4, 0)
@@ -82,7 +82,7 @@ def test_log_spaced_bias_is_its_network_of_the_offset(pretrained, known):
 
 
 def test_log_spaced_bias_of_known_offsets_is_the_same_in_a_larger_window():
-    module = LogSpacedBias(2, pretrained_window=3)
+    module = LogSpacedBias(2, stage=1, pretrained_window=(9, 3))
     params = random_params(module, 3, 3, 0)
     small, large = (bias_of(module, params, size, size, 0) for size in (3, 5))
     inside = [5 * i + j for i in range(3) for j in range(3)]

@@ -14,7 +14,7 @@ from vit_jax.models.layers.posemb import POSEMBS
 from vit_jax.models.layers.posemb.rotary import AxialRotary, MixedRotary, rotate
 
 KEY = jax.random.key(0, impl="unsafe_rbg")
-ROTARIES = {name: entry.rotary for name, entry in POSEMBS.items() if entry.rotary}
+ROTARIES = {name: entry for name, entry in POSEMBS.items() if entry.site == "rotary"}
 COORDS = Grid(3, 4).coords
 RNG = np.random.default_rng(0)
 Q, K = (jnp.asarray(RNG.normal(size=(2, 12, 2, 8)), jnp.float32) for _ in range(2))
