@@ -84,11 +84,7 @@ def describe_owners(path: str, chosen: Layer, name: str) -> str:
     """Return why a field of a section does not exist, or nothing where no entry has it."""
     section, _, key = path.rpartition(".")
     choice = choices(name).get(section)
-    owners = choice.owners(key) if choice else []
-    if not owners:
-        return ""
-    entry = chosen[section].value
-    return f"{entry} has no such field; it belongs to {section}={' or '.join(owners)}"
+    return choice.describe_owners(section, chosen[section].value, key) if choice else ""
 
 
 def where(origin: str) -> str:

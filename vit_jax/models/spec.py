@@ -6,6 +6,7 @@ spec("vit_s16", pool="gap", attention={"name": "window", "window": (4, 4)})
 from collections.abc import Mapping
 from typing import Any
 
+import ml_collections
 from flax.core import FrozenDict
 
 from vit_jax.errors import ConfigError, pick, suggest
@@ -44,8 +45,7 @@ def spec(name: str, **overrides: Any) -> Settings:
     fields = preset(name, parts)
     for path in given:
         if path not in fields:
-            problem = f"{name} has no such field; {suggest(path, fields)}"
-            raise ConfigError(f"config.model.{path}", problem)
+            raise ConfigError(f"config.model.{path}", _explain(name, path, fields))
     section = Settings({"name": name, **_nest(fields)})
     origin = calling_line()
     for path, value in {"name": name, **given}.items():
@@ -139,15 +139,38 @@ def all_declarations(name: str) -> dict[str, Declared]:
 
 
 def _flatten(name: str, section: Mapping[str, Any]) -> Fields:
-    """Return fields by path; a part that is only a name has the path of its name."""
+    """Return fields by path; a part that is only a name has the path of its name.
+
+    Raises:
+      ConfigError: The name of a part is no text, or a field has two values.
+    """
     fields: Fields = {}
     parts = part_choices(name)
     for key, value in section.items():
-        if isinstance(value, Mapping):
-            fields |= {f"{key}.{inner}": v for inner, v in value.items()}
+        if isinstance(value, Mapping | ml_collections.ConfigDict):
+            given = {f"{key}.{inner}": v for inner, v in value.items()}
         else:
-            fields[f"{key}.name" if key in parts else key] = value
+            given = {f"{key}.name" if key in parts else key: value}
+        for path, item in given.items():
+            if fields.setdefault(path, item) != item:
+                problem = f"expected one value, got {fields[path]!r} and {item!r}"
+                raise ConfigError(f"config.model.{path}", problem)
+    for key in parts:
+        chosen = fields.get(f"{key}.name", "")
+        if not isinstance(chosen, str):
+            raise ConfigError(f"config.model.{key}.name", f"expected a name, got {chosen!r}")
     return fields
+
+
+def _explain(name: str, path: str, fields: Fields) -> str:
+    """Return why a model does not have a field."""
+    section, _, key = path.rpartition(".")
+    choices = part_choices(name)
+    if section in choices:
+        entry = fields[f"{section}.name"]
+        if problem := choices[section].describe_owners(f"model.{section}", entry, key):
+            return problem
+    return f"{name} has no such field; {suggest(path, [*fields, *choices])}"
 
 
 def _nest(fields: Mapping[str, Any]) -> dict[str, Any]:

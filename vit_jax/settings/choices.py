@@ -39,6 +39,17 @@ class Choice(NamedTuple):
         """Return the entries that have a field."""
         return [name for name, schema in self.table.items() if key in own_fields(schema)]
 
+    def describe_owners(self, section: str, name: str, key: str) -> str:
+        """Return why an entry lacks a field of others, or nothing where none has it.
+
+        Args:
+          section: The path of the section.
+          name: Of the entry.
+          key: Of the field.
+        """
+        owners = " or ".join(self.owners(key))
+        return f"{name} has no such field; it belongs to {section}={owners}" if owners else ""
+
 
 class Declared(NamedTuple):
     """A setting as a class declares it."""
