@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 
 import chex
 import flax
@@ -10,16 +11,36 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.core import FrozenDict
 
 from vit_jax import models
 from vit_jax.cluster import sharding
+from vit_jax.config import flatten
 from vit_jax.console import cli
 from vit_jax.errors import ConfigError
 from vit_jax.models import __main__ as command
 from vit_jax.models import transformer
+from vit_jax.models.layers.attention import ATTENTIONS
+from vit_jax.models.layers.attention.window import PAD_ORDERS, WindowAttention
+from vit_jax.models.layers.blocks import BLOCKS, DROP_PATH_SCHEDULES
+from vit_jax.models.layers.mlp import ACTIVATIONS, MLPS, Mlp, SwiGlu
+from vit_jax.models.layers.pools import POOLS
+from vit_jax.models.layers.posemb import POSEMBS
+from vit_jax.models.layers.posemb.absolute import INTERPOLATIONS
+from vit_jax.models.layers.posemb.interpolation import POSEMB_INTERPOLATIONS
+from vit_jax.models.layers.resnet import WEIGHT_STANDARDIZATIONS
+from vit_jax.models.layers.stems import NORMS, STEMS
+from vit_jax.models.parts import Part, name_of
 
 KEY = jax.random.key(0, impl="unsafe_rbg")  # compiles faster than the default
-TINY = {"width": 8, "depth": 2, "num_heads": 2, "mlp_dim": 16, "patch": (4, 4), "num_classes": 3}
+TINY = {
+    "width": 8,
+    "depth": 2,
+    "num_heads": 2,
+    "mlp_dim": 16,
+    "stem.patch": (4, 4),
+    "num_classes": 3,
+}
 
 
 # Parameters for 224x224 and 1000 classes, exact: models_test.py of google-research's
@@ -60,12 +81,12 @@ PARAMETERS_OF_GAP = {
 # results/benchmark-infer-amp-nchw-pt240-cu124-rtx3090.csv, param_count and infer_gmacs. The names
 # there differ, and the fields here are those that its models have.
 HEADLESS = {"num_classes": 0}
-NO_PREFIX = {"posemb_prefix": False}
+NO_PREFIX = {"posemb.prefix": False}
 TIMM = [
     ("vit_ti16", 224, {}, 5.72, 1.26),
     ("vit_s16", 224, {}, 22.05, 4.61),
     ("vit_s32", 224, {}, 22.88, 1.15),
-    ("vit_m16", 224, {**NO_PREFIX, "layer_scale": 1e-4}, 38.85, 8.0),  # deit3_medium
+    ("vit_m16", 224, {**NO_PREFIX, "block.layer_scale": 1e-4}, 38.85, 8.0),  # deit3_medium
     ("vit_b8", 224, {}, 86.58, 78.22),
     ("vit_b16", 224, {}, 86.57, 17.58),
     ("vit_b32", 224, {}, 88.22, 4.41),
@@ -125,10 +146,11 @@ SWIN = [
 
 def count_by_hand(model, height, width):
     """Parameters and multiply-adds of a ViT with a class token, from the paper's equations."""
-    pixels = model.patch[0] * model.patch[1] * 3
+    cell_height, cell_width = model.stem["patch"]
+    pixels = cell_height * cell_width * 3
     d = model.width
     classes = model.num_classes
-    patches = height * width // (model.patch[0] * model.patch[1])
+    patches = height * width // (cell_height * cell_width)
     n = patches + 1
     attention = 4 * d * d
     mlp = 2 * d * model.mlp_dim
@@ -257,6 +279,15 @@ def test_profile_of_a_size_that_does_not_fit_is_an_error():
         models.profile(models.create("vit_mu16"), (224, 225))
 
 
+def value_of(model, path):
+    """The value of a field such as `width`, `stem.patch` or `stem.name`."""
+    key, _, inner = path.partition(".")
+    value = getattr(model, key)
+    if inner == "name":
+        return name_of(value, models.part_choices("vit_s16")[key].table)
+    return value[inner] if inner else value
+
+
 def shallow(name):
     """A model of the name with one block, or one a stage."""
     if models.family(name).name == "swin":
@@ -290,9 +321,14 @@ def test_shapes_and_dtypes_of_every_model(name):
 @pytest.mark.parametrize(
     "fields",
     [
-        {"distilled": True, "num_registers": 1, "qk_norm": True, "layer_scale": 0.1},
-        {"pool": "cls_gap", "mlp": "swiglu", "stem": "resnet", "resnet_layers": (1, 1)},
-        {"pool": "map", "fc_norm": True, "norm_order": "post", "posemb": "sincos2d"},
+        {
+            "distilled": True,
+            "num_registers": 1,
+            "attention.qk_norm": True,
+            "block.layer_scale": 0.1,
+        },
+        {"pool": "cls_gap", "mlp": "swiglu", "stem": "resnet", "stem.layers": (1, 1)},
+        {"pool": "map", "pool.fc_norm": True, "block": "post", "posemb": "sincos2d"},
     ],
 )
 def test_tokens_have_the_compute_dtype_and_logits_and_features_no_less_than_float32(dtype, fields):
@@ -311,9 +347,10 @@ def test_every_dimension_name_of_a_parameter_has_a_sharding_rule(name):
     assert {"embed", "mlp", "heads", "classes"} <= names <= set(dict(sharding.RULES))
 
 
-@pytest.mark.parametrize("pool", transformer.POOLS)
+@pytest.mark.parametrize("pool", POOLS)
 def test_every_dimension_name_of_an_optional_parameter_has_a_sharding_rule(pool):
-    options = {"num_registers": 2, "layer_scale": 0.1, "qk_norm": True, "representation_size": 5}
+    options = {"num_registers": 2, "block.layer_scale": 0.1, "representation_size": 5}
+    options["attention.qk_norm"] = True
     model = models.create("vit_s32", **{**TINY, "pool": pool}, **options)
     assert dimension_names(model) <= set(dict(sharding.RULES))
 
@@ -322,12 +359,11 @@ def test_every_dimension_name_of_an_optional_parameter_has_a_sharding_rule(pool)
     ("name", "fields", "stride"),
     [
         ("vit_b14", {}, (14, 14)),
-        ("vit_b16", {"patch": (8, 12)}, (8, 12)),
-        ("vit_b16", {"resnet_layers": (1, 1)}, (16, 16)),  # which this stem does not have
+        ("vit_b16", {"stem.patch": (8, 12)}, (8, 12)),
         ("vit_r_ti16", {}, (32, 32)),
         ("vit_r26_s32", {}, (32, 32)),
         ("vit_r50_b16", {}, (16, 16)),
-        ("vit_r50_b16", {"resnet_layers": (1,), "patch": (2, 3)}, (8, 12)),
+        ("vit_r50_b16", {"stem.layers": (1,), "stem.patch": (2, 3)}, (8, 12)),
     ],
 )
 def test_the_stride_is_the_cell_of_a_token_in_pixels(name, fields, stride):
@@ -351,15 +387,15 @@ def test_a_registered_name_is_listed_once():
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("vit_ti14", {"patch": (14, 14), "width": 192, "distilled": False}),
-        ("deit_l14_distilled", {"patch": (14, 14), "width": 1024, "distilled": True}),
-        ("deit3_ti8", {"patch": (8, 8), "width": 192, "posemb_prefix": False}),
-        ("dinov2_h16_reg4", {"patch": (16, 16), "width": 1280, "num_registers": 4}),
+        ("vit_ti14", {"stem.patch": (14, 14), "width": 192, "distilled": False}),
+        ("deit_l14_distilled", {"stem.patch": (14, 14), "width": 1024, "distilled": True}),
+        ("deit3_ti8", {"stem.patch": (8, 8), "width": 192, "posemb.prefix": False}),
+        ("dinov2_h16_reg4", {"stem.patch": (16, 16), "width": 1280, "num_registers": 4}),
     ],
 )
 def test_create_takes_any_size_of_a_family_with_any_patch(name, expected):
     model = models.create(name)
-    assert {key: getattr(model, key) for key in expected} == expected
+    assert {path: value_of(model, path) for path in expected} == expected
 
 
 def test_sizes_are_told_by_their_case():
@@ -367,12 +403,13 @@ def test_sizes_are_told_by_their_case():
 
 
 def test_a_family_may_have_a_size_of_its_own():
-    assert (models.create("vit_g14").mlp, models.create("dinov2_g14").mlp) == ("mlp", "swiglu")
+    assert models.create("vit_g14").mlp == Part(Mlp, FrozenDict(activation="gelu"))
+    assert models.create("dinov2_g14").mlp == Part(SwiGlu)
     assert (models.create("vit_g14").width, models.create("dinov2_g14").width) == (1408, 1536)
 
 
 def test_an_override_sets_the_field_of_the_model():
-    assert models.create("vit_s16", pool="map", dropout=0.25).pool == "map"
+    assert value_of(models.create("vit_s16", pool="map", dropout=0.25), "pool.name") == "map"
 
 
 @pytest.mark.parametrize("name", models.list_models())
@@ -382,21 +419,25 @@ def test_spec_holds_the_name_and_every_field(name):
     model_fields = {field.name for field in dataclasses.fields(module)} - {"parent"}
     assert set(fields) == model_fields | {"name"}
     assert fields["name"] == name
+    model = models.create(name)
+    for key in models.part_choices(name):
+        part = getattr(model, key)
+        own = {field.name for field in dataclasses.fields(part.module) if "help" in field.metadata}
+        assert set(fields[key]) == {"name", *own} == {"name", *part.fields}
 
 
 def test_spec_is_what_create_makes():
-    fields = models.spec("vit_b16_textbook", pool="gap").to_dict()
+    fields = flatten(models.spec("vit_b16_textbook", pool="gap").to_dict())
     model = models.create("vit_b16_textbook", pool="gap")
-    assert {key: getattr(model, key) for key in fields if key != "name"} == {
-        key: value for key, value in fields.items() if key != "name"
-    }
+    assert fields.pop("name") == "vit_b16_textbook"
+    assert {path: value_of(model, path) for path in fields} == fields
 
 
 def test_spec_overrides_a_field():
-    assert models.spec("vit_s16", posemb="sincos2d").posemb == "sincos2d"
+    assert models.spec("vit_s16", posemb="sincos2d").posemb.to_dict() == {"name": "sincos2d"}
 
 
-@pytest.mark.parametrize("make", [models.spec, models.create, models.field_types])
+@pytest.mark.parametrize("make", [models.spec, models.create, models.preset, models.family])
 @pytest.mark.parametrize(
     ("name", "nearest"),
     [
@@ -420,88 +461,193 @@ def test_an_unknown_field_is_an_error_with_the_nearest_right_one(make):
         make("vit_s16", pol="gap")
 
 
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        (
+            {"attention.window": (4, 4)},
+            "attention.window: full has no such field; it belongs to "
+            "model.attention=window or dilated",
+        ),
+        (
+            {"attention": {"name": "linear", "landmarks": 4}},
+            "attention.landmarks: linear has no such field; it belongs to "
+            "model.attention=linformer or nystrom",
+        ),
+        ({"stem.patc": (4, 4)}, "stem.patc: vit_s16 has no such field; did you mean 'stem.patch'?"),
+        (
+            {"attention": "window", "attention.name": "full"},
+            "attention.name: expected one value, got 'window' and 'full'",
+        ),
+        (
+            {"stem": {"patch": (8, 8)}, "stem.patch": (4, 4)},
+            "stem.patch: expected one value, got (8, 8) and (4, 4)",
+        ),
+        ({"attention": 3}, "attention.name: expected a name, got 3"),
+        ({"attention": None}, "attention.name: expected a name, got None"),
+        ({"depth": {"of": 3}}, "depth.of: vit_s16 has no such field; did you mean 'depth'?"),
+    ],
+)
+@pytest.mark.parametrize("make", [models.spec, models.create])
+def test_a_field_that_a_part_does_not_have_and_two_values_are_errors(make, fields, problem):
+    with pytest.raises(ConfigError) as error:
+        make("vit_s16", **fields)
+    assert str(error.value) == f"config.model.{problem}"
+
+
+WINDOWED = Part(
+    WindowAttention,
+    FrozenDict(
+        qk_norm=False,
+        cosine=False,
+        dropout=0.0,
+        window=(4, 4),
+        pad_order="shift_pad",
+        mask_padding=False,
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"attention": {"name": "window", "window": (4, 4)}},
+        {"attention": "window", "attention.window": (4, 4)},
+        {"attention.window": (4, 4), "attention": "window"},
+        {"attention.window": (4, 4), "attention.name": "window"},
+        {"attention": {"window": (4, 4)}, "attention.name": "window"},
+        {"attention": models.spec("swin_t_w4").attention},
+    ],
+)
+def test_a_part_is_chosen_by_a_name_a_section_or_paths_in_any_order(fields):
+    assert models.create("vit_s16", **fields).attention == WINDOWED
+
+
 @pytest.mark.parametrize("field", ["base", "parent"])
 def test_what_is_not_the_users_to_set_is_no_field(field):
     with pytest.raises(ConfigError, match=rf"config\.model\.{field}: vit_s16 has no such field"):
         models.spec("vit_s16", **{field: "vit_b16"})
 
 
-def test_field_types_has_the_type_of_every_field():
-    types = models.field_types("vit_s16")
-    assert set(types) == set(models.spec("vit_s16")) - {"name", "base"}
-    assert (types["pool"], types["width"], types["dropout"]) == (str, int, float)
-    assert (types["patch"], types["dropout_sites"]) == (tuple[int, int], tuple[str, ...])
+def test_declarations_have_the_type_of_every_field():
+    declared = models.declarations("vit_s16", models.part_names("vit_s16"))
+    types = {path: found.type for path, found in declared.items()}
+    assert set(types) == set(flatten(models.spec("vit_s16").to_dict())) - {"name"}
+    assert (types["pool.name"], types["width"], types["dropout"]) == (str, int, float)
+    assert (types["stem.patch"], types["dropout_sites"]) == (tuple[int, int], tuple[str, ...])
 
 
 @pytest.mark.parametrize("name", models.list_models())
-def test_check_accepts_every_registered_model(name):
-    models.check(models.spec(name).to_dict())
+def test_every_registered_model_is_created_from_its_spec(name):
+    spec = models.spec(name)
+    assert models.create(**spec) == models.create(**spec.to_dict()) == models.create(name)
 
 
-@pytest.mark.parametrize("field", transformer.CHOICES)
-def test_check_accepts_every_choice_of_a_table(field):
-    for choice in transformer.CHOICES[field]:
-        fields = {"posemb": "relative_bias"} if choice == "geometric" else {}
+# Every field that is one of a table; for those of a part, with the part that has them.
+CHOICES = {
+    "stem.name": (STEMS, {}),
+    "posemb.name": (POSEMBS, {}),
+    "block.name": (BLOCKS, {}),
+    "attention.name": (ATTENTIONS, {}),
+    "mlp.name": (MLPS, {}),
+    "pool.name": (POOLS, {}),
+    "stem.weight_standardization": (WEIGHT_STANDARDIZATIONS, {"stem": "resnet"}),
+    "stem.norm": (dict.fromkeys(NORMS), {"stem": "conv"}),
+    "posemb.interpolation": (INTERPOLATIONS, {}),
+    "block.drop_path_schedule": (DROP_PATH_SCHEDULES, {}),
+    "attention.pad_order": (PAD_ORDERS, {"attention": "window"}),
+    "mlp.activation": (ACTIVATIONS, {}),
+    "pool.activation": (ACTIVATIONS, {"pool": "map"}),
+    "dropout_sites": (dict.fromkeys(transformer.DROPOUT_SITES), {}),
+    "dtype": (transformer.DTYPES, {}),
+}
+
+
+# Numbers that start at 1, of the attention that has them.
+SIZES = [("linformer", "landmarks"), ("nystrom", "landmarks"), ("reduced", "reduction")]
+
+
+def test_the_fields_with_choices_are_these():
+    fields = {
+        path
+        for path, declared in models.all_declarations("vit_s16").items()
+        if declared.field.metadata.get("choices") or path.endswith(".name")
+    }
+    assert fields == set(CHOICES)
+
+
+@pytest.mark.parametrize("field", CHOICES)
+def test_create_accepts_every_choice_of_a_table(field):
+    table, parts = CHOICES[field]
+    for choice in table:
+        value = (choice,) if field == "dropout_sites" else choice
         with jax.enable_x64(choice == "float64"):
-            models.check(models.spec("vit_s16", **{field: choice}, **fields).to_dict())
+            model = models.create("vit_s16", **parts, **{field: value})
+        assert value_of(model, field) == value
 
 
-def test_check_rejects_float64_where_jax_does_not_have_it():
+@pytest.mark.parametrize("choice", POSEMB_INTERPOLATIONS)
+def test_a_table_of_offsets_is_resampled_by_every_method(choice):
+    fields = {"posemb": "relative_bias", "posemb.interpolation": choice}
+    assert models.create("vit_s16", **fields).posemb["interpolation"] == choice
+
+
+def test_create_rejects_float64_where_jax_does_not_have_it():
     with pytest.raises(ConfigError, match=r"^config\.model\.dtype: float64 needs .*JAX_ENABLE_X64"):
         models.create("vit_s16", dtype="float64")
 
 
 @pytest.mark.parametrize(
-    ("field", "value"),
+    ("field", "value", "parts"),
     [
-        *((field, "unheard_of") for field in transformer.CHOICES),
-        ("dropout_sites", ("mlp", "head")),
-        *((field, 0) for field in ("width", "depth", "num_heads", "mlp_dim")),
-        *((field, -1) for field in ("num_classes", "num_registers", "representation_size")),
-        ("layer_scale", -1e-4),
-        ("layer_scale", float("nan")),
-        *(("group_norm_eps", value) for value in (0.0, -1e-6)),
-        *(("resnet_width", value) for value in (0.0, -1.0)),
-        *(("resnet_layers", value) for value in ((0,), (3, 0), (-1, 2))),
-        *(("norm_eps", value) for value in (0.0, -1e-6)),
-        *((field, 1.0) for field in ("dropout", "attn_dropout", "drop_path")),
-        *((field, -0.1) for field in ("dropout", "attn_dropout", "drop_path")),
-        ("num_heads", 5),
-        ("patch", (0, 16)),
-        ("patch", (16, -1)),
+        *((field, "unheard_of", parts) for field, (_, parts) in CHOICES.items() if "." in field),
+        ("dtype", "unheard_of", {}),
+        ("dropout_sites", ("mlp", "head"), {}),
+        *((field, 0, {}) for field in ("width", "depth", "num_heads", "mlp_dim")),
+        *((field, -1, {}) for field in ("num_classes", "num_registers", "representation_size")),
+        ("block.layer_scale", -1e-4, {}),
+        ("block.layer_scale", float("nan"), {}),
+        *(("stem.norm_eps", value, {"stem": "resnet"}) for value in (0.0, -1e-6)),
+        *(("stem.width_factor", value, {"stem": "resnet"}) for value in (0.0, -1.0)),
+        *(("stem.layers", value, {"stem": "resnet"}) for value in ((0,), (3, 0), (-1, 2))),
+        *(("norm_eps", value, {}) for value in (0.0, -1e-6)),
+        *((field, 1.0, {}) for field in ("dropout", "attention.dropout", "block.drop_path")),
+        *((field, -0.1, {}) for field in ("dropout", "attention.dropout", "block.drop_path")),
+        *((f"attention.{key}", 0, {"attention": name}) for name, key in SIZES),
+        ("attention.window", (0, 7), {"attention": "dilated"}),
+        ("num_heads", 5, {}),
+        ("stem.patch", (0, 16), {}),
+        ("stem.patch", (16, -1), {}),
     ],
 )
-def test_check_rejects_an_impossible_value(field, value):
-    fields = models.spec("vit_s16", **{field: value}).to_dict()
-    with pytest.raises(ConfigError, match=rf"^config\.model\.{field}: "):
-        models.check(fields)
+def test_create_rejects_an_impossible_value(field, value, parts):
+    with pytest.raises(ConfigError, match=rf"^config\.model\.{re.escape(field)}: "):
+        models.create("vit_s16", **parts, **{field: value})
 
 
 @pytest.mark.parametrize(
-    "fields", [{"pool": "gap"}, {"pool": "map"}, {"representation_size": 8}, {"fc_norm": True}]
+    "fields", [{"pool": "gap"}, {"pool": "map"}, {"representation_size": 8}, {"pool.fc_norm": True}]
 )
-def test_check_rejects_what_a_second_head_does_not_go_with(fields):
-    fields = models.spec("deit_s16_distilled", **fields).to_dict()
+def test_create_rejects_what_a_second_head_does_not_go_with(fields):
     with pytest.raises(ConfigError, match=r"^config\.model\.distilled: needs the pool cls"):
-        models.check(fields)
+        models.create("deit_s16_distilled", **fields)
 
 
 @pytest.mark.parametrize("width", [0.001, 0.25, 0.75, 1.1])
-def test_check_rejects_a_root_whose_features_do_not_fall_into_the_groups(width):
-    fields = models.spec("vit_r26_s32", resnet_width=width).to_dict()
-    with pytest.raises(ConfigError, match=r"^config\.model\.resnet_width: .*a multiple of 32"):
-        models.check(fields)
-    models.check(fields | {"stem": "patch"})
+def test_create_rejects_a_root_whose_features_do_not_fall_into_the_groups(width):
+    with pytest.raises(
+        ConfigError, match=r"^config\.model\.stem\.width_factor: .*a multiple of 32"
+    ):
+        models.create("vit_r26_s32", **{"stem.width_factor": width})
 
 
 @pytest.mark.parametrize("width", [4, 18])
-def test_check_rejects_a_width_that_sincos2d_cannot_quarter(width):
-    fields = models.spec("vit_s16", width=width, num_heads=2, posemb="sincos2d").to_dict()
+def test_create_rejects_a_width_that_sincos2d_cannot_quarter(width):
     with pytest.raises(ConfigError, match=r"^config\.model\.width: sincos2d needs"):
-        models.check(fields)
+        models.create("vit_s16", width=width, num_heads=2, posemb="sincos2d")
 
 
-def test_check_names_the_nearest_choice():
+def test_create_names_the_nearest_choice():
     with pytest.raises(ConfigError, match="unknown 'gpa'; did you mean 'gap'"):
         models.create("vit_s16", pool="gpa")
 
@@ -538,7 +684,7 @@ def test_features_are_the_outputs_of_submodules_by_name(tiny):
 
 
 def test_features_reach_into_the_stem_of_a_hybrid():
-    fields = {"resnet_layers": (1,), "resnet_width": 0.5, "patch": (1, 1), "depth": 1}
+    fields = {"stem.layers": (1,), "stem.width_factor": 0.5, "stem.patch": (1, 1), "depth": 1}
     model = models.create("vit_r26_s32", **{**TINY, **fields})
     names = ["stem/resnet", "stem/resnet/stages_0_0/conv2", "stem"]
 
