@@ -101,7 +101,7 @@ def _configure(
     spec: ImportSpec, name: str, flags: Mapping[str, str], path: pathlib.Path
 ) -> tuple[config_lib.Resolved, tuple[int, int]]:
     """Return the settings of the weights, and the image size that they were trained with."""
-    values = {f"model.{key}": value for key, value in _fields(spec, name).items()}
+    values = {f"model.{key}": value for key, value in _fields(spec, name, flags).items()}
     values |= {f"data.{key}": value for key, value in {"name": "", **spec.data}.items()}
     layer = {key: Setting(value, str(path)) for key, value in values.items()}
     config = config_lib.merge(File.of(layer), flags).config
@@ -121,10 +121,12 @@ def _configure(
     return resolved, size
 
 
-def _fields(spec: ImportSpec, name: str) -> dict[str, Any]:
+def _fields(spec: ImportSpec, name: str, flags: Mapping[str, str]) -> dict[str, Any]:
     """Return the fields that a file states, of the parts that the model has."""
-    stated = {key: value for key, value in spec.fields.items() if key.endswith(".name")}
-    parts = {key: stated.get(f"{key}.name", own) for key, own in models.part_names(name).items()}
+    parts = {}
+    for key, own in models.part_names(name).items():
+        stated = spec.fields.get(f"{key}.name", own)
+        parts[key] = flags.get(f"model.{key}", flags.get(f"model.{key}.name", stated))
     known = models.declarations(name, parts)
     return {"name": name} | {key: value for key, value in spec.fields.items() if key in known}
 
