@@ -31,8 +31,7 @@ from vit_jax.console import cli
 from vit_jax.console.progress import format_seconds, say
 from vit_jax.data import transforms
 from vit_jax.errors import ConfigError, pick
-from vit_jax.evaluation import metrics
-from vit_jax.evaluation.evaluator import make_eval_step
+from vit_jax.evaluation import loop
 from vit_jax.models.layers.attention import ATTENTIONS
 from vit_jax.models.layers.posemb import POSEMBS
 from vit_jax.models.layers.stems import STEMS
@@ -181,13 +180,13 @@ def accuracy(settings: config.Config, seed: int, splits: dict[str, Any]) -> dict
                 began = time.perf_counter()  # without compiling
         jax.block_until_ready(now)
         seconds = time.perf_counter() - began
-        eval_step = make_eval_step(run.model, run.loss_fn, settings.data, run.mesh)
-        sums = jax.device_put(metrics.zeros(), sharding.replicated(run.mesh))
+        eval_step = loop.make_eval_step(run.evaluators, run.mesh)
+        sums = jax.device_put(loop.zeros(run.evaluators), sharding.replicated(run.mesh))
         for start in range(0, len(test["label"]), 500):
             batch = {key: array[start : start + 500] for key, array in test.items()}
             batch["mask"] = np.ones(len(batch["label"]), np.bool_)
-            sums = eval_step(now.params, sums, sharding.to_global(batch, run.mesh))
-    totals = jax.device_get(sums)
+            sums = eval_step(now.variables, sums, sharding.to_global(batch, run.mesh))
+    totals = jax.device_get(sums)["classification"]
     return {
         "top1": float(totals["top1"] / totals["count"]),
         "loss": float(last["loss"]),
@@ -215,10 +214,11 @@ def programs(variant: Variant, num_tokens: int) -> tuple[dict[str, Any], tuple[A
     side = 4 * int(num_tokens**0.5)
     batch = TOKENS_A_STEP // num_tokens
     images = jnp.zeros((batch, side, side, 3))
-    params = jax.jit(lambda: model.init(jax.random.key(0), images, train=False))()["params"]
+    others = jax.jit(lambda: model.init(jax.random.key(0), images, train=False))()
+    params = others.pop("params")
 
     def forward(params: Any, images: Any) -> Any:
-        return models.forward(model, params, images).logits
+        return models.forward(model, {"params": params, **others}, images).logits
 
     def step(params: Any, images: Any) -> Any:
         def loss(params: Any) -> Any:

@@ -30,7 +30,7 @@ from vit_jax.console import cli
 from vit_jax.console.progress import say
 from vit_jax.data import mixing, transforms
 from vit_jax.errors import InputMissingError
-from vit_jax.training import losses
+from vit_jax.evaluation import losses
 
 POLICY = "rand-m9-mstd0.5-inc1"
 MEAN = (0.485, 0.456, 0.406)

@@ -12,7 +12,7 @@ from golden_cases import FIXTURES, Case, cases
 from PIL import Image
 
 from vit_jax import config as config_lib
-from vit_jax import convert, evaluate, predict, train
+from vit_jax import convert, evaluate, models, predict, train
 from vit_jax.checkpoints import from_pretrained
 from vit_jax.console import cli
 from vit_jax.conversion.libraries import list_libraries
@@ -126,9 +126,7 @@ def test_a_trained_run_goes_out_and_comes_in_again(tiny_config, tmp_path, capsys
     first, second = (from_pretrained(str(path)) for path in (tmp_path / "run", back))
     assert (second.class_names, second.data.mean) == (first.class_names, first.data.mean)
     images = jnp.asarray(np.random.default_rng(0).normal(size=(2, 8, 8, 3)), jnp.float32)
-    logits = [
-        p.model.apply({"params": p.params}, images, train=False).logits for p in (first, second)
-    ]
+    logits = [models.forward(p.model, p.variables, images).logits for p in (first, second)]
     np.testing.assert_array_equal(*logits)
 
 

@@ -12,36 +12,40 @@ from vit_jax import evaluate as evaluate_lib
 from vit_jax import train as train_lib
 from vit_jax.console.cli import run as run_command
 from vit_jax.errors import DataError
+from vit_jax.evaluation.loop import Evaluation
 from vit_jax.training import state
 from vit_jax.training.run import open_run
 
 
-def params_of(run):
-    """Returns parameters whose head is not zero, so that images differ."""
+def variables_of(run):
+    """Returns variables whose head is not zero, so that images differ."""
     shape = run.config.data.image_shape
     with jax.set_mesh(run.mesh):
         first = state.init(run.model, run.tx, shape, 0, run.shapes).params
     noise = jax.random.normal(jax.random.key(1), first["head"]["kernel"].shape)
-    return {**first, "head": {**first["head"], "kernel": noise}}
+    return {"params": {**first, "head": {**first["head"], "kernel": noise}}}
+
+
+def evaluate_test(run, variables, **kwargs):
+    """Returns the figures on the split test."""
+    with jax.set_mesh(run.mesh):
+        evaluation = Evaluation(run.evaluators, run.config, run.mesh)
+        return evaluation(variables, run.splits["test"], "test", **kwargs)
 
 
 def counts(config, devices=None):
     run = open_run(config, devices)
-    params = params_of(run)
-    with jax.set_mesh(run.mesh):
-        step = evaluate_lib.make_eval_step(run.model, run.loss_fn, config.data, run.mesh)
-        source = run.splits["test"]
-        return evaluate_lib.evaluate(step, params, source, config, run.mesh, label="test")
+    return evaluate_test(run, variables_of(run))["test"]
 
 
 def test_any_batch_size_and_devices_equal_a_plain_loop(tiny_config):
     config = tiny_config()
     run = open_run(config)
-    params, source = params_of(run), run.splits["test"]
+    variables, source = variables_of(run), run.splits["test"]
     images = np.stack([source[i]["image"] for i in range(21)])
     labels = np.array([source[i]["label"] for i in range(21)])
     normalized = (jnp.asarray(images, jnp.float32) / 255 - 0.5) / 0.25
-    logits = np.asarray(run.model.apply({"params": params}, normalized, train=False).logits)
+    logits = np.asarray(run.model.apply(variables, normalized, train=False).logits)
     order = np.argsort(-logits, axis=1, kind="stable")
     shifted = logits - logits.max(axis=1, keepdims=True)
     log_probs = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
@@ -154,21 +158,12 @@ def test_a_directory_without_a_run_is_refused(tmp_path, capsys):
 
 def test_an_evaluation_can_be_stopped(tiny_config):
     run = open_run(tiny_config())
-    params = params_of(run)
-    with jax.set_mesh(run.mesh):
-        step = evaluate_lib.make_eval_step(run.model, run.loss_fn, run.config.data, run.mesh)
-        source = run.splits["test"]
-        result = evaluate_lib.evaluate(
-            step, params, source, run.config, run.mesh, label="test", stopped=lambda: True
-        )
-    assert result is None
+    assert evaluate_test(run, variables_of(run), stopped=lambda: True) == {}
 
 
 def test_a_data_set_without_a_readable_image_is_refused(tiny_config, monkeypatch):
     run = open_run(tiny_config({"data.test_split": "test[:1]"}))
     source = run.splits["test"]
     monkeypatch.setattr(type(source), "__getitem__", lambda self, index: {}["gone"])
-    with jax.set_mesh(run.mesh):
-        step = evaluate_lib.make_eval_step(run.model, run.loss_fn, run.config.data, run.mesh)
-        with pytest.raises(DataError, match=r"synthetic:test\[:1\]: no image can be read"):
-            evaluate_lib.evaluate(step, params_of(run), source, run.config, run.mesh, label="test")
+    with pytest.raises(DataError, match=r"synthetic:test\[:1\]: no image can be read"):
+        evaluate_test(run, variables_of(run))

@@ -125,7 +125,8 @@ def test_a_family_trains_stops_resumes_and_evaluates(name, tiny_config, tmp_path
     assert (results["step"], results["skipped"]) == (3, 0)
     assert results["eval"]["test"]["count"] == 21
     assert evaluation(tmp_path, capsys) == {"step": 3, "eval": results["eval"]}
-    params, first = flatten(from_pretrained(str(tmp_path)).params), initial_params(config)
+    params = flatten(from_pretrained(str(tmp_path)).variables["params"])
+    first = initial_params(config)
     assert params.keys() == first.keys()
     for path, leaf in params.items():
         assert np.isfinite(leaf).all(), path
@@ -159,7 +160,8 @@ def test_a_run_of_two_heads_that_resumes_is_the_uninterrupted_run(name, tiny_con
     results.append(train(config, tmp_path / "parts"))
     assert results[0]["eval"] == results[1]["eval"]
     whole, parts = (
-        flatten(from_pretrained(str(tmp_path / folder)).params) for folder in ("whole", "parts")
+        flatten(from_pretrained(str(tmp_path / folder)).variables["params"])
+        for folder in ("whole", "parts")
     )
     assert "head_dist/kernel" in whole
     for path, leaf in whole.items():

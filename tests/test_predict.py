@@ -94,7 +94,7 @@ def test_probabilities_are_the_softmax_of_the_models_logits(workdir, folder):
     pipeline = transforms.for_evaluation(config.data)
     pixels = pipeline(pipeline.decode(path.read_bytes()), np.random.default_rng(0))
     images = (pixels[None].astype(np.float32) / 255 - 0.5) / 0.25
-    output = run.model.apply({"params": run.params}, jnp.asarray(images), train=False)
+    output = run.model.apply(run.variables, jnp.asarray(images), train=False)
     logits = np.asarray(output.logits[0])
     probabilities = np.exp(logits) / np.exp(logits).sum()
     order = np.argsort(-logits)

@@ -102,7 +102,7 @@ def _check(imported: Imported, path: pathlib.Path, source: str, original: Origin
     images = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     model = models.create(**config.model)
     params = flax.traverse_util.unflatten_dict(imported.params, sep="/")
-    output = jax.jit(functools.partial(models.forward, model))(params, images)
+    output = jax.jit(functools.partial(models.forward, model))({"params": params}, images)
     ours = np.asarray(output.logits if config.model["num_classes"] else output.features)
     theirs = reference.outputs(original, path, flatten(config.model), images)
     error = np.abs(ours - theirs).max()

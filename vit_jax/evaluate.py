@@ -17,15 +17,18 @@ from vit_jax import config as config_lib
 from vit_jax.checkpoints import pretrained
 from vit_jax.cluster import hosts, launchers, sharding
 from vit_jax.config import SPLITS, shared_by_hosts, stored
+from vit_jax.config.identity import SETS
 from vit_jax.config.printing import define_print_flag, print_config
 from vit_jax.console import cli
 from vit_jax.console.progress import say
 from vit_jax.console.workdir import open_path, write_json
 from vit_jax.data import transforms
-from vit_jax.data.sources.registry import open_split
-from vit_jax.errors import ConfigError, pick
-from vit_jax.evaluation.evaluator import evaluate, format_result, make_eval_step
-from vit_jax.training import losses
+from vit_jax.data.sources import Source
+from vit_jax.data.sources.registry import open_set, open_split
+from vit_jax.errors import ConfigError
+from vit_jax.evaluation.evaluators import make_evaluators
+from vit_jax.evaluation.loop import Evaluation
+from vit_jax.training.objectives import find_objective
 
 
 def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
@@ -41,40 +44,60 @@ def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
         return
     config = resolved.config
     mesh = sharding.make_mesh(config.mesh.sizes)
-    loss_fn = pick(losses.LOSSES, config.loss, "config.loss")
+    objective = find_objective(config)
     with jax.set_mesh(mesh):
         run = pretrained.restore(workdir, values.step, config, mesh, raw=values.raw)
+        evaluators = make_evaluators(config, run.model, objective.evaluator)
+        evaluation = Evaluation(evaluators, config, mesh)
         source = hosts.run_and_compare(
-            lambda: open_split(config.data, field, run.class_names),
+            lambda: _open(config, field, values.split, run.class_names, objective.needs_labels),
             lambda source: shared_by_hosts(config, {field: source.fingerprint}),
         )
-        count = len(source.class_names)
-        if count != config.model["num_classes"]:
-            problem = f"{source.name} has {count} classes, the model {config.model['num_classes']}"
-            raise ConfigError(f"config.data.{field}", problem)
         say(f"evaluate  {workdir}, step {run.step:,}, on {source.name}")
-        eval_step = make_eval_step(run.model, loss_fn, config.data, mesh)
-        label = f"{values.split}_raw" if values.raw else values.split
-        result = evaluate(eval_step, run.params, source, config, mesh, label=label)
-    assert result is not None  # noqa: S101 - for the type checker: nothing stops it
-    say(format_result(label, result))
-    report = {"step": run.step, "eval": {label: result}}
+        results = evaluation(run.variables, source, values.split, raw=values.raw)
+    for line in evaluation.format(values.split, results, raw=values.raw):
+        say(line)
+    report = {"step": run.step, "eval": results}
     say(json.dumps(report))
+    label = next(iter(results))
     write_json(workdir / "evaluations" / f"{run.step}-{_file_name(label)}.json", report)
+
+
+def _open(
+    config: config_lib.Config,
+    field: str,
+    split: str,
+    class_names: tuple[str, ...],
+    labelled: bool,
+) -> Source:
+    """Open the images; where they are labelled, with the classes of the model."""
+    class_names = class_names if labelled else ()
+    if field == SETS:
+        path = "config.eval.sets"
+        source = open_set(config, split, class_names)
+    else:
+        path = f"config.data.{field}"
+        source = open_split(config.data, field, class_names)
+    count = len(source.class_names)
+    if labelled and count != config.model["num_classes"]:
+        problem = f"{source.name} has {count} classes, the model {config.model['num_classes']}"
+        raise ConfigError(path, problem)
+    return source
 
 
 def _resolve(
     values: flags.FlagValues, overrides: dict[str, str]
 ) -> tuple[epath.Path, config_lib.Resolved, str]:
-    """Return the work directory, the settings, and which of them names the split."""
+    """Return the work directory, the settings, and which field names the split, or `SETS`."""
     if not values.workdir:
         raise ConfigError("--workdir", "expected the work directory of a run")
     workdir = open_path(values.workdir, "--workdir")
     run = stored.without_mesh(stored.read_layer(workdir))
     trained_channels = config_lib.merge(run=run).config.data.channels
-    field = SPLITS.get(values.split, "test_split")
-    data = config_lib.merge(None, overrides, run=run).config.data
-    if values.split not in SPLITS or not getattr(data, field):
+    merged = config_lib.merge(None, overrides, run=run).config
+    is_set = values.split in dict(merged.eval.sets)
+    field = SETS if is_set else SPLITS.get(values.split, "test_split")
+    if not is_set and (values.split not in SPLITS or not getattr(merged.data, field)):
         overrides = {**overrides, f"data.{field}": values.split}
     resolved = config_lib.resolve(None, overrides, run=run)
     channels = resolved.config.data.channels
@@ -97,12 +120,13 @@ def _flags() -> flags.FlagValues:
     flags.DEFINE_string(
         "split",
         "test",
-        "train, val or test as the run's config has them, or a TFDS split such as 'test[:100]'.",
+        "train, val, test or a name in eval.sets, as the run's config has them, or a TFDS split "
+        "such as 'test[:100]'.",
         flag_values=values,
     )
     flags.DEFINE_string("step", "", "A step, or 'best'; the newest by default.", flag_values=values)
     flags.DEFINE_bool(
-        "raw", False, "The parameters themselves, not their moving average.", flag_values=values
+        "raw", False, "The variables themselves, not their moving average.", flag_values=values
     )
     return values
 

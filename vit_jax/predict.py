@@ -80,17 +80,17 @@ class Predictor:
             run = pretrained.restore(path, step, config, self._mesh)
         self.step = run.step
         self.class_names = run.labels
-        if not self.class_names:
+        if not self.class_names or "loss" not in config.objective:
             problem = f"{workdir} has a model without classes, for features only"
             raise ConfigError("--workdir", problem)
-        self._params = run.params
-        score = PROBABILITIES[config.loss]
+        self._variables = run.variables
+        score = PROBABILITIES[config.objective["loss"]]
 
         @functools.partial(jax.jit, static_argnums=2)
-        def top(params: Any, images: jax.Array, topk: int) -> tuple[jax.Array, jax.Array]:
+        def top(variables: Any, images: jax.Array, topk: int) -> tuple[jax.Array, jax.Array]:
             with nn.logical_axis_rules(sharding.RULES):
                 normalized = transforms.normalize(images, self._data.mean, self._data.std)
-                logits = models.forward(run.model, params, normalized).logits
+                logits = models.forward(run.model, variables, normalized).logits
             _, classes = jax.lax.top_k(logits, topk)
             return classes, jax.numpy.take_along_axis(score(logits), classes, axis=-1)
 
@@ -129,7 +129,7 @@ class Predictor:
                     batch[row] = image
             with jax.set_mesh(self._mesh):
                 pixels = sharding.to_global({"image": batch}, self._mesh)["image"]
-                classes, scores = jax.device_get(self._top(self._params, pixels, topk))
+                classes, scores = jax.device_get(self._top(self._variables, pixels, topk))
             for row, image in enumerate(rows):
                 error = image if isinstance(image, str) else ""
                 predictions = [] if error else self._predictions(classes[row], scores[row])

@@ -23,7 +23,7 @@ from vit_jax.data import mixing, transforms
 from vit_jax.data.sources import Source
 from vit_jax.data.sources.registry import open_split
 from vit_jax.errors import ConfigError, DataError
-from vit_jax.training import losses
+from vit_jax.evaluation import losses
 
 
 def draws(

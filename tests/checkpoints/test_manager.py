@@ -8,8 +8,8 @@ from etils import epath
 
 from vit_jax.checkpoints import seals
 from vit_jax.checkpoints.manager import Checkpoints
-from vit_jax.checkpoints.reading import load_params, read_class_names
-from vit_jax.checkpoints.store import write_params
+from vit_jax.checkpoints.reading import load_arrays, load_variables, read_class_names
+from vit_jax.checkpoints.store import write_variables
 from vit_jax.errors import CheckpointError, ConfigError, InputMissingError
 from vit_jax.training.state import TrainState
 
@@ -23,7 +23,9 @@ def state(step):
     """Returns a small state whose numbers tell its step."""
     params = {"a": jnp.full((4, 8), float(step)), "b": {"c": jnp.arange(3.0) * step}}
     moments = (params, jnp.int32(step))
-    return TrainState(jnp.int32(step), jnp.int32(0), params, moments, {"a": params["a"] / 2})
+    statistics = {"batch_stats": {"mean": jnp.full(2, float(step))}}
+    average = {"params": {"a": params["a"] / 2}, "batch_stats": {"mean": jnp.full(2, -1.0)}}
+    return TrainState(jnp.int32(step), jnp.int32(0), params, statistics, moments, average)
 
 
 def shapes():
@@ -72,7 +74,7 @@ def test_no_sealed_step_goes_before_a_newer_one_is_sealed(directory, monkeypatch
 def test_the_state_may_change_while_it_is_being_saved(directory):
     step = jax.jit(lambda s: jax.tree.map(lambda x: x + 1, s), donate_argnums=0)
     big = jnp.zeros((512, 1024))
-    current = TrainState(jnp.int32(0), jnp.int32(0), {"a": big}, (), {})
+    current = TrainState(jnp.int32(0), jnp.int32(0), {"a": big}, {}, (), {})
     like = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), current
     )
@@ -186,42 +188,45 @@ def test_a_save_that_fails_is_one_line_and_older_ones_stay(directory, monkeypatc
     chex.assert_trees_all_equal(restore(directory), state(1))
 
 
-def test_parameters_are_loaded_by_step_best_or_newest(directory):
+def test_variables_are_loaded_by_step_best_or_newest(directory):
     save(directory, 1, 2, 3, scores={1: 0.9, 2: 0.1}, keep=3)
     workdir = directory.parent
     for name, step in (("", 3), ("best", 1), ("2", 2)):
-        found, params = load_params(workdir, name, shapes().params, ema=False)
+        found, variables = load_variables(workdir, name, shapes().variables, ema=False)
         assert found == step
-        chex.assert_trees_all_equal(params, state(step).params)
-    _, average = load_params(workdir, "3", shapes().ema, ema=True)
+        chex.assert_trees_all_equal(variables, state(step).variables)
+    _, average = load_variables(workdir, "3", shapes().ema, ema=True)
     chex.assert_trees_all_equal(average, state(3).ema)
     flip(directory / "3")
-    assert load_params(workdir, "", shapes().params, ema=False)[0] == 2
+    assert load_variables(workdir, "", shapes().variables, ema=False)[0] == 2
     with pytest.raises(CheckpointError, match="no good checkpoint"):
-        load_params(workdir, "3", shapes().params, ema=False)
+        load_variables(workdir, "3", shapes().variables, ema=False)
     with pytest.raises(InputMissingError, match="no checkpoint; train first"):
-        load_params(workdir / "nowhere", "", shapes().params, ema=False)
+        load_variables(workdir / "nowhere", "", shapes().variables, ema=False)
 
 
 WEIGHTS = {"train_split": {"classes": ["cat", "dog"]}}
 
 
-def test_parameters_from_elsewhere_are_loaded_and_not_trained_on(directory):
-    params = jax.device_get(state(3).params)
-    write_params(directory.parent, params, WEIGHTS, META["config"])
-    step, found = load_params(directory.parent, "", shapes().params, ema=False)
+def test_variables_from_elsewhere_are_loaded_and_not_trained_on(directory):
+    variables = jax.device_get(state(3).variables)
+    write_variables(directory.parent, variables, WEIGHTS, META["config"])
+    step, found = load_variables(directory.parent, "", shapes().variables, ema=False)
     assert step == 0
-    chex.assert_trees_all_equal(found, params)
+    chex.assert_trees_all_equal(found, variables)
+    _, arrays = load_arrays(directory.parent, shapes().variables, ema=False)
+    chex.assert_trees_all_equal(arrays, variables)
     assert read_class_names(directory.parent, 0) == ("cat", "dog")
     with pytest.raises(ConfigError, match=r"--workdir: .* contains weights only, no optimizer"):
         restore(directory)
 
 
-def test_parameters_that_cannot_be_sealed_are_one_line_and_do_not_count(directory, monkeypatch):
+def test_variables_that_cannot_be_sealed_are_one_line_and_do_not_count(directory, monkeypatch):
     def fail(*args):
         raise OSError("No space left on device")
 
     monkeypatch.setattr(seals, "seal", fail)
     with pytest.raises(CheckpointError, match="cannot save the checkpoint: No space left"):
-        write_params(directory.parent, jax.device_get(state(3).params), WEIGHTS, META["config"])
+        variables = jax.device_get(state(3).variables)
+        write_variables(directory.parent, variables, WEIGHTS, META["config"])
     assert seals.sealed_steps(directory) == []

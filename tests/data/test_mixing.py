@@ -10,7 +10,7 @@ import pytest
 from vit_jax import config as config_lib
 from vit_jax.data.mixing import BatchTransform, Mix, RandomErasing, batch_transform
 from vit_jax.errors import ConfigError
-from vit_jax.training import losses
+from vit_jax.evaluation import losses
 
 RNG = np.random.default_rng(0)
 IMAGES = jnp.asarray(RNG.normal(3, 0.1, size=(64, 32, 48, 3)), jnp.float32)

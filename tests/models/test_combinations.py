@@ -11,10 +11,10 @@ import pytest
 
 from vit_jax import models
 from vit_jax.errors import ConfigError
+from vit_jax.evaluation import losses
 from vit_jax.models.layers.attention import ATTENTIONS
 from vit_jax.models.layers.posemb import POSEMBS
 from vit_jax.models.layers.stems import STEMS
-from vit_jax.training import losses
 
 KEY = jax.random.key(0, impl="unsafe_rbg")
 IMAGES = jnp.asarray(np.random.default_rng(0).normal(size=(2, 12, 16, 3)), jnp.float32)
@@ -71,7 +71,7 @@ def train_two_steps(name, **fields):
     @jax.jit
     def step(params):
         def loss(params):
-            output = models.forward(model, params, IMAGES, KEY)
+            output, _ = models.forward_train(model, {"params": params}, IMAGES, KEY)
             heads = (output.logits, *output.aux_logits)
             return sum(losses.softmax(logits, TARGETS).mean() for logits in heads)
 
@@ -169,9 +169,9 @@ def test_what_makes_no_sense_is_refused_in_one_line(name, fields, problem):
 def at_sizes(posemb, attention):
     fields = {**fields_of(attention, posemb, "patch"), "depth": 2}
     model = models.create("vit_mu4", **fields)
-    params = random_params(model)
+    variables = {"params": random_params(model)}
     return [
-        jax.jit(functools.partial(models.forward, model))(params, jnp.ones((1, *size, 3)))
+        jax.jit(functools.partial(models.forward, model))(variables, jnp.ones((1, *size, 3)))
         for size in ((16, 16), (8, 20))
     ]
 

@@ -75,7 +75,8 @@ def test_gradients_equal_central_differences(case):
         @jax.jit
         @jax.value_and_grad
         def loss_and_grad(params):
-            return nn.log_softmax(models.forward(model, params, images).logits)[:, 1].sum()
+            logits = models.forward(model, {"params": params}, images).logits
+            return nn.log_softmax(logits)[:, 1].sum()
 
         def at(distance):
             return loss_and_grad(jax.tree.map(lambda p, d: p + distance * d, params, direction))

@@ -23,6 +23,7 @@ from vit_jax.models import transformer
 from vit_jax.models.layers.attention import ATTENTIONS
 from vit_jax.models.layers.attention.window import PAD_ORDERS, WindowAttention
 from vit_jax.models.layers.blocks import BLOCKS, DROP_PATH_SCHEDULES
+from vit_jax.models.layers.grid import Grid
 from vit_jax.models.layers.mlp import ACTIVATIONS, MLPS, Mlp, SwiGlu
 from vit_jax.models.layers.pools import POOLS
 from vit_jax.models.layers.posemb import POSEMBS
@@ -652,27 +653,45 @@ def test_create_names_the_nearest_choice():
         models.create("vit_s16", pool="gpa")
 
 
-def test_forward_without_a_key_is_evaluation(tiny):
+def test_forward_is_evaluation(tiny):
     model, params, images = tiny
-    expected = model.apply({"params": params}, images, train=False)
-    chex.assert_trees_all_equal(models.forward(model, params, images), expected)
+    variables = {"params": params}
+    expected = model.apply(variables, images, train=False)
+    chex.assert_trees_all_equal(models.forward(model, variables, images), expected)
 
 
-def test_forward_with_a_key_is_training(tiny):
+def test_forward_train_is_training(tiny):
     model, params, images = tiny
     noisy = model.clone(dropout=0.5)
-    rngs = {"dropout": KEY}
-    expected = noisy.apply({"params": params}, images, train=True, rngs=rngs)
-    output = models.forward(noisy, params, images, key=KEY)
+    variables = {"params": params}
+    expected = noisy.apply(variables, images, train=True, rngs={"dropout": KEY})
+    output, collections = models.forward_train(noisy, variables, images, KEY)
     chex.assert_trees_all_equal(output, expected)
-    assert not jnp.allclose(output.tokens, models.forward(noisy, params, images).tokens)
+    assert collections == {}
+    assert not jnp.allclose(output.tokens, models.forward(noisy, variables, images).tokens)
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "grid"),
+    [
+        ("vit_mu4", {"pool": "cls", "num_registers": 2}, (2, 3, 3)),
+        ("vit_mu4", {"pool": "gap", "num_classes": 0}, (2, 3, 0)),
+        ("swin_t_w7", {"depths": (1, 1), "num_heads": (1, 2), "width": 8}, (1, 2, 0)),
+    ],
+)
+def test_an_output_says_how_its_tokens_lie(name, fields, grid):
+    model = models.create(name, **fields)
+    images = jnp.zeros((1, 8, 12, 3))
+    output = jax.eval_shape(lambda: model.init_with_output(KEY, images, train=False)[0])
+    assert output.grid == Grid(*grid)
+    assert output.tokens.shape[1] == grid[0] * grid[1] + grid[2]
 
 
 def test_features_are_the_outputs_of_submodules_by_name(tiny):
     model, params, images = tiny
     names = ["stem", "blocks_0", "blocks_1/norm1", "blocks_1/attn", "norm", "head"]
-    features = models.features(model, params, images, names)
-    output = models.forward(model, params, images)
+    features = models.features(model, {"params": params}, images, names)
+    output = models.forward(model, {"params": params}, images)
     assert list(features) == names
     chex.assert_shape(features["stem"], (2, 2, 2, 8))
     norm = nn.LayerNorm(epsilon=model.norm_eps)
@@ -689,8 +708,8 @@ def test_features_reach_into_the_stem_of_a_hybrid():
     names = ["stem/resnet", "stem/resnet/stages_0_0/conv2", "stem"]
 
     def find(images):
-        params = model.init(KEY, images, train=False)["params"]
-        return models.features(model, params, images, names)
+        variables = model.init(KEY, images, train=False)
+        return models.features(model, variables, images, names)
 
     found = jax.eval_shape(find, jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32))
     assert [found[name].shape for name in names] == [(1, 2, 2, 128), (1, 2, 2, 32), (1, 2, 2, 8)]
@@ -744,5 +763,6 @@ def test_a_mistake_in_the_command_is_one_line_and_64(capsys, argv, message):
 
 
 def test_features_of_an_unknown_name_is_an_error_with_the_nearest_right_one(tiny):
+    model, params, images = tiny
     with pytest.raises(ConfigError, match="unknown 'block_1'; did you mean 'blocks_1'"):
-        models.features(*tiny, ["blocks_0", "block_1"])
+        models.features(model, {"params": params}, images, ["blocks_0", "block_1"])

@@ -41,7 +41,10 @@ def random_params(model, images=IMAGES, scale=0.5):
 
 @functools.partial(jax.jit, static_argnums=0)
 def run(model, params, images=IMAGES, key=None):
-    return models.forward(model, params, images, key)
+    if key is None:
+        return models.forward(model, {"params": params}, images)
+    output, _ = models.forward_train(model, {"params": params}, images, key)
+    return output
 
 
 # --- The Vision Transformer in NumPy.
@@ -237,7 +240,9 @@ def gradients():
     images = {name: larger if built[name].stem == "resnet" else IMAGES for name in built}
 
     def loss(params):
-        outputs = [models.forward(built[name], params[name], images[name]) for name in built]
+        outputs = [
+            models.forward(built[name], {"params": params[name]}, images[name]) for name in built
+        ]
         return sum(nn.log_softmax(output.logits)[:, 1].sum() for output in outputs)
 
     params = {name: random_params(built[name], images[name]) for name in built}

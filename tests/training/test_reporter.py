@@ -8,7 +8,7 @@ from vit_jax.errors import DivergedError
 from vit_jax.training.reporter import Reporter
 from vit_jax.training.state import TrainState
 
-STATE = TrainState(jnp.int32(0), jnp.int32(0), {}, (), {})
+STATE = TrainState(jnp.int32(0), jnp.int32(0), {}, {}, (), {})
 
 
 class Rows(list):

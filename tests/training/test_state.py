@@ -8,7 +8,9 @@ import optax
 import pytest
 
 from vit_jax.training import state
+from vit_jax.training.objectives import Aux
 from vit_jax.training.run import open_run
+from vit_jax.training.update import Update
 
 
 def test_init_gives_what_abstract_promises(tiny_config):
@@ -19,52 +21,71 @@ def test_init_gives_what_abstract_promises(tiny_config):
     for leaf, shape in zip(jax.tree.leaves(first), jax.tree.leaves(run.shapes), strict=True):
         assert leaf.sharding.is_equivalent_to(shape.sharding, leaf.ndim)
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(first.params))
-    chex.assert_trees_all_equal(first.ema, first.params)
+    chex.assert_trees_all_equal(first.ema, {"params": first.params})
 
 
 def small(ema=True):
     params = {"w": jnp.array([1.0, 2.0])}
     tx = optax.trace(0.9)
-    average = {"w": jnp.zeros(2)} if ema else {}
-    return state.TrainState(jnp.int32(5), jnp.int32(1), params, tx.init(params), average), tx
+    statistics = {"stats": {"mean": jnp.array([1.0]), "count": jnp.int32(3)}}
+    average = {
+        "params": {"w": jnp.zeros(2)},
+        "stats": {"mean": jnp.zeros(1), "count": jnp.int32(2)},
+    }
+    return state.TrainState(
+        step=jnp.int32(5),
+        skipped=jnp.int32(1),
+        params=params,
+        collections=statistics,
+        opt_state=tx.init(params),
+        ema=average if ema else {},
+    ), tx
 
 
-def apply(grads, loss=1.0, rate=0.1):
-    before, tx = small()
-    args = (jnp.float32(loss), {"w": jnp.asarray(grads)}, tx, jnp.float32(rate), 0.75)
-    return before, *state.apply_gradients(before, *args)
+def apply(grads, loss=1.0, rate=0.1, mean=2.0, metrics=None, before=None, **settings):
+    """Returns the state before and after an update, and its metrics."""
+    first, tx = small()
+    before = before or first
+    update = Update(tx, lambda step: rate, 0.75, **settings)
+    collections = {"stats": {"mean": jnp.array([mean]), "count": jnp.int32(4)}}
+    aux = Aux(collections, metrics or {})
+    grads = {"w": jnp.asarray(grads)}
+    return before, *update.apply_gradients(before, grads, jnp.float32(loss), aux)
 
 
 def test_a_finite_update_changes_everything():
     _, after, metrics = apply([1.0, -1.0])
     np.testing.assert_allclose(after.params["w"], [0.9, 2.1], rtol=1e-6)
-    np.testing.assert_allclose(after.ema["w"], [0.225, 0.525], rtol=1e-6)
+    np.testing.assert_allclose(after.ema["params"]["w"], [0.225, 0.525], rtol=1e-6)
     assert (int(after.step), int(after.skipped)) == (6, 1)
+    assert after.collections == {"stats": {"mean": 2.0, "count": 4}}
+    assert after.ema["stats"] == {"mean": 0.5, "count": 4}  # integers have no average
     np.testing.assert_allclose(metrics["grad_norm"], 2**0.5, rtol=1e-6)
 
 
 def test_an_average_with_warmup_is_shorter_at_first():
-    before, tx = small()
-    args = (jnp.float32(1.0), {"w": jnp.asarray([1.0, -1.0])}, tx, jnp.float32(0.1), 0.75)
-    after, _ = state.apply_gradients(before, *args, ema_warmup=True)
-    np.testing.assert_allclose(after.ema["w"], [0.54, 1.26], rtol=1e-6)  # 1 - 6 / 15 of the new
-    later, _ = state.apply_gradients(before.replace(step=jnp.int32(500)), *args, ema_warmup=True)
-    np.testing.assert_allclose(later.ema["w"], [0.225, 0.525], rtol=1e-6)
+    before, after, _ = apply([1.0, -1.0], ema_warmup=True)
+    average = after.ema["params"]["w"]
+    np.testing.assert_allclose(average, [0.54, 1.26], rtol=1e-6)  # 1 - 6 / 15 of the new
+    late = before.replace(step=jnp.int32(500))
+    _, later, _ = apply([1.0, -1.0], before=late, ema_warmup=True)
+    np.testing.assert_allclose(later.ema["params"]["w"], [0.225, 0.525], rtol=1e-6)
 
 
 @pytest.mark.parametrize(
-    ("grads", "loss", "rate"),
+    ("grads", "loss", "rate", "mean"),
     [
-        ([jnp.nan, 1.0], 1.0, 0.1),
-        ([jnp.inf, 1.0], 1.0, 0.1),
-        ([1.0, 1.0], jnp.nan, 0.1),
-        ([1e30, 1.0], 1.0, 0.1),  # the norm overflows
-        ([1e10, 1.0], 1.0, 1e30),  # the new parameters do
+        ([jnp.nan, 1.0], 1.0, 0.1, 2.0),
+        ([jnp.inf, 1.0], 1.0, 0.1, 2.0),
+        ([1.0, 1.0], jnp.nan, 0.1, 2.0),
+        ([1.0, 1.0], 1.0, 0.1, jnp.nan),
+        ([1e30, 1.0], 1.0, 0.1, 2.0),  # the norm overflows
+        ([1e10, 1.0], 1.0, 1e30, 2.0),  # the new parameters do
     ],
 )
-def test_an_update_that_is_not_finite_changes_only_the_counts(grads, loss, rate):
-    before, after, _ = apply(grads, loss, rate)
-    for part in ("params", "opt_state", "ema"):
+def test_an_update_that_is_not_finite_changes_only_the_counts(grads, loss, rate, mean):
+    before, after, _ = apply(grads, loss, rate, mean)
+    for part in ("params", "collections", "opt_state", "ema"):
         chex.assert_trees_all_equal(getattr(after, part), getattr(before, part))
     assert (int(after.step), int(after.skipped)) == (6, 2)
 
@@ -72,5 +93,23 @@ def test_an_update_that_is_not_finite_changes_only_the_counts(grads, loss, rate)
 def test_the_average_is_evaluated_where_there_is_one():
     with_average, _ = small()
     without, _ = small(ema=False)
-    assert with_average.eval_params is with_average.ema
-    assert without.eval_params is without.params
+    assert with_average.eval_variables is with_average.ema
+    assert without.eval_variables == {"params": without.params, **without.collections}
+
+
+def test_the_metrics_of_an_objective_are_logged_under_names_of_their_own():
+    _, _, metrics = apply([1.0, -1.0], metrics={"entropy": jnp.float32(3.0)})
+    assert metrics["entropy"] == 3.0
+    for name in ("loss", "val/loss"):
+        with pytest.raises(ValueError, match=f"the metric '{name}' needs a name"):
+            apply([1.0, -1.0], metrics={name: jnp.float32(3.0)})
+
+
+def test_items_of_variables_are_there_only_where_they_have_something():
+    full, _ = small()
+    names = {"params", "collections", "ema", "ema_collections", "rest"}
+    assert full.to_items().keys() == names
+    plain = full.replace(collections={}, ema={"params": full.params})
+    assert plain.to_items().keys() == {"params", "ema", "rest"}
+    for tree in (full, plain, full.replace(ema={})):
+        chex.assert_trees_all_equal(state.TrainState.from_items(tree.to_items()), tree)

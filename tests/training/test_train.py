@@ -17,12 +17,13 @@ from vit_jax import config as config_lib
 from vit_jax import models
 from vit_jax import train as train_lib
 from vit_jax.checkpoints import pretrained, seals
-from vit_jax.checkpoints.reading import load_params
+from vit_jax.checkpoints.reading import load_variables
 from vit_jax.cluster import sharding
 from vit_jax.console.metrics_writer import read_metrics
 from vit_jax.data import loader
 from vit_jax.errors import ConfigError, DataError, DivergedError, Interrupted
-from vit_jax.training import loop, losses, state
+from vit_jax.evaluation import losses
+from vit_jax.training import loop, state
 from vit_jax.training.run import open_run
 from vit_jax.training.step import make_train_step
 
@@ -116,7 +117,7 @@ def test_ema_follows_the_parameters(tiny_config):
     before = jax.device_get(first.params)
     after, _ = steps(config, 1)
     expected = jax.tree.map(lambda a, b: 0.5 * a + 0.5 * b, before, after.params)
-    chex.assert_trees_all_close(after.ema, expected, rtol=1e-6, atol=1e-7)
+    chex.assert_trees_all_close(after.ema["params"], expected, rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
@@ -331,11 +332,11 @@ def test_a_run_from_another_starts_with_the_outputs_of_its_average(tiny_config, 
     run_here(tiny_config({"optim.ema_decay": "0.5", "model.activation": "relu"}), donor)
     run = open_run(tiny_config({"init_from": str(donor)}))
     with jax.set_mesh(run.mesh):
-        started = loop._start(run).params
+        started = loop._start(run).variables
         origin = pretrained.restore(donor, "", config_lib.read_config(donor), run.mesh)
-        _, last = load_params(donor, "", run.shapes.params, ema=False)
+        _, last = load_variables(donor, "", run.shapes.variables, ema=False)
         images = jax.random.normal(jax.random.key(0), (4, 8, 8, 1))
-        expected = models.forward(origin.model, origin.params, images).logits
+        expected = models.forward(origin.model, origin.variables, images).logits
         np.testing.assert_array_equal(models.forward(run.model, started, images).logits, expected)
         assert (models.forward(run.model, last, images).logits != expected).any()
 
@@ -382,9 +383,9 @@ def test_sharpness_aware_steps_take_the_gradient_up_the_hill(tiny_config):
     batch = next(batches)
 
     def loss(params):
-        pixels = jnp.asarray(batch["image"])
-        images, _ = run.batch_transform(pixels, jnp.zeros((16, 10)), jax.random.key(0))
-        logits = models.forward(run.model, params, images).logits
+        arrays = {key: jnp.asarray(rows) for key, rows in batch.items()}
+        images = run.objective.prepare(arrays, jax.random.key(0))["image"]
+        logits = models.forward(run.model, {"params": params}, images).logits
         return losses.softmax(logits, losses.targets(jnp.asarray(batch["label"]), 10)).mean()
 
     grads = jax.grad(loss)(first.params)

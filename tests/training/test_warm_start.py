@@ -44,14 +44,16 @@ def params_of(folder):
     config = config_lib.read_config(epath.Path(folder))
     run = open_run(config)
     with jax.set_mesh(run.mesh):
-        return names(pretrained.restore(epath.Path(folder), "", config, run.mesh).params)
+        return names(
+            pretrained.restore(epath.Path(folder), "", config, run.mesh).variables["params"]
+        )
 
 
 def first_state(config):
     """The state at step 0 as the training makes it, and what is said."""
     run = open_run(config)
     with jax.set_mesh(run.mesh):
-        given, notes = warm_start.load_parameters(run)
+        given, notes = warm_start.load_variables(run)
         shape = config.data.image_shape
         first = state.init(run.model, run.tx, shape, config.seed, run.shapes, given)
     return run, first, notes
@@ -62,7 +64,7 @@ def test_the_same_model_starts_with_the_same_parameters(donor, tiny_config):
         tiny_config({"init_from": str(donor), "optim.ema_decay": "0.9"})
     )
     expected = params_of(donor)
-    for tree in (first.params, first.ema):
+    for tree in (first.params, first.ema["params"]):
         found = names(tree)
         assert found.keys() == expected.keys()
         for name in expected:
@@ -147,7 +149,7 @@ def test_a_pretrained_model_is_one_line(donor):
     images = pretrained.preprocess([np.zeros((9, 9, 1), np.uint8), np.full((7, 8), 255, np.uint8)])
     np.testing.assert_allclose(images[0], (0 - 0.3) / 0.4, rtol=1e-6)
     np.testing.assert_allclose(images[1], (1 - 0.3) / 0.4, rtol=1e-6)
-    output = pretrained.model.apply({"params": pretrained.params}, images, train=False)
+    output = pretrained.model.apply(pretrained.variables, images, train=False)
     assert output.logits.shape == (2, len(pretrained.class_names))
 
 

@@ -159,7 +159,8 @@ def theirs(folder, name, images, **kwargs):
 def ours(config, params, images):
     tree = flax.traverse_util.unflatten_dict(params, sep="/")
     model = models.create(**config.model)
-    output = jax.jit(lambda p, x: models.forward(model, p, x))(tree, jnp.asarray(images))
+    forward = jax.jit(lambda p, x: models.forward(model, {"params": p}, x))
+    output = forward(tree, jnp.asarray(images))
     return np.asarray(output.logits if config.model["num_classes"] else output.features)
 
 

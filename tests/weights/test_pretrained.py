@@ -81,6 +81,7 @@ def test_tokens_are_those_of_onnxruntime(graph, folder):
     imported = convert.import_weights("huggingface", folder, "dinov2_s14")
     model = models.create(**imported.config.model)
     params = flax.traverse_util.unflatten_dict(imported.params, sep="/")
-    tokens = jax.jit(lambda p, x: models.forward(model, p, x).tokens)(params, jnp.asarray(images))
+    forward = jax.jit(lambda p, x: models.forward(model, {"params": p}, x))
+    tokens = forward(params, jnp.asarray(images)).tokens
     assert np.abs(expected).mean() > 1
     np.testing.assert_allclose(tokens, expected, atol=1e-4)

@@ -23,7 +23,7 @@ from vit_jax.cluster import hosts
 from vit_jax.console.progress import say
 from vit_jax.errors import CheckpointError, ConfigError
 
-Items = Mapping[str, Any]  # trees by the names of `store`: `params`, `rest`, and perhaps `ema`
+Items = Mapping[str, Any]  # trees by the names of `store`, of which `params` and `rest` always
 
 
 class Checkpoints:

@@ -24,12 +24,12 @@ from vit_jax.errors import DataError
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """A model with the parameters of a checkpoint, and what its outputs mean."""
+    """A model with the variables of a checkpoint, and what its outputs mean."""
 
     step: int
     class_names: tuple[str, ...]  # () where nobody knows them
     model: nn.Module
-    params: Any
+    variables: dict[str, Any]  # `params`, and the model's other collections
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -67,7 +67,7 @@ def from_pretrained(directory: str, *, step: str = "") -> Pretrained:
 
         pretrained = from_pretrained("runs/digits")
         images = pretrained.preprocess(["a.jpg", "b.png"])
-        output = pretrained.model.apply({"params": pretrained.params}, images, train=False)
+        output = models.forward(pretrained.model, pretrained.variables, images)
 
     Args:
       directory: Of the run.
@@ -82,7 +82,7 @@ def from_pretrained(directory: str, *, step: str = "") -> Pretrained:
     mesh = sharding.make_mesh(devices=jax.local_devices()[:1])
     with jax.set_mesh(mesh):
         run = restore(workdir, step, config, mesh)
-    return Pretrained(run.step, run.labels, run.model, run.params, config.data)
+    return Pretrained(run.step, run.labels, run.model, run.variables, config.data)
 
 
 def restore(
@@ -93,7 +93,7 @@ def restore(
     *,
     raw: bool = False,
 ) -> Trained:
-    """Restore the parameters to evaluate: the moving average, where the run has one.
+    """Restore the variables to evaluate: the moving average, where the run has one.
 
     Args:
       workdir: Of the run.
@@ -108,8 +108,8 @@ def restore(
     """
     model = models.create(**config.model)
     trained_shape = config_lib.read_config(workdir).data.image_shape
-    boxed = models.abstract_params(model, trained_shape)
-    shapes = sharding.sharded_shapes(boxed, mesh)
+    boxed = models.abstract_variables(model, trained_shape)
+    shapes = {name: sharding.sharded_shapes(tree, mesh) for name, tree in boxed.items()}
     ema = config.optim.ema_decay > 0 and not raw
-    number, params = reading.load_params(workdir, step, shapes, ema=ema)
-    return Trained(number, reading.read_class_names(workdir, number), model, params)
+    number, variables = reading.load_variables(workdir, step, shapes, ema=ema)
+    return Trained(number, reading.read_class_names(workdir, number), model, variables)

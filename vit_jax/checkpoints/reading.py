@@ -1,4 +1,4 @@
-"""Parameters from the checkpoints of a run: which step, and its parameters and class names."""
+"""Variables from the checkpoints of a run: which step, and its variables and class names."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,13 +11,15 @@ from vit_jax.console.progress import say
 from vit_jax.errors import CheckpointError, InputMissingError
 
 
-def load_params(workdir: epath.Path, step: str, shapes: Any, *, ema: bool) -> tuple[int, Any]:
-    """Return a step and its parameters, for evaluation.
+def load_variables(
+    workdir: epath.Path, step: str, shapes: Mapping[str, Any], *, ema: bool
+) -> tuple[int, dict[str, Any]]:
+    """Return a step and its variables, for evaluation.
 
     Args:
       workdir: The run folder.
       step: A number, `best`, or `` for the newest good one.
-      shapes: Tree of `jax.ShapeDtypeStruct` with shardings.
+      shapes: Trees of `jax.ShapeDtypeStruct` with shardings, by collection.
       ema: Whether to take the moving average.
 
     Raises:
@@ -26,25 +28,26 @@ def load_params(workdir: epath.Path, step: str, shapes: Any, *, ema: bool) -> tu
     """
     directory = workdir / "checkpoints"
     number = hosts.run_on_host0(lambda: _find(directory, step))
-    item = store.EMA if ema else store.PARAMS
-    return number, store.read_item(directory / str(number) / item, shapes)
+    return number, store.read_variables(directory / str(number), shapes, ema=ema)
 
 
-def load_arrays(workdir: epath.Path, shapes: Any, *, ema: bool) -> tuple[int, dict[str, Any]]:
-    """Return the newest good step and its parameters as NumPy arrays.
+def load_arrays(
+    workdir: epath.Path, shapes: Mapping[str, Any], *, ema: bool
+) -> tuple[int, dict[str, Any]]:
+    """Return the newest good step and its variables as NumPy arrays.
 
     Args:
       workdir: The run folder.
-      shapes: Tree of shapes of the parameters.
+      shapes: Trees of shapes, by collection.
       ema: Whether to take the moving average.
 
     Raises:
       InputMissingError: There is no checkpoint.
       CheckpointError: All are damaged.
     """
-    number = _find(workdir / "checkpoints", "")
-    item = store.EMA if ema else store.PARAMS
-    return number, store.read_numpy_params(workdir / "checkpoints" / str(number) / item, shapes)
+    directory = workdir / "checkpoints"
+    number = _find(directory, "")
+    return number, store.read_numpy_variables(directory / str(number), shapes, ema=ema)
 
 
 def read_class_names(workdir: epath.Path, step: int) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vit_jax import config as config_lib
+from vit_jax.config.identity import SETS
 from vit_jax.config.schema import DURATIONS
 from vit_jax.errors import ConfigError, suggest
 
@@ -43,7 +44,7 @@ def check_same_run(
             f"use a new --workdir, or --allow_config_change={config_lib.name_to_allow(key)}",
         )
     for field, fingerprint in saved["data"].items():
-        key = f"data.{field}"
+        key = "eval.sets" if field == SETS else f"data.{field}"
         current = now["data"].get(field)
         if current != fingerprint and not any(config_lib.covers(name, key) for name in names):
             raise ConfigError(

@@ -1,6 +1,9 @@
 """The items of one checkpoint on disk: how they are read, checked and written.
 
-STEP/params, STEP/ema, STEP/rest    arrays: parameters, their average, all else that training needs
+STEP/params, STEP/ema               arrays: parameters, and their average where there is one
+STEP/collections                    arrays: the model's other collections, where it has any
+STEP/ema_collections                arrays: those that belong to the average
+STEP/rest                           arrays: all else that training needs
 STEP/meta                           JSON: the run's config and a fingerprint of its data
 """
 
@@ -19,7 +22,27 @@ from vit_jax.errors import CheckpointError
 
 PARAMS = "params"
 EMA = "ema"
+COLLECTIONS = "collections"
+EMA_COLLECTIONS = "ema_collections"
 REST = "rest"
+
+
+def split_variables(variables: Mapping[str, Any], *, ema: bool = False) -> dict[str, Any]:
+    """Return the items that hold variables: `params`, and other collections where there are any.
+
+    Args:
+      variables: By collection, of which one is `params`.
+      ema: Whether they are the moving average.
+    """
+    others = {name: tree for name, tree in variables.items() if name != "params"}
+    items = {EMA if ema else PARAMS: variables["params"]}
+    return items | ({EMA_COLLECTIONS if ema else COLLECTIONS: others} if others else {})
+
+
+def join_variables(items: Mapping[str, Any], *, ema: bool = False) -> dict[str, Any]:
+    """Return the variables that items hold; see `split_variables`."""
+    others = items.get(EMA_COLLECTIONS if ema else COLLECTIONS, {})
+    return {"params": items[EMA if ema else PARAMS], **others}
 
 
 def read_item(path: epath.Path, shapes: Any) -> Any:
@@ -30,7 +53,7 @@ def read_item(path: epath.Path, shapes: Any) -> Any:
       shapes: Tree of `jax.ShapeDtypeStruct` with shardings.
 
     Raises:
-      CheckpointError: It cannot be read, or holds parameters of another model.
+      CheckpointError: It cannot be read, or holds variables of another model.
     """
     with failing("restore", path), ocp.StandardCheckpointer() as checkpointer:
         if path.name != REST:
@@ -38,16 +61,50 @@ def read_item(path: epath.Path, shapes: Any) -> Any:
         return checkpointer.restore(path.absolute(), shapes)
 
 
-def read_numpy_params(path: epath.Path, shapes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an item of parameters as NumPy arrays; see `read_item`."""
-    params: dict[str, Any] = {}
+def read_variables(path: epath.Path, shapes: Mapping[str, Any], *, ema: bool) -> dict[str, Any]:
+    """Return the variables in a checkpoint; see `read_item`.
+
+    Args:
+      path: The directory of a step.
+      shapes: Trees of `jax.ShapeDtypeStruct` with shardings, by collection.
+      ema: Whether to read the moving average.
+
+    Raises:
+      CheckpointError: They cannot be read, or are of another model.
+    """
+    wanted = _items_of(path, shapes, ema=ema)
+    items = {name: read_item(path / name, tree) for name, tree in wanted.items()}
+    return join_variables(items, ema=ema)
+
+
+def read_numpy_variables(
+    path: epath.Path, shapes: Mapping[str, Any], *, ema: bool
+) -> dict[str, Any]:
+    """Return the variables in a checkpoint as NumPy arrays; see `read_variables`."""
+    wanted = _items_of(path, shapes, ema=ema)
+    items = {name: _read_numpy(path / name, tree) for name, tree in wanted.items()}
+    return join_variables(items, ema=ema)
+
+
+def _items_of(path: epath.Path, shapes: Mapping[str, Any], *, ema: bool) -> dict[str, Any]:
+    """Return the shapes by item, all of which are in a checkpoint."""
+    wanted = split_variables(shapes, ema=ema)
+    for name, tree in wanted.items():
+        if name in (COLLECTIONS, EMA_COLLECTIONS) and not (path / name).exists():
+            problem = f"has no {', '.join(sorted(tree))} ({name}), which the model needs"
+            raise CheckpointError(f"{path}: the checkpoint {problem}")
+    return wanted
+
+
+def _read_numpy(path: epath.Path, shapes: Mapping[str, Any]) -> dict[str, Any]:
+    arrays: dict[str, Any] = {}
     with failing("restore", path), ocp.PyTreeCheckpointer() as checkpointer:
         check_shapes(path, shapes)
         for key, part in shapes.items():  # one by one: all at once take twice the memory
             types = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), {key: part})
             args = ocp.args.PyTreeRestore({key: part}, restore_args=types, partial_restore=True)
-            params |= checkpointer.restore(path.absolute(), args=args)
-    return params
+            arrays |= checkpointer.restore(path.absolute(), args=args)
+    return arrays
 
 
 def read_meta(path: epath.Path) -> dict[str, Any]:
@@ -55,14 +112,17 @@ def read_meta(path: epath.Path) -> dict[str, Any]:
     return json.loads((path / "meta" / "metadata").read_text())
 
 
-def write_params(
-    workdir: epath.Path, params: Any, data: Mapping[str, Any], config: Mapping[str, Any]
+def write_variables(
+    workdir: epath.Path,
+    variables: Mapping[str, Any],
+    data: Mapping[str, Any],
+    config: Mapping[str, Any],
 ) -> None:
-    """Write parameters that were not trained here as the sealed checkpoint of step 0.
+    """Write variables that were not trained here as the sealed checkpoint of step 0.
 
     Args:
       workdir: The run folder.
-      params: Tree of NumPy arrays.
+      variables: Trees of NumPy arrays, by collection.
       data: What a trained run says about its data; the classes at least.
       config: The resolved config.
 
@@ -76,14 +136,15 @@ def write_params(
     arrays = ocp.PyTreeCheckpointHandler(use_ocdbt=False, type_handler_registry=registry)
     with failing("save", path):
         with ocp.Checkpointer(arrays) as checkpointer:
-            checkpointer.save((path / PARAMS).absolute(), params)
+            for name, tree in split_variables(variables).items():
+                checkpointer.save((path / name).absolute(), tree)
         with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as checkpointer:
             checkpointer.save((path / "meta").absolute(), {"config": config, "data": data})
         seals.seal(path, None)
 
 
 def check_shapes(path: epath.Path, shapes: Any) -> None:
-    """Check the names and shapes of the parameters in a checkpoint against those of the model.
+    """Check the names and shapes of the variables in a checkpoint against those of the model.
 
     Raises:
       CheckpointError: They differ; the first name that does.

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from vit_jax import models
-from vit_jax.config.data import Data
+from vit_jax.config.data import SPLITS, Data
 from vit_jax.config.objective import OBJECTIVES
-from vit_jax.config.schema import Config
+from vit_jax.config.schema import Config, Eval
 from vit_jax.errors import ConfigError
 
 
@@ -20,6 +20,7 @@ def check(config: Config) -> None:
     _check_channels(config.data)
     _check_objective(config.objective)
     _check_training(config)
+    _check_eval(config.eval)
     sizes = config.mesh.sizes
     if sizes.count(-1) > 1 or 0 in sizes:
         raise ConfigError("config.mesh", f"expected positive sizes and at most one -1, got {sizes}")
@@ -57,3 +58,19 @@ def _check_training(config: Config) -> None:
         raise ConfigError("config.optim.accum_steps", problem)
     if config.optim.name == "adam" and config.optim.weight_decay:
         raise ConfigError("config.optim.weight_decay", "adam has none; take optim.name=adamw")
+
+
+def _check_eval(section: Eval) -> None:
+    taken = set(SPLITS)
+    for i, (name, where) in enumerate(section.sets):
+        path = f"config.eval.sets[{i}]"
+        if not name or "/" in name or name.endswith("_raw"):
+            raise ConfigError(path, f"expected a name without '/' or '_raw', got '{name}'")
+        if name in taken:
+            raise ConfigError(path, f"the name '{name}' is taken; expected a new one")
+        if not where:
+            raise ConfigError(path, f"'{name}' names no images; expected SPLIT or DATASET:SPLIT")
+        taken.add(name)
+    if len(set(section.evaluators)) < len(section.evaluators):
+        problem = f"expected different names, got {', '.join(section.evaluators)}"
+        raise ConfigError("config.eval.evaluators", problem)

@@ -13,6 +13,9 @@ LOCATIONS = ("objective.teacher",)
 # The hosts of a run may have these in different places.
 HOST_KEYS = (*FREE_KEYS, *LOCATIONS, "init_from")
 
+# In the fingerprint of the data, beside a key for each split field: those of `eval.sets` by name.
+SETS = "sets"
+
 
 def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Return the paths that differ and that a resumed run must not change."""
@@ -42,7 +45,7 @@ def shared_by_hosts(config: Config, data: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
       config: Of the run.
-      data: The fingerprint of what each split field names.
+      data: The fingerprint of what each split field names, and of the `SETS`.
     """
     settings = flatten(as_dict(config))
     fixed = {key: value for key, value in settings.items() if key not in HOST_KEYS}

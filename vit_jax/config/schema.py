@@ -39,10 +39,21 @@ class Mesh(Section):
 
 @dataclasses.dataclass(frozen=True)
 class Eval(Section):
-    """When and how to evaluate."""
+    """When, on what and how to evaluate."""
 
-    every_steps: int = field(0, "steps between evaluations on val; 0: only at the end", low=0)
+    every_steps: int = field(
+        0, "steps between evaluations on val and sets; 0: only at the end", low=0
+    )
     batch_size: int = field(0, "global batch size of evaluation; 0: that of training", low=0)
+    sets: tuple[tuple[str, str], ...] = field(
+        (), "further sets: (name, a split such as test[:100], or DATASET:SPLIT)"
+    )
+    evaluators: tuple[str, ...] = field(
+        (), "what is measured: classification; empty: what the objective says"
+    )
+    best: str = field(
+        "", "what chooses the best checkpoint: SET or SET/EVALUATOR; empty: val, if there is one"
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -42,13 +42,13 @@ def export_weights(directory: pathlib.Path, to: str, output: pathlib.Path) -> tu
     workdir = epath.Path(directory)
     config = config_lib.read_config(workdir)
     library = find_library(to, config.model["name"], "--to")
-    boxed = models.abstract_params(models.create(**config.model), config.data.image_shape)
+    boxed = models.abstract_variables(models.create(**config.model), config.data.image_shape)
     ema = config.optim.ema_decay > 0
-    step, tree = reading.load_arrays(workdir, nn.unbox(boxed), ema=ema)
-    params = flax.traverse_util.flatten_dict(tree, sep="/")
+    step, variables = reading.load_arrays(workdir, nn.unbox(boxed), ema=ema)
+    params = flax.traverse_util.flatten_dict(variables["params"], sep="/")
     shapes = {name: array.shape for name, array in params.items()}
     class_names = reading.read_class_names(workdir, step)
-    del tree
+    del variables
     placeholders, extra_tensors = _read_origin(directory, to)
     fields = config_lib.flatten(config.model)
     placeholders = {**library.placeholders_for(fields), **placeholders}

@@ -165,7 +165,7 @@ def write_run(imported: Imported, source: str, output: pathlib.Path) -> None:
         config = config_lib.as_dict(imported.config)
         params = flax.traverse_util.unflatten_dict(imported.params, sep="/")
         data = {"train_split": {"classes": list(imported.class_names)}}
-        store.write_params(workdir, params, data, config)
+        store.write_variables(workdir, {"params": params}, data, config)
         origin = {"source": source, "placeholders": dict(imported.placeholders)}
         (folder / ORIGIN).write_text(json.dumps(origin, indent=2) + "\n")
         if extra := imported.extra_tensors:
@@ -177,8 +177,8 @@ def write_run(imported: Imported, source: str, output: pathlib.Path) -> None:
 def _param_shapes(
     model: Mapping[str, Any], image_size: tuple[int, int], channels: int
 ) -> dict[str, rules.Shape]:
-    boxed = models.abstract_params(models.create(**model), (*image_size, channels))
-    leaves = flax.traverse_util.flatten_dict(nn.unbox(boxed), sep="/")
+    boxed = models.abstract_variables(models.create(**model), (*image_size, channels))
+    leaves = flax.traverse_util.flatten_dict(nn.unbox(boxed["params"]), sep="/")
     return {name: leaf.shape for name, leaf in leaves.items()}
 
 

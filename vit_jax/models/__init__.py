@@ -3,7 +3,7 @@
     models.list_models("vit*")
     model = models.create("vit_s16", num_classes=10)
     variables = model.init(jax.random.key(0), images, train=False)
-    output = model.apply(variables, images, train=False)        # models.Output
+    output = models.forward(model, variables, images)           # models.Output
 
     models.profile(model)                                       # parameters and GFLOPs
 
@@ -12,7 +12,7 @@ to a family, whose record in `families` says all that there is to know about its
 """
 
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import flax.linen as nn
@@ -21,7 +21,7 @@ from jaxtyping import Array, Float
 
 from vit_jax.errors import pick
 from vit_jax.models.families import FAMILIES, Family, family, list_names, stated_fields
-from vit_jax.models.initialization import abstract_params, init_params
+from vit_jax.models.initialization import abstract_variables, init_variables
 from vit_jax.models.output import Output
 from vit_jax.models.parts import Part
 from vit_jax.models.profile import Profile, profile
@@ -47,14 +47,15 @@ __all__ = [
     "Swin",
     "Transformer",
     "ViT",
-    "abstract_params",
+    "abstract_variables",
     "all_declarations",
     "create",
     "declarations",
     "family",
     "features",
     "forward",
-    "init_params",
+    "forward_train",
+    "init_variables",
     "list_models",
     "part_choices",
     "part_names",
@@ -71,17 +72,32 @@ def list_models(pattern: str = "*") -> list[str]:
 
 
 def forward(
-    model: nn.Module, params: Any, images: Float[Array, "b H W c"], key: Array | None = None
+    model: nn.Module, variables: Mapping[str, Any], images: Float[Array, "b H W c"]
 ) -> Output:
-    """Return the output for normalized images; with a random key, in training mode."""
-    rngs = None if key is None else {"dropout": key}
-    output = model.apply({"params": params}, images, train=key is not None, rngs=rngs)
-    return cast(Output, output)
+    """Return the output for normalized images."""
+    return cast(Output, model.apply(variables, images, train=False))
+
+
+def forward_train(
+    model: nn.Module, variables: Mapping[str, Any], images: Float[Array, "b H W c"], key: Array
+) -> tuple[Output, dict[str, Any]]:
+    """Return the output in training mode, and the collections besides `params` as it leaves them.
+
+    Args:
+      model: The model.
+      variables: Its `params` and other collections.
+      images: Normalized.
+      key: The random key.
+    """
+    mutable = [name for name in variables if name != "params"]
+    rngs = {"dropout": key}
+    output, collections = model.apply(variables, images, train=True, rngs=rngs, mutable=mutable)
+    return cast(Output, output), dict(collections)
 
 
 def features(
     model: nn.Module,
-    params: Any,
+    variables: Mapping[str, Any],
     images: Float[Array, "b H W c"],
     names: Sequence[str],
 ) -> dict[str, Array]:
@@ -93,7 +109,7 @@ def features(
       ConfigError: No such submodule.
     """
     _, state = model.apply(
-        {"params": params},
+        variables,
         images,
         train=False,
         mutable=["intermediates"],

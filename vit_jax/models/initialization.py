@@ -1,4 +1,4 @@
-"""The parameters of a model before training: random values, or only their shapes."""
+"""The variables of a model before training: random values, or only their shapes."""
 
 from typing import Any
 
@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 
 
-def init_params(model: nn.Module, image_shape: tuple[int, ...], seed: int) -> Any:
-    """Return random parameters, boxed with the logical names of their axes.
+def init_variables(model: nn.Module, image_shape: tuple[int, ...], seed: int) -> dict[str, Any]:
+    """Return random `params` and all other collections, boxed with the names of their axes.
 
     Args:
       model: The model.
@@ -16,9 +16,9 @@ def init_params(model: nn.Module, image_shape: tuple[int, ...], seed: int) -> An
       seed: Initialization seed.
     """
     images = jnp.zeros((1, *image_shape), jnp.float32)
-    return model.init(jax.random.key(seed), images, train=False)["params"]
+    return dict(model.init(jax.random.key(seed), images, train=False))
 
 
-def abstract_params(model: nn.Module, image_shape: tuple[int, ...]) -> Any:
-    """Return the shapes of the parameters, boxed likewise, without computing them."""
-    return jax.eval_shape(lambda: init_params(model, image_shape, 0))
+def abstract_variables(model: nn.Module, image_shape: tuple[int, ...]) -> dict[str, Any]:
+    """Return the shapes of all variables, boxed likewise, without computing them."""
+    return jax.eval_shape(lambda: init_variables(model, image_shape, 0))

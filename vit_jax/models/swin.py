@@ -115,7 +115,7 @@ class Swin(Transformer):
             x = tokens.reshape(batch, height, width, dim)
         mlp_dim = round(dim * self.mlp_ratio)
         tokens, features = self._norm_and_pool(tokens, 0, self.num_heads[-1], mlp_dim, train)
-        return self._classify(tokens, features)
+        return self._classify(tokens, Grid(height, width), features)
 
 
 def _window(attention: Part) -> tuple[int, ...]:

@@ -171,15 +171,15 @@ class Transformer(nn.Module):
             features = self._make_norm("fc_norm")(features)
         return tokens, features
 
-    def _classify(self, tokens: Array, features: Array) -> Output:
+    def _classify(self, tokens: Array, grid: Grid, features: Array) -> Output:
         features = at_least_float32(features)
         if self.representation_size:
             init = nn.with_logical_partitioning(nn.initializers.lecun_normal(), ("embed", None))
             layer = nn.Dense(self.representation_size, kernel_init=init, name="representation")
             features = nn.tanh(layer(features))
         if not self.num_classes:
-            return Output(jnp.zeros((len(tokens), 0)), features, tokens)
-        return Output(self._head("head")(features), features, tokens)
+            return Output(jnp.zeros((len(tokens), 0)), features, tokens, grid)
+        return Output(self._head("head")(features), features, tokens, grid)
 
     def _head(self, name: str) -> nn.Module:
         init = nn.with_logical_partitioning(nn.initializers.zeros_init(), ("embed", "classes"))

@@ -69,7 +69,7 @@ class ViT(Transformer):
         tokens, features = self._norm_and_pool(
             tokens, grid.num_prefix, self.num_heads, self.mlp_dim, train
         )
-        output = self._classify(tokens, features)
+        output = self._classify(tokens, grid, features)
         if not (self.distilled and self.num_classes):
             return output
         aux_logits = self._head("head_dist")(at_least_float32(tokens[:, 1]))

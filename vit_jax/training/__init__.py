@@ -1,1 +1,1 @@
-"""Training: the step, its state, losses, optimizers and schedules, and the loop around them."""
+"""Training: the step, its state, objectives, optimizers and schedules, and the loop around them."""

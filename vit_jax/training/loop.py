@@ -1,10 +1,7 @@
-"""The loop: when to step, evaluate and save, from the first step to `results.json`."""
+"""The loop: when to step, evaluate and save, from the first step to the last."""
 
-import functools
-import json
 import math
 import time
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -17,19 +14,13 @@ from vit_jax.cluster import hosts, sharding
 from vit_jax.cluster.preemption import PreemptionGuard
 from vit_jax.config import stored
 from vit_jax.console.metrics_writer import MetricsWriter
-from vit_jax.console.progress import format_seconds, say
-from vit_jax.console.workdir import lock, owner, write_json
+from vit_jax.console.progress import say
+from vit_jax.console.workdir import lock, owner
 from vit_jax.data import loader
 from vit_jax.errors import ConfigError, Interrupted
-from vit_jax.evaluation.evaluator import (
-    EvalResult,
-    EvalStep,
-    evaluate,
-    format_result,
-    make_eval_step,
-)
+from vit_jax.evaluation.loop import Evaluation
+from vit_jax.training import results, warm_start
 from vit_jax.training import state as state_lib
-from vit_jax.training import warm_start
 from vit_jax.training.reporter import Reporter
 from vit_jax.training.run import Run, open_run
 from vit_jax.training.state import TrainState
@@ -62,7 +53,10 @@ def train(
             checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep)
             items = checkpoints.restore(run.shapes.to_items(), run.fingerprint, allowed)
             state = TrainState.from_items(items) if items else None
-            finished = hosts.run_on_host0(lambda: _read_finished(run, workdir, state))
+            evaluation = Evaluation(run.evaluators, run.config, run.mesh)
+            finished = hosts.run_on_host0(
+                lambda: results.read_finished(run, workdir, state, evaluation)
+            )
             if finished:
                 return finished
             if state is None:
@@ -72,28 +66,27 @@ def train(
                 _check_not_past_the_end(run, int(state.step))
             stored.write(workdir, run.config, _origins(resolved, run))
             writer = MetricsWriter(workdir, int(state.step), tensorboard=config.log.tensorboard)
-            eval_step = make_eval_step(run.model, run.loss_fn, config.data, run.mesh)
             began = time.monotonic()
             start = int(state.step)
             try:
-                state = loop(run, state, eval_step, checkpoints, writer, stop)
+                state = loop(run, state, evaluation, checkpoints, writer, stop)
                 seconds = time.monotonic() - began
                 checkpoints.wait()
                 speed = (int(state.step) - start) * config.batch_size / max(seconds, 1e-9)
                 pace = {"train_seconds": round(seconds, 2), "images_per_second": round(speed, 1)}
-                return _finish(run, workdir, state, eval_step, writer, stop, pace)
+                return results.finish(run, workdir, state, evaluation, writer, stop, pace)
             finally:
                 writer.close()
                 checkpoints.close()
 
 
 def _start(run: Run) -> TrainState:
-    """Return the state at step 0: random, or with the parameters of `init_from`."""
+    """Return the state at step 0: random, or with the variables of `init_from`."""
     config = run.config
     notes = ["no checkpoint here: from step 0"]
     given: dict[str, jax.Array] = {}
     if config.init_from:
-        given, notes = warm_start.load_parameters(run)
+        given, notes = warm_start.load_variables(run)
     first, *others = notes
     say(f"start     {first}")
     for note in others:
@@ -113,7 +106,7 @@ def _origins(resolved: config_lib.Resolved, run: Run) -> dict[str, str]:
 def loop(
     run: Run,
     state: TrainState,
-    eval_step: EvalStep,
+    evaluation: Evaluation,
     checkpoints: Checkpoints,
     writer: MetricsWriter,
     stop: PreemptionGuard,
@@ -128,7 +121,7 @@ def loop(
     step = int(state.step)
     best = checkpoints.best_score()
     train_step = make_train_step(run)
-    teacher = run.restore_teacher()
+    frozen = run.objective.frozen(run.mesh, run.splits["train"])
     host, num_hosts = sharding.batch_shard(run.mesh)
     batches = loader.train_batches(
         run.splits["train"],
@@ -143,16 +136,14 @@ def loop(
     try:
         while True:
             last = step >= run.total_steps
-            evaluates = "val" in run.splits and (last or _due(config.eval.every_steps, step))
+            evaluates = bool(run.watched) and (last or _due(config.eval.every_steps, step))
             saves = last or _due(config.checkpoint.every_steps, step)
             if stop.poll() or evaluates or saves:
                 reporter.drain()
-            score = None
-            if evaluates and not hosts.run_on_host0(functools.partial(writer.find, step, "val")):
-                results = _evaluate(run, eval_step, state, "val", stop)
-                if results:
-                    writer.write(step, config_lib.flatten(results, separator="/"))
-                    score = results["val"]["top1"]
+            found = {}
+            if evaluates:
+                found = results.evaluate_watched(run, evaluation, state, writer, stop)
+            score = run.best.score(found) if run.best else None
             if saves or stop.requested or (score is not None and score > best):
                 best = max(best, -math.inf if score is None else score)
                 writer.flush()
@@ -164,7 +155,7 @@ def loop(
             if last:
                 return state
             batch = sharding.to_global(reporter.wait_for(batches), run.mesh)
-            state, step_metrics = train_step(state, batch, teacher)
+            state, step_metrics = train_step(state, batch, frozen)
             step += 1
             reporter.push(step, step_metrics)
     finally:
@@ -193,84 +184,3 @@ def _check_not_past_the_end(run: Run, step: int) -> None:
 
 def _due(every: int, step: int) -> bool:
     return every > 0 and step > 0 and step % every == 0
-
-
-def _evaluate(
-    run: Run, eval_step: EvalStep, state: TrainState, name: str, stop: PreemptionGuard
-) -> dict[str, EvalResult]:
-    """Return the figures of a split, and beside those of an average (`NAME_raw`) without it.
-
-    Returns nothing where a signal came before the end.
-    """
-    results = {}
-    params = {name: state.eval_params} | ({f"{name}_raw": state.params} if state.ema else {})
-    for label, tree in params.items():
-        result = evaluate(
-            eval_step,
-            tree,
-            run.splits[name],
-            run.config,
-            run.mesh,
-            label=label,
-            stopped=stop.poll,
-        )
-        if not result:
-            return {}
-        say(f"evaluate  step {int(state.step):,}  {format_result(label, result)}")
-        results[label] = result
-    return results
-
-
-def _finish(
-    run: Run,
-    workdir: epath.Path,
-    state: TrainState,
-    eval_step: EvalStep,
-    writer: MetricsWriter,
-    stop: PreemptionGuard,
-    pace: Mapping[str, float],
-) -> dict[str, Any]:
-    """Evaluate on the test split, write `results.json` and print a summary.
-
-    The pace is that of this process: of a resumed run, only the last part.
-    """
-    step = int(state.step)
-    results = {name: found for name in ("val", "val_raw") if (found := writer.find(step, name))}
-    if "test" in run.splits:
-        tested = _evaluate(run, eval_step, state, "test", stop)
-        if not tested:
-            raise Interrupted("in the last evaluation; rerun the same command to continue")
-        writer.write(step, config_lib.flatten(tested, separator="/"))
-        results |= tested
-    scores = seals.scores(workdir / "checkpoints")
-    best = seals.best_step(workdir / "checkpoints")
-    content = {
-        "step": step,
-        "eval": results,
-        "best": {"step": best, "val_top1": scores[best]} if best is not None else {},
-        "parameters": run.num_parameters,
-        "skipped": int(state.skipped),
-        "unreadable": {name: len(source.unreadable) for name, source in run.splits.items()},
-        **pace,
-    }
-    write_json(workdir / "results.json", content)
-    took = format_seconds(pace["train_seconds"])
-    say(f"done      step {step:,}, {took} of training  {workdir / 'results.json'}")
-    return content
-
-
-def _read_finished(run: Run, workdir: epath.Path, state: TrainState | None) -> dict[str, Any]:
-    """Return the results of a run that has nothing left to do, or nothing."""
-    path = workdir / "results.json"
-    if state is None or int(state.step) < run.total_steps or not path.exists():
-        return {}
-    try:
-        content = json.loads(path.read_text())
-        if content["step"] != run.total_steps:
-            return {}
-    except (ValueError, KeyError, TypeError):  # not ours: written again at the end
-        return {}
-    say(f"finished  this run is complete: step {content['step']:,} of {run.total_steps:,}")
-    for name, result in content["eval"].items():
-        say(f"          {format_result(name, result)}")
-    return content

@@ -1,5 +1,6 @@
 """The view of a running training: metrics fetched one step late, written and shown."""
 
+import math
 import time
 from collections.abc import Iterator, Mapping
 
@@ -11,6 +12,7 @@ from vit_jax.console.progress import Progress
 from vit_jax.data import loader
 from vit_jax.errors import DivergedError
 from vit_jax.training.state import TrainState
+from vit_jax.training.update import METRICS
 
 
 class Reporter:
@@ -75,6 +77,7 @@ class Reporter:
             f"{speed:,.0f} images/s",
             f"data {waiting:.0%}",
         ]
+        parts += [f"{name} {value:.4g}" for name, value in values.items() if name not in METRICS]
         if values["skipped"]:
             parts.append(f"skipped {values['skipped']}")
         self._progress.show(step, " | ".join(parts))
@@ -84,8 +87,9 @@ class Reporter:
         self._skipped_before = values["skipped"]
         self._in_a_row = self._in_a_row + 1 if skipped else 0
         if self._in_a_row >= self._config.max_skipped:
+            bad = [f"{key} {v}" for key, v in values.items() if not math.isfinite(v)]
             raise DivergedError(
-                f"step {step}: {self._in_a_row} steps in a row were not finite (loss "
-                f"{values['loss']}, gradient norm {values['grad_norm']}); nothing bad "
-                "was saved; try a lower config.optim.learning_rate or config.optim.clip_norm=1"
+                f"step {step}: {self._in_a_row} steps in a row were not finite "
+                f"({', '.join(bad) or 'their updates'}); nothing bad was saved; "
+                "try a lower config.optim.learning_rate or config.optim.clip_norm=1"
             )

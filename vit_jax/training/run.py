@@ -1,6 +1,7 @@
 """A run: everything that follows from its config, before anything is computed.
 
-Config -> mesh, data, model, loss, schedule, optimizer, shapes and layout of the state
+Config -> mesh, data, model, objective, evaluators, schedule, optimizer, shapes and layout of the
+state
 """
 
 import dataclasses
@@ -15,11 +16,15 @@ import optax
 from vit_jax import __version__, models
 from vit_jax import config as config_lib
 from vit_jax.cluster import sharding
-from vit_jax.data import mixing, transforms
+from vit_jax.config.identity import SETS
+from vit_jax.data import transforms
 from vit_jax.data.sources import Source
-from vit_jax.data.sources.registry import open_split
-from vit_jax.errors import ConfigError, DataError, pick
-from vit_jax.training import distill, losses, optim, schedules, state
+from vit_jax.data.sources.registry import open_set, open_split
+from vit_jax.errors import DataError
+from vit_jax.evaluation.best import Best, find_best
+from vit_jax.evaluation.evaluators import Evaluator, make_evaluators
+from vit_jax.training import optim, schedules, state
+from vit_jax.training.objectives import Objective, find_objective
 from vit_jax.training.parameter_groups import trainable
 
 
@@ -29,12 +34,12 @@ class Run:
 
     config: config_lib.Config
     mesh: jax.sharding.Mesh
-    splits: Mapping[str, Source]  # train, and val and test where the config has them
+    splits: Mapping[str, Source]  # train, val and test where the config has them, further sets
     plan: schedules.Plan
     model: models.Transformer
-    batch_transform: mixing.BatchTransform
-    loss_fn: losses.Loss
-    teacher: distill.Teacher | None
+    objective: Objective
+    evaluators: Mapping[str, Evaluator]
+    best: Best | None  # what chooses the best checkpoint
     schedule: schedules.Schedule
     tx: optax.GradientTransformation
     shapes: state.TrainState
@@ -50,16 +55,20 @@ class Run:
         return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(self.shapes.params))
 
     @property
-    def fingerprint(self) -> dict[str, Any]:
-        """What a resumed run must find again: the `config`, and the `data` of each split field."""
-        data = {config_lib.SPLITS[name]: source.fingerprint for name, source in self.splits.items()}
-        return {"config": config_lib.as_dict(self.config), "data": data}
+    def watched(self) -> tuple[str, ...]:
+        """The names of the sets that are evaluated while training."""
+        return _watched(self.splits)
 
-    def restore_teacher(self) -> Any:
-        """Return the parameters of the teacher, or an empty tree where there is none."""
-        if self.teacher is None:
-            return {}
-        return self.teacher.restore(self.mesh, self.splits["train"].class_names)
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """What a resumed run must find again: the `config`, and the `data` of splits and sets."""
+        data: dict[str, Any] = {}
+        for name, source in self.splits.items():
+            if name in config_lib.SPLITS:
+                data[config_lib.SPLITS[name]] = source.fingerprint
+            else:
+                data.setdefault(SETS, {})[name] = source.fingerprint
+        return {"config": config_lib.as_dict(self.config), "data": data}
 
     def describe(self) -> list[str]:
         """Return the lines that say what is about to happen."""
@@ -72,7 +81,7 @@ class Run:
             f"{height}x{width} pixels  {config.model['dtype']}",
             "attention": self.model.describe_attention(),
             "training": self._describe_trainable(),
-            "teacher": config.distill.teacher,
+            **self.objective.describe(),
             "plan": self._describe_plan(),
         }
         header = f"vit_jax {__version__}  jax {jax.__version__}"
@@ -122,41 +131,45 @@ def open_run(config: config_lib.Config, devices: Sequence[jax.Device] | None = N
     mesh = sharding.make_mesh(config.mesh.sizes, devices)
     accum_steps = config.optim.accum_steps
     sharding.check_batch_size(config.batch_size, "config.batch_size", mesh, accum_steps)
-    loss_fn = pick(losses.LOSSES, config.loss, "config.loss")
     train_source = open_split(config.data, config_lib.SPLITS["train"])
-    config = _with_classes(config, train_source)
-    splits = {"train": train_source} | {
-        name: open_split(config.data, field, train_source.class_names)
-        for name, field in config_lib.SPLITS.items()
-        if name != "train" and getattr(config.data, field)
-    }
+    objective = find_objective(config)
+    config = objective.complete(config, train_source)
     model = models.create(**config.model)
+    splits = _open_splits(config, train_source, labelled=objective.needs_labels)
+    evaluators = make_evaluators(config, model, objective.evaluator)
     plan = _plan(config, train_source)
-    boxed = models.abstract_params(model, config.data.image_shape)
-    tx = optim.make_optimizer(config.optim, nn.unbox(boxed), models.family(config.model["name"]))
+    boxed = models.abstract_variables(model, config.data.image_shape)
+    family = models.family(config.model["name"])
+    tx = optim.make_optimizer(config.optim, nn.unbox(boxed["params"]), family)
     return Run(
         config=config,
         mesh=mesh,
         splits=splits,
         plan=plan,
         model=model,
-        batch_transform=mixing.batch_transform(config.data, config.mix),
-        loss_fn=loss_fn,
-        teacher=distill.open_teacher(config),
+        objective=objective(config, model),
+        evaluators=evaluators,
+        best=find_best(config, evaluators, _watched(splits)),
         schedule=schedules.make_schedule(config.optim, plan),
         tx=tx,
         shapes=state.abstract_state(boxed, tx, mesh, ema=config.optim.ema_decay > 0),
     )
 
 
-def _with_classes(config: config_lib.Config, source: Source) -> config_lib.Config:
-    """Return the config with the number of classes that the data have, where it says none."""
-    requested = config.model["num_classes"]
-    count = len(source.class_names)
-    if requested not in (0, count):
-        problem = f"the data set {source.name} has {count} classes, got {requested}"
-        raise ConfigError("config.model.num_classes", f"{problem}; 0 takes them all")
-    return dataclasses.replace(config, model={**config.model, "num_classes": count})
+def _open_splits(config: config_lib.Config, train: Source, *, labelled: bool) -> dict[str, Source]:
+    """Return all sources of a run by name; where it is labelled, all have the same classes."""
+    class_names = train.class_names if labelled else ()
+    splits = {"train": train}
+    for name, field in config_lib.SPLITS.items():
+        if name != "train" and getattr(config.data, field):
+            splits[name] = open_split(config.data, field, class_names)
+    for name, _ in config.eval.sets:
+        splits[name] = open_set(config, name, class_names)
+    return splits
+
+
+def _watched(splits: Mapping[str, Source]) -> tuple[str, ...]:
+    return tuple(name for name in splits if name not in ("train", "test"))
 
 
 def _plan(config: config_lib.Config, source: Source) -> schedules.Plan:

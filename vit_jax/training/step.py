@@ -7,74 +7,62 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
 
-from vit_jax import models
 from vit_jax.cluster import sharding
-from vit_jax.training import distill, losses, optim
-from vit_jax.training import state as state_lib
+from vit_jax.training import optim
+from vit_jax.training.objectives import Aux
 from vit_jax.training.parameter_groups import trainable
 from vit_jax.training.run import Run
 from vit_jax.training.state import TrainState
+from vit_jax.training.update import Update
 
 TrainStep = Callable[
     [TrainState, Mapping[str, jax.Array], Any], tuple[TrainState, dict[str, jax.Array]]
 ]
+# From the collections of the model, rows and a random key to loss, Aux and gradients.
+LossAndGrad = Callable[[Any, Any, Array], tuple[tuple[Array, Aux], Any]]
 
 
-# Folded into the random key of a step for its batch transform; micro-batches use 0, 1, ...
+# Folded into the random key of a step for its batch; micro-batches use 0, 1, ...
 BATCH_KEY = 2**31
 
 
 def make_train_step(run: Run) -> TrainStep:
-    """Return the compiled step `(state, batch, teacher) -> (state, metrics)`.
+    """Return the compiled step `(state, batch, frozen) -> (state, metrics)`.
 
-    It donates the state. `teacher` holds the parameters of the run's teacher, if it has one.
+    It donates the state. `frozen` holds what the objective needs and no step changes.
     """
     config = run.config
-    model = run.model
+    objective = run.objective
+    update = Update(run.tx, run.schedule, config.optim.ema_decay, config.optim.ema_warmup)
     trains = trainable(config.optim, run.shapes.params)
 
-    def mean_loss(
-        params: Any, teacher: Any, images: jax.Array, targets: jax.Array, key: jax.Array
-    ) -> jax.Array:
+    def loss(
+        params: Any, collections: Any, rows: Any, key: Array, *, frozen: Any, ema: Any
+    ) -> tuple[Array, Aux]:
         params = jax.tree.map(lambda p, t: p if t else jax.lax.stop_gradient(p), params, trains)
         with nn.logical_axis_rules(sharding.RULES):
-            output = models.forward(model, params, images, key=key)
-            if run.teacher:
-                taught = run.teacher(teacher, images)
-                return jnp.mean(distill.loss(config.distill, run.loss_fn, output, targets, taught))
-        heads = (output.logits, *output.aux_logits)
-        return jnp.mean(jnp.stack([run.loss_fn(logits, targets) for logits in heads]))
+            variables = {"params": params, **collections}
+            return objective(variables, rows, key, frozen=frozen, ema=ema)
+
+    gradient = jax.value_and_grad(loss, has_aux=True)
 
     def train_step(
-        state: TrainState, batch: Mapping[str, jax.Array], teacher: Any
+        state: TrainState, batch: Mapping[str, jax.Array], frozen: Any
     ) -> tuple[TrainState, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
-        num_classes = config.model["num_classes"]
-        targets = losses.targets(batch["label"], num_classes, config.label_smoothing)
-        images, targets = run.batch_transform(
-            batch["image"], targets, jax.random.fold_in(key, BATCH_KEY)
-        )
-        images = images.astype(model.dtype)  # as the model would: the whole batch is kept
+        rows = objective.prepare(batch, jax.random.fold_in(key, BATCH_KEY))
 
-        def loss_and_grad(params: Any) -> tuple[jax.Array, Any]:
-            step = functools.partial(jax.value_and_grad(mean_loss), params, teacher)
-            return accumulate(step, (images, targets), key, config.optim.accum_steps)
+        def loss_and_grad(params: Any) -> tuple[tuple[Array, Aux], Any]:
+            of_rows = functools.partial(gradient, params, frozen=frozen, ema=state.ema)
+            return accumulate(of_rows, state.collections, rows, key, config.optim.accum_steps)
 
-        loss, grads = loss_and_grad(state.params)
+        (value, aux), grads = loss_and_grad(state.params)
         if config.optim.sam_radius:
             worse = optim.sam_perturb(state.params, grads, config.optim.sam_radius)
             _, grads = loss_and_grad(worse)
-        rate = jnp.asarray(run.schedule(state.step), jnp.float32)
-        return state_lib.apply_gradients(
-            state,
-            loss,
-            grads,
-            run.tx,
-            rate,
-            config.optim.ema_decay,
-            ema_warmup=config.optim.ema_warmup,
-        )
+        return update.apply_gradients(state, grads, value, aux)
 
     layout = jax.tree.map(lambda leaf: leaf.sharding, run.shapes)
     return jax.jit(
@@ -86,19 +74,29 @@ def make_train_step(run: Run) -> TrainStep:
 
 
 def accumulate(
-    loss_and_grad: Callable[..., Any], rows: tuple[jax.Array, ...], key: jax.Array, steps: int
-) -> tuple[jax.Array, Any]:
-    """Return the mean loss and gradient over the micro-batches of a batch, one after another."""
+    loss_and_grad: LossAndGrad, collections: Any, rows: Any, key: Array, steps: int
+) -> tuple[tuple[Array, Aux], Any]:
+    """Return loss, metrics and gradients as means over the micro-batches of a batch.
+
+    They come one after another: each sees the collections that the one before has left, and those
+    of the last are returned.
+    """
     if steps == 1:
-        return loss_and_grad(*rows, key)
+        return loss_and_grad(collections, rows, key)
     # Every device cuts its own rows, so none travel.
-    micro = [jnp.moveaxis(x.reshape(-1, steps, *x.shape[1:]), 1, 0) for x in rows]
+    micro = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, steps, *x.shape[1:]), 1, 0), rows)
 
-    def add(total: Any, item: Any) -> tuple[Any, None]:
-        i, *parts = item
-        return jax.tree.map(jnp.add, total, loss_and_grad(*parts, jax.random.fold_in(key, i))), None
+    def add(carry: tuple[Any, Any], item: tuple[Array, Any]) -> tuple[tuple[Any, Any], None]:
+        left, total = carry
+        i, part = item
+        (loss, aux), grads = loss_and_grad(left, part, jax.random.fold_in(key, i))
+        new = (loss, aux.metrics, grads)
+        return (aux.collections, jax.tree.map(jnp.add, total, new)), None
 
-    shapes = jax.eval_shape(loss_and_grad, *(x[0] for x in micro), key)
+    first = jax.tree.map(lambda x: x[0], micro)
+    (loss, aux), grads = jax.eval_shape(loss_and_grad, collections, first, key)
+    shapes = (loss, aux.metrics, grads)
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    total, _ = jax.lax.scan(add, zeros, (jnp.arange(steps), *micro))
-    return jax.tree.map(lambda x: x / steps, total)
+    (collections, total), _ = jax.lax.scan(add, (collections, zeros), (jnp.arange(steps), micro))
+    loss, metrics, grads = jax.tree.map(lambda x: x / steps, total)
+    return (loss, Aux(collections, metrics)), grads

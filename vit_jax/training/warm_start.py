@@ -1,4 +1,4 @@
-"""The parameters that a run takes from other weights (`config.init_from`)."""
+"""The variables that a run takes from other weights (`config.init_from`)."""
 
 import functools
 
@@ -12,24 +12,25 @@ from vit_jax.models.resizing import resize_table
 from vit_jax.training.run import Run
 from vit_jax.weights import adapt
 
+names = functools.partial(flax.traverse_util.flatten_dict, sep="/")
 
-def load_parameters(run: Run) -> tuple[dict[str, jax.Array], list[str]]:
-    """Return the parameters to start from by name, and what to say about them.
+
+def load_variables(run: Run) -> tuple[dict[str, jax.Array], list[str]]:
+    """Return the variables to start from by name, and what to say about them.
 
     Those that are missing, of a new head, are to be initialized.
 
     Raises:
       InputMissingError: There is no checkpoint.
       CheckpointError: It is damaged.
-      ConfigError: The parameters are not those of the model; all that do not fit are listed.
+      ConfigError: The variables are not those of the model; all that do not fit are listed.
     """
     config = run.config
     directory = open_path(config.init_from, "config.init_from")
     donor = pretrained.restore(directory, "", config_lib.read_config(directory), run.mesh)
-    names = functools.partial(flax.traverse_util.flatten_dict, sep="/")
     shapes = {name: leaf.shape for name, leaf in names(run.shapes.params).items()}
     resize = functools.partial(resize_table, model=config.model)
-    params, resized = adapt.resize_tables(names(donor.params), shapes, resize)
+    params, resized = adapt.resize_tables(names(donor.variables["params"]), shapes, resize)
     params, replaced = adapt.replace_heads(params, shapes)
     adapt.check_fit(params, shapes, config.init_from)
     taken = f"{len(params)} of {len(shapes)} parameters from {directory}, step {donor.step:,}"
@@ -38,4 +39,21 @@ def load_parameters(run: Run) -> tuple[dict[str, jax.Array], list[str]]:
     classes = run.splits["train"].class_names
     if donor.class_names and not replaced and donor.class_names != classes:
         notes.append("head taken, though its classes have other names")
-    return params, [taken, *notes]
+    variables = {f"params/{name}": leaf for name, leaf in params.items()}
+    return variables | _collections(run, donor), [taken, *notes]
+
+
+def _collections(run: Run, donor: pretrained.Trained) -> dict[str, jax.Array]:
+    """Return the other collections of the model, by name, of which those of new heads are missing.
+
+    Raises:
+      ConfigError: The donor lacks some; all of them are listed.
+    """
+    found: dict[str, jax.Array] = {}
+    for collection, tree in run.shapes.collections.items():
+        shapes = {name: leaf.shape for name, leaf in names(tree).items()}
+        theirs = names(donor.variables.get(collection, {}))
+        kept, _ = adapt.replace_heads(theirs, shapes)
+        adapt.check_fit(kept, shapes, f"{run.config.init_from}, {collection}")
+        found |= {f"{collection}/{name}": leaf for name, leaf in kept.items()}
+    return found

@@ -4,6 +4,7 @@ Every entry of `SOURCES` is called with the data section and a split, and return
 other name is that of a TFDS data set.
 """
 
+import dataclasses
 import functools
 import logging
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from vit_jax.data.sources import tfds
 from vit_jax.data.sources.base import Source
 from vit_jax.data.sources.folder import Folder
 from vit_jax.data.sources.synthetic import Synthetic
-from vit_jax.errors import ConfigError, DataError
+from vit_jax.errors import ConfigError, DataError, InputMissingError
 
 SOURCES: dict[str, Callable[[config_lib.Data, str], Source]] = {
     "digits": tfds.digits,
@@ -35,8 +36,46 @@ def open_split(data: config_lib.Data, field: str, class_names: tuple[str, ...] =
       ConfigError: The data set or the split is unknown, or its classes are others.
       DataError: The split is empty.
     """
-    split = getattr(data, field)
-    path = f"config.data.{field}"
+    return _open(data, getattr(data, field), f"config.data.{field}", class_names)
+
+
+def open_set(config: config_lib.Config, name: str, class_names: tuple[str, ...] = ()) -> Source:
+    """Open one of the further evaluation sets of a run, `config.eval.sets`.
+
+    Args:
+      config: Of the run.
+      name: Of the set.
+      class_names: The classes of the run, which must be the same.
+
+    Raises:
+      ConfigError: The data set or the split is unknown, or its classes are others.
+      DataError: The split is empty.
+      InputMissingError: The data set is not prepared.
+    """
+    index = [known for known, _ in config.eval.sets].index(name)
+    path = f"config.eval.sets[{index}]"
+    dataset, split = split_location(config.eval.sets[index][1])
+    data = dataclasses.replace(config.data, name=dataset, root="") if dataset else config.data
+    try:
+        return _open(data, split, path, class_names)
+    except ConfigError as error:
+        raise ConfigError(path, error.problem) from error
+    except InputMissingError as error:
+        raise InputMissingError(f"{path}: {error}") from error
+
+
+def split_location(where: str) -> tuple[str, str]:
+    """Return the data set, if one is named, and the split of `DATASET:SPLIT` or `SPLIT`.
+
+    A colon within brackets belongs to the split: `cifar10:3.0.2:test[:100]`.
+    """
+    brackets = where.find("[")
+    dataset, _, split = where[: brackets if brackets >= 0 else None].rpartition(":")
+    return dataset, split + (where[brackets:] if brackets >= 0 else "")
+
+
+def _open(data: config_lib.Data, split: str, path: str, class_names: tuple[str, ...]) -> Source:
+    """Open a split of a data set; `path` is that of the field that names it."""
     if not (data.name or data.root):
         problem = "names no images; give --config.data.name or --config.data.root"
         raise ConfigError("config.data.name", problem)

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vit_jax.training import losses
+from vit_jax.evaluation import losses
 
 LOGITS = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
 LABELS = np.array([0, 3, 2, 2, 1], np.int32)

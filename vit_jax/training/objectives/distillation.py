@@ -1,4 +1,4 @@
-"""Learning from a teacher: any model of ours, which sees the very same pixels as the student.
+"""Distillation: learning from a teacher, any model of ours, which sees what the student sees.
 
 The loss of the labels and that of the teacher are weighted by 1 - alpha and alpha. A student with
 a distillation token learns the labels on its class token and the teacher on the other (Touvron et
@@ -6,8 +6,9 @@ al. 2021, section 4); any other learns both on its one head (Hinton et al. 2015)
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -18,8 +19,13 @@ from jaxtyping import Array, Float
 from vit_jax import config as config_lib
 from vit_jax import models
 from vit_jax.checkpoints import pretrained
+from vit_jax.config import objective
+from vit_jax.config.objective import Objective as ObjectiveSettings
 from vit_jax.console.workdir import open_path
+from vit_jax.data.sources import Source
 from vit_jax.errors import ConfigError, pick
+from vit_jax.training.objectives.base import Aux, Batch, Variables
+from vit_jax.training.objectives.classification import Classification
 
 TeacherLoss = Callable[[Float[Array, "b k"], Float[Array, "b k"], float], Float[Array, " b"]]
 
@@ -48,15 +54,15 @@ TEACHER_LOSSES: dict[str, TeacherLoss] = {"hard": hard, "soft": soft}
 
 @dataclasses.dataclass(frozen=True)
 class Teacher:
-    """A trained model that is not trained further; its parameters are an argument of the step."""
+    """A trained model that is not trained further; its variables are an argument of the step."""
 
     directory: str
     config: config_lib.Config
     model: nn.Module
     student: config_lib.Data
 
-    def restore(self, mesh: jax.sharding.Mesh, class_names: tuple[str, ...]) -> Any:
-        """Return the parameters, laid out over the mesh as the student's are.
+    def restore(self, mesh: jax.sharding.Mesh, class_names: tuple[str, ...]) -> dict[str, Any]:
+        """Return the variables, laid out over the mesh as the student's are.
 
         Args:
           mesh: The devices.
@@ -67,38 +73,38 @@ class Teacher:
           CheckpointError: It is damaged.
           ConfigError: The teacher has other classes.
         """
-        workdir = open_path(self.directory, "config.distill.teacher")
+        workdir = open_path(self.directory, "config.objective.teacher")
         run = pretrained.restore(workdir, "", self.config, mesh)
         for theirs, ours in zip(run.class_names, class_names, strict=False):
             if theirs != ours:
                 problem = (
                     f"class mismatch: '{theirs}' in {self.directory}, '{ours}' in the data set"
                 )
-                raise ConfigError("config.distill.teacher", problem)
-        return run.params
+                raise ConfigError("config.objective.teacher", problem)
+        return run.variables
 
-    def __call__(self, params: Any, images: Float[Array, "b h w c"]) -> Float[Array, "b k"]:
+    def __call__(self, variables: Variables, images: Float[Array, "b h w c"]) -> Array:
         """Return the teacher's logits for images as they are normalized for the student."""
         own, given = self.config.data, self.student
         if (own.mean, own.std) != (given.mean, given.std):
             pixels = images * jnp.asarray(given.std) + jnp.asarray(given.mean)
             images = (pixels - jnp.asarray(own.mean)) / jnp.asarray(own.std)
-        logits = models.forward(self.model, params, images).logits
+        logits = models.forward(self.model, variables, images).logits
         return jax.lax.stop_gradient(logits)
 
 
-def open_teacher(config: config_lib.Config) -> Teacher | None:
-    """Return the teacher that a config names, or None; read no parameters.
+def open_teacher(directory: str, config: config_lib.Config) -> Teacher:
+    """Return the teacher in a run folder; read no variables.
+
+    Args:
+      directory: The run folder.
+      config: Of the student.
 
     Raises:
       InputMissingError: There is no such run folder.
       ConfigError: It classifies other things, or cannot see these images.
     """
-    pick(TEACHER_LOSSES, config.distill.kind, "config.distill.kind")
-    directory = config.distill.teacher
-    path = "config.distill.teacher"
-    if not directory:
-        return None
+    path = "config.objective.teacher"
     teacher = config_lib.read_config(open_path(directory, path))
     for what, theirs, ours in (
         ("classes", teacher.model["num_classes"], config.model["num_classes"]),
@@ -114,15 +120,54 @@ def open_teacher(config: config_lib.Config) -> Teacher | None:
     return Teacher(directory, teacher, model, config.data)
 
 
-def loss(
-    config: config_lib.Distill,
-    loss_fn: Callable[[Array, Array], Array],
-    output: models.Output,
-    targets: Float[Array, "b k"],
-    teacher_logits: Float[Array, "b k"],
-) -> Float[Array, " b"]:
-    """Return the loss of each image: of its label, and of what the teacher says."""
-    of_label = loss_fn(output.logits, targets)
-    taught = output.aux_logits[0] if output.aux_logits else output.logits
-    of_teacher = TEACHER_LOSSES[config.kind](taught, teacher_logits, config.temperature)
-    return (1 - config.alpha) * of_label + config.alpha * of_teacher
+@dataclasses.dataclass(frozen=True)
+class Distillation(Classification):
+    """The loss of the labels, and of what a teacher says about the same pixels.
+
+    Raises:
+      InputMissingError: There is no such teacher.
+      ConfigError: It does not fit the run, or a name is unknown.
+    """
+
+    settings: ClassVar[type[ObjectiveSettings]] = objective.Distillation
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        pick(TEACHER_LOSSES, self.config.objective["kind"], "config.objective.kind")
+        _ = self.opened  # what does not fit is refused now
+
+    @functools.cached_property
+    def opened(self) -> Teacher:
+        """The teacher."""
+        return open_teacher(self.config.objective["teacher"], self.config)
+
+    def describe(self) -> dict[str, str]:
+        """Return where the teacher is."""
+        return {"teacher": self.config.objective["teacher"]}
+
+    def frozen(self, mesh: jax.sharding.Mesh, source: Source) -> dict[str, Any]:
+        """Return the teacher's variables."""
+        return self.opened.restore(mesh, source.class_names)
+
+    def __call__(
+        self, variables: Variables, rows: Batch, key: Array, *, frozen: Any, ema: Variables
+    ) -> tuple[Float[Array, ""], Aux]:
+        """Return the mean loss over the rows."""
+        output, collections = models.forward_train(self.model, variables, rows["image"], key)
+        taught = self.opened(frozen, rows["image"])
+        return jnp.mean(self.mix(output, rows["target"], taught)), Aux(collections, {})
+
+    def mix(
+        self,
+        output: models.Output,
+        targets: Float[Array, "b k"],
+        teacher_logits: Float[Array, "b k"],
+    ) -> Float[Array, " b"]:
+        """Return the loss of each image: of its label, and of what the teacher says."""
+        settings = self.config.objective
+        alpha = settings["alpha"]
+        student = output.aux_logits[0] if output.aux_logits else output.logits
+        teacher_loss = TEACHER_LOSSES[settings["kind"]]
+        of_label = self.loss_fn(output.logits, targets)
+        of_teacher = teacher_loss(student, teacher_logits, settings["temperature"])
+        return (1 - alpha) * of_label + alpha * of_teacher

@@ -5,7 +5,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vit_jax.evaluation import metrics
+from vit_jax import models
+from vit_jax.evaluation import classification
+from vit_jax.evaluation.classification import Classification
 
 RNG = np.random.default_rng(0)
 LOGITS = jnp.asarray(RNG.normal(size=(12, 7)), jnp.float32)
@@ -15,7 +17,7 @@ LOSSES = jnp.asarray(RNG.normal(size=12), jnp.float32)
 
 def sums(rows, mask=None):
     mask = jnp.ones(len(LABELS[rows]), bool) if mask is None else mask
-    return metrics.sums(LOGITS[rows], LABELS[rows], LOSSES[rows], mask)
+    return classification.sums(LOGITS[rows], LABELS[rows], LOSSES[rows], mask)
 
 
 def test_sums_of_parts_are_the_sums_of_the_whole():
@@ -30,20 +32,22 @@ def test_masked_examples_do_not_count():
 
 def test_a_masked_example_that_is_not_finite_does_not_count():
     bad = LOSSES.at[7].set(jnp.nan)
-    total = metrics.sums(LOGITS, LABELS, bad, jnp.arange(12) < 5)
+    total = classification.sums(LOGITS, LABELS, bad, jnp.arange(12) < 5)
     assert jnp.isfinite(total["loss"])
 
 
 def test_top5_of_few_classes_is_everything():
-    total = metrics.sums(LOGITS[:, :3], LABELS % 3, LOSSES, jnp.ones(12, bool))
+    total = classification.sums(LOGITS[:, :3], LABELS % 3, LOSSES, jnp.ones(12, bool))
     assert int(total["top5"]) == 12
 
 
-def test_means_divide_once_at_the_end():
-    assert metrics.means({"top1": 3, "top5": 9, "loss": 6.0, "count": 12}) == {
+def test_means_divide_once_at_the_end(tiny_config):
+    config = tiny_config()
+    evaluator = Classification(models.create(**config.model), config)
+    assert evaluator.means({"top1": 3, "top5": 9, "loss": 6.0, "count": 12}) == {
         "top1": 0.25,
         "top5": 0.75,
         "loss": 0.5,
         "count": 12,
     }
-    assert jax.tree.structure(metrics.zeros()) == jax.tree.structure(sums(slice(0, 1)))
+    assert jax.tree.structure(evaluator.zeros()) == jax.tree.structure(sums(slice(0, 1)))

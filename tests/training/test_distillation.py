@@ -1,7 +1,5 @@
 """Learning from a teacher: its losses, what it sees, and that it is an argument of the step."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,8 +13,10 @@ from vit_jax import train as train_lib
 from vit_jax.checkpoints import from_pretrained
 from vit_jax.cluster import sharding
 from vit_jax.errors import ConfigError, InputMissingError
+from vit_jax.evaluation import losses
 from vit_jax.models import Output
-from vit_jax.training import distill, losses
+from vit_jax.models.layers.grid import Grid
+from vit_jax.training.objectives import distillation
 from vit_jax.training.run import open_run
 from vit_jax.training.step import make_train_step
 
@@ -29,7 +29,7 @@ def test_hard_is_the_cross_entropy_with_the_teachers_choice():
     choice = np.asarray(TEACHER).argmax(axis=1)
     log_probabilities = np.asarray(jax.nn.log_softmax(STUDENT))
     expected = -log_probabilities[np.arange(4), choice]
-    np.testing.assert_allclose(distill.hard(STUDENT, TEACHER, 3.0), expected, rtol=1e-6)
+    np.testing.assert_allclose(distillation.hard(STUDENT, TEACHER, 3.0), expected, rtol=1e-6)
 
 
 def test_soft_is_the_divergence_times_the_squared_temperature():
@@ -39,17 +39,17 @@ def test_soft_is_the_divergence_times_the_squared_temperature():
 
     known, found = probabilities(TEACHER), probabilities(STUDENT)
     expected = 9 * (known * np.log(known / found)).sum(axis=1)
-    np.testing.assert_allclose(distill.soft(STUDENT, TEACHER, 3.0), expected, rtol=1e-4)
-    np.testing.assert_allclose(distill.soft(TEACHER, TEACHER, 3.0), 0, atol=1e-6)
+    np.testing.assert_allclose(distillation.soft(STUDENT, TEACHER, 3.0), expected, rtol=1e-4)
+    np.testing.assert_allclose(distillation.soft(TEACHER, TEACHER, 3.0), 0, atol=1e-6)
 
 
 @pytest.mark.parametrize("token", [True, False])
-def test_the_teacher_is_heard_on_the_token_where_there_is_one(token):
+def test_the_teacher_is_heard_on_the_token_where_there_is_one(token, teacher, tiny_config):
     empty = jnp.zeros((4, 0))
-    output = Output(STUDENT, empty, empty[:, None], (TOKEN,) if token else ())
-    section = config_lib.Distill("x", "hard", 0.3)
-    found = distill.loss(section, losses.softmax, output, TARGETS, TEACHER)
-    taught = distill.hard(TOKEN if token else STUDENT, TEACHER, 1.0)
+    output = Output(STUDENT, empty, empty[:, None], Grid(1, 1), (TOKEN,) if token else ())
+    run = open_run(tiny_config({"distill.teacher": str(teacher), "distill.alpha": "0.3"}))
+    found = run.objective.mix(output, TARGETS, TEACHER)
+    taught = distillation.hard(TOKEN if token else STUDENT, TEACHER, 1.0)
     expected = 0.7 * losses.softmax(STUDENT, TARGETS) + 0.3 * taught
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
@@ -70,13 +70,13 @@ def teacher(tmp_path_factory):
 def test_the_teacher_sees_the_students_pixels_as_it_knows_them(teacher, tiny_config):
     run = open_run(tiny_config({"distill.teacher": str(teacher)}))
     with jax.set_mesh(run.mesh):
-        params = run.teacher.restore(run.mesh, run.splits["train"].class_names)
+        frozen = run.objective.frozen(run.mesh, run.splits["train"])
     pixels = RNG.random((2, 8, 8, 1))
     seen = jnp.asarray((pixels - 0.5) / 0.25, jnp.float32)
     origin = from_pretrained(str(teacher))
     known = jnp.asarray((pixels - 0.3) / 0.4, jnp.float32)
-    expected = models.forward(origin.model, origin.params, known).logits
-    np.testing.assert_allclose(run.teacher(params, seen), expected, rtol=1e-4, atol=1e-5)
+    expected = models.forward(origin.model, origin.variables, known).logits
+    np.testing.assert_allclose(run.objective.opened(frozen, seen), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("accum", ["1", "2"])
@@ -94,26 +94,26 @@ def test_a_student_follows_its_teacher(accum, teacher, tiny_config, tmp_path):
     train_lib.train(resolved(tiny_config(overrides)), epath.Path(tmp_path))
     student, origin = from_pretrained(str(tmp_path)), from_pretrained(str(teacher))
     pixels = jnp.asarray(RNG.random((64, 8, 8, 1)), jnp.float32)
-    chosen = models.forward(student.model, student.params, (pixels - 0.5) / 0.25).logits
-    known = models.forward(origin.model, origin.params, (pixels - 0.3) / 0.4).logits
+    chosen = models.forward(student.model, student.variables, (pixels - 0.5) / 0.25).logits
+    known = models.forward(origin.model, origin.variables, (pixels - 0.3) / 0.4).logits
     first = jax.nn.softmax(known) * (jax.nn.log_softmax(known) - jax.nn.log_softmax(chosen))
     start = jax.nn.softmax(known) * (jax.nn.log_softmax(known) + jnp.log(10.0))
     assert first.sum() < 0.5 * start.sum()
 
 
-def test_the_parameters_of_the_teacher_are_an_argument(teacher, tiny_config):
+def test_the_variables_of_the_teacher_are_an_argument(teacher, tiny_config):
     """What the step compiles to has them as inputs, laid out over the mesh, not as constants."""
     config = tiny_config({"distill.teacher": str(teacher), "mesh.fsdp": "2"})
     run = open_run(config)
     with jax.set_mesh(run.mesh):
-        params = run.teacher.restore(run.mesh, run.splits["train"].class_names)
+        frozen = run.objective.frozen(run.mesh, run.splits["train"])
         batch = {"image": np.zeros((16, 8, 8, 1), np.uint8), "label": np.zeros(16, np.int32)}
         batch = sharding.to_global(batch, run.mesh)
-        lowered = make_train_step(run).lower(run.shapes, batch, params)
+        lowered = make_train_step(run).lower(run.shapes, batch, frozen)
     shapes = jax.tree.leaves(lowered.in_avals)
-    count = len(jax.tree.leaves((run.shapes, batch, params)))
+    count = len(jax.tree.leaves((run.shapes, batch, frozen)))
     assert len(shapes) == count
-    kernel = params["blocks_0"]["mlp"]["fc1"]["kernel"]
+    kernel = frozen["params"]["blocks_0"]["mlp"]["fc1"]["kernel"]
     assert "fsdp" in str(kernel.sharding.spec)
 
 
@@ -145,5 +145,4 @@ def test_a_teacher_that_is_not_there_or_names_other_classes_is_refused(teacher, 
         jax.set_mesh(run.mesh),
         pytest.raises(ConfigError, match=r"class mismatch: 'class_0' in .*, 'cat' in the"),
     ):
-        run.teacher.restore(run.mesh, names)
-    assert dataclasses.is_dataclass(run.teacher)
+        run.objective.opened.restore(run.mesh, names)

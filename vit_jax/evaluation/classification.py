@@ -1,0 +1,83 @@
+"""Classification: the share of images whose class is among the likeliest, and the loss."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from vit_jax import config as config_lib
+from vit_jax import models
+from vit_jax.data import transforms
+from vit_jax.errors import pick
+from vit_jax.evaluation.losses import LOSSES
+
+Sums = dict[str, Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Classification:
+    """Top-1, top-5 and the loss that the run trains with, of labels that are not smoothed.
+
+    Raises:
+      ConfigError: The loss is unknown.
+    """
+
+    model: nn.Module
+    config: config_lib.Config
+
+    score: ClassVar[str] = "top1"
+    maximize: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        pick(LOSSES, self.config.objective["loss"], "config.objective.loss")
+
+    def zeros(self) -> Sums:
+        """Return the sums over no images."""
+        return {
+            "top1": jnp.zeros((), jnp.int32),
+            "top5": jnp.zeros((), jnp.int32),
+            "loss": jnp.zeros((), jnp.float32),
+            "count": jnp.zeros((), jnp.int32),
+        }
+
+    def __call__(self, variables: Mapping[str, Any], batch: Mapping[str, Array]) -> Sums:
+        """Return the sums over the images of a batch."""
+        data = self.config.data
+        images = transforms.normalize(batch["image"], data.mean, data.std)
+        logits = models.forward(self.model, variables, images).logits
+        targets = jax.nn.one_hot(batch["label"], logits.shape[-1])
+        losses = LOSSES[self.config.objective["loss"]](logits, targets)
+        return sums(logits, batch["label"], losses, batch["mask"])
+
+    def means(self, totals: Mapping[str, Any]) -> dict[str, float | int]:
+        """Return `{"top1", "top5", "loss"}` as means, and the `count` they are over."""
+        count = int(totals["count"])
+        result: dict[str, float | int] = {
+            key: float(totals[key]) / count for key in ("top1", "top5", "loss")
+        }
+        return {**result, "count": count}
+
+    def format(self, result: Mapping[str, float]) -> str:
+        """Return the figures as text."""
+        return f"top-1 {result['top1']:.2%}  top-5 {result['top5']:.2%}  loss {result['loss']:.4f}"
+
+
+def sums(
+    logits: Float[Array, "b k"],
+    labels: Int[Array, " b"],
+    losses: Float[Array, " b"],
+    mask: Bool[Array, " b"],
+) -> Sums:
+    """Return the sums over the examples that the mask keeps; the counts are exact integers."""
+    _, top = jax.lax.top_k(logits, min(5, logits.shape[-1]))
+    hits = jnp.equal(top, labels[:, None]) & mask[:, None]
+    return {
+        "top1": jnp.sum(hits[:, :1], dtype=jnp.int32),
+        "top5": jnp.sum(hits, dtype=jnp.int32),
+        "loss": jnp.sum(jnp.where(mask, losses, 0.0)),
+        "count": jnp.sum(mask, dtype=jnp.int32),
+    }

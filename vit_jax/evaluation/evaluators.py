@@ -1,0 +1,67 @@
+"""Evaluators, by name: what is measured on the images of a source."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, runtime_checkable
+
+import flax.linen as nn
+from jaxtyping import Array
+
+from vit_jax import config as config_lib
+from vit_jax.errors import pick
+from vit_jax.evaluation.classification import Classification
+
+Result = dict[str, float | int]
+
+
+@runtime_checkable
+class Evaluator(Protocol):
+    """Figures of a model as sums over images, so that any batching counts each image once."""
+
+    @property
+    def score(self) -> str:
+        """The figure that compares two checkpoints."""
+
+    @property
+    def maximize(self) -> bool:
+        """Whether the higher is the better."""
+
+    def zeros(self) -> Any:
+        """Return the sums over no images: a dictionary of arrays, with an int32 `count`."""
+
+    def __call__(self, variables: Mapping[str, Any], batch: Mapping[str, Array]) -> Any:
+        """Return the sums over the images of a batch; it is compiled.
+
+        Args:
+          variables: `params` and the other collections of the model.
+          batch: Rows of the source: `image` as uint8, `label`, and `mask`, which is False where a
+            row holds no image.
+        """
+
+    def means(self, totals: Mapping[str, Any]) -> Result:
+        """Return the figures for the sums over a whole source, and their `count`."""
+
+    def format(self, result: Mapping[str, float]) -> str:
+        """Return the figures as text."""
+
+
+# From the model and the config of a run to an evaluator.
+EVALUATORS: dict[str, Callable[[nn.Module, config_lib.Config], Evaluator]] = {
+    "classification": Classification
+}
+
+
+def make_evaluators(
+    config: config_lib.Config, model: nn.Module, default: str
+) -> dict[str, Evaluator]:
+    """Return the evaluators of a run by name; the first one names its results by the set alone.
+
+    Args:
+      config: Of the run.
+      model: The model.
+      default: The evaluator of the run's objective, where the config names none.
+
+    Raises:
+      ConfigError: One is unknown.
+    """
+    names = config.eval.evaluators or (default,)
+    return {name: pick(EVALUATORS, name, "config.eval.evaluators")(model, config) for name in names}

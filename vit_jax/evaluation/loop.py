@@ -1,0 +1,155 @@
+"""Evaluation of variables on a source of images: every image counts exactly once."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vit_jax import config as config_lib
+from vit_jax.cluster import sharding
+from vit_jax.console.progress import Progress
+from vit_jax.data import loader
+from vit_jax.data.sources import Source
+from vit_jax.errors import DataError
+from vit_jax.evaluation.evaluators import Evaluator, Result
+
+# `(variables, sums, batch) -> sums`, where the sums are those of each evaluator by its name.
+EvalStep = Callable[[Mapping[str, Any], Any, Mapping[str, jax.Array]], Any]
+
+
+class Evaluation:
+    """Evaluators that are compiled once, for any source.
+
+    Args:
+      evaluators: By name.
+      config: Of the run.
+      mesh: The devices.
+    """
+
+    def __init__(
+        self,
+        evaluators: Mapping[str, Evaluator],
+        config: config_lib.Config,
+        mesh: jax.sharding.Mesh,
+    ) -> None:
+        self._evaluators = evaluators
+        self._config = config
+        self._mesh = mesh
+        self._step = make_eval_step(evaluators, mesh)
+
+    def labels(self, name: str, *, raw: bool = False) -> dict[str, str]:
+        """Return the label of the result of each evaluator on a set, by evaluator."""
+        return labels(self._evaluators, name, raw=raw)
+
+    def __call__(
+        self,
+        variables: Mapping[str, Any],
+        source: Source,
+        name: str,
+        *,
+        raw: bool = False,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> dict[str, Result]:
+        """Return the figures of each evaluator, by label, over every image that can be read.
+
+        Their `count`, and how many were `skipped` as unreadable, are beside them. Returns nothing
+        where `stopped` says so before the end.
+
+        Args:
+          variables: `params` and the other collections of the model.
+          source: The images.
+          name: Of the set that they are.
+          raw: Whether these are the variables themselves, beside their average.
+          stopped: Whether to stop.
+
+        Raises:
+          DataError: More images cannot be read than the config allows, or none can.
+        """
+        labels = self.labels(name, raw=raw)
+        totals = self._sum(variables, source, next(iter(labels.values())), stopped)
+        results = {}
+        for evaluator, sums in totals.items():
+            count = int(sums["count"])
+            if not count:
+                raise DataError(f"{source.name}: no image can be read")
+            means = self._evaluators[evaluator].means(sums)
+            results[labels[evaluator]] = {**means, "skipped": len(source) - count}
+        return results
+
+    def format(self, name: str, results: Mapping[str, Result], *, raw: bool = False) -> list[str]:
+        """Return a line for each result of a set that is there."""
+        lines = []
+        for evaluator, label in self.labels(name, raw=raw).items():
+            if label in results:
+                result = results[label]
+                images = f"{result['count']:,} images"
+                if result["skipped"]:
+                    images += f", {result['skipped']:,} unreadable"
+                lines.append(f"{label}: {self._evaluators[evaluator].format(result)}  ({images})")
+        return lines
+
+    def _sum(
+        self,
+        variables: Mapping[str, Any],
+        source: Source,
+        label: str,
+        stopped: Callable[[], bool],
+    ) -> dict[str, Any]:
+        """Return the sums of each evaluator over a source, or nothing where it was stopped."""
+        config, mesh = self._config, self._mesh
+        size = eval_batch_size(config, mesh)
+        host, num_hosts = sharding.batch_shard(mesh)
+        batches = loader.eval_batches(source, config.data, size, host=host, num_hosts=num_hosts)
+        total = math.ceil(len(source) / size)
+        progress = Progress(total, 0, config.log.every_seconds, f"evaluate {label}")
+        sums = jax.device_put(zeros(self._evaluators), sharding.replicated(mesh))
+        try:
+            for i, batch in enumerate(batches, 1):
+                if stopped():
+                    return {}
+                sums = self._step(variables, sums, sharding.to_global(batch, mesh))
+                if progress.due():
+                    jax.block_until_ready(sums)  # now and then: else the queue would hide the pace
+                    progress.show(i, f"{min(i * size, len(source)):,} images")
+        finally:
+            progress.close()
+            batches.close()
+        return jax.device_get(sums)
+
+
+def make_eval_step(evaluators: Mapping[str, Evaluator], mesh: jax.sharding.Mesh) -> EvalStep:
+    """Return the compiled step, which adds those of a batch to the sums; it donates them."""
+
+    def eval_step(variables: Any, sums: Any, batch: Mapping[str, jax.Array]) -> Any:
+        with nn.logical_axis_rules(sharding.RULES):
+            new = {name: evaluator(variables, batch) for name, evaluator in evaluators.items()}
+        return jax.tree.map(jnp.add, sums, new)
+
+    return jax.jit(eval_step, out_shardings=sharding.replicated(mesh), donate_argnums=1)
+
+
+def zeros(evaluators: Mapping[str, Evaluator]) -> dict[str, Any]:
+    """Return the sums of each evaluator over no images."""
+    return {name: evaluator.zeros() for name, evaluator in evaluators.items()}
+
+
+def labels(evaluators: Mapping[str, Evaluator], name: str, *, raw: bool = False) -> dict[str, str]:
+    """Return the label of the result of each evaluator on a set, by evaluator.
+
+    That of the first is the name of the set, such as `val`; others are `val_EVALUATOR`. With `raw`
+    they end in `_raw`.
+    """
+    suffix = "_raw" if raw else ""
+    first = next(iter(evaluators))
+    return {
+        evaluator: f"{name}{suffix}" if evaluator == first else f"{name}_{evaluator}{suffix}"
+        for evaluator in evaluators
+    }
+
+
+def eval_batch_size(config: config_lib.Config, mesh: jax.sharding.Mesh) -> int:
+    """Return the global batch size of an evaluation, rounded up to what the devices can share."""
+    return sharding.round_up(config.eval.batch_size or config.batch_size, mesh)

@@ -1,0 +1,72 @@
+"""Classification: the loss of the labels, on every head of the model."""
+
+import dataclasses
+from typing import Any, ClassVar
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from vit_jax import config as config_lib
+from vit_jax import models
+from vit_jax.config import objective
+from vit_jax.config.objective import Objective as ObjectiveSettings
+from vit_jax.data import mixing
+from vit_jax.data.sources import Source
+from vit_jax.errors import ConfigError, pick
+from vit_jax.evaluation import losses
+from vit_jax.training.objectives.base import Aux, Batch, Objective, Variables
+
+
+@dataclasses.dataclass(frozen=True)
+class Classification(Objective):
+    """The loss of labels, smoothed and mixed with their images.
+
+    Raises:
+      ConfigError: The loss, or the fill of erased rectangles, is unknown.
+    """
+
+    config: config_lib.Config
+    model: nn.Module
+
+    settings: ClassVar[type[ObjectiveSettings]] = objective.Classification
+    evaluator: ClassVar[str] = "classification"
+    needs_labels: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        pick(losses.LOSSES, self.config.objective["loss"], "config.objective.loss")
+        mixing.batch_transform(self.config.data, self.config.mix)
+
+    @property
+    def loss_fn(self) -> losses.Loss:
+        """The loss of logits and targets, one value an image."""
+        return losses.LOSSES[self.config.objective["loss"]]
+
+    @classmethod
+    def complete(cls, config: config_lib.Config, source: Source) -> config_lib.Config:
+        """Return the config with the number of classes of the data, where it says none."""
+        requested = config.model["num_classes"]
+        count = len(source.class_names)
+        if requested not in (0, count):
+            problem = f"the data set {source.name} has {count} classes, got {requested}"
+            raise ConfigError("config.model.num_classes", f"{problem}; 0 takes them all")
+        return dataclasses.replace(config, model={**config.model, "num_classes": count})
+
+    def prepare(self, batch: Batch, key: Array) -> Batch:
+        """Return normalized images, erased and mixed, and their targets."""
+        num_classes = self.config.model["num_classes"]
+        smoothing = self.config.objective["label_smoothing"]
+        targets = losses.targets(batch["label"], num_classes, smoothing)
+        transform = mixing.batch_transform(self.config.data, self.config.mix)
+        images, targets = transform(batch["image"], targets, key)
+        # In the model's dtype, as it would make them: the whole batch is kept.
+        return {"image": images.astype(self.model.dtype), "target": targets}
+
+    def __call__(
+        self, variables: Variables, rows: Batch, key: Array, *, frozen: Any, ema: Variables
+    ) -> tuple[Float[Array, ""], Aux]:
+        """Return the mean loss over the rows and the heads."""
+        output, collections = models.forward_train(self.model, variables, rows["image"], key)
+        heads = (output.logits, *output.aux_logits)
+        loss = jnp.mean(jnp.stack([self.loss_fn(logits, rows["target"]) for logits in heads]))
+        return loss, Aux(collections, {})

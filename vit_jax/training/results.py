@@ -1,0 +1,145 @@
+"""The results of a run: the evaluations of its sets, and `results.json`."""
+
+import functools
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from etils import epath
+
+from vit_jax import config as config_lib
+from vit_jax.checkpoints import seals
+from vit_jax.cluster import hosts
+from vit_jax.cluster.preemption import PreemptionGuard
+from vit_jax.console.metrics_writer import MetricsWriter
+from vit_jax.console.progress import format_seconds, say
+from vit_jax.console.workdir import write_json
+from vit_jax.errors import Interrupted
+from vit_jax.evaluation.evaluators import Result
+from vit_jax.evaluation.loop import Evaluation
+from vit_jax.training.run import Run
+from vit_jax.training.state import TrainState
+
+
+def evaluate_watched(
+    run: Run,
+    evaluation: Evaluation,
+    state: TrainState,
+    writer: MetricsWriter,
+    stop: PreemptionGuard,
+) -> dict[str, Result]:
+    """Evaluate on the sets that are watched while training; write and return the figures.
+
+    Returns nothing where they are written already, or where a signal came before the end.
+    """
+    step = int(state.step)
+    if hosts.run_on_host0(functools.partial(writer.find, step, run.watched[0])):
+        return {}
+    found = _evaluate(run, evaluation, state, run.watched, stop)
+    if found:
+        writer.write(step, config_lib.flatten(found, separator="/"))
+    return found
+
+
+def _evaluate(
+    run: Run,
+    evaluation: Evaluation,
+    state: TrainState,
+    names: Sequence[str],
+    stop: PreemptionGuard,
+) -> dict[str, Result]:
+    """Return the figures on sets, and beside those of an average (`NAME_raw`) without it.
+
+    Returns nothing where a signal came before the end.
+    """
+    results: dict[str, Result] = {}
+    for name in names:
+        for raw in _kinds(state):
+            variables = state.variables if raw else state.eval_variables
+            found = evaluation(variables, run.splits[name], name, raw=raw, stopped=stop.poll)
+            if not found:
+                return {}
+            for line in evaluation.format(name, found, raw=raw):
+                say(f"evaluate  step {int(state.step):,}  {line}")
+            results |= found
+    return results
+
+
+def _kinds(state: TrainState) -> tuple[bool, ...]:
+    """Return whether each evaluation of a set is of the variables beside their average."""
+    return (False, True) if state.ema else (False,)
+
+
+def finish(
+    run: Run,
+    workdir: epath.Path,
+    state: TrainState,
+    evaluation: Evaluation,
+    writer: MetricsWriter,
+    stop: PreemptionGuard,
+    pace: Mapping[str, float],
+) -> dict[str, Any]:
+    """Evaluate on the test split, write `results.json` and print a summary.
+
+    The pace is that of this process: of a resumed run, only the last part.
+    """
+    step = int(state.step)
+    results: dict[str, Any] = {}
+    for name in run.watched:
+        for raw in _kinds(state):
+            for label in evaluation.labels(name, raw=raw).values():
+                results |= {label: found} if (found := writer.find(step, label)) else {}
+    if "test" in run.splits:
+        tested = _evaluate(run, evaluation, state, ("test",), stop)
+        if not tested:
+            raise Interrupted("in the last evaluation; rerun the same command to continue")
+        writer.write(step, config_lib.flatten(tested, separator="/"))
+        results |= tested
+    content = {
+        "step": step,
+        "eval": results,
+        "best": _describe_best(run, workdir),
+        "parameters": run.num_parameters,
+        "skipped": int(state.skipped),
+        "unreadable": {name: len(source.unreadable) for name, source in run.splits.items()},
+        **pace,
+    }
+    write_json(workdir / "results.json", content)
+    took = format_seconds(pace["train_seconds"])
+    say(f"done      step {step:,}, {took} of training  {workdir / 'results.json'}")
+    return content
+
+
+def _describe_best(run: Run, workdir: epath.Path) -> dict[str, Any]:
+    """Return the step of the best checkpoint and the figure that chose it, if there is one."""
+    directory = workdir / "checkpoints"
+    step = seals.best_step(directory)
+    if run.best is None or step is None:
+        return {}
+    return {"step": step, run.best.name: run.best.signed(seals.scores(directory)[step])}
+
+
+def read_finished(
+    run: Run, workdir: epath.Path, state: TrainState | None, evaluation: Evaluation
+) -> dict[str, Any]:
+    """Return the results of a run that has nothing left to do, or nothing."""
+    path = workdir / "results.json"
+    if state is None or int(state.step) < run.total_steps or not path.exists():
+        return {}
+    try:
+        content = json.loads(path.read_text())
+        if content["step"] != run.total_steps:
+            return {}
+    except (ValueError, KeyError, TypeError):  # not ours: written again at the end
+        return {}
+    say(f"finished  this run is complete: step {content['step']:,} of {run.total_steps:,}")
+    figures = {  # what was not finite is written as null
+        label: {key: math.nan if value is None else value for key, value in result.items()}
+        for label, result in content["eval"].items()
+    }
+    for name in [*run.watched, "test"]:
+        for raw in _kinds(state):
+            for line in evaluation.format(name, figures, raw=raw):
+                say(f"          {line}")
+    return content
