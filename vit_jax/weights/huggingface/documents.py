@@ -5,7 +5,6 @@ from typing import Any
 
 from vit_jax.errors import DataError
 from vit_jax.weights.documents import Json, read_key
-from vit_jax.weights.huggingface.original import class_name
 from vit_jax.weights.library import Documents, Fields, Shapes
 
 CONFIG = "config.json"
@@ -89,12 +88,13 @@ def read_class_names(document: Json, num_classes: int) -> tuple[str, ...]:
 
 
 def write(
-    model_type: str, fields: Fields, data: Fields, class_names: tuple[str, ...]
+    model_type: str, model_class: str, fields: Fields, data: Fields, class_names: tuple[str, ...]
 ) -> dict[str, Any]:
     """Return what the `config.json` of a model of any family has.
 
     Args:
       model_type: The type of the model.
+      model_class: The name of its class.
       fields: Fields of our model.
       data: The data section of its config.
       class_names: The classes; empty where they are unknown.
@@ -103,7 +103,7 @@ def write(
     height, width = data["image_size"]
     labels = class_names or [f"LABEL_{i}" for i in range(fields["num_classes"])]
     return {
-        "architectures": [class_name(model_type, fields)],
+        "architectures": [model_class],
         "model_type": model_type,
         "hidden_act": activations[fields.get("mlp.activation", "gelu")],
         "layer_norm_eps": fields["norm_eps"],

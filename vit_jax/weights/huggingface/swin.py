@@ -45,7 +45,7 @@ RULES: tuple[Rule, ...] = (
     *linear("classifier", "head"),
 )
 
-MODEL_TYPES = ("swin", "swinv2")
+CLASSES = {"swin": "Swin", "swinv2": "Swinv2"}  # by model type
 # What the published models are used with, by what names of ours begin with.
 USUAL: dict[str, Fields] = {
     "swin": {"fit": "squash", "interpolation": "bicubic", **IMAGENET},
@@ -55,7 +55,7 @@ USUAL: dict[str, Fields] = {
 
 def placeholders(shapes: Shapes) -> dict[str, str]:
     """Return the names that a file uses, from the shapes of its arrays."""
-    return {"prefix": hf_documents.find_prefix(shapes, MODEL_TYPES)}
+    return {"prefix": hf_documents.find_prefix(shapes, tuple(CLASSES))}
 
 
 def placeholders_for(fields: Fields) -> dict[str, str]:
@@ -68,13 +68,18 @@ def find_model_type(fields: Fields) -> str:
     return "swinv2" if fields["attention.cosine"] else "swin"
 
 
+def class_name(fields: Fields) -> str:
+    """Return the class of transformers for a model with these fields."""
+    return original.class_name(CLASSES[find_model_type(fields)], fields)
+
+
 def describe(shapes: Shapes, documents: Documents, series: str) -> ImportSpec:
     """Return what a folder states: its arrays, `config.json` and `preprocessor_config.json`.
 
     Raises:
       DataError: A document is incomplete, or describes a model that we do not have.
     """
-    document, model_type = hf_documents.open_config(documents, MODEL_TYPES)
+    document, model_type = hf_documents.open_config(documents, tuple(CLASSES))
     data, notes = preprocessing.read(documents, USUAL, series)
     num_classes = num_outputs(shapes, "classifier.bias")
     fields = {**swin.FIELDS, "attention.pad_order": "pad_shift"}
@@ -95,7 +100,8 @@ def describe(shapes: Shapes, documents: Documents, series: str) -> ImportSpec:
 def documents_for(fields: Fields, data: Fields, class_names: tuple[str, ...]) -> dict[str, Json]:
     """Return the documents to write beside the weights of a model, by file name."""
     stages = len(fields["depths"])
-    document = hf_documents.write(find_model_type(fields), fields, data, class_names)
+    model_type = find_model_type(fields)
+    document = hf_documents.write(model_type, class_name(fields), fields, data, class_names)
     document |= {
         "embed_dim": fields["width"],
         "hidden_size": fields["width"] * 2 ** (stages - 1),
@@ -115,7 +121,7 @@ def documents_for(fields: Fields, data: Fields, class_names: tuple[str, ...]) ->
 
 def outputs(path: pathlib.Path, fields: Fields, pixels: Any) -> Any:
     """Return what the model of transformers computes with the weights at a path."""
-    return original.outputs(find_model_type(fields), path, fields, pixels)
+    return original.outputs(class_name(fields), path, fields, pixels)
 
 
 def _read_sizes(document: Json) -> dict[str, Any]:

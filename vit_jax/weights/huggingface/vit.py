@@ -69,7 +69,12 @@ VIT_LAYERS = {
 DINOV2_LAYERS = {"norm1": "norm1", "norm2": "norm2", "fc1": "mlp.fc1", "fc2": "mlp.fc2"}
 SWIGLU_LAYERS = {**DINOV2_LAYERS, "fc1": "mlp.weights_in", "fc2": "mlp.weights_out"}
 
-MODEL_TYPES = ("vit", "deit", "dinov2", "dinov2_with_registers")
+CLASSES = {  # by model type
+    "vit": "ViT",
+    "deit": "DeiT",
+    "dinov2": "Dinov2",
+    "dinov2_with_registers": "Dinov2WithRegisters",
+}
 # What the published models are used with, by what names of ours begin with.
 USUAL: dict[str, Fields] = {
     "vit": {"fit": "squash", "interpolation": "bilinear", **HALF},
@@ -81,7 +86,7 @@ USUAL: dict[str, Fields] = {
 
 def placeholders(shapes: Shapes) -> dict[str, str]:
     """Return the names that a file uses, from the shapes of its arrays."""
-    prefix = hf_documents.find_prefix(shapes, MODEL_TYPES)
+    prefix = hf_documents.find_prefix(shapes, tuple(CLASSES))
     block = f"{prefix}encoder.layer.0."
     layers = VIT_LAYERS
     if f"{block}mlp.weights_in.weight" in shapes:
@@ -112,13 +117,20 @@ def find_model_type(fields: Fields) -> str:
     return "deit" if fields["distilled"] else "vit"
 
 
+def class_name(fields: Fields) -> str:
+    """Return the class of transformers for a model with these fields."""
+    model_type = find_model_type(fields)
+    name = original.class_name(CLASSES[model_type], fields)
+    return f"{name}WithTeacher" if model_type == "deit" and fields["num_classes"] else name
+
+
 def describe(shapes: Shapes, documents: Documents, series: str) -> ImportSpec:
     """Return what a folder states: its arrays, `config.json` and `preprocessor_config.json`.
 
     Raises:
       DataError: A document is incomplete, or describes a model that we do not have.
     """
-    document, model_type = hf_documents.open_config(documents, MODEL_TYPES)
+    document, model_type = hf_documents.open_config(documents, tuple(CLASSES))
     data, notes = preprocessing.read(documents, USUAL, series)
     is_swiglu = model_type.startswith("dinov2") and document.get("use_swiglu_ffn") is True
     names = placeholders(shapes)
@@ -149,7 +161,7 @@ def documents_for(fields: Fields, data: Fields, class_names: tuple[str, ...]) ->
       DataError: The feed-forward network has a size that transformers cannot compute.
     """
     model_type = find_model_type(fields)
-    document = hf_documents.write(model_type, fields, data, class_names)
+    document = hf_documents.write(model_type, class_name(fields), fields, data, class_names)
     document |= {
         "hidden_size": fields["width"],
         "num_hidden_layers": fields["depth"],
@@ -162,7 +174,7 @@ def documents_for(fields: Fields, data: Fields, class_names: tuple[str, ...]) ->
 
 def outputs(path: pathlib.Path, fields: Fields, pixels: Any) -> Any:
     """Return what the model of transformers computes with the weights at a path."""
-    return original.outputs(find_model_type(fields), path, fields, pixels)
+    return original.outputs(class_name(fields), path, fields, pixels)
 
 
 def _fields(shapes: Shapes, prefix: str, model_type: str, num_classes: int) -> dict[str, Any]:
