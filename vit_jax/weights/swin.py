@@ -13,6 +13,7 @@ FIELDS = {
     "attention.qk_norm": False,
     "block.layer_scale": 0.0,
     "pool.name": "gap",
+    "mlp.name": "mlp",
     "representation_size": 0,
 }
 V1 = {"block.name": "pre", "attention.cosine": False, "posemb.name": "relative_bias"}
