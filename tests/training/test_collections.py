@@ -185,7 +185,7 @@ def test_an_evaluation_takes_the_moving_statistics(trained, tiny_config, raw):
     images, labels = pixels(tiny_config)
     config = config_lib.read_config(epath.Path(workdir))
     model = models.create(**config.model)
-    variables = final.variables if raw else final.ema
+    variables = jax.tree.map(jnp.asarray, final.variables if raw else final.ema)
     normalized = (jnp.asarray(images, jnp.float32) / 255 - 0.5) / 0.25
     logits = models.forward(model, variables, normalized).logits
     expected = losses.softmax(logits, jax.nn.one_hot(labels, 10)).mean()

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from vit_jax import config as config_lib
 from vit_jax.errors import ConfigError, suggest
-from vit_jax.evaluation.evaluators import Evaluator, Result
-from vit_jax.evaluation.loop import labels
+from vit_jax.evaluation.evaluators import Evaluator, Result, labels
 
 DEFAULT = "val"
 PATH = "config.eval.best"

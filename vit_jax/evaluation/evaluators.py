@@ -7,7 +7,7 @@ import flax.linen as nn
 from jaxtyping import Array
 
 from vit_jax import config as config_lib
-from vit_jax.errors import pick
+from vit_jax.errors import ConfigError, pick
 from vit_jax.evaluation.classification import Classification
 
 Result = dict[str, float | int]
@@ -61,7 +61,28 @@ def make_evaluators(
       default: The evaluator of the run's objective, where the config names none.
 
     Raises:
-      ConfigError: One is unknown.
+      ConfigError: One is unknown, or two results would have the same label.
     """
     names = config.eval.evaluators or (default,)
-    return {name: pick(EVALUATORS, name, "config.eval.evaluators")(model, config) for name in names}
+    made = {name: pick(EVALUATORS, name, "config.eval.evaluators")(model, config) for name in names}
+    sets = [*config_lib.SPLITS, *dict(config.eval.sets)]
+    taken = [label for name in sets for label in labels(made, name).values()]
+    for label in taken:
+        if taken.count(label) > 1:
+            problem = f"'{label}' is the name of two results; give the set another name"
+            raise ConfigError("config.eval.sets", problem)
+    return made
+
+
+def labels(evaluators: Mapping[str, Evaluator], name: str, *, raw: bool = False) -> dict[str, str]:
+    """Return the label of the result of each evaluator on a set, by evaluator.
+
+    That of the first is the name of the set, such as `val`; others are `val_EVALUATOR`. With `raw`
+    they end in `_raw`.
+    """
+    suffix = "_raw" if raw else ""
+    first = next(iter(evaluators))
+    return {
+        evaluator: f"{name}{suffix}" if evaluator == first else f"{name}_{evaluator}{suffix}"
+        for evaluator in evaluators
+    }

@@ -14,7 +14,7 @@ from vit_jax.console.progress import Progress
 from vit_jax.data import loader
 from vit_jax.data.sources import Source
 from vit_jax.errors import DataError
-from vit_jax.evaluation.evaluators import Evaluator, Result
+from vit_jax.evaluation.evaluators import Evaluator, Result, labels
 
 # `(variables, sums, batch) -> sums`, where the sums are those of each evaluator by its name.
 EvalStep = Callable[[Mapping[str, Any], Any, Mapping[str, jax.Array]], Any]
@@ -70,13 +70,16 @@ class Evaluation:
         """
         labels = self.labels(name, raw=raw)
         totals = self._sum(variables, source, next(iter(labels.values())), stopped)
+        if not totals:
+            return {}
         results = {}
-        for evaluator, sums in totals.items():
+        for evaluator, label in labels.items():
+            sums = totals[evaluator]
             count = int(sums["count"])
             if not count:
                 raise DataError(f"{source.name}: no image can be read")
             means = self._evaluators[evaluator].means(sums)
-            results[labels[evaluator]] = {**means, "skipped": len(source) - count}
+            results[label] = {**means, "skipped": len(source) - count}
         return results
 
     def format(self, name: str, results: Mapping[str, Result], *, raw: bool = False) -> list[str]:
@@ -134,20 +137,6 @@ def make_eval_step(evaluators: Mapping[str, Evaluator], mesh: jax.sharding.Mesh)
 def zeros(evaluators: Mapping[str, Evaluator]) -> dict[str, Any]:
     """Return the sums of each evaluator over no images."""
     return {name: evaluator.zeros() for name, evaluator in evaluators.items()}
-
-
-def labels(evaluators: Mapping[str, Evaluator], name: str, *, raw: bool = False) -> dict[str, str]:
-    """Return the label of the result of each evaluator on a set, by evaluator.
-
-    That of the first is the name of the set, such as `val`; others are `val_EVALUATOR`. With `raw`
-    they end in `_raw`.
-    """
-    suffix = "_raw" if raw else ""
-    first = next(iter(evaluators))
-    return {
-        evaluator: f"{name}{suffix}" if evaluator == first else f"{name}_{evaluator}{suffix}"
-        for evaluator in evaluators
-    }
 
 
 def eval_batch_size(config: config_lib.Config, mesh: jax.sharding.Mesh) -> int:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from vit_jax import config as config_lib
 from vit_jax.data import digits
-from vit_jax.data.sources.registry import open_split
+from vit_jax.data.sources.registry import open_split, split_location
 from vit_jax.errors import ConfigError, DataError, WorkdirError
 
 DIGITS = config_lib.Data(name="digits", train_split="train[:90%]", val_split="train[90%:]")
@@ -112,3 +112,17 @@ def test_a_data_dir_that_cannot_be_written_is_refused(tmp_path):
     data = dataclasses.replace(DIGITS, data_dir=str(tmp_path / "file"))
     with pytest.raises(WorkdirError, match=r"set config\.data\.data_dir"):
         open_split(data, "train_split")
+
+
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        ("test", ("", "test")),
+        ("test[:100]", ("", "test[:100]")),
+        ("train[10:20]+test[5%:]", ("", "train[10:20]+test[5%:]")),
+        ("cifar10:test", ("cifar10", "test")),
+        ("a/b-c:3.0.0:test[:10]", ("a/b-c:3.0.0", "test[:10]")),
+    ],
+)
+def test_a_set_is_a_split_or_a_data_set_and_its_split(where, expected):
+    assert split_location(where) == expected
