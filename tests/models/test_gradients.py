@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from vit_jax import models
+from vit_jax.config import flatten
 from vit_jax.models.layers.attention import ATTENTIONS
 from vit_jax.models.layers.posemb import POSEMBS
 from vit_jax.models.layers.stems import STEMS
@@ -20,22 +21,35 @@ FIELDS = {
         "depth": 2,
         "num_heads": 2,
         "mlp_dim": 8,
-        "patch": (4, 4),
         "num_classes": 3,
-        "window": (2, 2),
-        "landmarks": 4,
-        "resnet_width": 0.5,
     },
     "swin": {
         "width": 8,
         "depths": (2, 1),
         "num_heads": (2, 2),
         "mlp_ratio": 1.0,
-        "patch": (4, 4),
         "num_classes": 3,
-        "window": (2, 2),
     },
 }
+# Sizes of parts, for those that have them.
+SIZES = {
+    "stem.patch": (4, 4),
+    "stem.width_factor": 0.5,
+    "attention.window": (2, 2),
+    "attention.landmarks": 4,
+}
+
+
+def sized(name, **fields):
+    """The fields of a small model, with the sizes that its parts have."""
+    small = {**FIELDS[models.family(name).name], **fields}
+    known = models.spec(name, **small)
+    sizes = {path: value for path, value in SIZES.items() if path in flatten(known.to_dict())}
+    if known.stem.name == "resnet":  # whose root and pool make cells of 4 x 4 by themselves
+        sizes["stem.patch"] = (1, 1)
+    return {**small, **sizes}
+
+
 # Every entry once beside the defaults; those that act on others with one that they act on.
 MODELS = {
     **{f"{name} attention": ("vit_mu4", {"attention": name}) for name in ATTENTIONS},
@@ -52,16 +66,12 @@ MODELS = {
 def test_gradients_equal_central_differences(case):
     name, fields = MODELS[case]
     size = (16, 16) if fields.get("stem") == "resnet" else (12, 16)
-    if fields.get("stem") == "resnet":
-        fields = {**fields, "patch": (1, 1)}
     # What is fused has a softmax in float32, whatever else is.
     fused = fields.get("attention") == "fused"
     dtype, step, rtol = ("float32", 1e-2, 2e-3) if fused else ("float64", 1e-5, 1e-6)
     rng = np.random.default_rng(0)
     with jax.enable_x64(True):
-        model = models.create(
-            name, **{**FIELDS[models.family(name).name], **fields, "dtype": dtype}
-        )
+        model = models.create(name, **sized(name, **fields), dtype=dtype)
         images = jnp.asarray(rng.normal(size=(2, *size, 3)), dtype)
         shapes = jax.eval_shape(functools.partial(model.init, train=False), KEY, images)
         params, direction = (

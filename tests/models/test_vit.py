@@ -14,16 +14,21 @@ import numpy as np
 import pytest
 
 from vit_jax import models
-from vit_jax.models import transformer, vit
+from vit_jax.models.layers.blocks import BLOCKS
+from vit_jax.models.layers.mlp import MLPS
+from vit_jax.models.layers.pools import POOLS
 from vit_jax.models.layers.posemb import POSEMBS
+from vit_jax.models.layers.resnet import WEIGHT_STANDARDIZATIONS
+from vit_jax.models.layers.stems import STEMS, HybridEmbed
+from vit_jax.models.parts import name_of
 
 KEY = jax.random.key(0, impl="unsafe_rbg")  # compiles faster than the default
-SIZE = {"width": 8, "depth": 2, "num_heads": 2, "mlp_dim": 16, "patch": (4, 4), "num_classes": 3}
+SIZE = {"width": 8, "depth": 2, "num_heads": 2, "mlp_dim": 16, "num_classes": 3}
 IMAGES = jnp.asarray(np.random.default_rng(0).normal(size=(2, 8, 8, 3)), jnp.float32)
 
 
 def create(name="vit_s16", **overrides):
-    return models.create(name, **{**SIZE, **overrides})
+    return models.create(name, **{**SIZE, "stem.patch": (4, 4), **overrides})
 
 
 def param_shapes(model, images=IMAGES):
@@ -151,10 +156,22 @@ def silu(x):
     [
         ("vit_b16_textbook", {}, post_norm, relu, 1e-5),
         ("vit_b16", {}, pre_norm, gelu, 1e-6),
-        ("vit_b16", {"activation": "gelu_tanh"}, pre_norm, gelu_tanh, 1e-6),
-        ("vit_b16", {"norm_eps": 0.1, "qk_norm": True, "layer_scale": 1.0}, pre_norm, gelu, 0.1),
+        ("vit_b16", {"mlp.activation": "gelu_tanh"}, pre_norm, gelu_tanh, 1e-6),
+        (
+            "vit_b16",
+            {"norm_eps": 0.1, "attention.qk_norm": True, "block.layer_scale": 1.0},
+            pre_norm,
+            gelu,
+            0.1,
+        ),
         ("vit_b16", {"pool": "gap", "keep_class_token": True}, pre_norm, gelu, 1e-6),
-        ("vit_b16", {"pool": "cls_gap", "fc_norm": True, "norm_eps": 0.1}, pre_norm, gelu, 0.1),
+        (
+            "vit_b16",
+            {"pool": "cls_gap", "pool.fc_norm": True, "norm_eps": 0.1},
+            pre_norm,
+            gelu,
+            0.1,
+        ),
         ("deit_b16_distilled", {}, pre_norm, gelu, 1e-6),
         ("deit3_b16", {}, pre_norm, gelu, 1e-6),
         ("dinov2_g14_reg4", {}, pre_norm, silu, 1e-6),
@@ -164,7 +181,7 @@ def test_equals_the_reference_in_numpy(name, overrides, block, activation, eps):
     model = create(name, **overrides)
     params = random_params(model)
     exact = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
-    arguments = (exact, block, activation, eps, model.pool)
+    arguments = (exact, block, activation, eps, name_of(model.pool, POOLS))
     expected = [reference(np.float64(image), *arguments) for image in IMAGES]
     logits = run(model, params).logits
     chex.assert_trees_all_close(logits, np.float32(expected), rtol=1e-5, atol=1e-5)
@@ -175,7 +192,9 @@ def test_equals_the_reference_in_numpy(name, overrides, block, activation, eps):
 )
 def test_float64_computes_in_float64(name, activation):
     with jax.enable_x64(True):
-        model = create(name, qk_norm=True, layer_scale=1.0, dtype="float64")
+        model = create(
+            name, **{"attention.qk_norm": True, "block.layer_scale": 1.0}, dtype="float64"
+        )
         params = random_params(model)
         logits = run(model, params, jnp.float64(IMAGES)).logits
     exact = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
@@ -184,47 +203,57 @@ def test_float64_computes_in_float64(name, activation):
 
 
 def test_the_textbook_variant_differs_in_these_fields_only():
-    textbook, published = models.spec("vit_b16_textbook"), models.spec("vit_b16")
-    different = {key for key in published if textbook[key] != published[key]} - {"name", "base"}
+    textbook, published = models.preset("vit_b16_textbook"), models.preset("vit_b16")
+    assert textbook.keys() == published.keys()
+    different = {key for key in published if textbook[key] != published[key]}
     assert {key: textbook[key] for key in different} == {
-        "norm_order": "post",
-        "activation": "relu",
+        "block.name": "post",
+        "mlp.activation": "relu",
         "norm_eps": 1e-5,
         "dropout": 0.1,
         "dropout_sites": ("mlp",),
-        "attn_dropout": 0.1,
+        "attention.dropout": 0.1,
     }
 
 
 # --- Gradients.
 
-HYBRID = {"stem": "resnet", "resnet_layers": (1,), "resnet_width": 0.5, "patch": (1, 1)}
+HYBRID = {
+    "stem": "resnet",
+    "stem.layers": (1,),
+    "stem.width_factor": 0.5,
+    "stem.patch": (1, 1),
+}
 
 # Every pool with every block, and with every position embedding; then what else there is.
 CHOICES = {
-    f"{pool}, {order}": {"pool": pool, "norm_order": order, "posemb": posemb}
+    f"{pool}, {order}": {"pool": pool, "block": order, "posemb": posemb}
     for (pool, order), posemb in zip(
-        itertools.product(transformer.POOLS, transformer.BLOCKS),
+        itertools.product(POOLS, BLOCKS),
         itertools.cycle(POSEMBS),
         strict=False,
     )
 }
 CHOICES |= {
-    "hybrid of one stage": {**HYBRID, "weight_standardization": "variance"},
-    "hybrid of a root alone": {**HYBRID, "resnet_layers": ()},
+    "hybrid of one stage": {**HYBRID, "stem.weight_standardization": "variance"},
+    "hybrid of a root alone": {**HYBRID, "stem.layers": ()},
     "distilled": {"distilled": True},
-    "swiglu": {"mlp": "swiglu", "pool": "gap", "keep_class_token": True, "fc_norm": True},
-    "scaled": {"qk_norm": True, "layer_scale": 1.0, "representation_size": 5},
+    "swiglu": {"mlp": "swiglu", "pool": "gap", "keep_class_token": True, "pool.fc_norm": True},
+    "scaled": {"attention.qk_norm": True, "block.layer_scale": 1.0, "representation_size": 5},
 }
 
 
 def test_every_choice_of_parts_has_its_gradients_checked():
-    without_parameters = {"posemb_interpolation", "activation", "drop_path_schedule", "dtype"}
-    elsewhere = {"attention", "pad_order", "posemb", "stem"}  # test_gradients.py
-    for field in set(transformer.CHOICES) - without_parameters - elsewhere:
-        default = getattr(vit.ViT, field)
-        checked = {fields.get(field, default) for fields in CHOICES.values()}
-        assert checked == set(transformer.CHOICES[field]), field
+    tables = {"pool": POOLS, "block": BLOCKS, "mlp": MLPS}
+    tables["stem.weight_standardization"] = WEIGHT_STANDARDIZATIONS
+    elsewhere = {"attention", "posemb", "stem"}  # test_gradients.py
+    assert tables.keys() | elsewhere >= models.part_choices("vit_s16").keys()
+    for field, table in tables.items():
+        hybrid = {key: text for key, text in CHOICES.items() if text.get("stem") == "resnet"}
+        models_with_field = hybrid if field.startswith("stem.") else CHOICES
+        default = models.preset("vit_r26_s32")[field if "." in field else f"{field}.name"]
+        checked = {fields.get(field, default) for fields in models_with_field.values()}
+        assert checked == set(table), field
 
 
 @functools.cache
@@ -237,7 +266,7 @@ def gradients():
     built = {name: create(**{**fields, **choice}) for name, choice in CHOICES.items()}
     # So that a group of the last stage has more than one value.
     larger = jnp.asarray(np.random.default_rng(2).normal(size=(2, 16, 16, 3)), jnp.float32)
-    images = {name: larger if built[name].stem == "resnet" else IMAGES for name in built}
+    images = {name: larger if built[name].stem.module is HybridEmbed else IMAGES for name in built}
 
     def loss(params):
         outputs = [
@@ -353,16 +382,16 @@ CHANGES = [
         {},
     ),
     ({"distilled": True, "num_classes": 0}, {"dist_token": (1, 8), "posemb/prefix": (2, 8)}, HEAD),
-    ({"fc_norm": True}, {"fc_norm/scale": (8,), "fc_norm/bias": (8,)}, NORM),
+    ({"pool.fc_norm": True}, {"fc_norm/scale": (8,), "fc_norm/bias": (8,)}, NORM),
     (
-        {"fc_norm": True, "pool": "cls_gap"},
+        {"pool.fc_norm": True, "pool": "cls_gap"},
         {"fc_norm/scale": (16,), "fc_norm/bias": (16,), "head/kernel": (16, 3)},
         NORM,
     ),
     ({"keep_class_token": True}, {}, {}),  # there is one anyway
     ({"keep_class_token": True, "pool": "gap"}, {}, {}),
     ({"keep_class_token": True, "pool": "map"}, POOL["map"], {}),
-    ({"posemb_prefix": False}, {}, {"posemb/prefix": (1, 8)}),
+    ({"posemb.prefix": False}, {}, {"posemb/prefix": (1, 8)}),
     ({"mlp": "swiglu"}, {"blocks_0/mlp/fc1/kernel": (8, 32), "blocks_0/mlp/fc1/bias": (32,)}, {}),
     (
         HYBRID,
@@ -378,11 +407,11 @@ CHANGES = [
 ]
 
 
-@pytest.mark.parametrize("norm_order", transformer.BLOCKS)
-@pytest.mark.parametrize("pool", transformer.POOLS)
-def test_names_and_shapes_of_the_parameters_are_the_checkpoint_format(pool, norm_order):
-    options = {"qk_norm": True, "layer_scale": 0.1, "num_registers": 2, "representation_size": 5}
-    model = create(pool=pool, norm_order=norm_order, **options)
+@pytest.mark.parametrize("block", BLOCKS)
+@pytest.mark.parametrize("pool", POOLS)
+def test_names_and_shapes_of_the_parameters_are_the_checkpoint_format(pool, block):
+    options = {"attention.qk_norm": True, "block.layer_scale": 0.1, "num_registers": 2}
+    model = create(pool=pool, block=block, **options, representation_size=5)
     leaves = flax.traverse_util.flatten_dict(param_shapes(model), sep="/")
     assert {name: leaf.shape for name, leaf in leaves.items()} == EVERYTHING | POOL[pool]
 
@@ -404,7 +433,7 @@ def test_sincos2d_has_no_parameters():
 
 def encoderless(**fields):
     """A model without blocks, its random parameters, and the tokens it returns."""
-    model = vit.ViT(**{**SIZE, "depth": 0, **fields})
+    model = create(**fields).clone(depth=0)
     params = random_params(model)
     return params, run(model, params).tokens
 
@@ -432,14 +461,14 @@ def test_class_token_and_patches_have_positions():
 
 
 def test_without_posemb_prefix_the_class_token_has_no_position():
-    params, tokens = encoderless(posemb_prefix=False)
+    params, tokens = encoderless(**{"posemb.prefix": False})
     assert set(params["posemb"]) == {"grid"}
     grid = params["posemb"]["grid"].reshape(4, 8)
     expected = expected_tokens(params, params["cls_token"], patches(params) + grid)
     chex.assert_trees_all_close(tokens, expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("pool", transformer.POOLS)
+@pytest.mark.parametrize("pool", POOLS)
 def test_a_class_token_can_be_kept_where_the_pool_does_not_read_it(pool):
     params, tokens = encoderless(pool=pool, keep_class_token=True)
     grid = params["posemb"]["grid"].reshape(4, 8)
@@ -457,7 +486,7 @@ def test_the_distillation_token_follows_the_class_token_and_has_its_own_position
     chex.assert_trees_all_close(tokens, expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("fields", [{"posemb_prefix": False}, {"posemb": "sincos2d"}])
+@pytest.mark.parametrize("fields", [{"posemb.prefix": False}, {"posemb": "sincos2d"}])
 def test_without_posemb_prefix_the_distillation_token_has_no_position(fields):
     params, tokens = encoderless(distilled=True, **fields)
     expected = expected_tokens(params, params["cls_token"], params["dist_token"])
@@ -510,40 +539,39 @@ def test_cls_gap_leaves_out_the_registers():
 
 
 def test_with_fc_norm_the_tokens_are_as_the_last_block_leaves_them():
-    params, tokens = encoderless(fc_norm=True)
+    params, tokens = encoderless(**{"pool.fc_norm": True})
     grid = params["posemb"]["grid"].reshape(4, 8)
     expected = patches(params) + grid
     chex.assert_trees_all_close(tokens[:, 1:], expected, rtol=1e-5, atol=1e-5)
 
 
 def test_a_hybrids_tokens_are_the_stems():
-    fields = {"stem": "resnet", "resnet_width": 0.5, "weight_standardization": "variance"}
-    fields |= {"group_norm_eps": 0.1, "patch": (1, 1), "pool": "gap"}
-    model = vit.ViT(**{**SIZE, "depth": 0, **fields})
+    fields = {"width_factor": 0.5, "weight_standardization": "variance", "norm_eps": 0.1}
+    stem = {"name": "resnet", "patch": (1, 1), **fields}
+    model = models.create("vit_s16", **SIZE, stem=stem, pool="gap").clone(depth=0)
     params = random_params(model)
     params["stem"]["resnet"]["conv_root"]["kernel"] *= 1e-4  # where the two forms differ
     tokens = run(model, params).tokens
-    stem = transformer.STEMS["resnet"](
-        (1, 1), 8, resnet_width=0.5, weight_standardization="variance", group_norm_eps=0.1
-    )
-    cells = stem.apply({"params": params["stem"]}, IMAGES) + params["posemb"]["grid"]
+    stem = STEMS["resnet"](patch=(1, 1), width=8, **fields)
+    cells = stem.apply({"params": params["stem"]}, IMAGES, train=False)
+    cells = cells + params["posemb"]["grid"]
     expected = expected_tokens(params, np.asarray(cells).reshape(2, 4, 8))
     chex.assert_trees_all_close(tokens, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_the_pool_map_has_the_models_heads_activation_and_epsilon():
-    fields = {"num_heads": 4, "mlp_dim": 12, "activation": "relu", "norm_eps": 0.1}
-    model = create(pool="map", depth=1, **fields)
+def test_the_pool_map_has_the_models_heads_and_epsilon_and_its_own_activation():
+    fields = {"num_heads": 4, "mlp_dim": 12, "norm_eps": 0.1}
+    model = create(pool={"name": "map", "activation": "relu"}, depth=1, **fields)
     params = random_params(model)
     output = run(model, params)
-    pool = transformer.POOLS["map"](**fields)
+    pool = POOLS["map"](**fields, activation="relu")
     expected = pool.apply({"params": params["pool"]}, output.tokens, 0, train=False)
     chex.assert_trees_all_close(output.features, expected, rtol=1e-6, atol=1e-6)
 
 
 def test_positions_of_another_grid_are_resampled_as_the_fields_say():
-    fields = {"posemb_interpolation": "bilinear", "posemb_antialias": False, "pool": "gap"}
-    model = vit.ViT(**{**SIZE, "depth": 0, **fields})
+    fields = {"posemb.interpolation": "bilinear", "posemb.antialias": False, "pool": "gap"}
+    model = create(**fields).clone(depth=0)
     params = random_params(model, jnp.zeros((1, 16, 16, 3)))
     grid = jax.image.resize(params["posemb"]["grid"], (2, 2, 8), "bilinear", antialias=False)
     expected = expected_tokens(params, patches(params) + grid.reshape(4, 8))
@@ -638,11 +666,14 @@ def changed_by_training(model, params):
     [
         ({"dropout": 0.5, "dropout_sites": ("embed",)}, "norm1"),
         ({"dropout": 0.5, "dropout_sites": ("attn",)}, "attn"),
-        ({"attn_dropout": 0.5}, "attn"),
-        ({"drop_path": 0.5, "drop_path_schedule": "constant"}, "norm2"),
+        ({"attention.dropout": 0.5}, "attn"),
+        ({"block.drop_path": 0.5, "block.drop_path_schedule": "constant"}, "norm2"),
         ({"dropout": 0.5, "dropout_sites": ("mlp",)}, "mlp"),
         ({"dropout": 0.5, "dropout_sites": ()}, None),
-        ({"drop_path": 0.5, "drop_path_schedule": "linear"}, None),  # nothing in the first block
+        (
+            {"block.drop_path": 0.5, "block.drop_path_schedule": "linear"},
+            None,
+        ),  # nothing in the first block
     ],
 )
 def test_dropout_acts_at_its_sites(fields, first_changed):
@@ -652,7 +683,7 @@ def test_dropout_acts_at_its_sites(fields, first_changed):
 
 
 def test_linear_drop_path_spares_the_first_block_and_drops_the_last():
-    model, one_block = create(drop_path=0.999), create(depth=1)
+    model, one_block = create(**{"block.drop_path": 0.999}), create(depth=1)
     params = random_params(model)
     expected = run(one_block, {name: params[name] for name in params if name != "blocks_1"})
     chex.assert_trees_all_close(run(model, params, key=KEY), expected, rtol=1e-6, atol=1e-6)
