@@ -125,14 +125,18 @@ def expand(layer: Mapping[str, Any], sections: Iterable[str]) -> dict[str, Any]:
     """
     expanded = dict(layer)
     for section in sections:
-        if section not in expanded:
+        if not isinstance(_value(expanded.get(section)), str):
             continue
         value = expanded.pop(section)
         before = expanded.setdefault(f"{section}.name", value)
-        if before != value:
-            shown = " and ".join(str(getattr(v, "value", v)) for v in (before, value))
+        if _value(before) != _value(value):
+            shown = f"{_value(before)} and {_value(value)}"
             raise ConfigError(f"config.{section}", f"expected one name, got {shown}")
     return expanded
+
+
+def _value(item: Any) -> Any:
+    return item.value if isinstance(item, Setting) else item
 
 
 def merge(stack: Iterable[Layer]) -> Layer:

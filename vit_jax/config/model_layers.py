@@ -81,7 +81,8 @@ def stack(name: Setting, given: File, below: Layer, flags: Mapping[str, str]) ->
     own_parts = from_preset(name.value)
     stated = {f"model.{path}" for path in models.stated_fields(name.value)}
     name_below = (below if NAME in below else given.defaults)[NAME].value
-    in_file = given.layer[NAME].value if NAME in given.layer else name_below
+    in_file = given.layer[NAME].value if NAME in given.layer else ""
+    in_file = in_file or name_below
     file_layer, notes = _for_family(given.layer, in_file, name.value)
     # The weights of this very model may have other sizes than the preset.
     source = {**own_parts, **below} if name.value == name_below else own_parts
