@@ -55,22 +55,32 @@ def assign(path, value):
         ("seeed", 1, "config.seeed: no such field; did you mean 'seed'?"),
         ("data", {"image_sise": (8, 8)}, "config.data.image_sise: no such field; did you mean 'da"),
         ("data", 3, "config.data: expected a section, got 3"),
+        ("model", 3, "config.model: expected a section, got 3"),
+        ("model.attention", 3, "config.model.attention: expected a section, got 3"),
         ("model", {"name": "vit_s16", "dpeth": 3}, "config.model.dpeth: vit_s16 has no such field"),
         ("model.dpeth", 3, "did you mean 'model.depth'?"),
         ("model.name", "vit_b61x", "config.model.name: unknown 'vit_b61x'; did you mean 'vit_b16'"),
         ("model.depth", 1.5, "config.model.depth: expected an integer, got 1.5"),
         (
-            "model.patch",
+            "model.stem.patch",
             (3, 3),
             "config.data.image_size: height 224 is not a multiple of config.mo",
         ),
-        ("model.patch", (4,), "config.model.patch: expected a tuple of 2 (an integer), got (4,)"),
-        ("model.patch", 4, "config.model.patch: expected a tuple of 2 (an integer), got 4"),
+        (
+            "model.stem.patch",
+            (4,),
+            "config.model.stem.patch: expected a tuple of 2 (an integer), got (4,)",
+        ),
+        (
+            "model.stem.patch",
+            4,
+            "config.model.stem.patch: expected a tuple of 2 (an integer), got 4",
+        ),
         ("model.num_heads", 5, "config.model.num_heads: 5 does not divide width 384"),
         (
             "model.pool",
             "mean",
-            "config.model.pool: unknown 'mean'; choose from cls, cls_gap, gap, map",
+            "config.model.pool.name: unknown 'mean'; choose from cls, cls_gap, gap, map",
         ),
         ("batch_size", "big", "config.batch_size: expected an integer, got 'big'"),
         ("batch_size", True, "config.batch_size: expected an integer, got True"),
@@ -79,7 +89,7 @@ def assign(path, value):
         ("optim.learning_rate", -1.0, "config.optim.learning_rate: expected at least 0, got -1.0"),
         ("optim.learning_rate", float("nan"), "config.optim.learning_rate: expected a number, got"),
         ("optim", {5: 1}, "config.optim.5: no such field"),
-        ("model", "vit_s16", "config.model: expected a section, got 'vit_s16'"),
+        ("model", "vit_x16", "config.model.name: unknown 'vit_x16'; did you mean 'vit_"),
         ("optim.ema_decay", 1.5, "config.optim.ema_decay: expected at most 1, got 1.5"),
         ("optim.freeze", "head", "config.optim.freeze: expected a tuple of any number (text)"),
         ("optim.decay_rules", ((1, 2.0),), "config.optim.decay_rules[0][0]: expected text, got 1"),
@@ -130,13 +140,13 @@ def test_flag_text_is_read_as_the_type_of_the_field(path, text, value):
         ),
         ("optim.lerning_rate", "1", "did you mean 'optim.learning_rate'?"),
         ("model.base", "vit_b16", "config.model.base: vit_s16 has no such field"),
-        ("model.patch", "0,0", "config.model.patch: expected two sizes from 1, got (0, 0)"),
+        ("model.stem.patch", "0,0", "config.model.stem.patch: expected at least 1, got 0"),
         ("optim.learning_rate", "1e999", "config.optim.learning_rate: expected a number, got inf"),
         ("seed", "{[]: 1}", "config.seed: expected an integer, got '{[]: 1}'"),
         ("seed", "4294967296", "config.seed: expected at most 4294967295"),
         ("total_epochs", "inf", "config.total_epochs: expected a number, got 'inf'"),
         ("model.norm_eps", "-1", "config.model.norm_eps: expected more than 0, got -1.0"),
-        ("optim", "1", "config.optim: expected a section, got 1"),
+        ("mesh", "1", "config.mesh: expected a section, got 1"),
         ("batch_size", "1e3", "config.batch_size: expected an integer, got 1000.0"),
         ("batch_size", "many", "config.batch_size: expected an integer, got 'many'"),
         ("log.tensorboard", "maybe", "config.log.tensorboard: expected true or false, got 'maybe'"),
@@ -159,7 +169,7 @@ def test_another_model_name_brings_its_sizes_and_keeps_the_rest_of_the_file():
     config.model = models.spec("vit_s16", pool="gap")
     flags = {"model.name": "vit_b16", "model.width": "384"}
     model = config_lib.resolve(config, flags).config.model
-    assert (model["name"], model["pool"], model["depth"]) == ("vit_b16", "gap", 12)
+    assert (model["name"], model["pool"]["name"], model["depth"]) == ("vit_b16", "gap", 12)
     assert (model["mlp_dim"], model["width"]) == (3072, 384)
 
 

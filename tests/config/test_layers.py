@@ -21,7 +21,7 @@ SMALL = {"width": 16, "depth": 1, "num_heads": 2, "mlp_dim": 32}
 def write_donor(folder, **fields):
     """Writes the settings of a run with ImageNet's statistics and the tanh form of GELU."""
     c = config_lib.to_config_dict(config_lib.Config())
-    c.model = models.spec("vit_mu4", **{**SMALL, "activation": "gelu_tanh", **fields})
+    c.model = models.spec("vit_mu4", **{**SMALL, "mlp.activation": "gelu_tanh", **fields})
     c.data.image_size = (8, 8)
     c.data.mean = (0.485, 0.456, 0.406)
     c.data.std = (0.229, 0.224, 0.225)
@@ -46,6 +46,8 @@ def file_of(model=None, **settings):
         *sections, name = key.split("__")
         node = c
         for section in sections:
+            if section not in node:  # of a model without a name
+                node[section] = {}
             node = node[section]
         node[name] = value
     return c
@@ -61,17 +63,20 @@ def leaves(resolved):
 @pytest.mark.parametrize(
     ("setting", "origin"),
     [
-        ({"flags": {"model.activation": "gelu"}}, r"\(flag\)"),
-        ({"file": {"model__activation": "gelu"}}, rf"{HERE}:\d+\)"),
+        ({"flags": {"model.mlp.activation": "gelu"}}, r"\(flag\)"),
+        ({"file": {"model__mlp__activation": "gelu"}}, rf"{HERE}:\d+\)"),
         ({"flags": {"model.norm_eps": "1e-6"}, "fields": {"norm_eps": 1e-12}}, r"\(flag\)"),
         (
-            {"file": {"model__posemb_antialias": True}, "fields": {"posemb_antialias": False}},
+            {
+                "file": {"model__posemb__antialias": True},
+                "fields": {"posemb.antialias": False},
+            },
             rf"{HERE}:\d+\)",
         ),
         (
             {
-                "flags": {"model.posemb_interpolation": "bicubic"},
-                "fields": {"posemb_interpolation": "spline"},
+                "flags": {"model.posemb.interpolation": "bicubic"},
+                "fields": {"posemb.interpolation": "spline"},
             },
             r"\(flag\)",
         ),
@@ -90,7 +95,7 @@ def test_mean_and_deviation_may_be_set_to_the_default_and_the_run_says_so(donor)
     flags = {"init_from": donor, "data.mean": "0.5,0.5,0.5"}
     resolved = config_lib.resolve(file_of(data__std=(0.5, 0.5, 0.5)), flags)
     assert resolved.config.data.mean == resolved.config.data.std == (0.5, 0.5, 0.5)
-    assert resolved.config.model["activation"] == "gelu_tanh"
+    assert resolved.config.model["mlp"]["activation"] == "gelu_tanh"
     mean, std = resolved.notes
     assert mean == (
         f"config.data.mean is (0.5, 0.5, 0.5) (flag), not (0.485, 0.456, 0.406) (donor {donor})"
@@ -99,16 +104,16 @@ def test_mean_and_deviation_may_be_set_to_the_default_and_the_run_says_so(donor)
 
 
 def test_the_value_of_the_weights_may_be_repeated(donor):
-    flags = {"init_from": donor, "model.activation": "gelu_tanh"}
+    flags = {"init_from": donor, "model.mlp.activation": "gelu_tanh"}
     resolved = config_lib.resolve(file_of(), flags)
-    assert resolved.config.model["activation"] == "gelu_tanh"
-    assert resolved.origins["model.activation"] == "flag"
+    assert resolved.config.model["mlp"]["activation"] == "gelu_tanh"
+    assert resolved.origins["model.mlp.activation"] == "flag"
 
 
 # --- Each origin against each other one: later layers win.
 
 # Path, text of a flag, and the value that each layer has.
-NUMERICS = ("model.pool", {"preset": "cls", "donor": "map", "file": "gap", "flag": "cls_gap"})
+NUMERICS = ("model.pool.name", {"preset": "cls", "donor": "map", "file": "gap", "flag": "cls_gap"})
 DATA = ("data.fit", {"default": "crop", "donor": "squash", "file": "crop", "flag": "squash"})
 ORDER = ("default", "preset", "donor", "file", "flag")
 
@@ -120,7 +125,7 @@ def test_the_last_layer_that_sets_a_value_wins(path, values, mask, tmp_path):
     c = config_lib.to_config_dict(config_lib.Config())
     c.model = models.spec("vit_mu4", **SMALL)
     c.data.image_size = (8, 8)
-    section, key = path.split(".")
+    section, key = path.removesuffix(".name").split(".")
     flags = {}
     if "donor" in present:
         tree = copy.deepcopy(c)
@@ -192,9 +197,9 @@ def test_two_units_in_one_layer_both_stay(donor):
 
 
 def test_a_name_by_a_flag_takes_the_preset_of_the_files_name_away():
-    tree = file_of(models.spec("deit3_s16", drop_path=0.3))
+    tree = file_of(models.spec("deit3_s16", **{"block.drop_path": 0.3}))
     model = config_lib.resolve(tree, {"model.name": "vit_b16"}).config.model
-    assert dict(model) == models.spec("vit_b16", drop_path=0.3).to_dict()
+    assert dict(model) == models.spec("vit_b16", **{"block.drop_path": 0.3}).to_dict()
 
 
 def test_the_same_name_by_a_flag_changes_nothing():
@@ -205,11 +210,12 @@ def test_the_same_name_by_a_flag_changes_nothing():
 
 
 def test_a_model_of_another_family_keeps_head_and_regularization_alone():
-    fields = {"posemb": "sincos2d", "activation": "relu", "drop_path": 0.2, "num_classes": 7}
+    fields = {"posemb": "sincos2d", "mlp.activation": "relu", "block.drop_path": 0.2}
+    fields["num_classes"] = 7
     resolved = config_lib.resolve(
         file_of(models.spec("vit_s16", **fields)), {"model.name": "swin_t_w7"}
     )
-    expected = models.spec("swin_t_w7", drop_path=0.2, num_classes=7).to_dict()
+    expected = models.spec("swin_t_w7", **{"block.drop_path": 0.2}, num_classes=7).to_dict()
     assert dict(resolved.config.model) == expected
     assert len(resolved.notes) == 2
     assert "is not used: swin_t_w7 is a swin, not a vit" in resolved.notes[0]
@@ -250,7 +256,7 @@ def test_a_replaced_section_sets_its_leaves_and_no_others():
 def test_what_spec_fills_in_is_preset_and_its_arguments_are_the_files():
     origins = config_lib.resolve(file_of(models.spec("vit_b16", pool="gap"))).origins
     assert origins["model.depth"] == "preset vit_b16"
-    assert f"{HERE}:" in origins["model.pool"] and f"{HERE}:" in origins["model.name"]
+    assert f"{HERE}:" in origins["model.pool.name"] and f"{HERE}:" in origins["model.name"]
 
 
 def test_a_copy_of_a_tree_remembers():
@@ -269,7 +275,7 @@ def test_what_is_passed_to_a_config_is_set(donor):
     config = config_lib.Config(
         seed=0,
         init_from=donor,
-        model={"name": "", "drop_path": 0.1},
+        model={"name": "", "block": {"drop_path": 0.1}},
         data=config_lib.Data(mean=(0.5, 0.5, 0.5)),
         optim=config_lib.Optim(learning_rate=0.5),
     )
@@ -277,7 +283,13 @@ def test_what_is_passed_to_a_config_is_set(donor):
     assert resolved.config.data.mean == (0.5, 0.5, 0.5)  # as set, over the weights
     assert resolved.config.data.std == (0.229, 0.224, 0.225)
     set_here = {path for path, origin in resolved.origins.items() if f"{HERE}:" in origin}
-    assert set_here == {"seed", "init_from", "model.drop_path", "data.mean", "optim.learning_rate"}
+    assert set_here == {
+        "seed",
+        "init_from",
+        "model.block.drop_path",
+        "data.mean",
+        "optim.learning_rate",
+    }
 
 
 def test_references_are_resolved_without_forgetting():
@@ -366,7 +378,7 @@ def test_a_run_that_resumes_keeps_what_nobody_sets_again(donor, tmp_path):
     run = stored.read_layer_to_resume(epath.Path(tmp_path))
     again = config_lib.resolve(file_of(), {"init_from": donor}, run=run)
     assert again.config == first.config
-    assert again.origins["model.activation"] == f"donor {donor}"
+    assert again.origins["model.mlp.activation"] == f"donor {donor}"
     assert again.notes == ("config.optim.b1 stays 0.8, as this run was started (flag)",)
     changed = config_lib.resolve(file_of(), {"optim.b1": "0.9"}, run=run)
     assert changed.config.optim.b1 == 0.9
