@@ -27,7 +27,7 @@ RUN = {
     "data.val_split": "test[:9]",
     "eval.every_steps": "3",
     "model.dropout": "0.1",
-    "model.drop_path": "0.1",
+    "model.block.drop_path": "0.1",
     "optim.warmup_steps": "2",
     "optim.ema_decay": "0.9",
 }

@@ -216,10 +216,10 @@ def test_a_free_key_may_change_and_no_other():
     new["mesh"]["fsdp"] = 2
     new["data"]["workers"] = 2
     assert config_lib.changed_keys(json.loads(json.dumps(old)), new) == []
-    new["distill"]["teacher"] = "DIR"
+    new["objective"]["teacher"] = "DIR"
     changed = config_lib.changed_keys(json.loads(json.dumps(old)), new)
-    assert changed == ["distill.teacher"]  # it came; it may move
-    old["distill"]["teacher"] = "ELSEWHERE"
+    assert changed == ["objective.teacher"]  # it came; it may move
+    old["objective"]["teacher"] = "ELSEWHERE"
     new["optim"]["learning_rate"] = 1.0
     new["seed"] = 7
     changed = config_lib.changed_keys(json.loads(json.dumps(old)), new)

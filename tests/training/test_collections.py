@@ -56,7 +56,7 @@ def statistics(collections):
 def embed(run, params, images):
     """Returns the patches before BatchNorm, (rows, d)."""
     kernel = {"proj": params["stem"]["proj"]}
-    stem = STEMS["patch"](run.model.patch, run.model.width)
+    stem = STEMS["patch"](run.model.stem.patch, run.model.width)
     patches = stem.apply({"params": kernel}, images)
     return np.asarray(patches, np.float64).reshape(-1, patches.shape[-1])
 

@@ -47,7 +47,15 @@ def test_soft_is_the_divergence_times_the_squared_temperature():
 def test_the_teacher_is_heard_on_the_token_where_there_is_one(token, teacher, tiny_config):
     empty = jnp.zeros((4, 0))
     output = Output(STUDENT, empty, empty[:, None], Grid(1, 1), (TOKEN,) if token else ())
-    run = open_run(tiny_config({"distill.teacher": str(teacher), "distill.alpha": "0.3"}))
+    run = open_run(
+        tiny_config(
+            {
+                "objective": "distillation",
+                "objective.teacher": str(teacher),
+                "objective.alpha": "0.3",
+            }
+        )
+    )
     found = run.objective.mix(output, TARGETS, TEACHER)
     taught = distillation.hard(TOKEN if token else STUDENT, TEACHER, 1.0)
     expected = 0.7 * losses.softmax(STUDENT, TARGETS) + 0.3 * taught
@@ -68,7 +76,7 @@ def teacher(tmp_path_factory):
 
 
 def test_the_teacher_sees_the_students_pixels_as_it_knows_them(teacher, tiny_config):
-    run = open_run(tiny_config({"distill.teacher": str(teacher)}))
+    run = open_run(tiny_config({"objective": "distillation", "objective.teacher": str(teacher)}))
     with jax.set_mesh(run.mesh):
         frozen = run.objective.frozen(run.mesh, run.splits["train"])
     pixels = RNG.random((2, 8, 8, 1))
@@ -83,7 +91,12 @@ def test_the_teacher_sees_the_students_pixels_as_it_knows_them(teacher, tiny_con
 def test_a_student_follows_its_teacher(accum, teacher, tiny_config, tmp_path):
     """With alpha 1 only the teacher counts, and the student comes to choose as it does."""
     overrides = {
-        **{"distill.teacher": str(teacher), "distill.kind": "soft", "distill.alpha": "1"},
+        **{
+            "objective": "distillation",
+            "objective.teacher": str(teacher),
+            "objective.kind": "soft",
+            "objective.alpha": "1",
+        },
         **{
             "mix.mixup": "1",
             "data.erasing": "0.5",
@@ -103,7 +116,9 @@ def test_a_student_follows_its_teacher(accum, teacher, tiny_config, tmp_path):
 
 def test_the_variables_of_the_teacher_are_an_argument(teacher, tiny_config):
     """What the step compiles to has them as inputs, laid out over the mesh, not as constants."""
-    config = tiny_config({"distill.teacher": str(teacher), "mesh.fsdp": "2"})
+    config = tiny_config(
+        {"objective": "distillation", "objective.teacher": str(teacher), "mesh.fsdp": "2"}
+    )
     run = open_run(config)
     with jax.set_mesh(run.mesh):
         frozen = run.objective.frozen(run.mesh, run.splits["train"])
@@ -120,26 +135,34 @@ def test_the_variables_of_the_teacher_are_an_argument(teacher, tiny_config):
 @pytest.mark.parametrize(
     ("overrides", "problem"),
     [
-        ({"distill.kind": "warm"}, r"config\.distill\.kind: unknown 'warm'"),
+        ({"objective.kind": "warm"}, r"config\.objective\.kind: unknown 'warm'"),
         (
             {"data.synthetic.num_classes": "7", "model.num_classes": "0"},
-            r"config\.distill\.teacher: .* has 10 classes, the run 7",
+            r"config\.objective\.teacher: .* has 10 classes, the run 7",
         ),
         (
-            {"data.image_size": "6,6", "model.patch": "2,2"},
-            r"config\.distill\.teacher: .* sees images in cells of 4 pixels, got 6",
+            {"data.image_size": "6,6", "model.stem.patch": "2,2"},
+            r"config\.objective\.teacher: .* sees images in cells of 4 pixels, got 6",
         ),
     ],
 )
 def test_a_teacher_of_other_things_is_refused(overrides, problem, teacher, tiny_config):
     with pytest.raises(ConfigError, match=problem):
-        open_run(tiny_config({"distill.teacher": str(teacher), **overrides}))
+        open_run(
+            tiny_config(
+                {"objective": "distillation", "objective.teacher": str(teacher), **overrides}
+            )
+        )
 
 
 def test_a_teacher_that_is_not_there_or_names_other_classes_is_refused(teacher, tiny_config):
     with pytest.raises(InputMissingError, match=r"config\.json: no such file"):
-        open_run(tiny_config({"distill.teacher": str(teacher / "nothing")}))
-    run = open_run(tiny_config({"distill.teacher": str(teacher)}))
+        open_run(
+            tiny_config(
+                {"objective": "distillation", "objective.teacher": str(teacher / "nothing")}
+            )
+        )
+    run = open_run(tiny_config({"objective": "distillation", "objective.teacher": str(teacher)}))
     names = ("cat", *run.splits["train"].class_names[1:])
     with (
         jax.set_mesh(run.mesh),

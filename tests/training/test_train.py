@@ -56,7 +56,7 @@ def run_here(config, workdir, **kwargs):
     return train_lib.train(resolved(config), epath.Path(workdir), **kwargs)
 
 
-DROPOUT = {"model.dropout": "0.2", "model.attn_dropout": "0.2", "model.drop_path": "0.2"}
+DROPOUT = {"model.dropout": "0.2", "model.attention.dropout": "0.2", "model.block.drop_path": "0.2"}
 
 
 def test_eight_devices_give_the_losses_of_one(tiny_config):
@@ -94,7 +94,9 @@ def test_accumulation_equals_the_big_batch(tiny_config):
 
 
 def test_one_step_is_the_update_written_by_hand(tiny_config):
-    config = tiny_config({"optim.name": "sgd", "optim.learning_rate": "0.1", "loss": "sigmoid"})
+    config = tiny_config(
+        {"optim.name": "sgd", "optim.learning_rate": "0.1", "objective.loss": "sigmoid"}
+    )
     run, first, batches = start(config)
     batch = next(batches)
     images = (batch["image"] / np.float32(255) - np.float32(0.5)) / np.float32(0.25)
@@ -312,7 +314,11 @@ def test_another_mesh_goes_on_with_the_same_run(tiny_config, tmp_path):
         ({"model.num_classes": "7"}, ConfigError, "config.model.num_classes: the data set synthet"),
         ({"mesh.tensor": "4", "mesh.data": "2"}, ConfigError, "config.mesh.tensor: 4 does not div"),
         ({"mesh.data": "3"}, ConfigError, "config.mesh: data=3, fsdp=1, tensor=1 does not fit 8"),
-        ({"loss": "softmx"}, ConfigError, "config.loss: unknown 'softmx'; did you mean 'softmax'"),
+        (
+            {"objective.loss": "softmx"},
+            ConfigError,
+            "config.objective.loss: unknown 'softmx'; did you mean 'softmax'",
+        ),
         ({"optim.name": "adm"}, ConfigError, "config.optim.name: unknown 'adm'; did you mean"),
         ({"optim.warmup_steps": "4"}, ConfigError, "config.optim.warmup_steps: expected fewer th"),
         ({"optim.freeze": "hed/.*"}, ConfigError, "config.optim.freeze: 'hed/.*' matches no p"),
@@ -329,7 +335,7 @@ def test_what_does_not_fit_together_is_refused(tiny_config, overrides, kind, mes
 
 def test_a_run_from_another_starts_with_the_outputs_of_its_average(tiny_config, tmp_path):
     donor = epath.Path(tmp_path)
-    run_here(tiny_config({"optim.ema_decay": "0.5", "model.activation": "relu"}), donor)
+    run_here(tiny_config({"optim.ema_decay": "0.5", "model.mlp.activation": "relu"}), donor)
     run = open_run(tiny_config({"init_from": str(donor)}))
     with jax.set_mesh(run.mesh):
         started = loop._start(run).variables
@@ -359,7 +365,12 @@ def test_a_run_from_another_resumes_to_the_same_bits(tiny_config, tmp_path):
 # --- Recipes.
 
 MIXED = {
-    **{"data.erasing": "0.5", "mix.mixup": "0.8", "mix.cutmix": "1.0", "label_smoothing": "0.1"},
+    **{
+        "data.erasing": "0.5",
+        "mix.mixup": "0.8",
+        "mix.cutmix": "1.0",
+        "objective.label_smoothing": "0.1",
+    },
     **{"data.repeats": "2", "data.crop": "inception", "data.augment": "rand-m9-mstd0.5-inc1"},
 }
 

@@ -15,8 +15,8 @@ from vit_jax.training import state, warm_start
 from vit_jax.training.run import open_run
 
 DONOR = {
-    "model.activation": "gelu_tanh",
-    "model.posemb_interpolation": "spline",
+    "model.mlp.activation": "gelu_tanh",
+    "model.posemb.interpolation": "spline",
     "data.mean": "0.3",
     "data.std": "0.4",
 }
@@ -100,7 +100,7 @@ def test_what_the_parameters_do_not_show_comes_with_them(donor, tiny_config):
 
 
 def test_the_new_run_has_its_own_regularization(donor, tiny_config):
-    config = tiny_config({"init_from": str(donor), "model.drop_path": "0.1"})
+    config = tiny_config({"init_from": str(donor), "model.block.drop_path": "0.1"})
     assert config.model["drop_path"] == 0.1
 
 
@@ -108,15 +108,18 @@ def test_the_new_run_has_its_own_regularization(donor, tiny_config):
     ("overrides", "said"),
     [
         (
-            {"model.activation": "relu"},
-            r"config\.model\.activation: relu \(flag\), but .* with gelu_tanh \(donor .*\)$",
+            {"model.mlp.activation": "relu"},
+            r"config\.model\.mlp\.activation: relu \(flag\), but .* with gelu_tanh \(donor .*\)$",
         ),
         (
             {"model.width": "32"},
             r"config\.model\.width: 32 \(flag\), but .* with 16 \(donor .*\)$",
         ),
         ({"model.pool": "gap"}, r"config\.init_from: .*cls_token \(1x16\) is an unexpected key"),
-        ({"model.layer_scale": "0.1"}, r"config\.init_from: .*scale\*/scale \(16\) is missing"),
+        (
+            {"model.block.layer_scale": "0.1"},
+            r"config\.init_from: .*scale\*/scale \(16\) is missing",
+        ),
     ],
 )
 def test_another_model_is_refused(overrides, said, donor, tiny_config):
@@ -163,7 +166,7 @@ def test_a_picture_that_cannot_be_read_is_said(donor, tmp_path):
 
 SWIN = {
     **{"model.width": "8", "model.depths": "1,1", "model.num_heads": "2,2", "model.mlp_ratio": "1"},
-    **{"model.patch": "2,2", "model.window": "2,2", "model.mlp_dim": None},
+    **{"model.stem.patch": "2,2", "model.attention.window": "2,2", "model.mlp_dim": None},
 }
 
 
@@ -175,7 +178,7 @@ def swin_donor(name, tiny_config, folder):
 
 def test_the_tables_of_another_window_are_resampled(tiny_config, tmp_path):
     given = swin_donor("swin_t_w7", tiny_config, tmp_path)
-    _, first, notes = first_state(tiny_config({**given, "model.window": "4,4"}))
+    _, first, notes = first_state(tiny_config({**given, "model.attention.window": "4,4"}))
     assert any("attn/bias/table resampled from 3x3 to 7x7" in note for note in notes)
     found, expected = names(first.params), params_of(tmp_path)
     assert found["stages_0_0/attn/bias/table"].shape == (7, 7, 2)
@@ -186,7 +189,7 @@ def test_the_tables_of_another_window_are_resampled(tiny_config, tmp_path):
 
 def test_a_network_of_offsets_counts_in_the_windows_that_it_knows(tiny_config, tmp_path):
     given = swin_donor("swinv2_t_w8", tiny_config, tmp_path)
-    run, _, notes = first_state(tiny_config({**given, "model.window": "4,4"}))
+    run, _, notes = first_state(tiny_config({**given, "model.attention.window": "4,4"}))
     assert run.config.model["pretrained_window"] == (2, 2)
     assert not any("resampled" in note for note in notes)
 
