@@ -68,12 +68,12 @@ class Evaluation:
         Raises:
           DataError: More images cannot be read than the config allows, or none can.
         """
-        labels = self.labels(name, raw=raw)
-        totals = self._sum(variables, source, next(iter(labels.values())), stopped)
+        named = self.labels(name, raw=raw)
+        totals = self._sum(variables, source, next(iter(named.values())), stopped)
         if not totals:
             return {}
         results = {}
-        for evaluator, label in labels.items():
+        for evaluator, label in named.items():
             sums = totals[evaluator]
             count = int(sums["count"])
             if not count:
