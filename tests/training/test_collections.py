@@ -252,3 +252,16 @@ def test_a_checkpoint_without_them_is_refused_by_name(trained, tiny_config, tmp_
     mesh = open_run(config).mesh
     with jax.set_mesh(mesh), pytest.raises(CheckpointError, match=r"has no batch_stats \(coll"):
         pretrained.restore(epath.Path(tmp_path), "", config, mesh, raw=True)
+
+
+def test_a_teacher_sees_with_its_moving_statistics(trained, tiny_config):
+    workdir, _, final = trained
+    run = open_run(tiny_config({"distill.teacher": str(workdir)}))
+    with jax.set_mesh(run.mesh):
+        frozen = run.objective.frozen(run.mesh, run.splits["train"])
+        images = jax.random.normal(jax.random.key(0), (4, 8, 8, 1))
+        found = run.objective.opened(frozen, images)
+    chex.assert_trees_all_equal(jax.device_get(frozen), final.ema)
+    average = jax.tree.map(jnp.asarray, final.ema)
+    expected = models.forward(run.objective.opened.model, average, images).logits
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)

@@ -1,12 +1,14 @@
 """The state is made straight into its layout, and a bad update leaves it as it was."""
 
 import chex
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
+from vit_jax import models
 from vit_jax.training import state
 from vit_jax.training.objectives import Aux
 from vit_jax.training.run import open_run
@@ -22,6 +24,19 @@ def test_init_gives_what_abstract_promises(tiny_config):
         assert leaf.sharding.is_equivalent_to(shape.sharding, leaf.ndim)
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(first.params))
     chex.assert_trees_all_equal(first.ema, {"params": first.params})
+
+
+def test_collections_lie_by_the_names_of_their_axes_or_whole(tiny_config):
+    run = open_run(tiny_config({"mesh.fsdp": "2"}))
+    boxed = models.abstract_variables(run.model, (8, 8, 1))
+    vector = jax.ShapeDtypeStruct((16,), jnp.float32)
+    named = nn.LogicallyPartitioned(vector, ("embed",))
+    boxed["statistics"] = {"named": named, "plain": vector}
+    found = state.abstract_state(boxed, run.tx, run.mesh, ema=True)
+    for tree in (found.collections, {k: v for k, v in found.ema.items() if k != "params"}):
+        assert tree.keys() == {"statistics"}
+        assert tree["statistics"]["named"].sharding.spec == jax.P("fsdp")
+        assert tree["statistics"]["plain"].sharding.spec == jax.P()
 
 
 def small(ema=True):
