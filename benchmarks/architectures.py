@@ -41,25 +41,24 @@ from vit_jax.training.step import make_train_step
 
 TABLES = {"attention": ATTENTIONS, "posemb": POSEMBS, "stem": STEMS}
 BASE = {"attention": "full", "posemb": "learned", "stem": "patch"}
-# For the accuracy: 7 x 7 tokens of 4 x 4 pixels, or 4 x 4 of the digits.
+# For the accuracy: 7 x 7 tokens of 4 x 4 pixels, or 4 x 4 of the digits. Of the fields of parts, a
+# model has those that belong to its own.
 SMALL = {
     "width": 48,
     "depth": 3,
     "num_heads": 3,
     "mlp_dim": 96,
-    "patch": (4, 4),
-    "window": (3, 3),
-    "landmarks": 16,
-    "reduction": 2,
     "num_classes": 0,
+    "stem.patch": (4, 4),
+    "attention.window": (3, 3),
+    "attention.landmarks": 16,
+    "attention.reduction": 2,
 }
 SWIN = {
     "width": 32,
     "depths": (2, 1),
     "num_heads": (2, 4),
     "mlp_ratio": 2.0,
-    "patch": (4, 4),
-    "window": (4, 4),
     "num_classes": 0,
 }
 SWINS = ("swin_t_w4", "swinv2_t_w4")
@@ -75,12 +74,12 @@ LARGE = {
     "depth": 2,
     "num_heads": 3,
     "mlp_dim": 768,
-    "patch": (4, 4),
-    "pool": "gap",
-    "window": (8, 8),
-    "landmarks": 64,
-    "reduction": 4,
     "num_classes": 10,
+    "pool.name": "gap",
+    "stem.patch": (4, 4),
+    "attention.window": (8, 8),
+    "attention.landmarks": 64,
+    "attention.reduction": 4,
 }
 REPEATS = 7
 
@@ -98,10 +97,12 @@ class Variant:
         """Return the model section of a config."""
         if self.table == "swin":
             return models.spec(self.name, **SWIN).to_dict()
-        fields = {**fields, **BASE, self.table: self.name}
+        parts = {**BASE, self.table: self.name}
+        known = models.preset("vit_mu4", parts)
+        fields = {path: value for path, value in fields.items() if path in known}
         if self.name == "resnet":  # whose root and pool take the place of the patch
-            fields |= {"resnet_width": 0.5, "patch": (1, 1)}
-        return models.spec("vit_mu4", **fields).to_dict()
+            fields |= {"stem.width_factor": 0.5, "stem.patch": (1, 1)}
+        return models.spec("vit_mu4", **fields, **parts).to_dict()
 
     @property
     def key(self) -> str:
@@ -209,8 +210,7 @@ def _order(num: int, size: int, seed: int) -> Iterator[np.ndarray]:
 
 def programs(variant: Variant, num_tokens: int) -> tuple[dict[str, Any], tuple[Any, Any]]:
     """Return the compiled step and forward pass, by name, and their inputs."""
-    section = {k: v for k, v in variant.create(LARGE).items() if k != "name"}
-    model = models.create(variant.create(LARGE)["name"], **section)
+    model = models.create(**variant.create(LARGE))
     side = 4 * int(num_tokens**0.5)
     batch = TOKENS_A_STEP // num_tokens
     images = jnp.zeros((batch, side, side, 3))

@@ -24,7 +24,7 @@ def small(monkeypatch, tmp_path):
     monkeypatch.setattr(architectures, "TOKENS", (4, 16))
     monkeypatch.setattr(architectures, "TOKENS_A_STEP", 16)
     monkeypatch.setattr(architectures, "REPEATS", 1)
-    tiny = {"width": 8, "depth": 1, "num_heads": 2, "mlp_dim": 8, "window": (2, 2)}
+    tiny = {"width": 8, "depth": 1, "num_heads": 2, "mlp_dim": 8, "attention.window": (2, 2)}
     for name in ("SMALL", "LARGE"):
         monkeypatch.setitem(vars(architectures), name, {**vars(architectures)[name], **tiny})
     digits = ["--data=digits", "--epochs=3", "--seeds=0", "--tokens=4,16"]

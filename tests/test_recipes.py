@@ -38,12 +38,17 @@ SMALL = {
     "log": {"tensorboard": False},
 }
 MODEL = {
-    "vit": {"width": 8, "depth": 1, "num_heads": 2, "mlp_dim": 8, "patch": (8, 8)},
+    "vit": {
+        **{"width": 8, "depth": 1, "num_heads": 2, "mlp_dim": 8},
+        "stem": {"patch": (8, 8)},
+    },
     "swin": {
-        **{"width": 8, "depths": (2, 1), "num_heads": (1, 2), "mlp_ratio": 1.0, "patch": (2, 2)},
-        "window": (4, 4),
+        **{"width": 8, "depths": (2, 1), "num_heads": (1, 2), "mlp_ratio": 1.0},
+        "stem": {"patch": (2, 2)},
+        "attention": {"window": (4, 4)},
     },
 }
+RESNET = {"layers": (1,), "width_factor": 0.5, "patch": (2, 2)}
 
 
 def recipes():
@@ -78,13 +83,12 @@ def proxy(recipe):
                 node[key] = value
 
     shrink(tree, SMALL)
-    fields = dict(tree["model"])
-    fields |= MODEL[models.family(fields["name"]).name] | {"num_classes": 0}
-    if fields["stem"] == "resnet":
-        fields |= {"resnet_layers": (1,), "resnet_width": 0.5, "patch": (2, 2)}
+    fields = tree["model"]
+    shrink(fields, MODEL[models.family(fields["name"]).name] | {"num_classes": 0})
+    if fields["stem"]["name"] == "resnet":
+        shrink(fields["stem"], RESNET)
     if fields["representation_size"]:
         fields["representation_size"] = 8
-    tree["model"] = fields
     return config.resolve(tree).config
 
 
@@ -205,8 +209,8 @@ def folder_config(**overrides):
 def test_a_folder_and_a_run_are_enough(flags, moved, photos, donor, tmp_path, capsys):
     settings = folder_config(data__root=str(photos), init_from=str(donor), **flags)
     assert settings.data.image_size == (8, 8) and settings.data.mean == (0.4, 0.4, 0.4)
-    assert (settings.model["name"], settings.model["pool"]) == ("vit_mu4", "gap")
-    assert settings.model["drop_path"] == 0.1
+    assert (settings.model["name"], settings.model["pool"]["name"]) == ("vit_mu4", "gap")
+    assert settings.model["block"]["drop_path"] == 0.1
     results = train_lib.train(resolved(settings), epath.Path(tmp_path / "run"))
     assert results["step"] == 2
     out = capsys.readouterr().out
@@ -230,6 +234,6 @@ def test_a_folder_and_a_run_are_enough(flags, moved, photos, donor, tmp_path, ca
 
 def test_a_name_trains_from_scratch_and_neither_is_refused(photos):
     settings = folder_config(data__root=str(photos), model__name="vit_ti16")
-    assert (settings.model["name"], settings.model["drop_path"]) == ("vit_ti16", 0.1)
+    assert (settings.model["name"], settings.model["block"]["drop_path"]) == ("vit_ti16", 0.1)
     with pytest.raises(Exception, match=r"^config\.init_from: expected a run folder or conv"):
         folder_config(data__root=str(photos))

@@ -1,4 +1,4 @@
-"""Every attention with every position embedding and every stem: trained two steps, or refused."""
+"""Every two parts of different tables in one model: trained two steps, or refused."""
 
 import functools
 import itertools
@@ -13,45 +13,97 @@ from vit_jax import models
 from vit_jax.errors import ConfigError
 from vit_jax.evaluation import losses
 from vit_jax.models.layers.attention import ATTENTIONS
+from vit_jax.models.layers.blocks import BLOCKS
+from vit_jax.models.layers.mlp import MLPS
+from vit_jax.models.layers.pools import POOLS
 from vit_jax.models.layers.posemb import POSEMBS
 from vit_jax.models.layers.stems import STEMS
 
 KEY = jax.random.key(0, impl="unsafe_rbg")
 IMAGES = jnp.asarray(np.random.default_rng(0).normal(size=(2, 12, 16, 3)), jnp.float32)
 TARGETS = losses.targets(jnp.asarray([0, 2]), 3)
-TINY = {
-    "width": 8,
-    "depth": 2,
-    "num_heads": 2,
-    "mlp_dim": 8,
-    "patch": (4, 4),
-    "num_classes": 3,
-    "window": (2, 2),
-    "landmarks": 4,
-    "resnet_width": 0.5,
-    "distilled": True,
+TINY = {"width": 8, "num_heads": 2, "mlp_dim": 8, "num_classes": 3, "num_registers": 1}
+# Sizes of parts, for those that have them. The root and the pool of a ResNet make cells of 4 x 4 by
+# themselves.
+SIZES = {
+    "attention.window": (2, 2),
+    "attention.landmarks": 4,
+    "stem.patch": (4, 4),
+    "stem.width_factor": 0.5,
+}
+TABLES = {
+    "attention": ATTENTIONS,
+    "posemb": POSEMBS,
+    "stem": STEMS,
+    "pool": POOLS,
+    "mlp": MLPS,
+    "block": BLOCKS,
 }
 
 # A bias is added to the score of a pair of tokens. Mixtures of tokens, landmarks and cells are no
 # tokens, and linear attention never has a score.
-BIASES = {"relative_bias", "log_cpb"}
-WITHOUT_SCORES = {"linformer", "nystrom", "reduced", "linear"}
+BIASES = ("relative_bias", "log_cpb")
+WITHOUT_SCORES = ("linformer", "nystrom", "reduced", "linear")
+REFUSED = [*itertools.product(WITHOUT_SCORES, BIASES)]
 
-# All pairs of attention and positions; the stems go around so that each meets all of both.
-PAIRS = [
-    (attention, posemb, list(STEMS)[(i + 2 * j) % len(STEMS)])
-    for (i, attention), (j, posemb) in itertools.product(enumerate(ATTENTIONS), enumerate(POSEMBS))
+
+def is_refused(parts):
+    return (parts["attention"], parts["posemb"]) in REFUSED
+
+
+def pairs_of(parts):
+    """Every two of the parts, in the order of the tables."""
+    return set(itertools.combinations([(key, parts[key]) for key in TABLES if key in parts], 2))
+
+
+def pairs_to_train():
+    """Every two entries of different tables, but for what is refused."""
+    entries = [[(key, name) for name in table] for key, table in TABLES.items()]
+    pairs = [
+        pair for a, b in itertools.combinations(entries, 2) for pair in itertools.product(a, b)
+    ]
+    refused = {(("attention", attention), ("posemb", posemb)) for attention, posemb in REFUSED}
+    return [pair for pair in pairs if pair not in refused]
+
+
+def cover(pairs):
+    """Few models that have all pairs: each has the first that is left, and as many more as fit."""
+    chosen = []
+    left = dict.fromkeys(pairs)
+    possible = set(pairs)
+    while left:
+        parts = dict(next(iter(left)))
+        for key in TABLES:
+            if key not in parts:
+                ways = [{**parts, key: name} for name in TABLES[key]]
+                ways = [way for way in ways if pairs_of(way) <= possible]
+                parts = max(ways, key=lambda way: len(pairs_of(way) & left.keys()))
+        left = {pair: None for pair in left if pair not in pairs_of(parts)}
+        chosen.append(parts)
+    return chosen
+
+
+TRAINED = cover(pairs_to_train())
+ALL = [
+    {
+        **dict(zip(TABLES, names, strict=False)),
+        **{key: rest[key] for key in ("pool", "mlp", "block")},
+    }
+    for names, rest in zip(
+        itertools.product(ATTENTIONS, POSEMBS, STEMS), itertools.cycle(TRAINED), strict=False
+    )
 ]
-ALL = [combination for combination in itertools.product(ATTENTIONS, POSEMBS, STEMS)]
 
 
-def fields_of(attention, posemb, stem):
-    # The root and the pool of a ResNet make cells of 4 x 4 by themselves.
-    patch = {"patch": (1, 1)} if stem == "resnet" else {}
+def fields_of(parts):
     # Even blocks of these differ from odd ones.
-    depth = 2 if attention in ("window", "dilated") else 1
-    parts = {"attention": attention, "posemb": posemb, "stem": stem}
-    return {**TINY, "depth": depth, **parts, **patch}
+    depth = 2 if parts["attention"] in ("window", "dilated") else 1
+    known = models.preset("vit_mu4", parts)
+    sizes = {path: value for path, value in SIZES.items() if path in known}
+    sizes |= {"stem.patch": (1, 1)} if parts["stem"] == "resnet" else {}
+    # A second head reads the second token, beside a first that reads the first.
+    distilled = parts["pool"] == "cls"
+    return {**TINY, "depth": depth, **parts, **sizes, "distilled": distilled}
 
 
 def random_params(model):
@@ -85,74 +137,114 @@ def train_two_steps(name, **fields):
     return np.asarray(values)
 
 
-def check(attention, posemb, stem):
-    fields = fields_of(attention, posemb, stem)
-    if posemb in BIASES and attention in WITHOUT_SCORES:
-        with pytest.raises(
-            ConfigError, match=rf"^config\.model\.posemb: {posemb} is a bias"
-        ) as error:
+def check(parts):
+    fields = fields_of(parts)
+    if is_refused(parts):
+        said = rf"^config\.model\.posemb\.name: {parts['posemb']} is a bias"
+        with pytest.raises(ConfigError, match=said) as error:
             models.create("vit_mu4", **fields)
-        assert attention in str(error.value) and "\n" not in str(error.value)
+        assert parts["attention"] in str(error.value) and "\n" not in str(error.value)
         return
     first, second, third = train_two_steps("vit_mu4", **fields)
     assert np.isfinite([first, second, third]).all()
     assert first > second > third
 
 
-def test_the_pairs_hold_every_two_entries_of_different_tables():
-    for a, b in itertools.combinations(range(3), 2):
-        tables = (ATTENTIONS, POSEMBS, STEMS)
-        pairs = {(combination[a], combination[b]) for combination in PAIRS}
-        assert pairs == set(itertools.product(tables[a], tables[b]))
+def test_the_tables_are_those_of_the_model():
+    choices = models.part_choices("vit_mu4")
+    assert {key: choice.table for key, choice in choices.items()} == TABLES
 
 
-@pytest.mark.parametrize(("attention", "posemb", "stem"), PAIRS)
-def test_every_pair_of_parts_trains_or_is_refused(attention, posemb, stem):
-    check(attention, posemb, stem)
+def test_every_two_entries_of_different_tables_are_trained_or_refused():
+    trained = {pair for parts in TRAINED for pair in pairs_of(parts)}
+    assert trained == set(pairs_to_train())
+    assert len(TRAINED) <= 1.2 * len(ATTENTIONS) * len(POSEMBS)
+    sizes = [len(table) for table in TABLES.values()]
+    every = sum(a * b for a, b in itertools.combinations(sizes, 2))
+    assert len(trained) + len(REFUSED) == every
+
+
+def name_of_case(parts):
+    return "-".join(parts[key] for key in TABLES)
+
+
+@pytest.mark.parametrize("parts", TRAINED, ids=name_of_case)
+def test_every_pair_of_parts_trains(parts):
+    assert not is_refused(parts)
+    check(parts)
+
+
+@pytest.mark.parametrize(("attention", "posemb"), REFUSED)
+def test_a_pair_that_makes_no_sense_is_refused(attention, posemb):
+    check({**TRAINED[0], "attention": attention, "posemb": posemb})
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("attention", "posemb", "stem"), ALL)
-def test_all_parts_train_together_or_are_refused(attention, posemb, stem):
-    check(attention, posemb, stem)
+@pytest.mark.parametrize("parts", ALL, ids=name_of_case)
+def test_all_parts_train_together_or_are_refused(parts):
+    check(parts)
 
 
 @pytest.mark.parametrize(
-    "fields",
+    "parts",
     [
-        {"attention": "linear", "posemb": "conditional", "stem": "conv"},
-        {"attention": "dilated", "posemb": "rope", "stem": "hmlp"},
-        {"attention": "full", "posemb": "learned", "stem": "overlap"},
+        {"attention": "linear", "posemb": "conditional", "stem": "conv", "pool": "map"},
+        {"attention": "dilated", "posemb": "rope", "stem": "hmlp", "mlp": "swiglu"},
+        {"attention": "full", "posemb": "learned", "stem": "overlap", "block": "post"},
     ],
 )
-def test_swin_takes_other_parts(fields):
-    sizes = {"width": 8, "depths": (2, 1), "num_heads": (1, 2), "mlp_ratio": 1.0, "window": (2, 2)}
-    first, second, third = train_two_steps("swin_t_w7", **sizes, **fields, num_classes=3)
+def test_swin_takes_other_parts(parts):
+    fields = {"width": 8, "depths": (2, 1), "num_heads": (1, 2), "mlp_ratio": 1.0, **parts}
+    fields |= {"attention.window": (2, 2)} if parts["attention"] == "dilated" else {}
+    first, second, third = train_two_steps("swin_t_w7", **fields, num_classes=3)
     assert first > second > third
+
+
+WITH_WEIGHTS = "model.attention=full or window or dilated or linformer or reduced"
 
 
 @pytest.mark.parametrize(
     ("name", "fields", "problem"),
     [
-        ("vit_s16", {"posemb": "rope", "num_heads": 64}, "num_heads: rope needs heads of a mult"),
-        ("vit_s16", {"attention": "linear", "attn_dropout": 0.1}, "attn_dropout: linear attention"),
-        ("vit_s16", {"attention": "fused", "attn_dropout": 0.1}, "attn_dropout: fused attention"),
-        ("vit_b14", {"stem": "conv"}, "patch: the stem conv needs a square patch"),
+        ("vit_s16", {"posemb": "rope", "num_heads": 64}, "num_heads: rotary positions need heads"),
+        *(
+            (
+                "vit_s16",
+                {"attention": name, "attention.dropout": 0.1},
+                f"attention.dropout: {name} has no such field; it belongs to {WITH_WEIGHTS}",
+            )
+            for name in ("linear", "fused", "nystrom")
+        ),
+        ("vit_b14", {"stem": "conv"}, "stem.patch: expected a square patch of 2, 4, 8 or so, got"),
         (
             "vit_s16",
-            {"stem": "hmlp", "patch": (16, 8)},
-            "patch: the stem hmlp needs a square",
+            {"stem": "hmlp", "stem.patch": (16, 8)},
+            "stem.patch: expected a square patch of 2, 4, 8 or so, got (16, 8)",
         ),
         (
             "vit_s16",
-            {"posemb_interpolation": "geometric"},
-            "posemb_interpolation: geometric is",
+            {"posemb.interpolation": "geometric"},
+            "posemb.interpolation: unknown 'geometric'",
         ),
-        ("swin_t_w7", {"pool": "cls"}, "pool: there is no class token to read; try gap or map"),
+        (
+            "swin_t_w7",
+            {"pool": "cls"},
+            "pool.name: there is no class token to read; try gap or map",
+        ),
         ("swin_t_w7", {"depths": (2, 2)}, "num_heads: expected one number for each of 2 stages"),
         ("swin_t_w7", {"num_heads": (3, 6, 12, 25)}, "num_heads: 25 does not divide width 768"),
         ("swin_t_w7", {"depths": (2, 0, 2, 2)}, "depths: expected at least 1"),
-        ("swin_t_w7", {"window": (0, 7)}, "window: expected at least 1"),
+        ("swin_t_w7", {"attention.window": (0, 7)}, "attention.window: expected at least 1"),
+        (
+            "swinv2_t_w8",
+            {"posemb.pretrained_window": (8, 8)},
+            "posemb.pretrained_window: expected one number for each of 4 stages, got (8, 8)",
+        ),
+        (
+            "vit_s16",
+            {"attention": "fused", "dtype": "float64"},
+            "dtype: fused attention has its softmax in float32; try attention=full",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_refused_in_one_line(name, fields, problem):
@@ -167,8 +259,8 @@ def test_what_makes_no_sense_is_refused_in_one_line(name, fields, problem):
 
 @functools.cache
 def at_sizes(posemb, attention):
-    fields = {**fields_of(attention, posemb, "patch"), "depth": 2}
-    model = models.create("vit_mu4", **fields)
+    parts = {"attention": attention, "posemb": posemb, "stem": "patch", "pool": "cls"}
+    model = models.create("vit_mu4", **{**fields_of(parts), "depth": 2})
     variables = {"params": random_params(model)}
     return [
         jax.jit(functools.partial(models.forward, model))(variables, jnp.ones((1, *size, 3)))
@@ -182,5 +274,5 @@ def at_sizes(posemb, attention):
 )
 def test_parameters_of_one_size_of_image_serve_others(posemb, attention):
     for output, num_patches in zip(at_sizes(posemb, attention), (16, 10), strict=True):
-        assert output.tokens.shape == (1, 2 + num_patches, 8)
+        assert output.tokens.shape == (1, 3 + num_patches, 8)
         assert np.isfinite(output.tokens).all()

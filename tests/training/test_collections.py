@@ -19,31 +19,16 @@ from vit_jax.console.metrics_writer import read_metrics
 from vit_jax.data.sources.registry import open_split
 from vit_jax.errors import CheckpointError, ConfigError
 from vit_jax.evaluation import losses
-from vit_jax.models.layers.stems import STEMS, Stem
 from vit_jax.training import warm_start
 from vit_jax.training.run import open_run
 
-NORM = ("batch_stats", "stem", "norm")
-
-
-class BatchNormStem(Stem):
-    """A patch embedding with BatchNorm, which keeps moving statistics of the batches."""
-
-    def _embed(self, images):
-        running = not self.is_mutable_collection("batch_stats")
-        return nn.BatchNorm(running, momentum=0.9, dtype=self.dtype, name="norm")(
-            self._project(images)
-        )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def stem():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(STEMS, "batch_norm", BatchNormStem)
-        yield
-
-
-STEM = {"model.stem": "batch_norm", "optim.name": "sgd", "optim.learning_rate": "0.1"}
+NORM = ("batch_stats", "stem", "norm_0")
+STEM = {
+    "model.stem": "hmlp",
+    "model.stem.norm": "batch",
+    "optim.name": "sgd",
+    "optim.learning_rate": "0.1",
+}
 
 
 def statistics(collections):
@@ -54,11 +39,11 @@ def statistics(collections):
 
 
 def embed(run, params, images):
-    """Returns the patches before BatchNorm, (rows, d)."""
-    kernel = {"proj": params["stem"]["proj"]}
-    stem = STEMS["patch"](run.model.stem.patch, run.model.width)
-    patches = stem.apply({"params": kernel}, images)
-    return np.asarray(patches, np.float64).reshape(-1, patches.shape[-1])
+    """Returns the pieces of 2x2 pixels before the first BatchNorm, (rows, d)."""
+    layer = params["stem"]["conv_0"]
+    conv = nn.Conv(len(layer["bias"]), (2, 2), strides=(2, 2))
+    pieces = conv.apply({"params": layer}, images)
+    return np.asarray(pieces, np.float64).reshape(-1, pieces.shape[-1])
 
 
 def follow(old, patches):
@@ -70,7 +55,7 @@ def follow(old, patches):
 def test_a_model_has_the_collections_of_its_parts(tiny_config):
     run, first, _ = start(tiny_config(STEM))
     mean, var = statistics(first.collections)
-    assert mean.shape == (16,) and not mean.any() and (var == 1).all()
+    assert mean.shape == (4,) and not mean.any() and (var == 1).all()
     assert run.shapes.collections.keys() == {"batch_stats"}
     assert run.num_parameters == sum(leaf.size for leaf in jax.tree.leaves(first.params))
     _, plain, _ = start(tiny_config())

@@ -94,14 +94,14 @@ def test_another_size_and_other_classes(donor, tiny_config):
 def test_what_the_parameters_do_not_show_comes_with_them(donor, tiny_config):
     overrides = {"data.mean": "0.5", "data.std": "0.5", "data.channels": "1"}
     config = tiny_config({"init_from": str(donor), **overrides})
-    assert config.model["activation"] == "gelu_tanh"
-    assert config.model["posemb_interpolation"] == "spline"
+    assert config.model["mlp"]["activation"] == "gelu_tanh"
+    assert config.model["posemb"]["interpolation"] == "spline"
     assert (config.data.mean, config.data.std) == ((0.5,), (0.5,))  # they are set
 
 
 def test_the_new_run_has_its_own_regularization(donor, tiny_config):
     config = tiny_config({"init_from": str(donor), "model.block.drop_path": "0.1"})
-    assert config.model["drop_path"] == 0.1
+    assert config.model["block"]["drop_path"] == 0.1
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,8 @@ def test_training_goes_on_from_them_and_resumes(donor, tiny_config, tmp_path, ca
     expected = params_of(donor)
     for name, value in params_of(tmp_path / "run").items():
         np.testing.assert_array_equal(value, expected[name])
-    assert config_lib.read_config(epath.Path(tmp_path / "run")).model["activation"] == "gelu_tanh"
+    model = config_lib.read_config(epath.Path(tmp_path / "run")).model
+    assert model["mlp"]["activation"] == "gelu_tanh"
     longer = tiny_config({**overrides, "total_steps": "3"})
     train_lib.train(resolved(longer), epath.Path(tmp_path / "run"), ("total_steps",))
     said = capsys.readouterr().out
@@ -190,7 +191,7 @@ def test_the_tables_of_another_window_are_resampled(tiny_config, tmp_path):
 def test_a_network_of_offsets_counts_in_the_windows_that_it_knows(tiny_config, tmp_path):
     given = swin_donor("swinv2_t_w8", tiny_config, tmp_path)
     run, _, notes = first_state(tiny_config({**given, "model.attention.window": "4,4"}))
-    assert run.config.model["pretrained_window"] == (2, 2)
+    assert run.config.model["posemb"]["pretrained_window"] == (2, 2)
     assert not any("resampled" in note for note in notes)
 
 
