@@ -12,6 +12,20 @@ from vit_jax.settings.choices import own_fields
 from vit_jax.settings.recorded import Setting
 
 
+def names_in(stack: Iterable[Layer], name: str) -> Layer:
+    """Return the name of each section, by the path of the section, as layers have it.
+
+    Args:
+      stack: Layers, lowest first.
+      name: Of the model.
+    """
+    merged = merge(stack)
+    return {
+        section: merged.get(f"{section}.name", Setting(choice.name, DEFAULT))
+        for section, choice in choices(name).items()
+    }
+
+
 def choose(stack: Iterable[Layer], flags: Mapping[str, str], name: str) -> Layer:
     """Return the name of each section, by the path of the section.
 
@@ -23,20 +37,19 @@ def choose(stack: Iterable[Layer], flags: Mapping[str, str], name: str) -> Layer
     Raises:
       ConfigError: A table has no such entry.
     """
-    merged = merge(stack)
-    chosen = {}
+    chosen = names_in(stack, name)
     for section, choice in choices(name).items():
         path = f"{section}.name"
-        setting = merged.get(path, Setting(choice.name, DEFAULT))
-        setting = Setting(flags[path], FLAG) if path in flags else setting
-        if not isinstance(setting.value, str):
-            problem = f"expected a name, got {setting.value!r}{where(setting.origin)}"
+        if path in flags:
+            chosen[section] = Setting(flags[path], FLAG)
+        value, origin = chosen[section]
+        if not isinstance(value, str):
+            problem = f"expected a name, got {value!r}{where(origin)}"
             raise ConfigError(f"config.{path}", problem)
-        if setting.value not in choice.table:
-            problem = f"unknown '{setting.value}'; {suggest(setting.value, choice.table)}"
+        if value not in choice.table:
+            problem = f"unknown '{value}'; {suggest(value, choice.table)}"
             hint = "one of your own comes with --import=MODULE"
-            raise ConfigError(f"config.{path}", f"{problem}; {hint}{where(setting.origin)}")
-        chosen[section] = setting
+            raise ConfigError(f"config.{path}", f"{problem}; {hint}{where(origin)}")
     return chosen
 
 

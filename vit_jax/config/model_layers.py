@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from vit_jax import models
-from vit_jax.config.choice_layers import choose, drop_unused, of_choices
+from vit_jax.config.choice_layers import choose, drop_unused, names_in, of_choices
 from vit_jax.config.layers import FLAG, NAME, File, Layer, from_preset
 from vit_jax.errors import ConfigError
 from vit_jax.settings.recorded import Setting
@@ -78,19 +78,14 @@ def stack(name: Setting, given: File, below: Layer, flags: Mapping[str, str]) ->
     Raises:
       ConfigError: A section is none of its table.
     """
-    own_parts = from_preset(name.value)
-    stated = {f"model.{path}" for path in models.stated_fields(name.value)}
     name_below = (below if NAME in below else given.defaults)[NAME].value
     in_file = given.layer[NAME].value if NAME in given.layer else ""
     in_file = in_file or name_below
     file_layer, notes = _for_family(given.layer, in_file, name.value)
-    # The weights of this very model may have other sizes than the preset.
-    source = {**own_parts, **below} if name.value == name_below else own_parts
-    of_name = {path: source[path] for path in stated}
-    lower = [own_parts, below, *([of_name] if name.value != name_below else [])]
+    lower, of_name = _below_file(name.value, below, name_below)
     upper = [of_name] if name.value != in_file else []
     chosen = choose([*lower, file_layer, *upper], flags, name.value)
-    by_file = choose([*lower, file_layer], {}, name.value)
+    by_file = names_in([*_below_file(in_file, below, name_below)[0], file_layer], name.value)
     others = {path: s for path, s in chosen.items() if by_file[path].value != s.value}
     file_layer, dropped = drop_unused(file_layer, others, name.value)
     _, unused = drop_unused(of_name, chosen, name.value)
@@ -102,6 +97,23 @@ def stack(name: Setting, given: File, below: Layer, flags: Mapping[str, str]) ->
     fitted.insert(len(lower) - 1, file_layer)
     defaults, preset = _defaults(name, given, below, chosen)
     return Stack([defaults, preset, *fitted], chosen, notes)
+
+
+def _below_file(name: str, below: Layer, name_below: str) -> tuple[list[Layer], Layer]:
+    """Return the layers below a file that is about a model, and what the model's name states.
+
+    Args:
+      name: Of the model.
+      below: The weights that a run starts from, or the run itself.
+      name_below: The name of their model.
+    """
+    preset = from_preset(name)
+    # The weights of this very model may have other sizes than the preset.
+    source = {**preset, **below} if name == name_below else preset
+    of_name = {
+        path: source[path] for path in (f"model.{key}" for key in models.stated_fields(name))
+    }
+    return [preset, below, *([of_name] if name != name_below else [])], of_name
 
 
 def _defaults(name: Setting, given: File, below: Layer, chosen: Layer) -> tuple[Layer, Layer]:
