@@ -4,6 +4,7 @@ A proxy keeps what the recipe is about: augmentation, mixing, losses, optimizer,
 """
 
 import ast
+import dataclasses
 import json
 import os
 import re
@@ -20,7 +21,7 @@ from vit_jax import config, models
 from vit_jax import train as train_lib
 from vit_jax.checkpoints import from_pretrained
 from vit_jax.cluster import sharding
-from vit_jax.errors import Interrupted
+from vit_jax.errors import ConfigError, Interrupted
 from vit_jax.training import loop
 
 FILES = sorted((ROOT / "configs").glob("*.py"))
@@ -66,9 +67,12 @@ RECIPES = [recipe for recipe in recipes() if not recipe.endswith("finetune_folde
 
 
 def load(recipe):
-    """Returns the config, with a model where it leaves that to `init_from`."""
+    """Returns the config, with a model where it leaves that to `init_from`, and with a teacher."""
     tree = config.load_config_file(recipe)
-    return config.resolve(tree, {} if tree.model.name else {"model.name": "vit_ti16"}).config
+    flags = {} if tree.model.name else {"model.name": "vit_ti16"}
+    if tree.objective.name == "distillation":
+        flags["objective.teacher"] = "TEACHER"
+    return config.resolve(tree, flags).config
 
 
 def proxy(recipe):
@@ -132,6 +136,12 @@ def test_a_recipe_names_a_model_and_data_that_there_are(recipe):
     assert all(s % c == 0 for s, c in zip(settings.data.image_size, model.stride, strict=True))
 
 
+def test_a_recipe_with_a_teacher_asks_for_it():
+    tree = config.load_config_file(f"{ROOT}/configs/deit.py:s_distilled")
+    with pytest.raises(ConfigError, match=r"^config\.objective\.teacher: expected the run folder"):
+        config.resolve(tree)
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_a_recipe_is_a_document(path):
     text = ast.get_docstring(ast.parse(path.read_text()))
@@ -141,9 +151,23 @@ def test_a_recipe_is_a_document(path):
     assert measured or path.stem in ("synthetic", "folder", "finetune_folder") or "Nobody" in text
 
 
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    """A trained run that knows the classes of the proxies."""
+    folder = tmp_path_factory.mktemp("teacher")
+    train_lib.train(resolved(proxy(f"{ROOT}/configs/deit.py:ti")), epath.Path(folder))
+    return folder
+
+
 @pytest.mark.parametrize("recipe", PROXIES.values(), ids=short)
-def test_a_recipe_starts_evaluates_saves_and_resumes(recipe, tmp_path, capsys, monkeypatch):
+def test_a_recipe_starts_evaluates_saves_and_resumes(
+    recipe, tmp_path, capsys, monkeypatch, request
+):
     settings = proxy(recipe)
+    if settings.objective["name"] == "distillation":
+        teacher = str(request.getfixturevalue("teacher"))
+        objective = {**settings.objective, "teacher": teacher}
+        settings = dataclasses.replace(settings, objective=objective)
     workdir = epath.Path(tmp_path)
     push = loop.Reporter.push
 
