@@ -4,7 +4,15 @@ import re
 import subprocess
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, resolved
+from etils import epath
+
+from vit_jax import config
+from vit_jax.evaluation.evaluators import EVALUATORS
+from vit_jax.models.families import FAMILIES
+from vit_jax.models.layers.attention import ATTENTIONS
+from vit_jax.training.loop import train
+from vit_jax.training.objectives import OBJECTIVES
 
 README = (ROOT / "README.md").read_text()
 LAYOUT = (ROOT / "docs" / "layout.md").read_text()
@@ -52,8 +60,34 @@ def test_the_model_example_runs():
 
 
 def test_the_recipe_example_resolves():
-    from vit_jax import config
-
     scope = {}
     exec(example("get_config"), scope)  # noqa: S102
     assert config.resolve(scope["get_config"]()).config.total_epochs == 20.0
+
+
+def test_the_examples_of_ones_own_run(tiny_config, tmp_path):
+    """The page on extending adds a part, an objective and a family, which train together."""
+    tables = (ATTENTIONS, EVALUATORS, FAMILIES, OBJECTIVES, config.OBJECTIVES)
+    before = [dict(table) for table in tables]
+    page = (ROOT / "docs" / "extending.md").read_text()
+    try:
+        for code in re.findall(r"```python\n(.*?)```", page, flags=re.S):
+            exec(compile(code, "extending.md", "exec"), {"__name__": "own"})  # noqa: S102
+        own = {
+            "model.name": "tower_s8",
+            "model.stem.patch": "4,4",
+            "model.num_classes": "0",
+            "model.depth": "1",
+            "model.attention": "sharp",
+            "model.attention.sharpness": "3",
+            "objective": "reconstruction",
+            "optim.name": "muon",
+            "optim.layer_decay": "0.5",
+            "total_steps": "2",
+        }
+        results = train(resolved(tiny_config(own)), epath.Path(tmp_path))
+    finally:
+        for table, entries in zip(tables, before, strict=True):
+            table.clear()
+            table.update(entries)
+    assert set(results["eval"]["test"]) == {"mse", "count", "skipped"}

@@ -1,5 +1,6 @@
 """An objective that is not in the package trains, resumes and chooses its best checkpoint."""
 
+import dataclasses
 import itertools
 import json
 
@@ -12,14 +13,17 @@ import pytest
 from conftest import resolved, restore_state
 from etils import epath
 
+from vit_jax import config as config_lib
 from vit_jax import models
 from vit_jax import train as train_lib
 from vit_jax.checkpoints import seals
+from vit_jax.config.objective import Objective as ObjectiveSettings
 from vit_jax.console.metrics_writer import read_metrics
 from vit_jax.data import loader, transforms
 from vit_jax.errors import ConfigError
 from vit_jax.evaluation.evaluators import EVALUATORS
-from vit_jax.training.objectives import OBJECTIVES, Aux, Objective
+from vit_jax.settings.fields import field
+from vit_jax.training.objectives import OBJECTIVES, Aux, Objective, add_objective
 from vit_jax.training.run import open_run
 
 SIDE = 4  # of a patch; the width of the model is the number of its pixels
@@ -35,18 +39,27 @@ def squared_errors(model, variables, images, output):
     return jnp.mean((patches - images) ** 2, axis=(1, 2, 3))
 
 
+@dataclasses.dataclass(frozen=True)
+class ReconstructionSettings(ObjectiveSettings):
+    """A field of its own in the config."""
+
+    weight: float = field(1.0, "factor of the loss", above=0)
+
+
 class Reconstruction(Objective):
     """The pixels of the images, without any label."""
 
     evaluator = "reconstruction"
     needs_labels = False
 
-    def __init__(self, config, model, **settings):
+    settings = ReconstructionSettings
+
+    def __init__(self, config, model):
         self.config = config
         self.model = model
 
     def describe(self):
-        return {"rebuilds": "pixels"}
+        return {"rebuilds": f"pixels times {self.config.objective['weight']}"}
 
     def prepare(self, batch, key):
         data = self.config.data
@@ -55,7 +68,8 @@ class Reconstruction(Objective):
     def __call__(self, variables, rows, key, *, frozen, ema):
         output, collections = models.forward_train(self.model, variables, rows["image"], key)
         errors = squared_errors(self.model, variables, rows["image"], output)
-        return errors.mean(), Aux(collections, {"rmse": jnp.sqrt(errors).mean()})
+        weight = self.config.objective["weight"]
+        return weight * errors.mean(), Aux(collections, {"rmse": jnp.sqrt(errors).mean()})
 
 
 class ReconstructionError:
@@ -87,13 +101,20 @@ class ReconstructionError:
         return f"mse {result['mse']:.4f}"
 
 
-@pytest.fixture
-def reconstruction(monkeypatch):
-    monkeypatch.setitem(OBJECTIVES, "classification", Reconstruction)
+def add(monkeypatch, objective):
+    """Adds an objective and its evaluator for one test."""
+    monkeypatch.setitem(config_lib.OBJECTIVES, "reconstruction", objective.settings)
+    monkeypatch.setitem(OBJECTIVES, "reconstruction", objective)
     monkeypatch.setitem(EVALUATORS, "reconstruction", ReconstructionError)
 
 
+@pytest.fixture
+def reconstruction(monkeypatch):
+    add(monkeypatch, Reconstruction)
+
+
 RUN = {
+    "objective": "reconstruction",
     "total_steps": "8",
     "model.dropout": "0.1",
     "model.num_classes": "0",
@@ -144,7 +165,7 @@ def test_an_objective_without_labels_trains_is_killed_and_resumes(
     config = tiny_config(RUN)
     results = train(config, tmp_path / "whole")
     said = capsys.readouterr().out
-    assert "rebuilds  pixels" in said and "evaluate  step 2  val: mse " in said
+    assert "rebuilds  pixels times 1.0" in said and "evaluate  step 2  val: mse " in said
     assert "| rmse " in said
     for at in (3, 5):
         train_killed(config, tmp_path / "parts", monkeypatch, at)
@@ -188,13 +209,12 @@ def test_metrics_are_means_over_micro_batches(tiny_config, tmp_path):
 
 
 def test_only_labels_need_the_same_classes(tiny_config, monkeypatch):
-    config = tiny_config({"eval.sets": "('digits', 'digits:test[:5]'),"})
+    sets = {"eval.sets": "('digits', 'digits:test[:5]'),"}
     message = r"^config\.eval\.sets\[0\]: the classes of digits.* are 0, .* expected class_0"
     with pytest.raises(ConfigError, match=message):
-        open_run(config)
-    monkeypatch.setitem(OBJECTIVES, "classification", Reconstruction)
-    monkeypatch.setitem(EVALUATORS, "reconstruction", ReconstructionError)
-    run = open_run(config)
+        open_run(tiny_config(sets))
+    add(monkeypatch, Reconstruction)
+    run = open_run(tiny_config({**sets, "objective": "reconstruction"}))
     assert len(run.splits["digits"]) == 5
     assert run.fingerprint["data"]["sets"]["digits"]["examples"] == 5
 
@@ -211,10 +231,32 @@ def test_an_objective_is_told_the_average(tiny_config, tmp_path, monkeypatch):
             of_average = squared_errors(self.model, ema, rows["image"], average).mean()
             return loss, Aux(aux.collections, {"average": of_average})
 
-    monkeypatch.setitem(OBJECTIVES, "classification", Told)
-    monkeypatch.setitem(EVALUATORS, "reconstruction", ReconstructionError)
+    add(monkeypatch, Told)
     train(tiny_config({**RUN, "model.dropout": "0", "total_steps": "2"}), tmp_path)
     first, second = [r for r in read_metrics(epath.Path(tmp_path) / "metrics.jsonl") if "loss" in r]
     np.testing.assert_allclose(first["average"], first["loss"], rtol=1e-5)
     assert second["average"] != pytest.approx(second["loss"], rel=1e-3)
     assert seen
+
+
+def test_an_objective_has_fields_in_the_config(tiny_config, tmp_path, monkeypatch):
+    tables = (config_lib.OBJECTIVES, OBJECTIVES)
+    for table in tables:
+        monkeypatch.setitem(table, "reconstruction", None)  # which is undone after the test
+    add_objective("reconstruction", Reconstruction)
+    monkeypatch.setitem(EVALUATORS, "reconstruction", ReconstructionError)
+    for flags, message in (
+        ({"objective.weight": "0"}, r"^config\.objective\.weight: expected more than 0, got 0"),
+        ({"objective.loss": "softmax"}, r"reconstruction has no such field; it belongs to"),
+        ({"objective": "classification", "objective.weight": "2"}, "classification has no such"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            tiny_config({**RUN, **flags})
+    short = {**RUN, "total_steps": "1", "model.dropout": "0"}
+    for weight in ("1", "2"):
+        train(tiny_config({**short, "objective.weight": weight}), tmp_path / weight)
+    one, two = (
+        read_metrics(epath.Path(tmp_path) / weight / "metrics.jsonl")[0]["loss"] for weight in "12"
+    )
+    np.testing.assert_allclose(two, 2 * one, rtol=1e-6)
+    assert {name: entry.settings for name, entry in OBJECTIVES.items()} == config_lib.OBJECTIVES
