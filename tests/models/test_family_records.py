@@ -7,15 +7,19 @@ import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
-from conftest import resolved
+from conftest import resolved, restore_state
 from etils import epath
 
 from vit_jax import models
 from vit_jax import train as train_lib
 from vit_jax.errors import ConfigError
 from vit_jax.models.families import FAMILIES, MATRICES, Family, MatrixRule, block, outside_of_blocks
-from vit_jax.models.layers.attention.base import CrossAttention
+from vit_jax.models.layers.attention import ATTENTIONS
+from vit_jax.models.layers.attention.base import CrossAttention, FullAttention
+from vit_jax.models.layers.grid import Grid
+from vit_jax.models.parts import free
 from vit_jax.training import parameter_groups
 from vit_jax.training.run import open_run
 
@@ -61,7 +65,7 @@ def parameters(family):
         except ConfigError:  # parts that do not go together
             continue
         size = [max(32, 4 * side) for side in model.stride]
-        tree = nn.unbox(models.abstract_params(model, (*size, 3)))
+        tree = nn.unbox(models.abstract_variables(model, (*size, 3)))["params"]
         for name, leaf in flax.traverse_util.flatten_dict(tree, sep="/").items():
             yield name, leaf.ndim
 
@@ -105,11 +109,12 @@ class Tower(models.ViT):
     @nn.compact
     def __call__(self, images, *, train):
         x = nn.Conv(self.width, self.stem["patch"], self.stem["patch"], name="stem")(images)
+        grid = Grid(*x.shape[1:3])
         x = x.reshape(len(x), -1, self.width)
         for i in range(self.depth):
             x = Layer(name=f"encoder_layer_{i}")(x)
         features = nn.LayerNorm(name="norm")(x).mean(axis=1)
-        return models.Output(nn.Dense(self.num_classes, name="head")(features), features, x)
+        return models.Output(nn.Dense(self.num_classes, name="head")(features), features, x, grid)
 
 
 def layer_of(parameter):
@@ -203,3 +208,29 @@ def test_what_a_record_forgets_is_an_error_by_name(changes, fields, message, tow
 
 def test_what_a_record_says_of_no_use_to_a_run_is_not_asked(tower):
     assert open_run(tower({}, layer_of=FAMILIES["vit"].layer_of, matrices=())).total_steps == 2
+
+
+class Tempered(FullAttention):
+    """Full attention, whose heads learn a temperature from a start that is a setting."""
+
+    temperature: float = free(1.0, "temperature of the scores at the start", above=0)
+
+    def _attend(self, q, k, v, grid, train):
+        start = nn.initializers.constant(self.temperature)
+        learned = self.param("temperature", start, (self.num_heads,), jnp.float32)
+        return super()._attend(q / learned[:, None], k, v, grid, train)
+
+
+def test_an_attention_with_a_field_and_a_parameter_trains(monkeypatch, tiny_config, tmp_path):
+    monkeypatch.setitem(ATTENTIONS, "tempered", Tempered)
+    chosen = {"model.attention": "tempered", "model.attention.temperature": "2"}
+    config = tiny_config({**MUON, **chosen, "total_steps": "2"})
+    run = open_run(config)
+    family = FAMILIES["vit"]
+    rates = parameter_groups.rate_multipliers(config.optim, run.shapes.params, family)
+    assert rates["blocks_0/attn/temperature"] == rates["blocks_0/attn/qkv/kernel"] == 0.75
+    results = train_lib.train(resolved(config), epath.Path(tmp_path))
+    assert (results["step"], results["skipped"]) == (2, 0)
+    params = restore_state(tmp_path, run).params
+    learned = params["blocks_0"]["attn"]["temperature"]
+    assert (learned != 2).all() and np.allclose(learned, 2, atol=0.1)

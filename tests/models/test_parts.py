@@ -149,7 +149,7 @@ def resolve(flags):
 def tokens(flags, params=None):
     model = models.create(**resolve(flags).config.model)
     params = params_of(model) if params is None else params
-    return models.forward(model, params, IMAGES).tokens, params
+    return models.forward(model, {"params": params}, IMAGES).tokens, params
 
 
 def test_a_new_attention_is_one_class_and_one_line(tempered):
@@ -187,7 +187,11 @@ def test_a_new_attention_is_one_class_and_one_line(tempered):
             {"model.attention.temperature": "2"},
             "temperature: full has no such field; it belongs to model.attention=tempered",
         ),
-        ({"model.attention": "temprd"}, "name: unknown 'temprd'; did you mean 'tempered'?"),
+        (
+            {"model.attention": "temprd"},
+            "name: unknown 'temprd'; did you mean 'tempered'?; one of your own comes with "
+            "--import=MODULE",
+        ),
     ],
 )
 def test_the_fields_of_a_new_attention_are_checked(tempered, flags, message):
@@ -224,7 +228,7 @@ def test_the_encoder_has_no_name_of_its_own(name, fields, blocks):
     _, state = model.apply({"params": params}, IMAGES, train=False, capture_intermediates=True)
     assert blocks <= state["intermediates"].keys()
     last = max(block for block in blocks if block.startswith(("blocks", "stages")))
-    found = models.features(model, params, IMAGES, [last, f"{last}/attn"])
+    found = models.features(model, {"params": params}, IMAGES, [last, f"{last}/attn"])
     assert list(found) == [last, f"{last}/attn"]
 
 

@@ -43,6 +43,9 @@ def export_weights(directory: pathlib.Path, to: str, output: pathlib.Path) -> tu
     config = config_lib.read_config(workdir)
     library = find_library(to, config.model["name"], "--to")
     boxed = models.abstract_variables(models.create(**config.model), config.data.image_shape)
+    if others := boxed.keys() - {"params"}:
+        problem = f"the model has {', '.join(sorted(others))}, which the files of {to} do not hold"
+        raise DataError(f"{directory}: {problem}; it cannot be written for {to}")
     ema = config.optim.ema_decay > 0
     step, variables = reading.load_arrays(workdir, nn.unbox(boxed), ema=ema)
     params = flax.traverse_util.flatten_dict(variables["params"], sep="/")

@@ -85,10 +85,12 @@ class Family:
     def matrix(self, parameter: str, ndim: int) -> Axes | None:
         """Return the axes of the matrix that a parameter is; None where it is none, or in no block.
 
+        What has less than two dimensions is no matrix and needs no rule.
+
         Raises:
           ConfigError: The family knows no such parameter.
         """
-        if self.position(parameter) in (FIRST, LAST):
+        if self.position(parameter) in (FIRST, LAST) or ndim < 2:
             return None
         for rule in self.matrices:
             if rule.ndim in (None, ndim) and re.fullmatch(rule.pattern, parameter):

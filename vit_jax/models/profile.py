@@ -36,12 +36,12 @@ def profile(model: nn.Module, image_size: tuple[int, int] = (224, 224)) -> Profi
     def init(images: jax.Array) -> Any:
         return model.init(jax.random.key(0), images, train=False)
 
-    def apply(params: Any, images: jax.Array) -> Any:
-        return model.apply(params, images, train=False)
+    def apply(variables: Any, images: jax.Array) -> Any:
+        return model.apply(variables, images, train=False)
 
-    params = nn.unbox(jax.eval_shape(init, images))
-    program = jax.make_jaxpr(apply)(params, images)
-    parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+    variables = nn.unbox(jax.eval_shape(init, images))
+    program = jax.make_jaxpr(apply)(variables, images)
+    parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables["params"]))
     return Profile(parameters, _multiply_adds(program.jaxpr) / 1e9)
 
 

@@ -7,6 +7,7 @@ A field of a class is a setting if it is declared by `fields.field`, which descr
 """
 
 import dataclasses
+import functools
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -140,6 +141,7 @@ def check_values(declared: Mapping[str, Declared], values: Mapping[str, Any], pa
             pick(section.table, values[key], f"{path}.{key}")
 
 
+@functools.cache
 def _declared(schema: type) -> dict[str, Declared]:
     hints = typing.get_type_hints(schema)
     return {
