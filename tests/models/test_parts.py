@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import ROOT
 from flax.core import FrozenDict
 
 from vit_jax import config, models
@@ -242,3 +243,16 @@ def test_the_names_of_a_blocks_parameters_are_those_of_its_parts():
     expected = {*projections, "attn/bias/table", *norms, *(f"mlp/{name}" for name in dense)}
     for block in ("stages_0_0", "stages_0_1", "stages_1_0"):
         assert names(params[block]) == expected
+
+
+@pytest.mark.parametrize(("key", "name"), ENTRIES)
+def test_the_page_says_what_an_entry_costs(key, name):
+    page = (ROOT / "docs" / "architectures.md").read_text()
+    entry = TABLES[key][name]
+    if key == "block":  # one sentence for all of them
+        assert "The order costs nothing; LayerScale has 2 d parameters a block." in page
+        assert entry.cost == "none; LayerScale has 2 d parameters a block"
+        return
+    cost = entry.cost.replace("^2", "²")
+    rows = [line for line in page.splitlines() if line.startswith(f"| `{name}` |")]
+    assert any(f"| {cost} |" in row for row in rows), (cost, rows)

@@ -7,7 +7,7 @@ model adds what the part has to know about the model, such as the number of head
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import flax.linen as nn
 from flax.core import FrozenDict
@@ -43,7 +43,12 @@ class Component(nn.Module):
 
     Its fields that are declared by `fixed`, `free` or `field` are settings; the model sets the
     others.
+
+    Attributes:
+      cost: What it costs for n tokens of width d and h heads, as text.
     """
+
+    cost: ClassVar[str]
 
     @classmethod
     def check(cls, part: "Part", model: Model) -> Iterator[Problem]:

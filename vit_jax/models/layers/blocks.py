@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -36,6 +37,8 @@ class LayerScale(nn.Module):
 
 class Block(Component):
     """The fields of all blocks, and what they do at the end of a residual branch."""
+
+    cost: ClassVar[str] = "none; LayerScale has 2 d parameters a block"
 
     attention: Constructor
     mlp: Constructor

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -28,6 +29,8 @@ class FeedForward(Component):
 
 class Mlp(FeedForward):
     """Two linear layers with an activation in between (Vaswani et al. 2017, eq. 2)."""
+
+    cost: ClassVar[str] = "2 n d m for a hidden width of m"
 
     activation: str = fixed(
         "gelu", "activation; the exact gelu, or its tanh approximation", choices=ACTIVATIONS
@@ -59,6 +62,8 @@ class SwiGlu(FeedForward):
 
     `fc1` computes the gate and the gated features, in this order, of `mlp_dim` each.
     """
+
+    cost: ClassVar[str] = "3 n d m"
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n d"], *, train: bool) -> Float[Array, "b n d"]:

@@ -29,6 +29,8 @@ class Pool(Component):
 class ClassToken(Pool):
     """The class token (Dosovitskiy et al. 2021, eq. 4)."""
 
+    cost: ClassVar[str] = "a token"
+
     reads_class_token: ClassVar[bool] = True
 
     @nn.compact
@@ -42,6 +44,8 @@ class ClassToken(Pool):
 class GlobalAverage(Pool):
     """The mean of the patch tokens, without class token and registers."""
 
+    cost: ClassVar[str] = "none"
+
     @nn.compact
     def __call__(
         self, tokens: Float[Array, "b n d"], num_prefix: int, *, train: bool
@@ -52,6 +56,8 @@ class GlobalAverage(Pool):
 
 class ClassTokenAndAverage(Pool):
     """Class token and mean of the patch tokens, concatenated (as in DINOv2's linear classifier)."""
+
+    cost: ClassVar[str] = "a token, and a head of twice the width"
 
     reads_class_token: ClassVar[bool] = True
 
@@ -65,6 +71,8 @@ class ClassTokenAndAverage(Pool):
 
 class MultiheadAttention(Pool):
     """A learned probe that attends to all tokens (Zhai et al. 2022, 3.2; Lee et al. 2019)."""
+
+    cost: ClassVar[str] = "about a block, for one query"
 
     activation: str = fixed("gelu", "activation of the pool's MLP", choices=ACTIVATIONS)
 

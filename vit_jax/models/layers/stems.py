@@ -4,6 +4,7 @@ A token stands for a cell of `stride` pixels.
 """
 
 from collections.abc import Iterator
+from typing import ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -80,6 +81,8 @@ class PatchEmbed(Stem):
     It is computed as a convolution whose kernel and stride have the size of a patch.
     """
 
+    cost: ClassVar[str] = "one product for each pixel and channel"
+
     def _embed(self, images: Array, train: bool) -> Array:
         return self._project(images)
 
@@ -89,6 +92,8 @@ class HybridEmbed(Stem):
 
     A patch is measured in cells of the map.
     """
+
+    cost: ClassVar[str] = "grows with `layers` and with `width_factor` squared"
 
     layers: tuple[int, ...] = fixed(
         (), "bottlenecks per stage of the ResNet; (): only its root", low=1
@@ -165,6 +170,8 @@ class ConvStem(HalvingStem):
     The channels double up to the width; a linear projection follows.
     """
 
+    cost: ClassVar[str] = "about d / 50 times `patch`, for patches of 16"
+
     def _embed(self, images: Array, train: bool) -> Array:
         x = images
         halvings = _halvings(self.patch)
@@ -181,6 +188,8 @@ class HierarchicalMlp(HalvingStem):
     Pieces of 4x4 pixels, or of 2x2 where the patch is smaller than 8, are merged two by two, with a
     quarter of the width until the patch is whole.
     """
+
+    cost: ClassVar[str] = "about d / 320 times `patch`, for patches of 16"
 
     def _embed(self, images: Array, train: bool) -> Array:
         x = images
@@ -199,6 +208,8 @@ class OverlapEmbed(Stem):
     A window is two patches less one pixel high and wide; its bottom right pixel is that of its
     patch. The image is padded with zeros.
     """
+
+    cost: ClassVar[str] = "about four times `patch`"
 
     def _embed(self, images: Array, train: bool) -> Array:
         height, width = self.patch

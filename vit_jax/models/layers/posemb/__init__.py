@@ -19,6 +19,8 @@ __all__ = ["POSEMBS", "POSEMB_INTERPOLATIONS", "NoPositions", "resample"]
 class NoPositions(Component):
     """No position embedding: the tokens are a set."""
 
+    cost: ClassVar[str] = "none"
+
     site: ClassVar[str] = ""
 
 

@@ -40,6 +40,8 @@ class Learned(Absolute):
     is resampled.
     """
 
+    cost: ClassVar[str] = "n d parameters"
+
     interpolation: str = fixed(
         "bicubic", "how the table is resampled for a new grid", choices=INTERPOLATIONS
     )
@@ -65,6 +67,8 @@ class SinCos2d(Absolute):
     As in MoCo v3 (Chen et al. 2021) and the plain ViT baselines (Beyer et al. 2022). The embeddings
     of prefix tokens are zero. The width must be a multiple of 4, at least 8.
     """
+
+    cost: ClassVar[str] = "none"
 
     temperature: float = 10_000.0
 

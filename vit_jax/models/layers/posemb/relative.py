@@ -67,6 +67,8 @@ class RelativeBias(Relative):
     resampled.
     """
 
+    cost: ClassVar[str] = "about 4 n h parameters a block, n^2 h additions"
+
     interpolation: str = fixed(
         "bicubic", "how the table is resampled for a new grid", choices=POSEMB_INTERPOLATIONS
     )
@@ -84,6 +86,8 @@ class LogSpacedBias(Relative):
     Offsets are relative to the side of the window that the weights were trained with, so that
     nothing has to be resampled.
     """
+
+    cost: ClassVar[str] = "512 (h + 3) parameters a block, n^2 h additions"
 
     hidden_dim: int = 512
     pretrained_window: tuple[int, ...] = free(

@@ -37,6 +37,8 @@ class Rotary(Component):
 class AxialRotary(Rotary):
     """Fixed frequencies: half of the pairs rotate with the column, half with the row."""
 
+    cost: ClassVar[str] = "4 n d multiplications a block"
+
     temperature: float = 100.0
 
     @nn.compact
@@ -48,6 +50,8 @@ class AxialRotary(Rotary):
 
 class MixedRotary(Rotary):
     """Learned frequencies: one for rows and one for columns, for each pair and head."""
+
+    cost: ClassVar[str] = "d parameters a block"
 
     temperature: float = 10.0
 
