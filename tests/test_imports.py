@@ -76,5 +76,5 @@ def test_a_module_that_cannot_be_imported_is_one_line(monkeypatch, tmp_path, tex
     monkeypatch.delitem(sys.modules, "own", raising=False)
     (tmp_path / "own.py").write_text(text)
     with pytest.raises(ConfigError) as error:
-        import_modules([flag])
+        import_modules(flag)
     assert str(error.value).startswith("--import: ") and message in str(error.value)

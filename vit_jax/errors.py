@@ -78,6 +78,14 @@ def suggest(name: str, choices: Iterable[str]) -> str:
     return f"did you mean '{near[0]}'?" if near else f"choose from {', '.join(choices)}"
 
 
+def suggest_or_import(name: str, choices: Iterable[str]) -> str:
+    """Return the same for a table that modules of the user may add to."""
+    near = suggest(name, choices)
+    if near.endswith("?"):
+        return f"{near} Your own come with --import=MODULE"
+    return f"{near}, or bring your own with --import=MODULE"
+
+
 def pick(table: Mapping[str, T], key: str, path: str) -> T:
     """Look a name up in a table of parts; raise `ConfigError` with the choices."""
     if key not in table:

@@ -48,7 +48,7 @@ def test_a_batch_is_put_row_by_row():
 
 @pytest.mark.parametrize("name", models.list_models())
 def test_every_model_lies_on_a_mesh_of_all_axes(name):
-    fields = {"layer_scale": 0.1, "qk_norm": True, "pool": "map"}
+    fields = {"block.layer_scale": 0.1, "attention.qk_norm": True, "pool": "map"}
     if models.family(name).name == "swin":
         fields |= {"depths": (1,) * len(models.spec(name).depths)}
     else:

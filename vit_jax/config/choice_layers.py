@@ -7,7 +7,7 @@ without a use: they are dropped, with a note if the config file set them.
 from collections.abc import Iterable, Mapping
 
 from vit_jax.config.layers import DEFAULT, FLAG, Layer, choices, merge
-from vit_jax.errors import ConfigError, suggest
+from vit_jax.errors import ConfigError, suggest_or_import
 from vit_jax.settings.choices import own_fields
 from vit_jax.settings.recorded import Setting
 
@@ -47,9 +47,8 @@ def choose(stack: Iterable[Layer], flags: Mapping[str, str], name: str) -> Layer
             problem = f"expected a name, got {value!r}{where(origin)}"
             raise ConfigError(f"config.{path}", problem)
         if value not in choice.table:
-            problem = f"unknown '{value}'; {suggest(value, choice.table)}"
-            hint = "one of your own comes with --import=MODULE"
-            raise ConfigError(f"config.{path}", f"{problem}; {hint}{where(origin)}")
+            problem = f"unknown '{value}'; {suggest_or_import(value, choice.table)}"
+            raise ConfigError(f"config.{path}", f"{problem}{where(origin)}")
     return chosen
 
 

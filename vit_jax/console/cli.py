@@ -29,12 +29,8 @@ def new_flags() -> flags.FlagValues:
     """Return the flags that every command has."""
     values = flags.FlagValues()
     flags.DEFINE_bool("debug", False, "Show the traceback of an error.", flag_values=values)
-    flags.DEFINE_multi_string(
-        "import",
-        [],
-        "A Python module to import first, which adds parts of your own; may be repeated.",
-        flag_values=values,
-    )
+    text = "Modules with parts of your own, to import first: NAME,NAME."
+    flags.DEFINE_string("import", "", text, flag_values=values)
     flags.DEFINE_bool("help", False, "Show this help.", short_name="h", flag_values=values)
     return values
 
@@ -67,7 +63,7 @@ def run(
             print(f"{doc.strip()}\n\n{values.get_help()}")
             return 0
         with hosts.joined(values):
-            hosts.run_and_compare(lambda: import_modules(values["import"].value or ()))
+            hosts.run_and_compare(lambda: import_modules(values["import"].value or ""))
             main(values, hosts.run_and_compare(lambda: (parse or parse_overrides)(rest, values)))
     except (UserError, flags.Error) as error:
         return _report(error, error if isinstance(error, UserError) else ConfigError, values.debug)

@@ -7,20 +7,22 @@ import importlib
 import os
 import sys
 import traceback
-from collections.abc import Sequence
 
 from vit_jax.errors import ConfigError, UserError
 
 
-def import_modules(names: Sequence[str]) -> None:
-    """Import modules by name, from the current directory or from where Python finds packages.
+def import_modules(names: str) -> None:
+    """Import modules from the current directory, or from where Python finds packages.
+
+    Args:
+      names: Separated by commas.
 
     Raises:
       ConfigError: There is no such module, or it fails; with file and line.
     """
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
-    for name in names:
+    for name in filter(None, names.split(",")):
         if name.endswith(".py") or os.sep in name:
             example = name.removesuffix(".py").strip("./").replace(os.sep, ".")
             problem = f"expected the name of a module, got the file {name}; try --import={example}"

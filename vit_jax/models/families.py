@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from vit_jax.errors import ConfigError, suggest
+from vit_jax.errors import ConfigError, suggest_or_import
 from vit_jax.models.presets import swin as swin_presets
 from vit_jax.models.presets import vit as vit_presets
 from vit_jax.models.swin import Swin
@@ -213,5 +213,5 @@ def _find(name: str) -> tuple[Family, dict[str, Any]]:
         fields = record.find_preset(name)
         if fields is not None:
             return record, fields
-    problem = f"unknown '{name}'; {suggest(name, list_names())}"
-    raise ConfigError("config.model.name", f"{problem}; one of your own comes with --import=MODULE")
+    problem = f"unknown '{name}'; {suggest_or_import(name, list_names())}"
+    raise ConfigError("config.model.name", problem)

@@ -175,7 +175,7 @@ def arguments(fields: Fields, image_size: tuple[int, int]) -> dict[str, Any]:
     is_swiglu = fields["mlp.name"] == "swiglu"
     pools = {"cls": "token", "gap": "avg", "map": "map"}
     if fields["pool.name"] not in pools:
-        problem = f"timm has no pool {fields['pool']}; it cannot be written for timm"
+        problem = f"timm has no pool {fields['pool.name']}; it cannot be written for timm"
         raise DataError(f"config.model.pool: {problem}")
     activations = {"gelu": "gelu", "gelu_tanh": "gelu_tanh", "relu": "relu"}
     hidden = 2 * fields["mlp_dim"] if is_swiglu else fields["mlp_dim"]

@@ -265,7 +265,7 @@ def test_an_unknown_part_is_named_with_its_line_unless_a_flag_picks_another():
         config_lib.resolve(tree)
     resolved = config_lib.resolve(tree, {"model.attention": "full"})
     assert section(resolved) == expected_section("full")
-    with pytest.raises(ConfigError, match=r"unknown 'widow'; did you mean 'window'\?$"):
+    with pytest.raises(ConfigError, match=r"'window'\? Your own come with --import=MODULE$"):
         config_lib.resolve(file_of(), {"model.attention": "widow"})
 
 
