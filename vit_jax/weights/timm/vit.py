@@ -176,7 +176,7 @@ def arguments(fields: Fields, image_size: tuple[int, int]) -> dict[str, Any]:
     pools = {"cls": "token", "gap": "avg", "map": "map"}
     if fields["pool.name"] not in pools:
         problem = f"timm has no pool {fields['pool.name']}; it cannot be written for timm"
-        raise DataError(f"config.model.pool: {problem}")
+        raise DataError(f"config.model.pool.name: {problem}")
     activations = {"gelu": "gelu", "gelu_tanh": "gelu_tanh", "relu": "relu"}
     hidden = 2 * fields["mlp_dim"] if is_swiglu else fields["mlp_dim"]
     kwargs = {
