@@ -1,6 +1,7 @@
 """Evaluation counts every image exactly once, however it is batched and shared."""
 
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -120,6 +121,7 @@ def test_the_command_evaluates_at_another_image_size(trained, capsys):
     workdir, _ = trained
     code, out, _ = evaluate(capsys, workdir, "--config.data.image_size=12,8")
     assert code == 0
+    assert "note      config.data.image_size is (12, 8) (flag), not (8, 8)" in out
     assert json.loads(out.splitlines()[-1])["eval"]["test"]["count"] == 21
 
 
@@ -128,7 +130,13 @@ def test_the_command_evaluates_at_another_image_size(trained, capsys):
     [
         (["--step=3"], 66, "--step=3: no such checkpoint; there are 2, 4"),
         (["--step=newest"], 66, "--step=newest: no such checkpoint"),
-        (["--split=tst"], 64, "config.data.test_split: Unknown split 'tst'"),
+        (["--split=tst"], 64, "--split: Unknown split 'tst'"),
+        (
+            ["--config.model.mlp.activation=relu"],
+            64,
+            "config.model.mlp.activation: relu (flag), but the weights were trained with gelu",
+        ),
+        (["--config.model.depth=2"], 64, "config.model.depth: 2 (flag), but the weights were t"),
         (["--config.mesh.data=3"], 64, "config.mesh: data=3, fsdp=1, tensor=1 does not fit 8"),
         (["--config.data.channels=3"], 64, "config.data.mean: expected 3 numbers, one a channel"),
         (["--config.modl.depth=1"], 64, "config.modl.depth: no such field; did you mean 'model.d"),
@@ -141,8 +149,14 @@ def test_a_wrong_flag_of_the_command_is_one_line(trained, capsys, flags, code, m
     assert err.count("\n") == 1
 
 
-def test_another_model_than_the_trained_one_is_named(trained, capsys):
+def test_another_model_than_the_trained_one_is_named(trained, capsys, tmp_path):
     code, _, err = evaluate(capsys, trained[0], "--config.model.mlp_dim=64")
+    assert code == 64
+    assert "config.model.mlp_dim: 64 (flag), but the weights were trained with 32" in err
+    workdir = shutil.copytree(trained[0], tmp_path / "run")
+    text = (workdir / "config.json").read_text()
+    (workdir / "config.json").write_text(text.replace('"mlp_dim": 32', '"mlp_dim": 64'))
+    code, _, err = evaluate(capsys, workdir)
     assert code == 74
     assert (
         "the checkpoint is of another model: blocks_0/mlp/fc1/bias is (32,), expected (64,)" in err

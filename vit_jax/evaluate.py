@@ -54,6 +54,8 @@ def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
             lambda source: shared_by_hosts(config, {field: source.fingerprint}),
         )
         say(f"evaluate  {workdir}, step {run.step:,}, on {source.name}")
+        for note in resolved.notes:
+            say(f"note      {note}")
         results = evaluation(run.variables, source, values.split, raw=values.raw)
     for line in evaluation.format(values.split, results, raw=values.raw):
         say(line)
@@ -76,8 +78,13 @@ def _open(
         path = "config.eval.sets"
         source = open_set(config, split, class_names)
     else:
-        path = f"config.data.{field}"
-        source = open_split(config.data, field, class_names)
+        path = "--split" if split not in SPLITS else f"config.data.{field}"
+        try:
+            source = open_split(config.data, field, class_names)
+        except ConfigError as error:
+            names = ", ".join([*SPLITS, *dict(config.eval.sets)])
+            problem = f"{error.problem}, and the run has {names}"
+            raise ConfigError(path, problem if path == "--split" else error.problem) from error
     count = len(source.class_names)
     if labelled and count != config.model["num_classes"]:
         problem = f"{source.name} has {count} classes, the model {config.model['num_classes']}"
@@ -93,17 +100,14 @@ def _resolve(
         raise ConfigError("--workdir", "expected the work directory of a run")
     workdir = open_path(values.workdir, "--workdir")
     run = stored.without_mesh(stored.read_layer(workdir))
-    trained_channels = config_lib.merge(run=run).config.data.channels
+    trained = config_lib.merge(run=run).config
     merged = config_lib.merge(None, overrides, run=run).config
     is_set = values.split in dict(merged.eval.sets)
     field = SETS if is_set else SPLITS.get(values.split, "test_split")
     if not is_set and (values.split not in SPLITS or not getattr(merged.data, field)):
         overrides = {**overrides, f"data.{field}": values.split}
     resolved = config_lib.resolve(None, overrides, run=run)
-    channels = resolved.config.data.channels
-    if channels != trained_channels:
-        problem = f"this run was trained with {trained_channels}, got {channels}"
-        raise ConfigError("config.data.channels", problem)
+    resolved = config_lib.fit_to_weights(resolved, str(workdir), trained)
     transforms.check(resolved.config.data)
     return workdir, resolved, field
 

@@ -9,6 +9,7 @@ from etils import epath
 from vit_jax.checkpoints import seals
 from vit_jax.checkpoints.manager import Checkpoints
 from vit_jax.checkpoints.reading import load_arrays, load_variables, read_class_names
+from vit_jax.checkpoints.same_run import check_same_run
 from vit_jax.checkpoints.store import write_variables
 from vit_jax.errors import CheckpointError, ConfigError, InputMissingError
 from vit_jax.training.state import TrainState
@@ -163,6 +164,21 @@ def test_a_changed_key_is_refused_unless_allowed_or_free(directory):
         restore(directory, changed, ("optim.rl",))
     with pytest.raises(ConfigError, match="the data are not those that this run was started with"):
         restore(directory, {**META, "data": {"train_split": "u"}})
+
+
+def test_another_part_is_one_change():
+    parts = {"window": {"window": [7, 7], "dropout": 0.0}, "linear": {}}
+    before, after = (
+        {"config": {"model": {"attention": {"name": name, **fields}}}, "data": {}}
+        for name, fields in parts.items()
+    )
+    message = (
+        r"^config\.model\.attention: this run was started with 'window', not 'linear'; use a new "
+        r"--workdir, or --allow_config_change=model\.attention$"
+    )
+    with pytest.raises(ConfigError, match=message):
+        check_same_run(before, after, ())
+    check_same_run(before, after, ("model.attention",))
 
 
 def test_a_state_of_another_shape_is_one_line(directory):

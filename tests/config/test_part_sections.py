@@ -457,3 +457,53 @@ def test_a_fixed_field_of_the_weights_part_is_refused_otherwise(donor):
     flags = {"init_from": donor, "model.attention.qk_norm": "false"}
     with pytest.raises(ConfigError, match=r"^config\.model\.attention\.qk_norm: False \(flag\)"):
         config_lib.resolve(file_of(UNNAMED), flags)
+
+
+# --- A file that derives from another.
+
+
+def derived(*more):
+    """Returns the tree of a file that chooses another part than the one it starts from."""
+    c = file_of(models.spec("vit_s16"))
+    c.model.attention = "window"
+    c.model.attention.window = (4, 4)
+    c.model.attention.dropout = 0.1
+    c.model.attention = "linformer"
+    for key, value in more:
+        c.model.attention[key] = value
+    return c
+
+
+def test_a_file_may_choose_again_and_says_what_it_leaves_out():
+    resolved = config_lib.resolve(derived(("landmarks", 16)))
+    assert section(resolved) == expected_section("linformer", landmarks=16, dropout=0.1)
+    (note,) = resolved.notes
+    assert note.startswith("config.model.attention.window (tests/config/test_part_sections.py:")
+    assert note.endswith(") is not used: linformer has no such field")
+    copied = derived().copy_and_resolve_references()
+    assert section(config_lib.resolve(copied)) == expected_section("linformer", dropout=0.1)
+
+
+def test_a_file_that_sets_what_its_choice_lacks_is_refused():
+    message = "linformer has no such field; it belongs to model.attention=window or dilated"
+    with pytest.raises(ConfigError, match=message):
+        config_lib.resolve(derived(("window", (2, 2))))
+
+
+def test_an_update_sets_names_and_fields():
+    c = file_of(models.spec("vit_s16"))
+    c.update({"model": {"attention": "window"}, "batch_size": 64})
+    c.model.attention.update({"window": (4, 4)}, dropout=0.1)
+    resolved = config_lib.resolve(c)
+    assert section(resolved) == expected_section("window", window=(4, 4), dropout=0.1)
+    assert resolved.config.batch_size == 64
+    assert HERE in resolved.origins["model.attention.window"]
+
+
+def test_a_field_that_a_class_does_not_declare_is_no_setting():
+    with pytest.raises(
+        ConfigError, match="out_dropout: no setting of dilated, whose class does not"
+    ):
+        config_lib.resolve(
+            file_of(), {"model.attention": "dilated", "model.attention.out_dropout": "0.1"}
+        )

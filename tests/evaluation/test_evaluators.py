@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import jax.numpy as jnp
 import pytest
@@ -203,3 +204,31 @@ def test_the_objective_names_the_evaluator_where_the_config_does_not(tiny_config
     assert list(run.evaluators) == ["classification"]
     made = make_evaluators(run.config, run.model, "brightness")
     assert list(made) == ["brightness"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"score": "median"},
+            "means() of the evaluator brightness has no median, only mean, count",
+        ),
+        ({"format": None}, "the evaluator brightness has no format"),
+        ({"zeros": lambda self: {"sum": jnp.zeros(())}}, "has no count in zeros()"),
+    ],
+)
+def test_an_evaluator_that_lacks_something_is_refused_at_the_start(
+    changes, message, tiny_config, monkeypatch
+):
+    class Lacking(Brightness):
+        pass
+
+    for key, value in changes.items():
+        if value is None:
+            monkeypatch.delattr(Brightness, key)
+        else:
+            monkeypatch.setattr(Lacking, key, value, raising=False)
+    monkeypatch.setitem(EVALUATORS, "brightness", Lacking)
+    with pytest.raises(ConfigError, match=re.escape(message)) as error:
+        open_run(tiny_config({"eval.evaluators": "brightness"}))
+    assert error.value.path == "config.eval.evaluators"

@@ -767,3 +767,19 @@ def test_features_of_an_unknown_name_is_an_error_with_the_nearest_right_one(tiny
     model, params, images = tiny
     with pytest.raises(ConfigError, match="unknown 'block_1'; did you mean 'blocks_1'"):
         models.features(model, {"params": params}, images, ["blocks_0", "block_1"])
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"width": "64"}, "width: expected an integer, got '64'"),
+        ({"width": 64.0}, "width: expected an integer, got 64.0"),
+        ({"num_classes": None}, "num_classes: expected an integer, got None"),
+        ({"dtype": jnp.bfloat16}, "dtype: expected text, got <class 'jax.numpy.bfloat16'>"),
+        ({"stem": {"patch": 8}}, "stem.patch: expected a tuple of 2 (an integer), got 8"),
+    ],
+)
+def test_create_checks_types(fields, message):
+    with pytest.raises(ConfigError) as error:
+        models.create("vit_s16", **fields)
+    assert str(error.value) == f"config.model.{message}"

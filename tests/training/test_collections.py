@@ -1,5 +1,8 @@
 """Collections besides the parameters: statistics of batches, through training and after it."""
 
+import json
+import shutil
+
 import chex
 import flax.linen as nn
 import jax
@@ -261,3 +264,35 @@ def test_no_library_takes_a_model_with_statistics(trained, tmp_path):
     with pytest.raises(DataError, match="has batch_stats, which the files of timm do not hold"):
         export_weights(trained[0], "timm", tmp_path / "timm")
     assert not (tmp_path / "timm").exists()
+
+
+def test_statistics_of_frozen_layers_stay(tiny_config):
+    for more, stays in (
+        ({"optim.tune": "head"}, True),
+        ({"optim.freeze": "stem/.*"}, True),
+        ({"optim.freeze": "stem/norm_0/bias"}, False),
+    ):
+        config = tiny_config({**STEM, **more})
+        _, first, _ = start(config)
+        after, _ = steps(config, 2)
+        equal = [
+            np.array_equal(a, b)
+            for a, b in zip(
+                statistics(first.collections), statistics(after.collections), strict=True
+            )
+        ]
+        assert equal == [stays, stays], more
+
+
+def test_a_model_without_them_is_another_model(trained, tiny_config, tmp_path):
+    workdir = shutil.copytree(trained[0], tmp_path / "run")
+    message = "is of another model: it has .*collections"
+    tree = json.loads((workdir / "config.json").read_text())
+    tree["model"]["stem"]["norm"] = "layer"
+    plain = config_lib.resolve(tree).config
+    run = open_run(plain)
+    with jax.set_mesh(run.mesh), pytest.raises(CheckpointError, match=message):
+        pretrained.restore(epath.Path(workdir), "", plain, run.mesh)
+    (workdir / "config.json").write_text(json.dumps(tree))
+    with pytest.raises(CheckpointError, match=message):
+        train_lib.train(resolved(plain), epath.Path(workdir), ("model.stem.norm",))

@@ -9,6 +9,7 @@ import optax
 import pytest
 
 from vit_jax import models
+from vit_jax.errors import ConfigError
 from vit_jax.training import state
 from vit_jax.training.objectives import Aux
 from vit_jax.training.run import open_run
@@ -115,8 +116,8 @@ def test_the_average_is_evaluated_where_there_is_one():
 def test_the_metrics_of_an_objective_are_logged_under_names_of_their_own():
     _, _, metrics = apply([1.0, -1.0], metrics={"entropy": jnp.float32(3.0)})
     assert metrics["entropy"] == 3.0
-    for name in ("loss", "val/loss"):
-        with pytest.raises(ValueError, match=f"the metric '{name}' needs a name"):
+    for name in ("loss", "step", "val/loss"):
+        with pytest.raises(ConfigError, match=f"its metric '{name}' needs another name"):
             apply([1.0, -1.0], metrics={name: jnp.float32(3.0)})
 
 

@@ -55,7 +55,7 @@ class Checkpoints:
           allowed: Keys that may differ all the same.
 
         Raises:
-          CheckpointError: There are checkpoints, and none is good.
+          CheckpointError: There are checkpoints, and none is good, or it is of another model.
           ConfigError: The checkpoint is of a run with other settings.
         """
         newest = hosts.run_on_host0(lambda: self._find(meta, allowed))
@@ -63,6 +63,7 @@ class Checkpoints:
             return None
         step, damaged = newest
         path = self._directory / str(step)
+        store.check_collections(path, shapes)
         items = {name: store.read_item(path / name, tree) for name, tree in shapes.items()}
         self._put_aside(self._directory / str(step) for step in damaged)
         return items

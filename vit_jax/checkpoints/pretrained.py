@@ -62,7 +62,7 @@ class Pretrained(Trained):
         return transforms.normalize(jnp.asarray(batch), self.data.mean, self.data.std)
 
 
-def from_pretrained(directory: str, *, step: str = "") -> Pretrained:
+def from_pretrained(directory: str, *, step: str | int = "") -> Pretrained:
     """Return the model of a run folder or of converted weights, ready to use.
 
         pretrained = from_pretrained("runs/digits")
@@ -81,7 +81,7 @@ def from_pretrained(directory: str, *, step: str = "") -> Pretrained:
     config = config_lib.read_config(workdir)
     mesh = sharding.make_mesh(devices=jax.local_devices()[:1])
     with jax.set_mesh(mesh):
-        run = restore(workdir, step, config, mesh)
+        run = restore(workdir, str(step), config, mesh)
     return Pretrained(run.step, run.labels, run.model, run.variables, config.data)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vit_jax import config as config_lib
-from vit_jax.config.identity import SETS
+from vit_jax.config.identity import SETS, replaced_sections
 from vit_jax.config.schema import DURATIONS
 from vit_jax.errors import ConfigError, suggest
 
@@ -35,6 +35,12 @@ def check_same_run(
         for key in config_lib.changed_keys(saved["config"], now["config"])
         if not any(config_lib.covers(name, key) for name in names)
     ]
+    for section in replaced_sections(before, after):
+        inside = [key for key in changed if key.startswith(f"{section}.")]
+        if inside:  # their fields cannot be compared one by one
+            changed = [section, *(key for key in changed if key not in inside)]
+            before[section] = before[f"{section}.name"]
+            after[section] = after[f"{section}.name"]
     if changed:
         key, *others = changed
         more = f" (and {', '.join(others)})" if others else ""

@@ -86,9 +86,26 @@ def read_numpy_variables(
     return join_variables(items, ema=ema)
 
 
+def check_collections(path: epath.Path, wanted: Mapping[str, Any]) -> None:
+    """Check that a checkpoint has no collections that the model does not have.
+
+    Args:
+      path: The directory of a step.
+      wanted: The items that are read, by name.
+
+    Raises:
+      CheckpointError: It has some.
+    """
+    for name, variables in ((COLLECTIONS, PARAMS), (EMA_COLLECTIONS, EMA)):
+        if variables in wanted and name not in wanted and (path / name).exists():
+            problem = f"it has {name} (statistics of batches, say), which the model does not have"
+            raise CheckpointError(f"{path}: the checkpoint is of another model: {problem}")
+
+
 def _items_of(path: epath.Path, shapes: Mapping[str, Any], *, ema: bool) -> dict[str, Any]:
     """Return the shapes by item, all of which are in a checkpoint."""
     wanted = split_variables(shapes, ema=ema)
+    check_collections(path, wanted)
     for name, tree in wanted.items():
         if name in (COLLECTIONS, EMA_COLLECTIONS) and not (path / name).exists():
             problem = f"has no {', '.join(sorted(tree))} ({name}), which the model needs"

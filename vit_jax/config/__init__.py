@@ -12,7 +12,14 @@ from vit_jax.config.identity import changed_keys, covers, name_to_allow, shared_
 from vit_jax.config.objective import OBJECTIVES
 from vit_jax.config.optim import Optim
 from vit_jax.config.printing import describe
-from vit_jax.config.resolution import Resolved, merge, read_config, resolve
+from vit_jax.config.resolution import (
+    Resolved,
+    fit_to_weights,
+    merge,
+    read_config,
+    read_named_config,
+    resolve,
+)
 from vit_jax.config.schema import (
     Checkpoint,
     Config,
@@ -42,11 +49,13 @@ __all__ = [
     "changed_keys",
     "covers",
     "describe",
+    "fit_to_weights",
     "flatten",
     "load_config_file",
     "merge",
     "name_to_allow",
     "read_config",
+    "read_named_config",
     "resolve",
     "shared_by_hosts",
     "split_config_path",

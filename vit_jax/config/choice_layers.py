@@ -4,7 +4,7 @@ A layer that chooses another entry leaves the fields of the former one, in the l
 without a use: they are dropped, with a note if the config file set them.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from vit_jax.config.layers import DEFAULT, FLAG, Layer, choices, merge
 from vit_jax.errors import ConfigError, suggest_or_import
@@ -90,6 +90,22 @@ def drop_unused(layer: Layer, chosen: Layer, name: str) -> tuple[Layer, tuple[st
         for path, setting in sorted(dropped.items())
     )
     return {path: s for path, s in layer.items() if path not in dropped}, tuple(notes)
+
+
+def drop_stale(
+    layer: Layer, stale: Collection[str], chosen: Layer, name: str
+) -> tuple[Layer, tuple[str, ...]]:
+    """Return a layer without what it sets for an entry before it chooses another one itself.
+
+    Args:
+      layer: The layer.
+      stale: The paths of what it sets before.
+      chosen: The name of each section.
+      name: Of the model.
+    """
+    before = {path: setting for path, setting in layer.items() if path in stale}
+    kept, notes = drop_unused(before, chosen, name)
+    return {path: s for path, s in layer.items() if path not in before or path in kept}, notes
 
 
 def describe_owners(path: str, chosen: Layer, name: str) -> str:

@@ -30,6 +30,31 @@ def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def replaced_sections(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """Return the sections with another name, and so with other fields, by path.
+
+    Args:
+      before: Settings by path.
+      after: The same later.
+    """
+    suffix = ".name"
+    sections = [p.removesuffix(suffix) for p in before.keys() & after.keys() if p.endswith(suffix)]
+    return sorted(
+        section
+        for section in sections
+        if before[section + suffix] != after[section + suffix]
+        and _own_keys(section, before) != _own_keys(section, after)
+    )
+
+
+def _own_keys(section: str, settings: Mapping[str, Any]) -> set[str]:
+    """Return the keys right below a section."""
+    inside = {
+        path.removeprefix(f"{section}.") for path in settings if path.startswith(f"{section}.")
+    }
+    return {key for key in inside if "." not in key}
+
+
 def covers(name: str, key: str) -> bool:
     """Return whether a name means a key: the key, its section, or its duration in any unit."""
     return key == name or key.startswith(f"{name}.") or key in DURATIONS.get(name, ())

@@ -34,6 +34,7 @@ class File:
 
     defaults: Layer
     layer: Layer
+    stale: frozenset[str] = frozenset()  # paths of what it sets before it chooses another entry
 
     @classmethod
     def of(cls, layer: Layer) -> "File":
@@ -60,7 +61,7 @@ def from_file(tree: Tree | File | None) -> File:
         # What `models.spec` filled in belongs to the preset, whose name is set.
         if not (path.startswith("model.") and "model.name" in layer):
             defaults[path] = Setting(leaves[path].value, DEFAULT)
-    return File(defaults, layer)
+    return File(defaults, layer, frozenset(tree.stale()))
 
 
 def from_preset(name: str, parts: Mapping[str, str] | None = None) -> Layer:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from vit_jax import models
-from vit_jax.config.choice_layers import choose, drop_unused, names_in, of_choices
+from vit_jax.config.choice_layers import choose, drop_stale, drop_unused, names_in, of_choices
 from vit_jax.config.layers import FLAG, NAME, File, Layer, from_preset
 from vit_jax.errors import ConfigError
 from vit_jax.settings.recorded import Setting
@@ -88,9 +88,10 @@ def stack(name: Setting, given: File, below: Layer, flags: Mapping[str, str]) ->
     by_file = names_in([*_below_file(in_file, below, name_below)[0], file_layer], name.value)
     others = {path: s for path, s in chosen.items() if by_file[path].value != s.value}
     file_layer, dropped = drop_unused(file_layer, others, name.value)
+    file_layer, stale = drop_stale(file_layer, given.stale, chosen, name.value)
     _, unused = drop_unused(of_name, chosen, name.value)
     of_name, _ = drop_unused(of_name, chosen, name.value)
-    notes += dropped + unused
+    notes += dropped + stale + unused
     if upper:
         notes += _overridden(file_layer, of_name, name)
     fitted = [drop_unused(layer, chosen, name.value)[0] for layer in (*lower[1:], *upper)]

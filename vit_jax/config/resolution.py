@@ -17,7 +17,7 @@ from vit_jax.config.layers import FLAG, NAME, File, Layer, Tree
 from vit_jax.config.schema import Config, flatten, unflatten
 from vit_jax.config.unknown import check_known
 from vit_jax.console.workdir import open_path
-from vit_jax.errors import ConfigError
+from vit_jax.errors import ConfigError, InputMissingError
 from vit_jax.settings.choices import Declared
 from vit_jax.settings.fields import build, check_value, coerce, parse_flag
 from vit_jax.settings.recorded import Setting
@@ -83,13 +83,32 @@ def merge(
     origins = {path: setting.origin for path, setting in merged.items()}
     with _naming_origin(origins):
         config = _build(merged, declared)
-    if donor is None:
-        return Resolved(config, origins, notes)
-    derived = donor.check(config, origins, name.origin)
-    model = {**flatten(config.model), **derived}
-    config = dataclasses.replace(config, model=unflatten(model))
-    origins |= {f"model.{key}": donor.origin for key in derived}
-    return Resolved(config, origins, (*notes, *donor.describe_overrides(config, origins)))
+    resolved = Resolved(config, origins, notes)
+    return _fit_to(donor, resolved) if donor else resolved
+
+
+def fit_to_weights(resolved: Resolved, directory: str, trained: Config) -> Resolved:
+    """Return settings that suit weights, with a note on each one that is not theirs.
+
+    Args:
+      resolved: The settings.
+      directory: Where the weights are, for messages.
+      trained: The config that they were trained with.
+
+    Raises:
+      ConfigError: A field is set to what the weights were not trained with.
+    """
+    return _fit_to(Donor(directory, trained), resolved)
+
+
+def _fit_to(donor: Donor, resolved: Resolved) -> Resolved:
+    config = resolved.config
+    derived = donor.check(config, resolved.origins, resolved.origins[NAME])
+    model = unflatten({**flatten(config.model), **derived})
+    config = dataclasses.replace(config, model=model)
+    origins = {**resolved.origins, **{f"model.{key}": donor.origin for key in derived}}
+    notes = donor.describe_overrides(config, origins)
+    return Resolved(config, origins, (*resolved.notes, *notes))
 
 
 def _kept_from(run: Layer, merged: Layer) -> tuple[str, ...]:
@@ -111,10 +130,23 @@ def read_config(directory: epath.Path) -> Config:
     return resolve(run=stored.read_layer(directory)).config
 
 
+def read_named_config(directory: str, path: str) -> Config:
+    """Read the config of a run that a setting names; see `read_config`.
+
+    Args:
+      directory: Of the run.
+      path: Of the setting, for errors.
+    """
+    try:
+        return read_config(open_path(directory, path))
+    except InputMissingError as error:
+        raise InputMissingError(f"{path}: {error}") from error
+
+
 def _read_donor(directory: str) -> Donor | None:
     if not directory:
         return None
-    return Donor(directory, read_config(open_path(directory, "config.init_from")))
+    return Donor(directory, read_named_config(directory, "config.init_from"))
 
 
 def _text(path: str, given: File, texts: Mapping[str, str]) -> str:

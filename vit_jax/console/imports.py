@@ -5,6 +5,7 @@ Only the command line names them. Nothing that a run folder or a weight file say
 
 import importlib
 import os
+import pathlib
 import sys
 import traceback
 
@@ -41,8 +42,9 @@ def _describe(name: str, error: BaseException) -> ConfigError:
         problem = f"no module '{name}' in {os.getcwd()}, nor among the installed packages"
         return ConfigError("--import", problem)
     frames = traceback.extract_tb(error.__traceback__)
-    here = [frame for frame in frames if "importlib" not in frame.filename]
-    line = f"{here[-1].filename}:{here[-1].lineno}: " if here else ""
+    foreign = (sys.base_prefix, sys.prefix, str(pathlib.Path(__file__).parents[1]), "<")
+    own = [frame for frame in frames if not frame.filename.startswith(foreign)]
+    line = f"{own[-1].filename}:{own[-1].lineno}: " if own else ""
     if isinstance(error, SyntaxError):
         line = f"{error.filename}:{error.lineno}: "
     return ConfigError("--import", f"{name}: {line}{type(error).__name__}: {error}")

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 from vit_jax import config as config_lib
 from vit_jax import models
 from vit_jax.data import transforms
-from vit_jax.errors import pick
+from vit_jax.errors import ConfigError, pick
 from vit_jax.evaluation.losses import LOSSES
 
 Sums = dict[str, Array]
@@ -33,6 +33,9 @@ class Classification:
     maximize: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        if "loss" not in self.config.objective:
+            problem = f"the objective {self.config.objective['name']} has no loss of classes"
+            raise ConfigError("config.eval.evaluators", f"classification: {problem}")
         pick(LOSSES, self.config.objective["loss"], "config.objective.loss")
 
     def zeros(self) -> Sums:

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import flax.linen as nn
+import jax
+import numpy as np
 from jaxtyping import Array
 
 from vit_jax import config as config_lib
@@ -44,6 +46,8 @@ class Evaluator(Protocol):
         """Return the figures as text."""
 
 
+PARTS = ("score", "maximize", "zeros", "means", "format")
+
 # From the model and the config of a run to an evaluator.
 EVALUATORS: dict[str, Callable[[nn.Module, config_lib.Config], Evaluator]] = {
     "classification": Classification
@@ -61,10 +65,13 @@ def make_evaluators(
       default: The evaluator of the run's objective, where the config names none.
 
     Raises:
-      ConfigError: One is unknown, or two results would have the same label.
+      ConfigError: One is unknown or incomplete, or two results would have the same label.
     """
-    names = config.eval.evaluators or (default,)
-    made = {name: pick(EVALUATORS, name, "config.eval.evaluators")(model, config) for name in names}
+    path = "config.eval.evaluators" if config.eval.evaluators else "config.objective"
+    made: dict[str, Evaluator] = {}
+    for name in config.eval.evaluators or (default,):
+        made[name] = pick(EVALUATORS, name, path)(model, config)
+        _check(made[name], name, path)
     sets = [*config_lib.SPLITS, *dict(config.eval.sets)]
     taken = [label for name in sets for label in labels(made, name).values()]
     for label in taken:
@@ -72,6 +79,25 @@ def make_evaluators(
             problem = f"'{label}' is the name of two results; give the set another name"
             raise ConfigError("config.eval.sets", problem)
     return made
+
+
+def _check(evaluator: Any, name: str, path: str) -> None:
+    """Check on made-up sums that an evaluator gives what it must, before a run depends on it.
+
+    Raises:
+      ConfigError: It does not.
+    """
+    if missing := [key for key in PARTS if not hasattr(evaluator, key)]:
+        raise ConfigError(path, f"the evaluator {name} has no {', '.join(missing)}")
+    sums = jax.tree.map(np.ones_like, jax.device_get(evaluator.zeros()))
+    if "count" not in sums:
+        raise ConfigError(path, f"the evaluator {name} has no count in zeros()")
+    result = evaluator.means(sums)
+    for key in ("count", evaluator.score):
+        if key not in result:
+            problem = f"means() of the evaluator {name} has no {key}, only {', '.join(result)}"
+            raise ConfigError(path, problem)
+    evaluator.format(result)
 
 
 def labels(evaluators: Mapping[str, Evaluator], name: str, *, raw: bool = False) -> dict[str, str]:

@@ -21,6 +21,7 @@ from vit_jax.settings.choices import (
     own_choices,
     own_fields,
 )
+from vit_jax.settings.fields import coerce
 from vit_jax.settings.recorded import Settings, calling_line
 
 Fields = dict[str, Any]  # by path, such as `width` and `stem.patch`
@@ -58,17 +59,20 @@ def create(name: str, **overrides: Any) -> Transformer:
     """Create a model by name, with some of its fields overridden, as in `spec`.
 
     Raises:
-      ConfigError: No such model, part or field, or a value is invalid.
+      ConfigError: No such model, part or field, or a value is of the wrong type or invalid.
     """
     section = spec(name, **overrides).to_dict()
     fields = _flatten(name, section)
     del fields["name"]
     choices = part_choices(name)
     chosen = {key: fields[f"{key}.name"] for key in choices}
-    check_values(declarations(name, chosen), fields, "config.model")
+    declared = declarations(name, chosen)
+    for path, setting in declared.items():
+        fields[path] = coerce(fields[path], setting.type, f"config.model.{path}")
+    check_values(declared, fields, "config.model")
     values = {path: value for path, value in fields.items() if "." not in path}
     for key, choice in choices.items():
-        own = {k: v for k, v in section[key].items() if k != "name"}
+        own = {k: fields[f"{key}.{k}"] for k in section[key] if k != "name"}
         values[key] = Part(choice.table[chosen[key]], FrozenDict(own))
     model = family(name).module(**values)
     for path, problem in model.find_problems():

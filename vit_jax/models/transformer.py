@@ -23,6 +23,7 @@ from vit_jax.models.parts import Constructor, Part, Problem, fixed, name_of, par
 from vit_jax.settings.fields import field
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float64": jnp.float64}
+POSEMB_SITES = ("tokens", "rotary", "bias", "first_block", "")  # where positions act
 DROPOUT_SITES = ("embed", "attn", "mlp")
 
 
@@ -77,6 +78,9 @@ class Transformer(nn.Module):
         """Yield each field that contradicts others; every field by itself is in its range."""
         for chosen in (self.stem, self.block, self.mlp, self.attention, self.posemb, self.pool):
             yield from chosen.module.check(chosen, self)
+        if self.posemb.module.site not in POSEMB_SITES:
+            known = ", ".join(repr(site) for site in POSEMB_SITES)
+            yield "posemb.name", f"unknown site '{self.posemb.module.site}'; it acts at {known}"
         if self.posemb.module.site == "bias" and not self.attention.module.takes_bias:
             fitting = [name for name, entry in ATTENTIONS.items() if entry.takes_bias]
             positions = name_of(self.posemb, POSEMBS)

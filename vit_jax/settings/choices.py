@@ -41,15 +41,18 @@ class Choice(NamedTuple):
         return [name for name, schema in self.table.items() if key in own_fields(schema)]
 
     def describe_owners(self, section: str, name: str, key: str) -> str:
-        """Return why an entry lacks a field of others, or nothing where none has it.
+        """Return why an entry does not have a field, or nothing where there is no more to say.
 
         Args:
           section: The path of the section.
           name: Of the entry.
           key: Of the field.
         """
-        owners = " or ".join(self.owners(key))
-        return f"{name} has no such field; it belongs to {section}={owners}" if owners else ""
+        if owners := " or ".join(self.owners(key)):
+            return f"{name} has no such field; it belongs to {section}={owners}"
+        if key in {field.name for field in dataclasses.fields(self.table[name])}:
+            return f"no setting of {name}, whose class does not declare it by `field` or the like"
+        return ""
 
 
 class Declared(NamedTuple):
@@ -98,8 +101,15 @@ def choice(
 
 
 def own_fields(schema: type) -> dict[str, Declared]:
-    """Return the settings of a class, by name; those that are sections are not among them."""
-    return {key: found for key, found in _declared(schema).items() if not _choice_of(found)}
+    """Return the settings of a class, by name; those that are sections are not among them.
+
+    Raises:
+      ValueError: One is called `name`, which is what chooses the class.
+    """
+    fields = {key: found for key, found in _declared(schema).items() if not _choice_of(found)}
+    if "name" in fields:
+        raise ValueError(f"{schema.__name__}: a setting cannot be called 'name'")
+    return fields
 
 
 def own_choices(schema: type) -> dict[str, Choice]:

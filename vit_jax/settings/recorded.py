@@ -36,6 +36,7 @@ class Settings(ml_collections.ConfigDict):
 
     def __init__(self, defaults: Mapping[str, Any] | None = None) -> None:
         object.__setattr__(self, "_origins", {})
+        object.__setattr__(self, "_stale", set())
         super().__init__(type_safe=False, sort_keys=False)
         for key, value in (defaults or {}).items():
             section = Settings(value) if isinstance(value, Mapping) else value
@@ -47,6 +48,17 @@ class Settings(ml_collections.ConfigDict):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         object.__setattr__(self, "_origins", dict(state["_origins"]))
+        object.__setattr__(self, "_stale", set(state["_stale"]))
+
+    def update(self, *others: Any, **values: Any) -> None:
+        """Set what mappings hold; what they do not hold stays, in sections too."""
+        for other in (*others, values):
+            for key, value in dict(other).items():
+                section = self.get(key)
+                if isinstance(section, Settings) and not isinstance(value, str):
+                    section.update(value)
+                else:
+                    self[key] = value
 
     def copy_and_resolve_references(self, visit_map: dict[int, Any] | None = None) -> "Settings":
         """Return a copy that remembers the same, with plain values for references."""
@@ -56,12 +68,14 @@ class Settings(ml_collections.ConfigDict):
             if isinstance(value, Settings):
                 value = value.copy_and_resolve_references()
             resolved.record(key, value, self._origins.get(key, ""))
+        object.__setattr__(resolved, "_stale", set(self._stale))
         return resolved
 
     def record(self, key: Any, value: Any, origin: str) -> None:
         """Set a value on behalf of another line than the calling one.
 
-        Text for a section that has a name is its name.
+        Text for a section that has a name is its name. What was set in a section before it got
+        another name is stale.
         """
         section = self.get(key)
         if isinstance(value, str) and isinstance(section, Settings) and "name" in section:
@@ -74,7 +88,10 @@ class Settings(ml_collections.ConfigDict):
             for name in value:
                 section.record(name, value[name], origin)
             value = section
+        if key == "name" and self.get("name", value) != value:
+            self._stale.update(self._origins.keys() - {"name"})
         super().__setitem__(key, value)
+        self._stale.discard(key)
         if origin:
             self._origins[key] = origin
 
@@ -86,6 +103,15 @@ class Settings(ml_collections.ConfigDict):
                 yield from ((f"{key}.{path}", setting) for path, setting in value.leaves())
             else:
                 yield str(key), Setting(value, self._origins.get(key, ""))
+
+    def stale(self) -> Iterator[str]:
+        """Yield the path of each leaf that was set before its section got another name."""
+        for key in self:
+            value = self[key]
+            if isinstance(value, Settings):
+                yield from (f"{key}.{path}" for path in value.stale())
+            elif key in self._stale:
+                yield str(key)
 
 
 def calling_line() -> str:

@@ -4,9 +4,10 @@ Rules are (pattern, multiplier): the first whose pattern matches the whole name 
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import flax
 import jax
 import optax
 
@@ -88,6 +89,23 @@ def trainable(config: config_lib.Optim, params: Params) -> Params:
     if not any(is_trained):
         raise ConfigError(path, "every parameter is frozen; nothing is left to train")
     return jax.tree.unflatten(jax.tree.structure(params), is_trained)
+
+
+def moving(collections: Mapping[str, Any], trains: Params) -> Any:
+    """Return False for each array of a layer whose parameters are all frozen, True for others.
+
+    Args:
+      collections: The collections besides `params`, such as statistics of batches.
+      trains: The result of `trainable`.
+    """
+    trained = flax.traverse_util.flatten_dict(trains)
+
+    def moves(path: tuple[Any, ...]) -> bool:
+        layer = tuple(key.key for key in path[1:-1])
+        inside = [train for name, train in trained.items() if name[: len(layer)] == layer]
+        return any(inside) or not inside
+
+    return jax.tree_util.tree_map_with_path(lambda path, _: moves(path), collections)
 
 
 def parameter_names(params: Params) -> list[str]:

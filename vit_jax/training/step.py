@@ -12,7 +12,7 @@ from jaxtyping import Array
 from vit_jax.cluster import sharding
 from vit_jax.training import optim
 from vit_jax.training.objectives import Aux
-from vit_jax.training.parameter_groups import trainable
+from vit_jax.training.parameter_groups import moving, trainable
 from vit_jax.training.run import Run
 from vit_jax.training.state import TrainState
 from vit_jax.training.update import Update
@@ -37,6 +37,7 @@ def make_train_step(run: Run) -> TrainStep:
     objective = run.objective
     update = Update(run.tx, run.schedule, config.optim.ema_decay, config.optim.ema_warmup)
     trains = trainable(config.optim, run.shapes.params)
+    moves = moving(run.shapes.collections, trains)
 
     def loss(
         params: Any, collections: Any, rows: Any, key: Array, *, frozen: Any, ema: Any
@@ -44,7 +45,10 @@ def make_train_step(run: Run) -> TrainStep:
         params = jax.tree.map(lambda p, t: p if t else jax.lax.stop_gradient(p), params, trains)
         with nn.logical_axis_rules(sharding.RULES):
             variables = {"params": params, **collections}
-            return objective(variables, rows, key, frozen=frozen, ema=ema)
+            value, aux = objective(variables, rows, key, frozen=frozen, ema=ema)
+        pairs = (moves, aux.collections, collections)
+        kept = jax.tree.map(lambda move, new, old: new if move else old, *pairs)
+        return value, aux._replace(collections=kept)
 
     gradient = jax.value_and_grad(loss, has_aux=True)
 

@@ -8,12 +8,13 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float
 
+from vit_jax.errors import ConfigError
 from vit_jax.training.objectives import Aux
 from vit_jax.training.schedules import Schedule
 from vit_jax.training.state import Params, TrainState, Variables
 
 # What every step logs; the metrics of an objective have other names.
-METRICS = ("loss", "learning_rate", "grad_norm", "update_norm", "param_norm", "skipped")
+METRICS = ("step", "loss", "learning_rate", "grad_norm", "update_norm", "param_norm", "skipped")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,11 +39,12 @@ class Update:
         but the counts stays as it was.
 
         Raises:
-          ValueError: A metric has the name of another, or a `/`, which marks evaluations.
+          ConfigError: A metric has the name of another, or a `/`, which marks evaluations.
         """
         for name in aux.metrics:
             if name in METRICS or "/" in name:
-                raise ValueError(f"the metric '{name}' needs a name without '/', not in {METRICS}")
+                problem = f"its metric '{name}' needs another name, without '/'"
+                raise ConfigError("config.objective", f"{problem}; taken are {', '.join(METRICS)}")
         rate = jnp.asarray(self.schedule(state.step), jnp.float32)
         grad_norm = optax.tree.norm(grads)
         direction, opt_state = self.tx.update(grads, state.opt_state, state.params)

@@ -144,7 +144,10 @@ class HalvingStem(Stem):
         """Yield a patch that cannot be halved to one cell."""
         if not halves(part["patch"]):
             patch = tuple(part["patch"])
-            yield "stem.patch", f"expected a square patch of 2, 4, 8 or so, got {patch}"
+            yield (
+                "stem.patch",
+                f"expected a square whose side is a power of two from 2, got {patch}",
+            )
 
     def _norm(self, x: Array, name: str, train: bool) -> Array:
         if self.norm == "layer":

@@ -105,7 +105,7 @@ def open_teacher(directory: str, config: config_lib.Config) -> Teacher:
       ConfigError: It classifies other things, or cannot see these images.
     """
     path = "config.objective.teacher"
-    teacher = config_lib.read_config(open_path(directory, path))
+    teacher = config_lib.read_named_config(directory, path)
     for what, theirs, ours in (
         ("classes", teacher.model["num_classes"], config.model["num_classes"]),
         ("channels", teacher.data.channels, config.data.channels),
