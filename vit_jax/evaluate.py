@@ -78,13 +78,14 @@ def _open(
         path = "config.eval.sets"
         source = open_set(config, split, class_names)
     else:
-        path = "--split" if split not in SPLITS else f"config.data.{field}"
+        path = f"config.data.{field}"
         try:
             source = open_split(config.data, field, class_names)
         except ConfigError as error:
+            if error.path != path or split in SPLITS:
+                raise
             names = ", ".join([*SPLITS, *dict(config.eval.sets)])
-            problem = f"{error.problem}, and the run has {names}"
-            raise ConfigError(path, problem if path == "--split" else error.problem) from error
+            raise ConfigError("--split", f"{error.problem}, and the run has {names}") from error
     count = len(source.class_names)
     if labelled and count != config.model["num_classes"]:
         problem = f"{source.name} has {count} classes, the model {config.model['num_classes']}"

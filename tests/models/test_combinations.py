@@ -215,11 +215,15 @@ WITH_WEIGHTS = "model.attention=full or window or dilated or linformer or reduce
             )
             for name in ("linear", "fused", "nystrom")
         ),
-        ("vit_b14", {"stem": "conv"}, "stem.patch: expected a square patch of 2, 4, 8 or so, got"),
+        (
+            "vit_b14",
+            {"stem": "conv"},
+            "stem.patch: expected a square whose side is a power of two from 2, got",
+        ),
         (
             "vit_s16",
             {"stem": "hmlp", "stem.patch": (16, 8)},
-            "stem.patch: expected a square patch of 2, 4, 8 or so, got (16, 8)",
+            "stem.patch: expected a square whose side is a power of two from 2, got (16, 8)",
         ),
         (
             "vit_s16",

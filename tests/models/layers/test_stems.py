@@ -253,7 +253,9 @@ def test_stems_that_halve_the_image_take_a_square_power_of_two(name, patch):
     if not issubclass(STEMS[name], HalvingStem):
         init_shapes(module, images)
         return
-    with pytest.raises(ValueError, match="expected a square patch of 2, 4, 8 or so pixels, got"):
+    with pytest.raises(
+        ValueError, match="expected a square whose side is a power of two from 2, got"
+    ):
         init_shapes(module, images)
 
 

@@ -231,7 +231,7 @@ def halves(patch: tuple[int, ...]) -> bool:
 def _halvings(patch: tuple[int, int]) -> int:
     """Return how often a patch is halved until it is one pixel."""
     if not halves(patch):
-        raise ValueError(f"expected a square patch of 2, 4, 8 or so pixels, got {patch}")
+        raise ValueError(f"expected a square whose side is a power of two from 2, got {patch}")
     return patch[0].bit_length() - 1
 
 
