@@ -22,9 +22,8 @@ Constructor = Callable[..., Any]  # of a module
 fixed = functools.partial(field, inherit="fixed")
 free = functools.partial(field, inherit="free")
 
-Problem = tuple[
-    str, str
-]  # the path of a field of the model, such as `stem.patch`, and what is wrong
+# The path of a field of the model, such as `stem.patch`, and what is wrong with it.
+Problem = tuple[str, str]
 
 
 @runtime_checkable
@@ -69,9 +68,9 @@ class Part:
 
     def __getitem__(self, key: str) -> Any:
         """Return the value of a field."""
-        return (
-            self.fields[key] if key in self.fields else own_fields(self.module)[key].field.default
-        )
+        if key in self.fields:
+            return self.fields[key]
+        return own_fields(self.module)[key].field.default
 
 
 def name_of(chosen: Part, table: Mapping[str, type[Component]]) -> str:
