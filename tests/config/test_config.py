@@ -90,7 +90,7 @@ def assign(path, value):
         ("optim.learning_rate", float("nan"), "config.optim.learning_rate: expected a number, got"),
         ("optim", {5: 1}, "config.optim.5: no such field"),
         ("model", "vit_x16", "config.model.name: unknown 'vit_x16'; did you mean 'vit_"),
-        ("optim.ema_decay", 1.5, "config.optim.ema_decay: expected at most 1, got 1.5"),
+        ("optim.ema_decay", 1.5, "config.optim.ema_decay: expected less than 1, got 1.5"),
         ("optim.freeze", "head", "config.optim.freeze: expected a tuple of any number (text)"),
         ("optim.decay_rules", ((1, 2.0),), "config.optim.decay_rules[0][0]: expected text, got 1"),
         ("data.image_size", (8, 8, 8), "config.data.image_size: expected a tuple of 2 (an integer"),
@@ -224,3 +224,11 @@ def test_a_free_key_may_change_and_no_other():
     new["seed"] = 7
     changed = config_lib.changed_keys(json.loads(json.dumps(old)), new)
     assert changed == ["optim.learning_rate", "seed"]
+
+
+@pytest.mark.parametrize("key", ["momentum", "b1", "b2", "ema_decay"])
+def test_a_decay_of_one_would_change_nothing_and_is_refused(key):
+    with pytest.raises(
+        ConfigError, match=rf"^config\.optim\.{key}: expected less than 1, got 1\.0"
+    ):
+        config_lib.resolve(None, {f"optim.{key}": "1"})

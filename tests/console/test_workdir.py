@@ -42,3 +42,9 @@ def test_json_is_replaced_whole(tmp_path):
 def test_object_stores_are_not_local():
     assert workdir.is_local(epath.Path("/tmp/x"))  # noqa: S108
     assert not workdir.is_local(epath.Path("gs://bucket/x"))
+
+
+def test_a_tilde_is_the_home_directory(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert workdir.open_path("~/runs/x", "--workdir") == epath.Path(tmp_path / "runs" / "x")
+    assert workdir.open_path("runs/~x", "--workdir") == epath.Path("runs/~x")

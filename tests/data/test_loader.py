@@ -217,3 +217,13 @@ def test_an_error_in_a_transform_is_not_taken_for_an_unreadable_image(monkeypatc
     monkeypatch.setattr(transforms.CentreCrop, "__call__", fail)
     with pytest.raises(ZeroDivisionError):
         batches_of(Broken(()))
+
+
+def test_a_batch_may_be_one_image():
+    whole = [take(20, batch_size=1, data=data) for data in (DATA, PLAIN)]
+    for rows, data in zip(whole, (DATA, PLAIN), strict=True):
+        assert_same(rows[7:9], take(2, batch_size=1, data=data, step=7))
+        (first,) = take(1, batch_size=4, data=data)
+        np.testing.assert_array_equal(
+            np.concatenate([r["image"] for r in rows[:4]]), first["image"]
+        )

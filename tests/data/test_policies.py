@@ -163,6 +163,8 @@ def test_jitter_changes_three_things_in_any_order(drawn):
             "rand-m7-n4-p0.3-mmax15-mstdinf",
             TimmRandAugment(7.0, float("inf"), False, 4, 0.3, 15.0, (1, 2, 3)),
         ),
+        ("rand-m9-mstd101", TimmRandAugment(9.0, float("inf"), fill=(1, 2, 3))),  # as in timm
+        ("rand-m9-mstd100", TimmRandAugment(9.0, 100.0, fill=(1, 2, 3))),
         ("autoaugment", AutoAugment((1, 2, 3))),
         ("trivialaugment", TrivialAugment((1, 2, 3))),
         ("3-augment", ThreeAugment((1, 2, 3))),

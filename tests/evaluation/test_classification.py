@@ -4,6 +4,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from vit_jax import models
 from vit_jax.evaluation import classification
@@ -51,3 +52,14 @@ def test_means_divide_once_at_the_end(tiny_config):
         "count": 12,
     }
     assert jax.tree.structure(evaluator.zeros()) == jax.tree.structure(sums(slice(0, 1)))
+
+
+@pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
+def test_logits_that_are_not_finite_hit_nothing(bad):
+    mask = jnp.ones(12, bool)
+    logits = LOGITS.at[3].set(bad).at[5, 0].set(bad)
+    total = classification.sums(logits, LABELS, LOSSES, mask)
+    good = jnp.delete(jnp.arange(12), jnp.array([3, 5]))
+    expected = classification.sums(LOGITS[good], LABELS[good], LOSSES[good], mask[:10])
+    assert (total["top1"], total["top5"]) == (expected["top1"], expected["top5"])
+    assert total["count"] == 12

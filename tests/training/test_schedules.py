@@ -101,3 +101,9 @@ def test_impossible_durations_are_refused(fields, problem):
     with pytest.raises(ConfigError) as error:
         schedules.plan(run(**fields), 1000)
     assert str(error.value).startswith(problem)
+
+
+@pytest.mark.parametrize("epochs", [0.29, 1.1, 2.01, 2.55, 8.7, 299.99])
+def test_epochs_lose_no_step_to_rounding(epochs):
+    cfg = config_lib.Config(batch_size=8, total_epochs=epochs)
+    assert schedules.plan(cfg, 8000).total == round(epochs * 1000)

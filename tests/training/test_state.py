@@ -129,3 +129,13 @@ def test_items_of_variables_are_there_only_where_they_have_something():
     assert plain.to_items().keys() == {"params", "ema", "rest"}
     for tree in (full, plain, full.replace(ema={})):
         chex.assert_trees_all_equal(state.TrainState.from_items(tree.to_items()), tree)
+
+
+def test_the_average_of_what_does_not_move_does_not_drift():
+    update = Update(optax.identity(), lambda step: 0.1, 0.9999)
+    value = {"params": {"w": jnp.asarray(np.random.default_rng(0).normal(size=999), jnp.float32)}}
+    first, _ = small()
+    current = first.replace(ema=value)
+    for _ in range(3):
+        current = current.replace(ema=update._average(current, value))
+    chex.assert_trees_all_equal(current.ema, value)

@@ -27,11 +27,11 @@ class Optim(Section):
     cooldown_images: int = field(0, "linear cool-down in images", low=0)
     end_learning_rate: float = field(0.0, "final learning rate of cosine and linear", low=0)
     timescale: int = field(10_000, "timescale of rsqrt in steps", low=1)
-    momentum: float = field(0.9, "momentum of sgd and muon", low=0, high=1)
+    momentum: float = field(0.9, "momentum of sgd and muon", low=0, below=1)
     b1: float = field(
-        0.9, "decay of the first moment: adam, adamw, lamb, lion, adafactor", low=0, high=1
+        0.9, "decay of the first moment: adam, adamw, lamb, lion, adafactor", low=0, below=1
     )
-    b2: float = field(0.999, "decay of the second moment", low=0, high=1)
+    b2: float = field(0.999, "decay of the second moment", low=0, below=1)
     eps: float = field(1e-8, "epsilon in the denominator of adam, adamw and lamb", low=0)
     moment_dtype: str = field("float32", "dtype of the first moment: float32, bfloat16")
     weight_decay: float = field(0.0, "decoupled weight decay, times the learning rate", low=0)
@@ -54,6 +54,6 @@ class Optim(Section):
         0.0,
         "decay of the moving average of the parameters, which is evaluated; 0: off",
         low=0,
-        high=1,
+        below=1,
     )
     ema_warmup: bool = field(False, "shorter average at the beginning")

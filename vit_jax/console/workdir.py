@@ -65,12 +65,12 @@ def _hold(workdir: epath.Path) -> TextIO:
 
 
 def open_path(text: str, flag: str) -> epath.Path:
-    """Return the path that a flag gives, local or in an object store.
+    """Return the path that a flag gives, local or in an object store; `~` is the home directory.
 
     Raises:
       ConfigError: The extra for that object store is not installed.
     """
-    path = epath.Path(text)
+    path = epath.Path(text).expanduser()
     try:
         path.exists()
     except ImportError as error:

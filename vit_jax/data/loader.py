@@ -78,6 +78,9 @@ class Batches:
         self._report(line)
 
 
+ENDLESS = 2**62  # images; Grain's own end, sys.maxsize, overflows where a batch is one image
+
+
 def train_batches(
     source: Source,
     data: config_lib.Data,
@@ -104,7 +107,8 @@ def train_batches(
       num_hosts: The number of shards.
     """
     reader = Reader(source, transforms.for_training(data))
-    order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
+    order = grain.MapDataset.range(len(source)).seed(seed).shuffle()
+    order = order.repeat(ENDLESS // len(source))
     if data.repeats > 1:
         once = order
         order = grain.MapDataset.range(len(once)).seed(seed).map(lambda i: once[i // data.repeats])

@@ -183,7 +183,7 @@ FORMS = (*POLICIES, "randaug(2,15)", "rand-m9-mstd0.5-inc1")
 # What follows each letter of timm's form, and the field that it sets.
 TIMM_FIELDS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "m": ("magnitude", float),
-    "mstd": ("magnitude_std", float),
+    "mstd": ("magnitude_std", lambda text: float(text) if float(text) <= 100 else math.inf),
     "mmax": ("max_magnitude", float),
     "n": ("num_layers", int),
     "p": ("probability", float),

@@ -75,9 +75,12 @@ def sums(
     losses: Float[Array, " b"],
     mask: Bool[Array, " b"],
 ) -> Sums:
-    """Return the sums over the examples that the mask keeps; the counts are exact integers."""
+    """Return the sums over the examples that the mask keeps; the counts are exact integers.
+
+    Logits that are not all finite hit nothing.
+    """
     _, top = jax.lax.top_k(logits, min(5, logits.shape[-1]))
-    hits = jnp.equal(top, labels[:, None]) & mask[:, None]
+    hits = jnp.equal(top, labels[:, None]) & (mask & jnp.isfinite(logits).all(axis=-1))[:, None]
     return {
         "top1": jnp.sum(hits[:, :1], dtype=jnp.int32),
         "top5": jnp.sum(hits, dtype=jnp.int32),

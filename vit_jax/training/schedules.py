@@ -4,6 +4,7 @@ A duration is given in steps, epochs or images, one of the three.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import jax
@@ -71,7 +72,8 @@ def _steps(path: str, duration: tuple[int | float, ...], batch_size: int, num_im
         names = " and ".join(f"{path.split('.')[-1]}_{unit}" for unit in given)
         raise ConfigError(f"{path}_{next(iter(given))}", f"give one unit, got {names}")
     for unit, value in given.items():
-        return max(1, int(value * images[unit] / batch_size))
+        # The sum of roundings must not cost a step: 2.01 epochs of 1,000 steps are 2,010.
+        return max(1, math.floor(value * images[unit] / batch_size + 1e-6))
     return 0
 
 

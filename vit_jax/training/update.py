@@ -82,7 +82,7 @@ class Update:
 
         def average(old: Array, new: Array) -> Array:
             is_float = jnp.issubdtype(new.dtype, jnp.floating)
-            return decay * old + (1 - decay) * new if is_float else new
+            return old + (1 - decay) * (new - old) if is_float else new
 
         return jax.tree.map(average, state.ema, variables)
 
