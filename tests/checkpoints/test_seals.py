@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 
 import pytest
 from etils import epath
@@ -85,3 +86,9 @@ def test_a_damaged_seal_is_an_error_of_its_own(step):
     with pytest.raises(CheckpointError, match="the seal is damaged"):
         seals.read_seal(step)
     assert seals.scores(step.parent) == {}
+
+
+def test_a_copied_step_is_not_another_step(step):
+    shutil.copytree(step, step.parent / "70")
+    assert seals.find_damage(step.parent / "70") == "its seal is that of step 7"
+    assert seals.find_damage(step) == ""

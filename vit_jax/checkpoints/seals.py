@@ -1,7 +1,8 @@
 """Seals: what makes a checkpoint count.
 
-A seal is a file in a step's directory with the SHA-256 of every other file there, and of itself.
-It is written last, so a step without one was cut off; a step that no longer matches is damaged.
+A seal is a file in a step's directory with the name of the step, the SHA-256 of every other file
+there, and of itself. It is written last, so a step without one was cut off; a step that no longer
+matches is damaged.
 """
 
 import concurrent.futures
@@ -44,7 +45,7 @@ def best_step(directory: epath.Path) -> int | None:
 
 def seal(path: epath.Path, score: float | None) -> None:
     """Write the SHA-256 of every file of a finished step beside them."""
-    _write(path, {"score": score, "files": _digests(path)})
+    _write(path, {"step": path.name, "score": score, "files": _digests(path)})
 
 
 def rescore(path: epath.Path, score: float) -> None:
@@ -53,14 +54,14 @@ def rescore(path: epath.Path, score: float) -> None:
 
 
 def read_seal(path: epath.Path) -> dict[str, Any]:
-    """Return the seal of a step: its `score` and the digest of each of its `files`.
+    """Return the seal of a step: the `step`, its `score` and the digest of each of its `files`.
 
     Raises:
       CheckpointError: The seal itself is damaged.
     """
     try:
         content = json.loads((path / SEAL).read_text())
-        body = {"score": content["score"], "files": content["files"]}
+        body = {key: content[key] for key in ("step", "score", "files")}
         if content["seal"] == _digest_of(body):
             return body
     except (OSError, ValueError, KeyError, TypeError):
@@ -71,13 +72,15 @@ def read_seal(path: epath.Path) -> dict[str, Any]:
 def find_damage(path: epath.Path) -> str:
     """Return what is wrong with a sealed step, or nothing; files of others may be there."""
     try:
-        expected = read_seal(path)["files"]
+        content = read_seal(path)
         found = _digests(path)
     except CheckpointError:
         return "its seal is unreadable"
     except OSError as error:
         return f"it cannot be read: {error.strerror or error}"
-    for name, digest in expected.items():
+    if content["step"] != path.name:
+        return f"its seal is that of step {content['step']}"
+    for name, digest in content["files"].items():
         if name not in found:
             return f"{name} is missing"
         if found[name] != digest:

@@ -10,6 +10,7 @@ import jax
 import tensorboardX
 from etils import epath
 
+from vit_jax.console.progress import warn
 from vit_jax.console.workdir import is_local, write_text
 
 
@@ -83,15 +84,24 @@ class MetricsWriter:
 
 
 def read_metrics(path: epath.Path) -> list[dict[str, Any]]:
-    """Return the whole rows of a metrics.jsonl; a row cut off by a kill does not count."""
+    """Return the whole rows of a metrics.jsonl; a row cut off by a kill does not count.
+
+    Damaged rows are left out with a warning.
+    """
     rows = []
-    for line in path.read_text().splitlines() if path.exists() else []:
+    damaged = 0
+    lines = path.read_bytes().split(b"\n") if path.exists() else []
+    for line in lines[:-1]:  # what follows the last end of a line was cut off
         try:
             row = json.loads(line)
-        except ValueError:
-            break
+        except (ValueError, RecursionError):
+            row = None
         if isinstance(row, dict) and isinstance(row.get("step"), int):
             rows.append(row)
+        else:
+            damaged += 1
+    if damaged:
+        warn(f"{path}: {damaged} damaged rows are left out")
     return rows
 
 

@@ -8,7 +8,7 @@ import rich.console
 import rich.progress
 
 _console, _aside = (
-    rich.console.Console(highlight=False, markup=False, soft_wrap=True, stderr=stderr)
+    rich.console.Console(highlight=False, markup=False, emoji=False, soft_wrap=True, stderr=stderr)
     for stderr in (False, True)
 )
 
@@ -47,7 +47,7 @@ class Progress:
         self._began = self._last = time.monotonic()
         self._live: rich.progress.Progress | None = None
         if self._console.is_terminal and jax.process_index() == 0:
-            text = rich.progress.TextColumn("{task.description}")
+            text = rich.progress.TextColumn("{task.description}", markup=False)
             self._live = rich.progress.Progress(
                 text, console=self._console, transient=True, redirect_stdout=False
             )

@@ -27,6 +27,9 @@ def lock(workdir: epath.Path) -> Iterator[None]:
     Raises:
       WorkdirError: It cannot be written, or a live process holds it.
     """
+    if is_local(workdir) and (found := set(str(workdir.absolute())) & set("[]\\")):
+        problem = f"Orbax takes {' '.join(sorted(found))} in a path for a pattern"
+        raise WorkdirError(f"--workdir: {problem}; give another than {workdir.absolute()}")
     with hosts.run_and_compare(lambda: _hold(workdir)):
         yield
 
