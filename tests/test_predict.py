@@ -177,7 +177,7 @@ def test_a_line_an_image_broken_ones_skipped(workdir, folder, capsys):
 @pytest.mark.parametrize(
     ("flags", "code", "message"),
     [
-        (["nowhere.jpg"], 65, "none of the 1 images can be read; the last is nowhere.jpg"),
+        (["nowhere.jpg"], 65, "none of the 1 images has a prediction; the last is nowhere.jpg"),
         ([], 65, "no image given: expected images or folders of images"),
         (["--topk=0", "a.jpg"], 64, "--topk: expected at least 1, got 0"),
         (["--step=77", "a.jpg"], 66, "--step=77: no such checkpoint; there are 60"),
@@ -207,3 +207,18 @@ def test_classes_are_those_of_the_run_wherever_it_is_evaluated(workdir, folder, 
     assert config.data.root == str(folder)
     source = open_split(data, "val_split", predict.Predictor(workdir).class_names)
     assert source[0]["label"] == 1
+
+
+def test_an_output_that_is_not_a_number_is_no_prediction(workdir, folder, monkeypatch, capsys):
+    predictor = predict.Predictor(workdir)
+    real = predictor._top
+
+    def broken(*args):
+        classes, scores = real(*args)
+        return classes, scores.at[1].set(np.nan)
+
+    monkeypatch.setattr(predictor, "_top", broken)
+    images = [str(path) for path in sorted(folder.rglob("*.png"))[:3]]
+    first, second, third = predictor.stream(images)
+    assert first.predictions and third.predictions
+    assert (second.predictions, second.error) == ([], "the model's output is not a number")

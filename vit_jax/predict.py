@@ -132,6 +132,8 @@ class Predictor:
                 classes, scores = jax.device_get(self._top(self._variables, pixels, topk))
             for row, image in enumerate(rows):
                 error = image if isinstance(image, str) else ""
+                if not error and not np.isfinite(scores[row]).all():
+                    error = "the model's output is not a number"
                 predictions = [] if error else self._predictions(classes[row], scores[row])
                 yield ImageResult(source.describe(index), predictions, error)
                 index += 1
@@ -194,7 +196,8 @@ def main(values: flags.FlagValues, operands: list[str]) -> None:
     finally:
         progress.close()
     if skipped == len(images):
-        raise DataError(f"none of the {skipped} images can be read; the last is {_as_line(result)}")
+        problem = f"none of the {skipped} images has a prediction"
+        raise DataError(f"{problem}; the last is {_as_line(result)}")
 
 
 def _expand(operand: str) -> list[str]:

@@ -11,7 +11,7 @@ from vit_jax.checkpoints.manager import Checkpoints
 from vit_jax.checkpoints.reading import load_arrays, load_variables, read_class_names
 from vit_jax.checkpoints.same_run import check_same_run
 from vit_jax.checkpoints.store import write_variables
-from vit_jax.errors import CheckpointError, ConfigError, InputMissingError
+from vit_jax.errors import CheckpointError, ConfigError, InputMissingError, WorkdirError
 from vit_jax.training.state import TrainState
 
 META = {
@@ -246,3 +246,22 @@ def test_variables_that_cannot_be_sealed_are_one_line_and_do_not_count(directory
         variables = jax.device_get(state(3).variables)
         write_variables(directory.parent, variables, WEIGHTS, META["config"])
     assert seals.sealed_steps(directory) == []
+
+
+@pytest.mark.parametrize("name", ["default", "state.msgpack"])
+def test_checkpoints_of_another_program_are_never_removed(directory, name):
+    save(directory, 1)
+    (directory / "20").mkdir()
+    (directory / "20" / name).write_text("precious")
+    (directory / "notes.orbax-checkpoint-tmp").mkdir()
+    with pytest.raises(WorkdirError, match="20 is no checkpoint of vit_jax; move it away, or use"):
+        restore(directory)
+    assert (directory / "20" / name).read_text() == "precious"
+    assert (directory / "notes.orbax-checkpoint-tmp").exists()
+
+
+def test_a_save_that_was_cut_off_before_its_seal_is_removed(directory, capsys):
+    save(directory, 1, 2)
+    (directory / "2" / "seal.json").unlink()
+    chex.assert_trees_all_equal(restore(directory), state(1))
+    assert "removed 2, whose save never finished" in capsys.readouterr().out

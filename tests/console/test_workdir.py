@@ -57,3 +57,18 @@ def test_a_path_that_orbax_cannot_save_to_is_refused_before_the_first_step(tmp_p
     with pytest.raises(WorkdirError, match=said), workdir.lock(path):
         pass
     assert not (tmp_path / name).exists()
+
+
+def test_no_file_is_written_through_a_link(tmp_path):
+    target = tmp_path / "target"
+    target.write_text("precious")
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in (".results.json.tmp", "results.json", ".lock"):
+        (run / name).symlink_to(target)
+    workdir.write_json(epath.Path(run) / "results.json", {"step": 1})
+    assert json.loads((run / "results.json").read_text()) == {"step": 1}
+    assert not (run / "results.json").is_symlink()
+    with pytest.raises(WorkdirError, match="cannot write"), workdir.lock(epath.Path(run)):
+        pass
+    assert target.read_text() == "precious"

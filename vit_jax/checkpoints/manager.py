@@ -21,7 +21,7 @@ from vit_jax.checkpoints.reading import list_problems
 from vit_jax.checkpoints.same_run import check_same_run
 from vit_jax.cluster import hosts
 from vit_jax.console.progress import say
-from vit_jax.errors import CheckpointError, ConfigError
+from vit_jax.errors import CheckpointError, ConfigError, WorkdirError
 
 Items = Mapping[str, Any]  # trees by the names of `store`, of which `params` and `rest` always
 
@@ -32,6 +32,9 @@ class Checkpoints:
     Args:
       directory: Where the steps are, one directory each.
       keep: How many of the newest are kept, besides the best.
+
+    Raises:
+      WorkdirError: There are checkpoints of another program.
     """
 
     def __init__(self, directory: epath.Path, keep: int) -> None:
@@ -182,7 +185,11 @@ class Checkpoints:
         if jax.process_index() or not self._directory.exists():
             return
         for path in sorted(self._directory.iterdir()):
-            unsealed = path.name.isdecimal() and not (path / seals.SEAL).exists()
-            if unsealed or seals.TMP in path.name:
-                say(f"checkpoint: removed {path.name}, whose save never finished")
-                path.rmtree()
+            number, tmp, _ = path.name.partition(seals.TMP)
+            if not number.isdecimal() or (not tmp and (path / seals.SEAL).exists()):
+                continue
+            if not tmp and not store.is_cut_off(path):
+                problem = f"{path} is no checkpoint of vit_jax; move it away, or"
+                raise WorkdirError(f"--workdir: {problem} use a new --workdir")
+            say(f"checkpoint: removed {path.name}, whose save never finished")
+            path.rmtree()

@@ -27,6 +27,19 @@ EMA_COLLECTIONS = "ema_collections"
 REST = "rest"
 
 
+META = "meta"
+OF_ORBAX = ("_CHECKPOINT_METADATA", "commit_success.txt")  # which it writes beside the items
+
+
+def is_cut_off(path: epath.Path) -> bool:
+    """Return whether a step without a seal is what a save of ours leaves that is cut off."""
+    if not path.is_dir():
+        return False
+    names = {child.name for child in path.iterdir() if not child.name.startswith(".")}
+    items = {PARAMS, EMA, COLLECTIONS, EMA_COLLECTIONS, REST, META}
+    return names >= {PARAMS, META} or names <= items | set(OF_ORBAX)
+
+
 def split_variables(variables: Mapping[str, Any], *, ema: bool = False) -> dict[str, Any]:
     """Return the items that hold variables: `params`, and other collections where there are any.
 

@@ -45,7 +45,9 @@ def _hold(workdir: epath.Path) -> TextIO:
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         locks = is_local(workdir) and jax.process_index() == 0
-        file = open(workdir / ".lock" if locks else os.devnull, "a+")  # noqa: SIM115 - by `lock`
+        path = workdir / ".lock" if locks else os.devnull
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+        file = open(os.open(path, flags, 0o666), "a+")  # noqa: SIM115 - by `lock`
     except OSError as error:
         problem = error.strerror or error
         raise WorkdirError(
@@ -92,7 +94,9 @@ def write_json(path: epath.Path, content: Mapping[str, Any]) -> None:
 def write_text(path: epath.Path, text: str) -> None:
     """Write a file at once: whatever happens, a reader sees the old one or the new one."""
     temporary = path.parent / f".{path.name}.tmp"
-    with temporary.open("w") as file:
+    if is_local(path):  # a new file, wherever a link of that name leads
+        temporary.unlink(missing_ok=True)
+    with open(temporary, "x") if is_local(path) else temporary.open("w") as file:
         file.write(text)
         file.flush()
         if is_local(path):
