@@ -49,16 +49,16 @@ def _multiply_adds(program: Any) -> int:
     """Return the multiply-adds of a jaxpr, including those of the jaxprs inside it."""
     total = 0
     for equation in program.eqns:
-        shape = equation.outvars[0].aval.shape
         if equation.primitive.name == "dot_general":
             (contracted, _), _ = equation.params["dimension_numbers"]
             lengths = [equation.invars[0].aval.shape[axis] for axis in contracted]
-            total += math.prod(shape) * math.prod(lengths)
+            total += math.prod(equation.outvars[0].aval.shape) * math.prod(lengths)
         elif equation.primitive.name == "conv_general_dilated":
             kernel = equation.invars[1].aval.shape
             dimensions = equation.params["dimension_numbers"]
             num_outputs = kernel[dimensions.rhs_spec[0]]
-            total += math.prod(shape) * math.prod(kernel) // num_outputs
+            outputs = math.prod(equation.outvars[0].aval.shape)
+            total += outputs * math.prod(kernel) // num_outputs
         for value in equation.params.values():
             inner = getattr(value, "jaxpr", value)
             if hasattr(inner, "eqns"):
