@@ -89,7 +89,8 @@ def restore_state(workdir, run):
     from vit_jax.training.state import TrainState
 
     checkpoints = Checkpoints(epath.Path(workdir) / "checkpoints", 2)
-    return TrainState.from_items(checkpoints.restore(run.shapes.to_items(), run.fingerprint))
+    found = checkpoints.find(run.fingerprint)
+    return TrainState.from_items(checkpoints.restore(found, run.shapes.to_items()))
 
 
 @pytest.fixture

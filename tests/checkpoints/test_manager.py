@@ -42,8 +42,9 @@ def save(directory, *steps, scores=None, keep=2):
 
 
 def restore(directory, meta=META, allowed=()):
-    items = Checkpoints(directory, 2).restore(shapes().to_items(), meta, allowed)
-    return items and TrainState.from_items(items)
+    checkpoints = Checkpoints(directory, 2)
+    found = checkpoints.find(meta, allowed)
+    return found and TrainState.from_items(checkpoints.restore(found, shapes().to_items()))
 
 
 @pytest.fixture
@@ -86,7 +87,8 @@ def test_the_state_may_change_while_it_is_being_saved(directory):
         current = step(current)
     checkpoints.close()
     for number in range(5, 0, -1):
-        restored = Checkpoints(directory, 5).restore(like.to_items(), META)
+        checkpoints = Checkpoints(directory, 5)
+        restored = checkpoints.restore(checkpoints.find(META), like.to_items())
         assert (restored["params"]["a"] == 2 * number - 1).all()
         (directory / str(number)).rmtree()
 
@@ -185,7 +187,8 @@ def test_a_state_of_another_shape_is_one_line(directory):
     save(directory, 1)
     other = shapes().replace(params={"z": shapes().params["a"]})
     with pytest.raises(CheckpointError, match="the checkpoint is of another model: a is") as error:
-        Checkpoints(directory, 2).restore(other.to_items(), META)
+        checkpoints = Checkpoints(directory, 2)
+        checkpoints.restore(checkpoints.find(META), other.to_items())
     assert "\n" not in str(error.value)
 
 

@@ -152,7 +152,7 @@ def test_a_teacher_of_other_things_is_refused(overrides, problem, teacher, tiny_
             tiny_config(
                 {"objective": "distillation", "objective.teacher": str(teacher), **overrides}
             )
-        )
+        ).objective.check()
 
 
 def test_a_teacher_that_is_not_there_or_names_other_classes_is_refused(teacher, tiny_config):
@@ -161,7 +161,7 @@ def test_a_teacher_that_is_not_there_or_names_other_classes_is_refused(teacher, 
             tiny_config(
                 {"objective": "distillation", "objective.teacher": str(teacher / "nothing")}
             )
-        )
+        ).objective.check()
     run = open_run(tiny_config({"objective": "distillation", "objective.teacher": str(teacher)}))
     names = ("cat", *run.splits["train"].class_names[1:])
     with (

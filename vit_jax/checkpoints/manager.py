@@ -9,6 +9,7 @@ and its own retention runs before a step can be sealed.)
 """
 
 import concurrent.futures
+import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -24,6 +25,15 @@ from vit_jax.console.progress import say
 from vit_jax.errors import CheckpointError, ConfigError, WorkdirError
 
 Items = Mapping[str, Any]  # trees by the names of `store`, of which `params` and `rest` always
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """The newest good checkpoint: its step and config, and the damaged ones after it."""
+
+    step: int
+    config: Mapping[str, Any]
+    damaged: tuple[int, ...]
 
 
 class Checkpoints:
@@ -45,30 +55,37 @@ class Checkpoints:
         self._sealing: concurrent.futures.Future[None] | None = None
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "seal")
 
-    def restore(
-        self, shapes: Items, meta: Mapping[str, Any], allowed: tuple[str, ...] = ()
-    ) -> dict[str, Any] | None:
-        """Return the newest good items, or None where there is no checkpoint at all.
-
-        Damaged ones are put aside with a warning.
+    def find(self, meta: Mapping[str, Any], allowed: tuple[str, ...] = ()) -> Found | None:
+        """Return the newest good checkpoint, or None where there is none at all.
 
         Args:
-          shapes: Shapes and shardings of each item.
           meta: The run's `config` and `data`; what was saved must be the same run.
           allowed: Keys that may differ all the same.
 
         Raises:
-          CheckpointError: There are checkpoints, and none is good, or it is of another model.
+          CheckpointError: There are checkpoints, and none is good.
           ConfigError: The checkpoint is of a run with other settings.
         """
         newest = hosts.run_on_host0(lambda: self._find(meta, allowed))
         if newest is None:
             return None
-        step, damaged = newest
-        path = self._directory / str(step)
+        step, config, damaged = newest
+        return Found(step, config, tuple(damaged))
+
+    def restore(self, found: Found, shapes: Items) -> dict[str, Any]:
+        """Return the items of a checkpoint; damaged ones after it are put aside with a warning.
+
+        Args:
+          found: The checkpoint.
+          shapes: Shapes and shardings of each item, as they were saved.
+
+        Raises:
+          CheckpointError: It cannot be read, or it is of another model.
+        """
+        path = self._directory / str(found.step)
         store.check_collections(path, shapes)
         items = {name: store.read_item(path / name, tree) for name, tree in shapes.items()}
-        self._put_aside(self._directory / str(step) for step in damaged)
+        self._put_aside(self._directory / str(step) for step in found.damaged)
         return items
 
     def save(
@@ -128,8 +145,8 @@ class Checkpoints:
 
     def _find(
         self, meta: Mapping[str, Any], allowed: tuple[str, ...]
-    ) -> tuple[int, list[int]] | None:
-        """Return the newest good step, and the damaged ones after it."""
+    ) -> tuple[int, dict[str, Any], list[int]] | None:
+        """Return the newest good step, its config, and the damaged ones after it."""
         damaged: dict[int, str] = {}
         for step in reversed(seals.sealed_steps(self._directory)):
             path = self._directory / str(step)
@@ -139,8 +156,9 @@ class Checkpoints:
                     problem = "contains weights only, no optimizer state"
                     hint = "use a new --workdir, and --config.init_from for this one"
                     raise ConfigError("--workdir", f"{self._directory.parent} {problem}; {hint}")
-                check_same_run(store.read_meta(path), meta, allowed)
-                return step, list(damaged)
+                saved = store.read_meta(path)
+                check_same_run(saved, meta, allowed)
+                return step, saved["config"], list(damaged)
             say(f"warning: checkpoint of step {step} is damaged ({problem}); taking the one before")
             damaged[step] = problem
         if damaged:

@@ -20,7 +20,7 @@ def load_variables(
       workdir: The run folder.
       step: A number, `best`, or `` for the newest good one.
       shapes: Trees of `jax.ShapeDtypeStruct` with shardings, by collection.
-      ema: Whether to take the moving average.
+      ema: Whether to take the moving average, where the checkpoint has one.
 
     Raises:
       InputMissingError: There is no such checkpoint.
@@ -28,7 +28,8 @@ def load_variables(
     """
     directory = workdir / "checkpoints"
     number = hosts.run_on_host0(lambda: _find(directory, step))
-    return number, store.read_variables(directory / str(number), shapes, ema=ema)
+    path = directory / str(number)
+    return number, store.read_variables(path, shapes, ema=ema and _has_average(path))
 
 
 def load_arrays(
@@ -39,7 +40,7 @@ def load_arrays(
     Args:
       workdir: The run folder.
       shapes: Trees of shapes, by collection.
-      ema: Whether to take the moving average.
+      ema: Whether to take the moving average, where the checkpoint has one.
 
     Raises:
       InputMissingError: There is no checkpoint.
@@ -47,7 +48,8 @@ def load_arrays(
     """
     directory = workdir / "checkpoints"
     number = _find(directory, "")
-    return number, store.read_numpy_variables(directory / str(number), shapes, ema=ema)
+    path = directory / str(number)
+    return number, store.read_numpy_variables(path, shapes, ema=ema and _has_average(path))
 
 
 def read_class_names(workdir: epath.Path, step: int) -> tuple[str, ...]:
@@ -59,6 +61,14 @@ def read_class_names(workdir: epath.Path, step: int) -> tuple[str, ...]:
 def list_problems(directory: epath.Path, problems: Mapping[int, str]) -> str:
     """Return what is wrong with each step, in one line."""
     return "; ".join(f"{directory / str(step)}: {text}" for step, text in problems.items())
+
+
+def _has_average(path: epath.Path) -> bool:
+    """Return whether a checkpoint has a moving average, which it may lack; say if so."""
+    found = (path / store.EMA).exists()
+    if not found:
+        say(f"note      step {path.name} has no moving average; its parameters are taken")
+    return found
 
 
 def _find(directory: epath.Path, step: str) -> int:

@@ -19,7 +19,7 @@ from vit_jax.console.workdir import lock, owner
 from vit_jax.data import loader
 from vit_jax.errors import ConfigError, Interrupted
 from vit_jax.evaluation.loop import Evaluation
-from vit_jax.training import results, warm_start
+from vit_jax.training import results, resume, warm_start
 from vit_jax.training import state as state_lib
 from vit_jax.training.reporter import Reporter
 from vit_jax.training.run import Run, open_run
@@ -51,18 +51,21 @@ def train(
                 say(f"note      {note}")
             say(f"workdir   {workdir}")
             checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep)
-            items = checkpoints.restore(run.shapes.to_items(), run.fingerprint, allowed)
-            state = TrainState.from_items(items) if items else None
+            restored = resume.restore(run, checkpoints, allowed)
+            state, changes = restored or (None, [])
             evaluation = Evaluation(run.evaluators, run.config, run.mesh)
             finished = hosts.run_on_host0(
                 lambda: results.read_finished(run, workdir, state, evaluation)
             )
             if finished:
                 return finished
+            hosts.run_and_compare(run.objective.check)
             if state is None:
                 state = _start(run)
             else:
                 say(f"resume    from the checkpoint of step {int(state.step):,}")
+                for note in changes:
+                    say(f"          {note}")
                 _check_not_past_the_end(run, int(state.step))
             stored.write(workdir, run.config, _origins(resolved, run))
             writer = MetricsWriter(workdir, int(state.step), tensorboard=config.log.tensorboard)

@@ -43,7 +43,7 @@ class Objective(abc.ABC):
 
     @abc.abstractmethod
     def __init__(self, config: config_lib.Config, model: nn.Module) -> None:
-        """Check what belongs to this objective.
+        """Check the settings of this objective.
 
         Args:
           config: Of the run, completed.
@@ -58,6 +58,13 @@ class Objective(abc.ABC):
           ConfigError: It is at odds with them.
         """
         return config
+
+    def check(self) -> None:  # noqa: B027 - most need nothing
+        """Check what it needs beside the run's own data, before the first step.
+
+        Raises:
+          UserError: Something is missing, or does not fit. A finished run needs none of it.
+        """
 
     def describe(self) -> dict[str, str]:
         """Return lines about the objective, by what they begin with."""

@@ -125,8 +125,7 @@ class Distillation(Classification):
     """The loss of the labels, and of what a teacher says about the same pixels.
 
     Raises:
-      InputMissingError: There is no such teacher.
-      ConfigError: It does not fit the run, or a name is unknown.
+      ConfigError: A name is unknown.
     """
 
     settings: ClassVar[type[ObjectiveSettings]] = objective.Distillation
@@ -134,7 +133,15 @@ class Distillation(Classification):
     def __post_init__(self) -> None:
         super().__post_init__()
         pick(TEACHER_LOSSES, self.config.objective["kind"], "config.objective.kind")
-        _ = self.opened  # what does not fit is refused now
+
+    def check(self) -> None:
+        """Check that the teacher is there, and fits the run.
+
+        Raises:
+          InputMissingError: There is no such teacher.
+          ConfigError: It does not fit.
+        """
+        _ = self.opened
 
     @functools.cached_property
     def opened(self) -> Teacher:

@@ -1,0 +1,164 @@
+"""The state of a run that goes on, whose optimizer or average may be another than it was.
+
+A checkpoint is read as it was written, by the optimizer that its own config describes. What today's
+optimizer has as well is kept, and the rest starts anew: moments belong to each other by the names
+of their field and parameter, wherever clipping, multipliers or frozen parameters put them.
+"""
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vit_jax import config as config_lib
+from vit_jax import models
+from vit_jax.checkpoints.manager import Checkpoints
+from vit_jax.training import optim
+from vit_jax.training.run import Run
+from vit_jax.training.state import TrainState, abstract_state
+
+# Keys of optax's wrappers around the state of some of the parameters.
+WRAPPERS = frozenset({"inner_states", "inner_state", "train", "freeze"})
+
+
+def restore(
+    run: Run, checkpoints: Checkpoints, allowed: tuple[str, ...] = ()
+) -> tuple[TrainState, list[str]] | None:
+    """Return the state of the newest good checkpoint, and notes on what is not as it was.
+
+    Returns None where there is no checkpoint at all.
+
+    Args:
+      run: The run that goes on.
+      checkpoints: Those of its work directory.
+      allowed: Config keys that may differ from those of the checkpoint.
+
+    Raises:
+      CheckpointError: There are checkpoints, and none is good.
+      ConfigError: The checkpoint is of a run with other settings, or of another model.
+    """
+    found = checkpoints.find(run.fingerprint, allowed)
+    if found is None:
+        return None
+    saved = _read_optim(found.config["optim"])
+    family = models.family(run.config.model["name"])
+    boxed = models.abstract_variables(run.model, run.config.data.image_shape)
+    tx = optim.make_optimizer(saved, nn.unbox(boxed["params"]), family)
+    shapes = abstract_state(boxed, tx, run.mesh, ema=saved.ema_decay > 0)
+    state = TrainState.from_items(checkpoints.restore(found, shapes.to_items()))
+    state, notes = carry_over(run, state, same_optimizer=saved.name == run.config.optim.name)
+    return state, [*notes, *_describe_changes(run, found.config)]
+
+
+def carry_over(
+    run: Run, state: TrainState, *, same_optimizer: bool
+) -> tuple[TrainState, list[str]]:
+    """Return a state with the moments and the average of a run, and notes on what became of them.
+
+    Args:
+      run: The run.
+      state: With variables of its model; moments and average may be those of other settings.
+      same_optimizer: Whether the optimizer has the same name.
+    """
+    if same_optimizer and _layout(state) == _layout(run.shapes):
+        return state, []
+    kept = _match(state.opt_state, run.shapes.opt_state) if same_optimizer else {}
+    notes = _describe_average(run, state) + _describe_moments(run, state, kept, same_optimizer)
+
+    def convert(state: TrainState) -> TrainState:
+        before = jax.tree.leaves(state.opt_state)
+        leaves, structure = jax.tree.flatten(run.tx.init(state.params))
+        leaves = [
+            before[kept[i]].astype(leaf.dtype) if i in kept else leaf
+            for i, leaf in enumerate(leaves)
+        ]
+        average = state.ema or jax.tree.map(jnp.copy, state.variables)
+        opt_state = jax.tree.unflatten(structure, leaves)
+        average = average if run.shapes.ema else {}
+        return dataclasses.replace(state, opt_state=opt_state, ema=average)
+
+    layout = jax.tree.map(lambda leaf: leaf.sharding, run.shapes)
+    return jax.jit(convert, out_shardings=layout)(state), notes
+
+
+def _read_optim(settings: Mapping[str, Any]) -> config_lib.Optim:
+    """Return the section of a checkpoint, whose values were in range when it was written."""
+
+    def tuples(value: Any) -> Any:
+        return tuple(map(tuples, value)) if isinstance(value, list) else value
+
+    names = {field.name for field in dataclasses.fields(config_lib.Optim)}
+    return config_lib.Optim(**{k: tuples(v) for k, v in settings.items() if k in names})
+
+
+def _layout(state: TrainState) -> Any:
+    """Return what must be equal for a state to be taken as it is."""
+    leaves, structure = jax.tree.flatten(state)
+    return structure, [(leaf.shape, leaf.dtype) for leaf in leaves]
+
+
+def _match(before: Any, now: Any) -> dict[int, int]:
+    """Return for leaves of today's optimizer state the index of the leaf that they were before."""
+    old, new = _by_name(before), _by_name(now)
+    return {
+        i: j
+        for name in old.keys() & new.keys()
+        if len(old[name]) == len(new[name])
+        for (i, leaf), (j, was) in zip(new[name], old[name], strict=True)
+        if leaf.shape == was.shape
+    }
+
+
+def _by_name(opt_state: Any) -> dict[str, list[tuple[int, Any]]]:
+    """Return index and leaf by field and parameter, such as `mu/head/bias`; counts may be many."""
+    found = defaultdict(list)
+    for i, (path, leaf) in enumerate(jax.tree_util.tree_leaves_with_path(opt_state)):
+        keys = [getattr(key, "name", getattr(key, "key", None)) for key in path]
+        names = [key for key in keys if key is not None and key not in WRAPPERS]
+        found["/".join(map(str, names))].append((i, leaf))
+    return found
+
+
+def _describe_average(run: Run, state: TrainState) -> list[str]:
+    if run.shapes.ema and not state.ema:
+        return [f"the moving average starts from the parameters of step {int(state.step):,}"]
+    if state.ema and not run.shapes.ema:
+        return ["the moving average is left out, for config.optim.ema_decay is 0 now"]
+    return []
+
+
+def _describe_moments(
+    run: Run, state: TrainState, kept: Mapping[int, int], same_optimizer: bool
+) -> list[str]:
+    now = jax.tree.leaves(run.shapes.opt_state)
+    before = jax.tree.leaves(state.opt_state)
+    if not same_optimizer:
+        name = run.config.optim.name
+        return [f"the moments of {name} start anew; step and parameters are kept"] if now else []
+    notes = []
+    if missing := len(now) - len(kept):
+        notes.append(f"{missing} of the optimizer's {len(now)} moments and counts start anew")
+    if dropped := len(before) - len(set(kept.values())):
+        notes.append(f"{dropped} of the optimizer's moments are left out")
+    if any(now[i].dtype != before[j].dtype for i, j in kept.items()):
+        notes.append(f"moments are converted to {run.config.optim.moment_dtype}")
+    return notes
+
+
+def _describe_changes(run: Run, saved: Mapping[str, Any]) -> list[str]:
+    """Return notes on settings that mean something else in a run that has begun."""
+    notes = []
+    if run.config.init_from != saved["init_from"]:
+        problem = "has no effect: the run goes on from its own checkpoint"
+        notes.append(f"config.init_from {problem}")
+    before, now = saved["batch_size"], run.config.batch_size
+    if before != now:
+        notes.append(
+            f"config.batch_size was {before}: from here a step is {now} images, and those before "
+            f"count as such in the plan and in the order of the images"
+        )
+    return notes
