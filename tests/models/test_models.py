@@ -21,7 +21,7 @@ from vit_jax.errors import ConfigError
 from vit_jax.models import __main__ as command
 from vit_jax.models import transformer
 from vit_jax.models.layers.attention import ATTENTIONS
-from vit_jax.models.layers.attention.window import PAD_ORDERS, WindowAttention
+from vit_jax.models.layers.attention.window import LIMITS, PAD_ORDERS, WindowAttention
 from vit_jax.models.layers.blocks import BLOCKS, DROP_PATH_SCHEDULES
 from vit_jax.models.layers.grid import Grid
 from vit_jax.models.layers.mlp import ACTIVATIONS, MLPS, Mlp, SwiGlu
@@ -502,9 +502,11 @@ WINDOWED = Part(
     FrozenDict(
         qk_norm=False,
         cosine=False,
+        qkv_bias=True,
         dropout=0.0,
         window=(4, 4),
         pad_order="shift_pad",
+        limit="each",
         mask_padding=False,
     ),
 )
@@ -558,7 +560,9 @@ CHOICES = {
     "posemb.interpolation": (INTERPOLATIONS, {}),
     "block.drop_path_schedule": (DROP_PATH_SCHEDULES, {}),
     "attention.pad_order": (PAD_ORDERS, {"attention": "window"}),
+    "attention.limit": (LIMITS, {"attention": "window"}),
     "mlp.activation": (ACTIVATIONS, {}),
+    "representation_activation": (ACTIVATIONS, {}),
     "pool.activation": (ACTIVATIONS, {"pool": "map"}),
     "dropout_sites": (dict.fromkeys(transformer.DROPOUT_SITES), {}),
     "dtype": (transformer.DTYPES, {}),
@@ -633,6 +637,21 @@ def test_create_rejects_an_impossible_value(field, value, parts):
 def test_create_rejects_what_a_second_head_does_not_go_with(fields):
     with pytest.raises(ConfigError, match=r"^config\.model\.distilled: needs the pool cls"):
         models.create("deit_s16_distilled", **fields)
+
+
+@pytest.mark.parametrize("representation_size", [0, 8])
+def test_a_distillation_token_without_a_head_is_attended_to_and_not_read(representation_size):
+    sizes = {"width": 8, "depth": 1, "num_heads": 2, "mlp_dim": 8, "num_classes": 3}
+    fields = {**sizes, "distilled_head": False, "representation_size": representation_size}
+    model = models.create("deit_ti4_distilled", **fields)
+    images = jnp.asarray(np.random.default_rng(0).normal(size=(2, 8, 8, 3)), jnp.float32)
+    variables = nn.unbox(model.init(jax.random.key(0), images, train=False))
+    params = variables["params"]
+    assert "dist_token" in params and "head_dist" not in params
+    other = {**params, "dist_token": params["dist_token"] + jnp.arange(8)}
+    first, second = (models.forward(model, {"params": p}, images) for p in (params, other))
+    assert first.aux_logits == ()
+    assert np.abs(first.features - second.features).max() > 1e-4
 
 
 @pytest.mark.parametrize("width", [0.001, 0.25, 0.75, 1.1])

@@ -41,6 +41,7 @@ class Swin(Transformer):
     posemb: Part = part(POSEMBS, "relative_bias", "position embedding")
     attention: Part = part(ATTENTIONS, "window", "attention", inherit="free")
     norm_eps: float = fixed(1e-5, "epsilon of LayerNorm", above=0)
+    merge_eps: float = fixed(0.0, "the same after the stem and in merging; 0: norm_eps", low=0)
 
     def find_problems(self) -> Iterator[Problem]:
         """Yield also stages that do not match, and a pool of a token that is not there."""
@@ -91,7 +92,8 @@ class Swin(Transformer):
     def __call__(self, images: Float[Array, "b H W c"], *, train: bool) -> Output:
         """Classify normalized images; training needs a random key named `dropout`."""
         x = self._make_stem(pad=True, name="stem")(images.astype(self.dtype), train=train)
-        x = self._make_norm("stem_norm")(x)
+        merge_eps = self.merge_eps or self.norm_eps
+        x = nn.LayerNorm(epsilon=merge_eps, dtype=self.dtype, name="stem_norm")(x)
         _, positions = self._absolute(x.shape[1], x.shape[2], x.shape[3], 0)
         x = x + positions.astype(x.dtype)
         x = nn.Dropout(self._dropout("embed"))(x, deterministic=not train)
@@ -99,7 +101,7 @@ class Swin(Transformer):
         for i, depth in enumerate(self.depths):
             if i:
                 norm_last = self.block.module is ResidualPostNormBlock
-                merge = PatchMerging(norm_last, self.norm_eps, self.dtype, name=f"merge_{i - 1}")
+                merge = PatchMerging(norm_last, merge_eps, self.dtype, name=f"merge_{i - 1}")
                 x = merge(x)
             batch, height, width, dim = x.shape
             first = sum(self.depths[:i])
@@ -108,12 +110,12 @@ class Swin(Transformer):
                 Grid(height, width),
                 names=tuple(f"stages_{i}_{j}" for j in range(depth)),
                 stage=i,
-                mlp_dim=round(dim * self.mlp_ratio),
+                mlp_dim=int(dim * self.mlp_ratio),
                 drop_rates=rates[first : first + depth],
                 train=train,
             )
             x = tokens.reshape(batch, height, width, dim)
-        mlp_dim = round(dim * self.mlp_ratio)
+        mlp_dim = int(dim * self.mlp_ratio)
         tokens, features = self._norm_and_pool(tokens, 0, self.num_heads[-1], mlp_dim, train)
         return self._classify(tokens, Grid(height, width), features)
 

@@ -14,7 +14,7 @@ from vit_jax.models.layers.attention.base import FusedAttention, implementation
 from vit_jax.models.layers.blocks import BLOCKS, drop_path_rates
 from vit_jax.models.layers.encoder import Encoder
 from vit_jax.models.layers.grid import Grid
-from vit_jax.models.layers.mlp import MLPS
+from vit_jax.models.layers.mlp import ACTIVATIONS, MLPS
 from vit_jax.models.layers.pools import POOLS
 from vit_jax.models.layers.posemb import POSEMBS
 from vit_jax.models.layers.stems import STEMS, Stem
@@ -39,7 +39,8 @@ class Transformer(nn.Module):
     mlp: Part = part(MLPS, "mlp", "feed-forward network")
     pool: Part = part(POOLS, "gap", "what the head sees", inherit="free")
     norm_eps: float = fixed(1e-6, "epsilon of LayerNorm", above=0)
-    representation_size: int = field(0, "width of a tanh layer before the head; 0: off", low=0)
+    representation_size: int = field(0, "width of a layer before the head; 0: off", low=0)
+    representation_activation: str = fixed("tanh", "activation of that layer", choices=ACTIVATIONS)
     head_bias: float = field(
         0.0, "initial bias of the head; about -ln(num_classes) for the sigmoid loss"
     )
@@ -180,7 +181,7 @@ class Transformer(nn.Module):
         if self.representation_size:
             init = nn.with_logical_partitioning(nn.initializers.lecun_normal(), ("embed", None))
             layer = nn.Dense(self.representation_size, kernel_init=init, name="representation")
-            features = nn.tanh(layer(features))
+            features = ACTIVATIONS[self.representation_activation](layer(features))
         if not self.num_classes:
             return Output(jnp.zeros((len(tokens), 0)), features, tokens, grid)
         return Output(self._head("head")(features), features, tokens, grid)

@@ -30,6 +30,7 @@ class ViT(Transformer):
     pool: Part = part(POOLS, "cls", "what the head sees", inherit="free")
     keep_class_token: bool = fixed(False, "keep the class token where the pool does not read it")
     distilled: bool = fixed(False, "distillation token and head (Touvron et al. 2021, section 4)")
+    distilled_head: bool = fixed(True, "the distillation token has a head, where there is one")
     num_registers: int = fixed(0, "register tokens (Darcet et al. 2024)", low=0)
 
     @property
@@ -46,7 +47,8 @@ class ViT(Transformer):
         """Yield also a second head that would not be trained as the first is."""
         yield from super().find_problems()
         reads_token = self.pool.module is ClassToken and not self.pool["fc_norm"]
-        if self.distilled and (not reads_token or self.representation_size):
+        has_two_heads = self.distilled and self.distilled_head
+        if has_two_heads and (not reads_token or self.representation_size):
             yield "distilled", "needs the pool cls, and neither fc_norm nor a representation layer"
 
     @nn.compact
@@ -70,7 +72,7 @@ class ViT(Transformer):
             tokens, grid.num_prefix, self.num_heads, self.mlp_dim, train
         )
         output = self._classify(tokens, grid, features)
-        if not (self.distilled and self.num_classes):
+        if not (self.distilled and self.distilled_head and self.num_classes):
             return output
         aux_logits = self._head("head_dist")(at_least_float32(tokens[:, 1]))
         logits = output.logits if train else (output.logits + aux_logits) / 2

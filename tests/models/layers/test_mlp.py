@@ -19,7 +19,10 @@ X = np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32)
 FORMULAS = {
     "gelu": np.vectorize(lambda x: x * (1 + math.erf(x / math.sqrt(2))) / 2),
     "gelu_tanh": lambda x: x / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))),
+    "quick_gelu": lambda x: x / (1 + np.exp(-1.702 * x)),  # section 2.1, with another factor
     "relu": lambda x: np.maximum(x, 0),
+    "silu": lambda x: x / (1 + np.exp(-x)),
+    "tanh": lambda x: 1 - 2 / (1 + np.exp(2 * x)),
 }
 
 

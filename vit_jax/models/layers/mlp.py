@@ -15,7 +15,10 @@ from vit_jax.models.parts import Component, fixed
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "gelu": functools.partial(nn.gelu, approximate=False),
     "gelu_tanh": functools.partial(nn.gelu, approximate=True),
+    "quick_gelu": lambda x: x * nn.sigmoid(1.702 * x),  # of OpenAI's CLIP
     "relu": nn.relu,
+    "silu": nn.silu,
+    "tanh": nn.tanh,
 }
 
 

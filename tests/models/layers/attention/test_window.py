@@ -139,6 +139,28 @@ def test_windows_that_divide_the_grid_equal_the_dense_mask(
         chex.assert_trees_all_close(found, np.float32(expected), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("limit", "size", "window", "shift"),
+    [
+        ("each", (4, 8), (4, 4), (0, 2)),
+        ("shorter", (4, 8), (4, 4), (0, 0)),
+        ("shorter", (8, 2), (2, 2), (0, 0)),  # of 4, where timm's are 4 x 2
+        ("shorter", (8, 8), (4, 4), (2, 2)),
+        ("height", (4, 8), (4, 4), (0, 0)),
+        ("height", (8, 4), (4, 4), (2, 2)),
+        ("height", (2, 8), (2, 2), (0, 0)),
+    ],
+)
+def test_a_limit_says_which_sides_of_the_grid_count(limit, size, window, shift):
+    grid = Grid(*size)
+    module = make(WindowAttention, window=(4, 4), block=1, limit=limit)
+    params = random_params(module, grid)
+    x = tokens(grid)
+    expected = dense(params, np.float64(x), grid, *windows(grid, window, shift))
+    found = run(module, params, x, grid)
+    chex.assert_trees_all_close(found, np.float32(expected), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("prefix", [0, 1])
 @pytest.mark.parametrize("block", [0, 1])
 @pytest.mark.parametrize("size", [(3, 5), (4, 7), (5, 5)])

@@ -32,6 +32,7 @@ class QKVProjection(nn.Module):
 
     num: int
     num_heads: int
+    bias: bool = True
     key_bias: bool = True  # False: the keys, second of three stacks, have no bias
     dtype: str = "float32"
 
@@ -44,8 +45,10 @@ class QKVProjection(nn.Module):
         kernel_init = nn.with_logical_partitioning(_QKV_INIT, ("embed", *names))
         bias_init = nn.with_logical_partitioning(nn.initializers.zeros_init(), names)
         kernel = self.param("kernel", kernel_init, (width, *shape), jnp.float32)
-        if self.key_bias:
-            bias: Any = self.param("bias", bias_init, shape, jnp.float32)
+        if not self.bias:
+            bias: Any = jnp.zeros(shape)
+        elif self.key_bias:
+            bias = self.param("bias", bias_init, shape, jnp.float32)
         else:
             bias = self.param("bias_qv", bias_init, (2, *shape[1:]), jnp.float32)
             bias = jnp.insert(bias, 1, 0.0, axis=0)
@@ -89,6 +92,7 @@ class Attention(Component):
     cosine: bool = fixed(
         False, "cosine attention with a learned temperature (Liu et al. 2022, Swin v2, eq. 2)"
     )
+    qkv_bias: bool = fixed(True, "queries, keys and values have biases")
 
     cost: ClassVar[str]  # for n tokens, as text
     takes_bias: ClassVar[bool] = True
@@ -113,9 +117,14 @@ class Attention(Component):
 
     def _project_qkv(self, x: Array, grid: Grid) -> tuple[Array, Array, Array]:
         """Return queries, keys and values, (b, n, heads, c)."""
-        key_bias = not self.cosine
-        project = QKVProjection(3, self.num_heads, key_bias, dtype=self.dtype, name="qkv")
-        q, k, v = project(x)
+        q, k, v = QKVProjection(
+            3,
+            self.num_heads,
+            bias=self.qkv_bias,
+            key_bias=not self.cosine,
+            dtype=self.dtype,
+            name="qkv",
+        )(x)
         return q, k, v
 
     def _scale_qk(self, q: Array, k: Array) -> tuple[Array, Array]:

@@ -1,5 +1,6 @@
 """Attention to fewer keys than tokens: learned projections, landmarks or a coarser grid."""
 
+import functools
 import math
 from typing import Any, ClassVar
 
@@ -114,8 +115,11 @@ class ReducedAttention(WeightedAttention):
         cells = conv(patches).reshape(len(x), -1, dim)
         cells = nn.LayerNorm(epsilon=self.norm_eps, dtype=self.dtype, name="norm")(cells)
         context = jnp.concatenate([x[:, :p], cells], axis=1)
-        (q,) = QKVProjection(1, self.num_heads, dtype=self.dtype, name="q")(x)
-        k, v = QKVProjection(2, self.num_heads, dtype=self.dtype, name="kv")(context)
+        project = functools.partial(
+            QKVProjection, num_heads=self.num_heads, bias=self.qkv_bias, dtype=self.dtype
+        )
+        (q,) = project(num=1, name="q")(x)
+        k, v = project(num=2, name="kv")(context)
         return q, k, v
 
     def _attend(self, q: Array, k: Array, v: Array, grid: Grid, train: bool) -> Array:

@@ -3,6 +3,7 @@
 Prefix tokens belong to every group, and attend to all tokens.
 """
 
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import einops
@@ -20,6 +21,14 @@ DILATED = "b (r i) (s j) ... -> b (i j) (r s) ..."
 # A grid that the windows do not divide is padded at bottom and right. Libraries that published
 # weights differ in the order of padding and shift.
 PAD_ORDERS = {"shift_pad": "timm", "pad_shift": "Hugging Face"}
+
+# The height and width that a window is no larger than, and along which it is shifted where they are
+# larger: from those of the grid. The libraries differ where a grid is not square.
+LIMITS: dict[str, Callable[[int, int], tuple[int, int]]] = {
+    "each": lambda height, width: (height, width),  # timm
+    "shorter": lambda height, width: (min(height, width),) * 2,  # Hugging Face's Swin
+    "height": lambda height, width: (height, height),  # Hugging Face's Swin v2
+}
 
 _MASKED = -1e30  # a score whose weight is 0
 
@@ -48,12 +57,13 @@ class Groups(NamedTuple):
 class GroupedAttention(WeightedAttention):
     """Attention within groups of tokens of one size; what both variants share.
 
-    A window is no larger than the grid. A grid that the windows do not divide is padded with tokens
-    that are zero before the projection.
+    A window is no larger than the grid, of which `limit` says the sides that count. A grid that the
+    windows do not divide is padded with tokens that are zero before the projection.
     """
 
     window: tuple[int, int] = free((7, 7), "height and width of a window in tokens", low=1)
     pad_order: str = "shift_pad"
+    limit: str = "each"
     mask_padding: bool = True
 
     def _groups(self, grid: Grid) -> Groups:
@@ -62,10 +72,13 @@ class GroupedAttention(WeightedAttention):
 
     def _windows(self, grid: Grid) -> Groups:
         """Return the division into windows of neighbours, without shift."""
-        sizes = (grid.height, grid.width)
-        window = tuple(min(pair) for pair in zip(self.window, sizes, strict=True))
-        padded = tuple(ceil_div(n, w) * w for n, w in zip(sizes, window, strict=True))
+        window = tuple(min(pair) for pair in zip(self.window, self._limits(grid), strict=True))
+        padded = tuple(ceil_div(n, w) * w for n, w in zip(grid[:2], window, strict=True))
         return Groups(_pair(window), _pair(padded))
+
+    def _limits(self, grid: Grid) -> tuple[int, int]:
+        """Return height and width that a window is no larger than."""
+        return LIMITS[self.limit](grid.height, grid.width)
 
     def _project_qkv(self, x: Array, grid: Grid) -> tuple[Array, Array, Array]:
         """Return queries, keys and values; those of a padding token come last."""
@@ -164,13 +177,18 @@ class WindowAttention(GroupedAttention):
         "order of padding and shift, in timm and in Hugging Face",
         choices=PAD_ORDERS,
     )
+    limit: str = fixed(
+        "each",
+        "sides of the grid that limit window and shift, in timm and in Hugging Face's v1 and v2",
+        choices=LIMITS,
+    )
     mask_padding: bool = free(False, "mask the tokens that pad the grid to whole windows")
 
     cost: ClassVar[str] = "n w^2 of w x w windows"
 
     def _groups(self, grid: Grid) -> Groups:
         groups = self._windows(grid)
-        pairs = zip(grid[:2], groups.window, strict=True)
+        pairs = zip(self._limits(grid), groups.window, strict=True)
         shift = tuple(w // 2 if self.block % 2 and n > w else 0 for n, w in pairs)
         return groups._replace(shift=_pair(shift))
 
