@@ -15,13 +15,14 @@ from vit_jax import config as config_lib
 from vit_jax import train as train_lib
 from vit_jax.checkpoints import pretrained, seals
 from vit_jax.checkpoints.manager import Checkpoints
+from vit_jax.config import stored
 from vit_jax.errors import ConfigError
 from vit_jax.training import resume
 from vit_jax.training.run import open_run
 
 AVERAGE = {"optim.ema_decay": "0.5"}
 FREEZE = {"optim.freeze": "'stem/.*', 'blocks_0/attn/.*'"}
-TINIER = {"model.depth": "1", "model.width": "32", "model.mlp_dim": "32", "total_steps": "2"}
+TINIER = {"model.depth": "1", "model.width": "32", "model.mlp_dim": "32"}
 
 
 def make(overrides):
@@ -34,14 +35,14 @@ def alone(overrides):
     return open_run(make(overrides), jax.devices()[:1])
 
 
-def trained(overrides):
-    """Returns the state of a run at step 4, as if it had trained: every number is another."""
+def trained(overrides, step=4):
+    """Returns the state of a run at a step, as if it had trained: every number is another."""
     counter = itertools.count(1)
 
     def fill(leaf):
         if jnp.issubdtype(leaf.dtype, jnp.integer):
-            return jax.device_put(jnp.full(leaf.shape, 4, leaf.dtype), leaf.sharding)
-        numbers = np.arange(leaf.size) + 1000 * next(counter)
+            return jax.device_put(jnp.full(leaf.shape, step, leaf.dtype), leaf.sharding)
+        numbers = (np.arange(leaf.size) + 1000 * next(counter)) / 2**20
         values = jnp.asarray(numbers.reshape(leaf.shape), leaf.dtype)
         return jax.device_put(values, leaf.sharding)
 
@@ -175,9 +176,13 @@ def test_moments_of_another_type_are_converted():
 
 @pytest.fixture(scope="module")
 def started(tmp_path_factory):
-    """A run of two steps."""
+    """A run that was stopped at step 2."""
     folder = epath.Path(tmp_path_factory.mktemp("run"))
-    train_lib.train(resolved(make({})), folder)
+    run = alone({})
+    stored.write(folder, run.config, {})
+    checkpoints = Checkpoints(folder / "checkpoints", 2)
+    checkpoints.save(2, trained({}, step=2).to_items(), run.fingerprint)
+    checkpoints.close()
     return folder
 
 

@@ -1,15 +1,20 @@
 """Starting from the weights of another run: what is taken, what is new, what is refused."""
 
 import flax
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import resolved
 from etils import epath
 
 from vit_jax import config as config_lib
+from vit_jax import models
 from vit_jax import train as train_lib
-from vit_jax.checkpoints import from_pretrained, pretrained
+from vit_jax.checkpoints import from_pretrained, pretrained, reading
+from vit_jax.checkpoints.store import write_variables
+from vit_jax.config import stored
 from vit_jax.errors import ConfigError, DataError, InputMissingError
 from vit_jax.training import state, warm_start
 from vit_jax.training.run import open_run
@@ -125,6 +130,102 @@ def test_the_new_run_has_its_own_regularization(donor, tiny_config):
 def test_another_model_is_refused(overrides, said, donor, tiny_config):
     with pytest.raises(ConfigError, match=said):
         first_state(tiny_config({"init_from": str(donor), **overrides}))
+
+
+# --- Other channels, patches and classes.
+
+
+def outputs(run, params, pixels):
+    """Returns the features of images whose pixels are in 0..1."""
+    images = (pixels - np.asarray(run.config.data.mean)) / np.asarray(run.config.data.std)
+    model = run.model.copy(num_classes=0)
+    return models.forward(model, {"params": params}, jnp.asarray(images, jnp.float32)).features
+
+
+NAMES = tuple(f"class_{i}" for i in range(10))
+NONE = {"data.mean": None, "data.std": None}
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4])
+def test_colour_becomes_grey_or_gets_other_channels(channels, colour, tiny_config):
+    overrides = {"init_from": colour, "data.channels": str(channels), **NONE}
+    run, _, notes = first_state(tiny_config(overrides))
+    how = "summed" if channels == 1 else "repeated and scaled"
+    assert notes[1:] == [f"stem/proj/kernel {how} from 3 to {channels} channels"]
+    means = {1: (0.4,), 2: (0.2, 0.4), 4: (0.2, 0.4, 0.6, 0.2)}
+    np.testing.assert_allclose(run.config.data.mean, means[channels])
+    assert run.config.data.std == (0.5,) * channels
+
+
+def test_grey_gives_what_it_gave_as_colour(colour, tiny_config):
+    same = {"data.mean": "0.5,0.5,0.5", "data.std": "0.5,0.5,0.5", "data.channels": "3"}
+    before, of_colour, _ = first_state(tiny_config({"init_from": colour, **same}))
+    flags = {"init_from": colour, "data.mean": "0.5", "data.std": "0.5"}
+    after, of_grey, _ = first_state(tiny_config(flags))
+    grey = np.random.default_rng(0).random((2, 8, 8, 1))
+    expected = outputs(before, of_colour.params, np.repeat(grey, 3, axis=-1))
+    found = outputs(after, of_grey.params, grey)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def colour(tmp_path_factory):
+    from conftest import TINY
+
+    tree = config_lib.to_config_dict(config_lib.Config())
+    data = {"data.channels": "3", "data.mean": "0.2,0.4,0.6", "data.std": "0.5,0.5,0.5"}
+    folder = epath.Path(tmp_path_factory.mktemp("colour"))
+    made = config_lib.resolve(tree, {**TINY, **data}).config
+    model = models.create(**made.model)
+    variables = jax.jit(lambda: models.init_variables(model, made.data.image_shape, 0))()
+    classes = {"train_split": {"classes": list(NAMES)}}
+    stored.write(folder, made, {})
+    values = jax.device_get(nn.unbox(variables))
+    write_variables(folder, values, classes, config_lib.as_dict(made))
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model.stem.patch": "8,8", "data.image_size": "16,16"},
+        {"model.name": "vit_mu8", "data.image_size": "16,16"},
+        {"model.stem.patch": "2,4"},
+    ],
+    ids=str,
+)
+def test_another_patch(change, donor, tiny_config):
+    run, first, notes = first_state(tiny_config({"init_from": str(donor), **change}))
+    patch = run.config.model["stem"]["patch"]
+    assert first.params["stem"]["proj"]["kernel"].shape == (*patch, 1, 16)
+    said = f"stem/proj/kernel resampled from 4x4 to {patch[0]}x{patch[1]}"
+    assert said in notes[1:]
+    assert any(note.startswith("posemb/grid resampled") for note in notes) == (patch == (2, 4))
+
+
+def test_another_patch_of_another_stem_is_refused(donor, tiny_config):
+    flags = {"model.stem": "overlap", "model.stem.patch": "8,8", "data.image_size": "16,16"}
+    with pytest.raises(ConfigError, match=r"config\.model\.stem"):
+        tiny_config({"init_from": str(donor), **flags})
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "said"),
+    [
+        (NAMES, NAMES, ""),
+        (NAMES, ("cat", *NAMES[1:]), "head new (10 outputs, for other classes)"),
+        (NAMES, NAMES[::-1], "head new (10 outputs, for other classes)"),
+        ((), NAMES, "head taken, though nobody says which classes its outputs are"),
+    ],
+)
+def test_the_head_of_other_classes_is_new(before, now, said, donor, tiny_config, monkeypatch):
+    run = open_run(tiny_config({"init_from": str(donor)}))
+    run.splits["train"].class_names = now
+    monkeypatch.setattr(reading, "read_class_names", lambda *_: before)
+    with jax.set_mesh(run.mesh):
+        given, notes = warm_start.load_variables(run)
+    assert notes[1:] == ([said] if said else [])
+    assert ("params/head/kernel" in given) == ("head new" not in said)
 
 
 def test_a_folder_that_is_not_there_is_said(tiny_config, tmp_path):

@@ -44,6 +44,35 @@ def test_a_head_for_other_classes_is_new():
     assert params.keys() == PARAMS.keys() - {"head/kernel", "head/bias"}
 
 
+def test_a_head_for_as_many_other_classes_is_new():
+    params, notes = adapt.replace_heads(PARAMS, SHAPES, other_classes=True)
+    assert notes == ("head new (3 outputs, for other classes)",)
+    assert params.keys() == PARAMS.keys() - {"head/kernel", "head/bias"}
+
+
+def test_kernels_that_see_pixels_are_adapted_and_said():
+    kernels = {"stem/conv_0/kernel": (3, 3, 3, 8), "stem/conv_1/kernel": (3, 3, 8, 8)}
+    given = {"stem/proj/kernel": (4, 4, 3, 8), "stem/proj/bias": (8,), **kernels}
+    params = {name: np.zeros(shape) for name, shape in given.items()}
+    wanted = {"stem/proj/kernel": (2, 6, 1, 8), "stem/conv_0/kernel": (3, 3, 4, 8)}
+
+    def adapt_channels(kernel, channels):
+        return np.ones((*kernel.shape[:2], channels, kernel.shape[3]))
+
+    def resize_patch(kernel, patch):
+        return np.full((*patch, *kernel.shape[2:]), kernel.sum())
+
+    found, notes = adapt.adapt_stem(params, {**given, **wanted}, adapt_channels, resize_patch)
+    assert {name: value.shape for name, value in found.items()} == {**given, **wanted}
+    assert (found["stem/proj/kernel"] == 4 * 4 * 1 * 8).all()
+    assert notes == (
+        "stem/conv_0/kernel repeated and scaled from 3 to 4 channels",
+        "stem/proj/kernel summed from 3 to 1 channels",
+        "stem/proj/kernel resampled from 4x4 to 2x6",
+    )
+    assert adapt.adapt_stem(params, given, adapt_channels, resize_patch) == (params, ())
+
+
 def test_a_head_that_the_model_has_not_is_left_out_and_one_that_only_it_has_is_new():
     shapes = {name: shape for name, shape in SHAPES.items() if "representation" not in name}
     shapes |= {"head/kernel": (8, 3), "head_dist/kernel": (8, 3), "head_dist/bias": (3,)}

@@ -50,7 +50,9 @@ class Data(Section):
     image_size: tuple[int, int] = field(
         (224, 224), "height and width of the model's images in pixels", low=1, inherit="free"
     )
-    channels: int = field(3, "channels of an image: 1 to 4 for image files", low=1, inherit="fixed")
+    channels: int = field(
+        3, "channels of an image: 1 to 4 for image files", low=1, inherit="adapted"
+    )
     background: tuple[int, ...] = field(
         (255, 255, 255), "red, green and blue behind transparent pixels", low=0, high=255
     )

@@ -40,13 +40,16 @@ class Donor:
         layer = from_values(as_dict(self.config), self.origin)
         return {path: setting for path, setting in layer.items() if path in paths}
 
-    def check(self, config: Config, origins: Mapping[str, str], named_by: str) -> dict[str, Any]:
+    def check(
+        self, config: Config, origins: Mapping[str, str], named_by: str, *, adapts: bool
+    ) -> dict[str, Any]:
         """Check that a config does not contradict the weights.
 
         Args:
           config: The merged config.
           origins: Who set its values.
           named_by: Who named its model.
+          adapts: Whether the weights are adapted, not used as they are.
 
         Returns:
           Fields of the model that follow from the weights.
@@ -55,8 +58,9 @@ class Donor:
           ConfigError: A field is set to what the weights were not trained with; with both origins.
         """
         name = config.model["name"]
+        refused = ("fixed",) if adapts else ("fixed", "adapted")
         for path, value, theirs in self._differences(config):
-            if self.inherited[path] != "fixed":
+            if self.inherited[path] not in refused:
                 continue
             if origins[path].startswith("preset "):
                 key = path.removeprefix("model.")
@@ -70,10 +74,26 @@ class Donor:
         derived = donor.fields_from_weights(model, self.config.data.image_size)
         return {k: v for k, v in derived.items() if not was_set(origins[f"model.{k}"])}
 
+    def fit_channels(self, config: Config, origins: Mapping[str, str]) -> dict[str, Any]:
+        """Return the normalization for another number of channels, where the weights bring it.
+
+        One channel has the mean of theirs. More repeat theirs, as the kernels do.
+        """
+        have, want = self.config.data.channels, config.data.channels
+        if have == want:
+            return {}
+        found = {}
+        for key in ("mean", "std"):
+            values = getattr(self.config.data, key)
+            if origins[f"data.{key}"] == self.origin:
+                repeated = tuple(values[i % have] for i in range(want))
+                found[key] = (sum(values) / have,) if want == 1 else repeated
+        return found
+
     def describe_overrides(self, config: Config, origins: Mapping[str, str]) -> Iterator[str]:
         """Yield a line for each value that the run does not take from the weights."""
         for path, value, theirs in self._differences(config):
-            if origins[path] != self.origin:
+            if origins[path] != self.origin or path in ("data.mean", "data.std"):
                 yield f"config.{path} is {value} ({origins[path]}), not {theirs} ({self.origin})"
 
     @property

@@ -84,7 +84,7 @@ def merge(
     with _naming_origin(origins):
         config = _build(merged, declared)
     resolved = Resolved(config, origins, notes)
-    return _fit_to(donor, resolved) if donor else resolved
+    return _fit_to(donor, resolved, adapts=True) if donor else resolved
 
 
 def fit_to_weights(resolved: Resolved, directory: str, trained: Config) -> Resolved:
@@ -98,14 +98,15 @@ def fit_to_weights(resolved: Resolved, directory: str, trained: Config) -> Resol
     Raises:
       ConfigError: A field is set to what the weights were not trained with.
     """
-    return _fit_to(Donor(directory, trained), resolved)
+    return _fit_to(Donor(directory, trained), resolved, adapts=False)
 
 
-def _fit_to(donor: Donor, resolved: Resolved) -> Resolved:
+def _fit_to(donor: Donor, resolved: Resolved, *, adapts: bool) -> Resolved:
     config = resolved.config
-    derived = donor.check(config, resolved.origins, resolved.origins[NAME])
+    derived = donor.check(config, resolved.origins, resolved.origins[NAME], adapts=adapts)
     model = unflatten({**flatten(config.model), **derived})
-    config = dataclasses.replace(config, model=model)
+    data = dataclasses.replace(config.data, **donor.fit_channels(config, resolved.origins))
+    config = dataclasses.replace(config, model=model, data=data)
     origins = {**resolved.origins, **{f"model.{key}": donor.origin for key in derived}}
     notes = donor.describe_overrides(config, origins)
     return Resolved(config, origins, (*resolved.notes, *notes))

@@ -17,9 +17,10 @@ from vit_jax.settings.fields import Inherit, field
 
 Constructor = Callable[..., Any]  # of a module
 
-# Fields of the architecture: weights need a `fixed` one as it was trained, and leave a `free` one
-# open. All other fields belong to the run.
+# Fields of the architecture: weights need a `fixed` one as it was trained, are adapted to another
+# value of an `adapted` one, and leave a `free` one open. All other fields belong to the run.
 fixed = functools.partial(field, inherit="fixed")
+adapted = functools.partial(field, inherit="adapted")
 free = functools.partial(field, inherit="free")
 
 # The path of a field of the model, such as `stem.patch`, and what is wrong with it.

@@ -17,6 +17,7 @@ from vit_jax.errors import ConfigError, pick, suggest
 # What a run that starts from other weights does with a field of the run that trained them.
 Inherit = Literal[
     "fixed",  # the weights need this very value
+    "adapted",  # the weights are adapted to another value, but never used as they are with it
     "free",  # the value comes with the weights, and another may be set
     "never",  # every run has its own
 ]

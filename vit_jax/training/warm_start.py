@@ -8,7 +8,7 @@ import jax
 from vit_jax import config as config_lib
 from vit_jax.checkpoints import pretrained
 from vit_jax.console.workdir import open_path
-from vit_jax.models.resizing import resize_table
+from vit_jax.models.resizing import adapt_channels, resize_patch, resize_table
 from vit_jax.training.run import Run
 from vit_jax.weights import adapt
 
@@ -31,19 +31,23 @@ def load_variables(run: Run) -> tuple[dict[str, jax.Array], list[str]]:
     shapes = {name: leaf.shape for name, leaf in names(run.shapes.params).items()}
     resize = functools.partial(resize_table, model=config.model)
     params, resized = adapt.resize_tables(names(donor.variables["params"]), shapes, resize)
-    params, replaced = adapt.replace_heads(params, shapes)
+    params, adapted = adapt.adapt_stem(params, shapes, adapt_channels, resize_patch)
+    classes = run.splits["train"].class_names
+    others = bool(donor.class_names) and bool(classes) and donor.class_names != classes
+    params, replaced = adapt.replace_heads(params, shapes, other_classes=others)
     adapt.check_fit(params, shapes, config.init_from)
     taken = f"{len(params)} of {len(shapes)} parameters from {directory}, step {donor.step:,}"
     method = config.model["posemb"].get("interpolation", "bicubic")
-    notes = [f"{note} ({method})" for note in resized] + list(replaced)
-    classes = run.splits["train"].class_names
-    if donor.class_names and not replaced and donor.class_names != classes:
-        notes.append("head taken, though its classes have other names")
+    notes = [f"{note} ({method})" for note in resized] + [*adapted, *replaced]
+    if not donor.class_names and adapt.CLASSIFIERS[0] in {name.split("/")[0] for name in params}:
+        notes.append("head taken, though nobody says which classes its outputs are")
     variables = {f"params/{name}": leaf for name, leaf in params.items()}
-    return variables | _collections(run, donor), [taken, *notes]
+    return variables | _collections(run, donor, other_classes=others), [taken, *notes]
 
 
-def _collections(run: Run, donor: pretrained.Trained) -> dict[str, jax.Array]:
+def _collections(
+    run: Run, donor: pretrained.Trained, *, other_classes: bool
+) -> dict[str, jax.Array]:
     """Return the other collections of the model, by name, of which those of new heads are missing.
 
     Raises:
@@ -53,7 +57,7 @@ def _collections(run: Run, donor: pretrained.Trained) -> dict[str, jax.Array]:
     for collection, tree in run.shapes.collections.items():
         shapes = {name: leaf.shape for name, leaf in names(tree).items()}
         theirs = names(donor.variables.get(collection, {}))
-        kept, _ = adapt.replace_heads(theirs, shapes)
+        kept, _ = adapt.replace_heads(theirs, shapes, other_classes=other_classes)
         adapt.check_fit(kept, shapes, f"{run.config.init_from}, {collection}")
         found |= {f"{collection}/{name}": leaf for name, leaf in kept.items()}
     return found

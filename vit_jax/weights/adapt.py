@@ -1,4 +1,4 @@
-"""Parameters made to fit another model: position grids of another size, heads for other classes.
+"""Parameters made to fit another model: other grids, patches and channels, heads of other classes.
 
 Each function returns notes on what it did.
 """
@@ -12,10 +12,14 @@ from vit_jax.weights.rules import Shape, list_problems, show
 
 # Parameters that belong to a size of grid: positions, biases by offset, mixtures of tokens.
 TABLES = re.compile(r"posemb/grid|.*/bias/table|.*/mix_[kv]/grid")
-HEADS = ("head", "head_dist", "representation")
+KERNELS = re.compile(r"stem/.*kernel")  # some of which see pixels
+CLASSIFIERS = ("head", "head_dist")
+HEADS = (*CLASSIFIERS, "representation")
 
 Params = dict[str, Any]
 Resize = Callable[[str, Any, Shape], Any]
+AdaptChannels = Callable[[Any, int], Any]  # from a kernel (h, w, c, d) and a number of channels
+ResizePatch = Callable[[Any, tuple[int, int]], Any]  # from a kernel and a size of patch
 
 
 def resize_tables(
@@ -42,14 +46,48 @@ def resize_tables(
     return resized, (list_problems(done),) if done else ()
 
 
+def adapt_stem(
+    params: Mapping[str, Any],
+    shapes: Mapping[str, Shape],
+    adapt_channels: AdaptChannels,
+    resize_patch: ResizePatch,
+) -> tuple[Params, tuple[str, ...]]:
+    """Adapt the kernels that see pixels to other channels, and to patches of another size.
+
+    Args:
+      params: The parameters, by name.
+      shapes: Shapes of the model's parameters, by name.
+      adapt_channels: What adapts one kernel to a number of channels.
+      resize_patch: What adapts one kernel to a size of patch.
+
+    Returns:
+      The parameters, and notes on what was done.
+    """
+    adapted = dict(params)
+    notes = []
+    for name in sorted(filter(KERNELS.fullmatch, params.keys() & shapes.keys())):
+        old, new = tuple(params[name].shape), shapes[name]
+        if len(old) != 4 or len(new) != 4 or old[3] != new[3]:
+            continue
+        if old[2] != new[2]:
+            how = "summed" if new[2] == 1 else "repeated and scaled"
+            adapted[name] = adapt_channels(adapted[name], new[2])
+            notes.append(f"{name} {how} from {old[2]} to {new[2]} channels")
+        if old[:2] != new[:2]:
+            adapted[name] = resize_patch(adapted[name], (new[0], new[1]))
+            notes.append(f"{name} resampled from {show(old[:2])} to {show(new[:2])}")
+    return adapted, tuple(notes)
+
+
 def replace_heads(
-    params: Mapping[str, Any], shapes: Mapping[str, Shape]
+    params: Mapping[str, Any], shapes: Mapping[str, Shape], *, other_classes: bool = False
 ) -> tuple[Params, tuple[str, ...]]:
     """Remove the heads that are not those of the model, which initializes its own.
 
     Args:
       params: The parameters, by name.
       shapes: Shapes of the model's parameters, by name.
+      other_classes: Whether the outputs are other classes, even where there are as many.
 
     Returns:
       The parameters that are kept, and notes on what was done.
@@ -59,10 +97,12 @@ def replace_heads(
     for head in HEADS:
         present = _of_layer(head, _shapes(params))
         wanted = _of_layer(head, shapes)
-        if present != wanted:
+        renamed = other_classes and head in CLASSIFIERS and bool(present)
+        if present != wanted or renamed:
             kept = {name: value for name, value in kept.items() if name not in present}
             size = wanted.get(f"{head}/bias", (0,))[0]
-            notes.append(f"{head} new ({size} outputs)" if wanted else f"{head} left out")
+            why = ", for other classes" if present == wanted else ""
+            notes.append(f"{head} new ({size} outputs{why})" if wanted else f"{head} left out")
     return kept, tuple(notes)
 
 

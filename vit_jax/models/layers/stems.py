@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vit_jax.models.layers.resnet import NUM_GROUPS, WEIGHT_STANDARDIZATIONS, ResNet
-from vit_jax.models.parts import Component, Model, Part, Problem, fixed
+from vit_jax.models.parts import Component, Model, Part, Problem, adapted, fixed
 
 NORMS = ("layer", "batch")  # of the features between the layers of a stem
 
@@ -82,6 +82,8 @@ class PatchEmbed(Stem):
     """
 
     cost: ClassVar[str] = "one product for each pixel and channel"
+
+    patch: tuple[int, int] = adapted((16, 16), "height and width of a patch in pixels", low=1)
 
     def _embed(self, images: Array, train: bool) -> Array:
         return self._project(images)
