@@ -17,7 +17,6 @@ from etils import epath
 from PIL import Image
 
 from vit_jax import config as config_lib
-from vit_jax.data import digits
 from vit_jax.data.sources.registry import open_split
 from vit_jax.errors import ConfigError, DataError, InputMissingError
 
@@ -337,18 +336,3 @@ def test_a_split_that_is_none_is_refused(prepared, split, kind, message):
     with pytest.raises(kind) as error:
         open_split(data(prepared, train_split=split), "train_split")
     assert str(error.value).startswith(message)
-
-
-def test_digits_that_another_process_finishes_first_are_taken(tmp_path, monkeypatch):
-    inner = digits.Digits._split_generators
-
-    def slow(self, dl_manager):
-        monkeypatch.setattr(digits.Digits, "_split_generators", inner)
-        other = digits.Digits(data_dir=tmp_path, file_format="array_record")
-        other.download_and_prepare()
-        return inner(self, dl_manager)
-
-    monkeypatch.setattr(digits.Digits, "_split_generators", slow)
-    source = open_split(data(tmp_path, "digits"), "test_split")
-    assert len(source) == 360
-    assert [path.name for path in (tmp_path / "digits").iterdir()] == ["1.0.0"]

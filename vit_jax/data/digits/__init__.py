@@ -1,57 +1,49 @@
-"""Handwritten digits: 1,797 real scans of 8x8 pixels that ship with the package, as a TFDS builder.
+"""Handwritten digits: 1,797 real scans of 8x8 pixels that ship with the package.
 
 The licence of the images is beside this file. The test split is the last 360 of
-`numpy.random.RandomState(0).permutation(1797)`; the rest is the train split.
+`numpy.random.RandomState(0).permutation(1797)`; the rest is the train split. They are read from the
+package alone: opening them writes nothing, whatever `data.data_dir` says.
 """
 
 import gzip
+import hashlib
 import importlib.resources
 import io
-from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
-import tensorflow_datasets as tfds
 from PIL import Image
+
+from vit_jax import config as config_lib
+from vit_jax.data.sources.base import Record, Source
+from vit_jax.data.sources.splits import select
 
 NUM_TEST = 360
 
 
-class Digits(tfds.core.GeneratorBasedBuilder):
-    """TFDS builder of the UCI handwritten digits; needs no download and no TensorFlow."""
+class Digits(Source):
+    """A split of the digits, each a grey image; no data set is prepared for it."""
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "The 1,797 images of the UCI test set, cut into train and test."}  # noqa: RUF012 - TFDS's form
-    pkg_dir_path = importlib.resources.files(__name__)
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description="8x8 scans of handwritten digits from 43 people.",
-            homepage="https://doi.org/10.24432/C50P49",
-            license="CC BY 4.0",
-            features=tfds.features.FeaturesDict(
-                {
-                    "image": tfds.features.Image(shape=(8, 8, 1), encoding_format="png"),
-                    "label": tfds.features.ClassLabel(num_classes=10),
-                }
-            ),
-            supervised_keys=("image", "label"),
-        )
-
-    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
-        order = np.random.RandomState(0).permutation(1797)
-        return {
-            "train": self._generate_examples(order[:-NUM_TEST]),
-            "test": self._generate_examples(order[-NUM_TEST:]),
-        }
-
-    def _generate_examples(self, rows: np.ndarray) -> Iterator[tuple[int, dict[str, Any]]]:
+    def __init__(self, data: config_lib.Data, split: str) -> None:
+        order = [int(row) for row in np.random.RandomState(0).permutation(1797)]
+        rows = {"train": order[:-NUM_TEST], "test": order[-NUM_TEST:]}
+        shuffled = {name: _shuffle(of_split, name) for name, of_split in rows.items()}
+        selected = select(split, {name: len(of_split) for name, of_split in rows.items()})
+        super().__init__(f"digits/1.0.0:{split}", tuple("0123456789"))
+        chosen = np.asarray([shuffled[name][index] for name, index in selected], int)
         images, labels = load()
-        for row in rows:
-            png = io.BytesIO()
-            Image.fromarray(images[row]).save(png, format="png")
-            yield int(row), {"image": png.getvalue(), "label": int(labels[row])}
+        self._images = images[chosen]
+        self._labels = labels[chosen]
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> Record:
+        return {"image": Image.fromarray(self._images[index]), "label": int(self._labels[index])}
+
+
+def _shuffle(rows: list[int], split: str) -> list[int]:
+    """Return rows in the order in which TFDS stores them: that of their salted hashes."""
+    return sorted(rows, key=lambda row: hashlib.md5(f"{split}{row}".encode()).digest())  # noqa: S324
 
 
 def load() -> tuple[np.ndarray, np.ndarray]:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import tensorflow_datasets as tfds_lib
 
 from vit_jax import config as config_lib
+from vit_jax.data.digits import Digits
 from vit_jax.data.sources import tfds
 from vit_jax.data.sources.base import Source
 from vit_jax.data.sources.folder import Folder
@@ -19,7 +20,7 @@ from vit_jax.data.sources.synthetic import Synthetic
 from vit_jax.errors import ConfigError, DataError, InputMissingError
 
 SOURCES: dict[str, Callable[[config_lib.Data, str], Source]] = {
-    "digits": tfds.digits,
+    "digits": Digits,
     "synthetic": Synthetic,
 }
 

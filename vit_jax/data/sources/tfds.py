@@ -2,6 +2,7 @@
 
 A prepared data set is opened from its files alone: no data set code is imported and no server is
 contacted, so data sets whose code needs TensorFlow, and the user's own, are read like any other.
+No document of it imports anything either; see `tfds_documents`.
 """
 
 import concurrent.futures
@@ -15,10 +16,11 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from vit_jax import config as config_lib
+from vit_jax.console.documents import is_regular
 from vit_jax.data.sources.base import Record, Source
-from vit_jax.errors import ConfigError, DataError, InputMissingError, WorkdirError, suggest
+from vit_jax.data.sources.tfds_documents import INFO, check_documents, default_config
+from vit_jax.errors import ConfigError, DataError, InputMissingError, suggest
 
-INFO = "dataset_info.json"
 ARRAY_RECORD = tfds.core.FileFormat.ARRAY_RECORD
 PIXELS = (np.uint8, np.uint16)
 
@@ -77,25 +79,6 @@ def open_dataset(data: config_lib.Data, split: str, others: Collection[str]) -> 
     raise InputMissingError(f"{problem}; run {command(data.name, root)}")
 
 
-def digits(data: config_lib.Data, split: str) -> Source:
-    """Open a split of the packaged digits, which are prepared on first use.
-
-    Raises:
-      WorkdirError: They cannot be written.
-    """
-    from vit_jax.data import digits
-
-    builder = digits.Digits(data_dir=data.data_dir or None, file_format="array_record")
-    folder = epath.Path(builder.data_dir)
-    try:
-        builder.download_and_prepare()
-    except OSError as error:
-        if not (folder / INFO).exists():  # else another process was faster
-            problem = f"cannot prepare the data set in {folder}: {error}"
-            raise WorkdirError(f"{problem}; set config.data.data_dir") from error
-    return Tfds(folder, data, split)
-
-
 def data_root(data_dir: str) -> epath.Path:
     """Return the directory of prepared data sets; `""` is TFDS's default."""
     return epath.Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
@@ -127,7 +110,7 @@ def find(text: str, root: epath.Path, field: str) -> epath.Path | None:
     name, config, version = parse_name(text, field)
     folder = root / name
     if not config and not _versions(folder):
-        config = tfds.core.dataset_builder.load_default_config_name(folder) or ""
+        config = default_config(folder)
     matching = [
         path
         for path in _versions(folder / config)
@@ -188,8 +171,9 @@ def read(folder: epath.Path) -> tfds.core.DatasetBuilder:
     """Open the prepared data set in a folder, whatever its format.
 
     Raises:
-      DataError: TFDS cannot read it.
+      DataError: TFDS cannot read it, or would import something.
     """
+    check_documents(folder)
     try:
         return tfds.builder_from_directory(folder)
     except Exception as error:  # TFDS and protobuf raise anything on a corrupt file
@@ -225,7 +209,7 @@ def check_shards(builder: tfds.core.DatasetBuilder, split: str) -> None:
 
     def check(shard: Any) -> None:
         path = epath.Path(shard.filename)
-        if not path.exists():
+        if not is_regular(path):
             raise InputMissingError(f"{path}: no such file; {hint}")
         try:
             count = tfds.core.file_adapters.ArrayRecordFileAdapter.num_examples(path)
