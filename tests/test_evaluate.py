@@ -158,6 +158,9 @@ def test_another_model_than_the_trained_one_is_named(trained, capsys, tmp_path):
     (workdir / "config.json").write_text(text.replace('"mlp_dim": 32', '"mlp_dim": 64'))
     code, _, err = evaluate(capsys, workdir)
     assert code == 74
+    assert "model.mlp_dim is 64, but the checkpoint of step 4 was trained with 32" in err
+    code, _, err = evaluate(capsys, workdir, "--allow_config_change=model.mlp_dim")
+    assert code == 74
     assert (
         "the checkpoint is of another model: blocks_0/mlp/fc1/bias is (32,), expected (64,)" in err
     )

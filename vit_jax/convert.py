@@ -47,10 +47,12 @@ def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
     if values.to:
         if values.check or overrides or values.model:
             raise ConfigError("--to", "takes no other flags than --input and --output")
-        for note in export_weights(path, values.to, output):
+        for note in export_weights(path, values.to, output, values.allow_config_change):
             say(f"note      {note}")
         say(f"write     {output}")
         return
+    if values.allow_config_change:
+        raise ConfigError("--allow_config_change", "goes with --to, which reads a run folder")
     if not values.model:
         raise ConfigError("--model", "expected the name of a model, such as vit_b16")
     original = _find_original(values.source, values.model) if values.check else None
@@ -131,6 +133,7 @@ def _flags() -> flags.FlagValues:
     flags.DEFINE_string("output", "", "Output path (must not exist).", flag_values=values)
     flags.DEFINE_string("model", "", "Our name of the model.", flag_values=values)
     flags.DEFINE_string("labels", "", "A file of class names, one per line.", flag_values=values)
+    cli.define_allow_flag(values)
     flags.DEFINE_bool("check", False, "Compare outputs with the library.", flag_values=values)
     return values
 

@@ -46,7 +46,10 @@ def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
     mesh = sharding.make_mesh(config.mesh.sizes)
     objective = find_objective(config)
     with jax.set_mesh(mesh):
-        run = pretrained.restore(workdir, values.step, config, mesh, raw=values.raw)
+        allowed = values.allow_config_change
+        run = pretrained.restore(
+            workdir, values.step, config, mesh, raw=values.raw, allowed=allowed
+        )
         evaluators = make_evaluators(config, run.model, objective.evaluator)
         evaluation = Evaluation(evaluators, config, mesh)
         source = hosts.run_and_compare(
@@ -130,6 +133,7 @@ def _flags() -> flags.FlagValues:
         flag_values=values,
     )
     flags.DEFINE_string("step", "", "A step, or 'best'; the newest by default.", flag_values=values)
+    cli.define_allow_flag(values)
     flags.DEFINE_bool(
         "raw", False, "The variables themselves, not their moving average.", flag_values=values
     )

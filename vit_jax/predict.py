@@ -62,6 +62,8 @@ class Predictor:
       workdir: Of the run.
       step: Of the checkpoint: a number, `best`, or `` for the newest good one.
       batch_size: Images at a time, at most.
+      allow_config_change: Keys of its `config.json` that may differ from what the checkpoint was
+        trained with, such as `data.mean`.
 
     Raises:
       InputMissingError: There is no such run or checkpoint.
@@ -69,7 +71,12 @@ class Predictor:
     """
 
     def __init__(
-        self, workdir: str | pathlib.Path, *, step: str = "", batch_size: int = 64
+        self,
+        workdir: str | pathlib.Path,
+        *,
+        step: str = "",
+        batch_size: int = 64,
+        allow_config_change: Sequence[str] = (),
     ) -> None:
         path = open_path(str(workdir), "--workdir")
         config = config_lib.read_config(path)
@@ -77,7 +84,7 @@ class Predictor:
         self._data = config.data
         self._mesh = sharding.make_mesh(devices=jax.local_devices())
         with jax.set_mesh(self._mesh):
-            run = pretrained.restore(path, step, config, self._mesh)
+            run = pretrained.restore(path, step, config, self._mesh, allowed=allow_config_change)
         self.step = run.step
         self.class_names = run.labels
         if not self.class_names or "loss" not in config.objective:
@@ -183,7 +190,12 @@ def main(values: flags.FlagValues, operands: list[str]) -> None:
     if not images:
         expected = "expected images or folders of images"
         raise DataError(f"{' '.join(operands) or 'no image given'}: {expected}")
-    predictor = Predictor(values.workdir, step=values.step, batch_size=values.batch_size)
+    predictor = Predictor(
+        values.workdir,
+        step=values.step,
+        batch_size=values.batch_size,
+        allow_config_change=values.allow_config_change,
+    )
     progress = Progress(len(images), 0, 10.0, "predict", aside=True)
     began = time.monotonic()
     skipped = 0
@@ -225,6 +237,7 @@ def _flags() -> flags.FlagValues:
     values.set_gnu_getopt(True)  # flags may follow the images
     flags.DEFINE_string("workdir", "", "The work directory of a run.", flag_values=values)
     flags.DEFINE_string("step", "", "A step, or 'best'; the newest by default.", flag_values=values)
+    cli.define_allow_flag(values)
     flags.DEFINE_integer("topk", 5, "How many classes to show.", flag_values=values)
     flags.DEFINE_bool("json", False, "Print a JSON object a line.", flag_values=values)
     flags.DEFINE_integer("batch_size", 64, "Images at a time, at most.", flag_values=values)

@@ -9,10 +9,18 @@ import json
 import os
 import pathlib
 
+import flax.linen as nn
+import jax
 import numpy as np
 import tensorflow_datasets as tfds
+from conftest import TINY
 from etils import epath
 from PIL import Image
+
+from vit_jax import config as config_lib
+from vit_jax import models
+from vit_jax.checkpoints import seals, store
+from vit_jax.config import stored
 
 MODULE = "payload_module"
 CLASS = f"{MODULE}.Feature"
@@ -40,6 +48,40 @@ def png(size=(5, 4)):
     file = io.BytesIO()
     Image.fromarray(np.zeros((size[1], size[0]), np.uint8)).save(file, "png")
     return file.getvalue()
+
+
+def write_run(folder, overrides=None):
+    """Writes the smallest run folder, with random weights, as a finished run has it."""
+    tree = config_lib.to_config_dict(config_lib.Config())
+    resolved = config_lib.resolve(tree, {**TINY, **(overrides or {})})
+    config = resolved.config
+    model = models.create(**config.model)
+    shapes = nn.unbox(models.abstract_variables(model, config.data.image_shape))
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: rng.normal(0, 0.1, x.shape).astype(np.float32), shapes)
+    classes = [f"class_{i}" for i in range(10)]
+    data = {"train_split": {"classes": classes}}
+    store.write_variables(epath.Path(folder), params, data, config_lib.as_dict(config))
+    stored.write(epath.Path(folder), config, resolved.origins)
+    return pathlib.Path(folder)
+
+
+def seal(step):
+    """Seals a tampered step again, as anybody can."""
+    seals.seal(epath.Path(step), None)
+
+
+def edit_config(folder, **changes):
+    """Changes settings in the config.json of a run, by path with `__` for a dot."""
+    path = pathlib.Path(folder) / "config.json"
+    tree = json.loads(path.read_text())
+    for key, value in changes.items():
+        node = tree
+        *sections, last = key.split("__")
+        for section in sections:
+            node = node[section]
+        node[last] = value
+    path.write_text(json.dumps(tree))
 
 
 class Pictures(tfds.core.GeneratorBasedBuilder, skip_registration=True):

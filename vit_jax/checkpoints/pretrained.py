@@ -62,7 +62,9 @@ class Pretrained(Trained):
         return transforms.normalize(jnp.asarray(batch), self.data.mean, self.data.std)
 
 
-def from_pretrained(directory: str, *, step: str | int = "") -> Pretrained:
+def from_pretrained(
+    directory: str, *, step: str | int = "", allow_config_change: Sequence[str] = ()
+) -> Pretrained:
     """Return the model of a run folder or of converted weights, ready to use.
 
         pretrained = from_pretrained("runs/digits")
@@ -72,16 +74,18 @@ def from_pretrained(directory: str, *, step: str | int = "") -> Pretrained:
     Args:
       directory: Of the run.
       step: Of the checkpoint: a number, `best`, or `` for the newest good one.
+      allow_config_change: Keys of its `config.json` that may differ from what the checkpoint was
+        trained with, such as `data.mean`.
 
     Raises:
       InputMissingError: There is no such run or checkpoint.
-      CheckpointError: The checkpoint is damaged.
+      CheckpointError: The checkpoint is damaged, or was trained with another config.
     """
     workdir = open_path(directory, "from_pretrained")
     config = config_lib.read_config(workdir)
     mesh = sharding.make_mesh(devices=jax.local_devices()[:1])
     with jax.set_mesh(mesh):
-        run = restore(workdir, str(step), config, mesh)
+        run = restore(workdir, str(step), config, mesh, allowed=allow_config_change)
     return Pretrained(run.step, run.labels, run.model, run.variables, config.data)
 
 
@@ -92,6 +96,7 @@ def restore(
     mesh: jax.sharding.Mesh,
     *,
     raw: bool = False,
+    allowed: Sequence[str] | None = None,
 ) -> Trained:
     """Restore the variables to evaluate: the moving average, where the run has one.
 
@@ -101,15 +106,20 @@ def restore(
       config: Of the run; the image size may be another by now.
       mesh: The devices.
       raw: Not the average.
+      allowed: Keys of its `config.json` that may differ from what the checkpoint was trained with;
+        None where the user has no flag to say so.
 
     Raises:
       InputMissingError: There is no such checkpoint.
-      CheckpointError: The one asked for is damaged, or all are, or it is of another model.
+      CheckpointError: The one asked for is damaged, or all are, or it is of another model, or was
+        trained with another config.
     """
     model = models.create(**config.model)
-    trained_shape = config_lib.read_config(workdir).data.image_shape
-    boxed = models.abstract_variables(model, trained_shape)
+    stored = config_lib.read_config(workdir)
+    boxed = models.abstract_variables(model, stored.data.image_shape)
     shapes = {name: sharding.sharded_shapes(tree, mesh) for name, tree in boxed.items()}
     ema = config.optim.ema_decay > 0 and not raw
-    number, variables = reading.load_variables(workdir, step, shapes, ema=ema)
+    number, variables = reading.load_variables(
+        workdir, step, shapes, ema=ema, stored=stored, allowed=allowed
+    )
     return Trained(number, reading.read_class_names(workdir, number), model, variables)

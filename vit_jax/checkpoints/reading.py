@@ -1,18 +1,26 @@
 """Variables from the checkpoints of a run: which step, and its variables and class names."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from etils import epath
 
 from vit_jax.checkpoints import seals, store
+from vit_jax.checkpoints.agreement import check_agreement
 from vit_jax.cluster import hosts
+from vit_jax.config import Config
 from vit_jax.console.progress import say
 from vit_jax.errors import CheckpointError, InputMissingError
 
 
 def load_variables(
-    workdir: epath.Path, step: str, shapes: Mapping[str, Any], *, ema: bool
+    workdir: epath.Path,
+    step: str,
+    shapes: Mapping[str, Any],
+    *,
+    ema: bool,
+    stored: Config | None = None,
+    allowed: Sequence[str] | None = None,
 ) -> tuple[int, dict[str, Any]]:
     """Return a step and its variables, for evaluation.
 
@@ -21,33 +29,35 @@ def load_variables(
       step: A number, `best`, or `` for the newest good one.
       shapes: Trees of `jax.ShapeDtypeStruct` with shardings, by collection.
       ema: Whether to take the moving average, where the checkpoint has one.
+      stored: What the `config.json` of the run says, to be compared; see `check_agreement`.
+      allowed: Keys in which it may differ from the checkpoint.
 
     Raises:
       InputMissingError: There is no such checkpoint.
-      CheckpointError: The one that was requested is damaged, or all are.
+      CheckpointError: The one that was requested is damaged, or all are, or it was trained with
+        another config.
     """
     directory = workdir / "checkpoints"
     number = hosts.run_on_host0(lambda: _find(directory, step))
+    if stored is not None:
+        check_agreement(workdir, number, stored, allowed)
     path = directory / str(number)
     return number, store.read_variables(path, shapes, ema=ema and _has_average(path))
 
 
 def load_arrays(
-    workdir: epath.Path, shapes: Mapping[str, Any], *, ema: bool
+    workdir: epath.Path,
+    shapes: Mapping[str, Any],
+    *,
+    ema: bool,
+    stored: Config | None = None,
+    allowed: Sequence[str] | None = None,
 ) -> tuple[int, dict[str, Any]]:
-    """Return the newest good step and its variables as NumPy arrays.
-
-    Args:
-      workdir: The run folder.
-      shapes: Trees of shapes, by collection.
-      ema: Whether to take the moving average, where the checkpoint has one.
-
-    Raises:
-      InputMissingError: There is no checkpoint.
-      CheckpointError: All are damaged.
-    """
+    """Return the newest good step and its variables as NumPy arrays; see `load_variables`."""
     directory = workdir / "checkpoints"
     number = _find(directory, "")
+    if stored is not None:
+        check_agreement(workdir, number, stored, allowed)
     path = directory / str(number)
     return number, store.read_numpy_variables(path, shapes, ema=ema and _has_average(path))
 

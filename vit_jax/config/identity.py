@@ -1,9 +1,12 @@
 """What makes a run the same run: settings that may change on resuming, and all others."""
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from vit_jax.config.data import Data
 from vit_jax.config.schema import DURATIONS, Config, as_dict, flatten
+from vit_jax.errors import ConfigError, suggest
 
 # A resumed run may change these and stay the same run.
 FREE_SECTIONS = ("checkpoint", "log", "mesh")
@@ -12,6 +15,9 @@ FREE_KEYS = ("data.data_dir", "data.root", "data.threads", "data.workers")
 LOCATIONS = ("objective.teacher",)
 # The hosts of a run may have these in different places.
 HOST_KEYS = (*FREE_KEYS, *LOCATIONS, "init_from")
+
+# What the outputs of a model depend on, beside its own section and how it sees images.
+OUTPUT_KEYS = ("data.background", "objective.loss", "optim.ema_decay")
 
 # In the fingerprint of the data, beside a key for each split field: those of `eval.sets` by name.
 SETS = "sets"
@@ -53,6 +59,35 @@ def _own_keys(section: str, settings: Mapping[str, Any]) -> set[str]:
         path.removeprefix(f"{section}.") for path in settings if path.startswith(f"{section}.")
     }
     return {key for key in inside if "." not in key}
+
+
+def shapes_outputs(key: str) -> bool:
+    """Return whether the outputs of a trained model depend on a setting."""
+    section, _, name = key.partition(".")
+    if section == "data":
+        fields = {field.name: field.metadata for field in dataclasses.fields(Data)}
+        inherit = fields[name].get("inherit", "never") if name in fields else "never"
+        return inherit != "never" or key in OUTPUT_KEYS
+    return section == "model" or key in OUTPUT_KEYS
+
+
+def check_names(names: Iterable[str], keys: Iterable[str]) -> list[str]:
+    """Return the names of settings that may differ, without `config.`.
+
+    Args:
+      names: Of keys, sections or durations.
+      keys: All that there are.
+
+    Raises:
+      ConfigError: No key has such a name.
+    """
+    keys = list(keys)
+    plain = [name.removeprefix("config.") for name in names]
+    for name in plain:
+        if not any(covers(name, key) for key in keys):
+            problem = f"no field config.{name}; {suggest(name, [*keys, *DURATIONS])}"
+            raise ConfigError("--allow_config_change", problem)
+    return plain
 
 
 def covers(name: str, key: str) -> bool:

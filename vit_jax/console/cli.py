@@ -35,6 +35,15 @@ def new_flags() -> flags.FlagValues:
     return values
 
 
+def define_allow_flag(values: flags.FlagValues) -> None:
+    """Define `--allow_config_change` for a command that reads a run folder."""
+    text = (
+        "A key of the run's config.json, such as data.mean, that may differ from what the "
+        "checkpoint was trained with; may be repeated."
+    )
+    flags.DEFINE_multi_string("allow_config_change", [], text, flag_values=values)
+
+
 def run(
     main: Main,
     values: flags.FlagValues,

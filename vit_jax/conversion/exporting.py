@@ -3,7 +3,7 @@
 import json
 import pathlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax
@@ -26,15 +26,19 @@ Params = dict[str, np.ndarray]
 _PLACEHOLDER_VALUE = re.compile(r"[\w./ ]*(_?\{i1?\})?")
 
 
-def export_weights(directory: pathlib.Path, to: str, output: pathlib.Path) -> tuple[str, ...]:
+def export_weights(
+    directory: pathlib.Path, to: str, output: pathlib.Path, allowed: Sequence[str] = ()
+) -> tuple[str, ...]:
     """Write the parameters of a run in the format of a library; return notes on differences.
 
     Args:
       directory: The run.
       to: The name of the library.
       output: The folder to write, or the file, where it has a suffix.
+      allowed: Keys of its `config.json` that may differ from what the checkpoint was trained with.
 
     Raises:
+      CheckpointError: The checkpoint is damaged, or was trained with another config.
       ConfigError: There is no such library, or it has no weights of the family; or no such format.
       DataError: The library has no such model.
       WorkdirError: The output exists already, or cannot be written.
@@ -47,7 +51,10 @@ def export_weights(directory: pathlib.Path, to: str, output: pathlib.Path) -> tu
         problem = f"the model has {', '.join(sorted(others))}, which the files of {to} do not hold"
         raise DataError(f"{directory}: {problem}; it cannot be written for {to}")
     ema = config.optim.ema_decay > 0
-    step, variables = reading.load_arrays(workdir, nn.unbox(boxed), ema=ema)
+    abstract = nn.unbox(boxed)
+    step, variables = reading.load_arrays(
+        workdir, abstract, ema=ema, stored=config, allowed=allowed
+    )
     params = flax.traverse_util.flatten_dict(variables["params"], sep="/")
     shapes = {name: array.shape for name, array in params.items()}
     class_names = reading.read_class_names(workdir, step)
