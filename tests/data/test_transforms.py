@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import resource
 
 import jax.numpy as jnp
 import numpy as np
@@ -124,6 +125,61 @@ def test_the_centre_crop_of_a_thread_of_pixels_needs_little_memory():
     np.testing.assert_array_equal(out, np.full((224, 224, 3), 7))
 
 
+def cropped_whole(crop, image, rng):
+    """Returns what a random crop gives if the whole image is resized, and then cut."""
+    targets = [int(side / crop.fraction) for side in crop.size]
+    sides = image.shape[:2]
+    factor = max(target / side for target, side in zip(targets, sides, strict=True))
+    whole = [max(int(side * factor + 1e-9), 1) for side in sides]
+    resampling = transforms.FILTERS[crop.interpolation]
+    resized = np.asarray(Image.fromarray(image).resize(whole[::-1], resampling))
+    pads = [(min(crop.padding, side - 1),) * 2 for side in whole]
+    padded = np.pad(resized, [*pads, (0, 0)], mode="reflect")
+    spans = zip(padded.shape[:2], crop.size, strict=True)
+    top, left = (int(rng.integers(side - part + 1)) for side, part in spans)
+    return padded[top : top + crop.size[0], left : left + crop.size[1]]
+
+
+@pytest.mark.parametrize("interpolation", transforms.FILTERS)
+@pytest.mark.parametrize(("fraction", "padding"), [(1.0, 4), (0.875, 0), (0.5, 0)])
+@pytest.mark.parametrize("shape", [(45, 70), (70, 45), (12, 12), (100, 9)])
+def test_a_random_part_of_ordinary_images_is_cut_from_the_whole_bit_for_bit(
+    shape, fraction, padding, interpolation
+):
+    image = np.random.default_rng(2).integers(0, 256, (*shape, 3)).astype(np.uint8)
+    crop = transforms.RandomCrop((16, 16), fraction, interpolation, padding)
+    for seed in range(5):
+        out = crop(image, np.random.default_rng(seed))
+        expected = cropped_whole(crop, image, np.random.default_rng(seed))
+        np.testing.assert_array_equal(out, expected)
+
+
+@pytest.mark.parametrize("padding", [0, 4])
+def test_a_random_part_of_a_thread_of_pixels_is_the_same(padding):
+    thread = (127 + 127 * np.sin(np.arange(3000) / 9)).astype(np.uint8)[None, :, None]
+    image = np.repeat(np.repeat(thread, 3, 2), 2, 0)
+    crop = transforms.RandomCrop((16, 16), 1.0, "bilinear", padding)
+    for seed in range(5):
+        out = crop(image, np.random.default_rng(seed)).astype(int)
+        expected = cropped_whole(crop, image, np.random.default_rng(seed))
+        np.testing.assert_allclose(out, expected, atol=1)
+
+
+@pytest.mark.parametrize("shape", [(1, 60_000), (30_000, 2), (1, 20_000_000), (20_000_000, 1)])
+@pytest.mark.parametrize("name", [*transforms.CROPS, "squash"])
+def test_no_transform_of_a_thread_of_pixels_needs_more_than_it_and_its_result(name, shape):
+    data = config_lib.Data(image_size=(224, 224), interpolation="bicubic", flip=False)
+    if name == "squash":
+        data = dataclasses.replace(data, fit="squash", crop="fit")
+    else:
+        data = dataclasses.replace(data, crop=name)
+    thread = np.full((*shape, 1), 7, np.uint8)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    out = transforms.for_training(dataclasses.replace(data, channels=1))(thread, RNG)
+    np.testing.assert_array_equal(out, np.full((224, 224, 1), 7))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # KiB
+
+
 def test_squash_keeps_the_whole_image():
     image = np.zeros((8, 32, 1), np.uint8)
     image[:, :4] = 255
@@ -145,7 +201,7 @@ def boxes(monkeypatch, shape, size, area, num=300):
         seen.append(whole if box is None else box)
         return part
 
-    monkeypatch.setattr(transforms, "_resize", note)
+    monkeypatch.setattr(transforms, "resize", note)
     crop = transforms.RandomResizedCrop(size, area, "bicubic")
     for i in range(num):
         crop(image, np.random.default_rng(i))

@@ -17,17 +17,8 @@ from PIL import Image
 from vit_jax import config as config_lib
 from vit_jax.data import images, policies
 from vit_jax.data.operations import join, split
+from vit_jax.data.resizing import FILTERS, covering, resize, resize_part
 from vit_jax.errors import ConfigError, pick
-
-# Pillow's resampling filters, by the values of `config.data.interpolation`.
-FILTERS = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-}
-
-Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels
 
 
 @runtime_checkable
@@ -48,7 +39,7 @@ class Resize:
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Return uint8 (h, w, c) of the given size."""
-        return _resize(image, self.size, self.interpolation)
+        return resize(image, self.size, self.interpolation)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,13 +56,13 @@ class CentreCrop:
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Return uint8 (h, w, c) of the given size."""
-        resized = _covering(image, self.size, self.fraction)
+        resized = covering(image, self.size, self.fraction)
         spans = []
         for side, whole, crop in zip(image.shape[:2], resized, self.size, strict=True):
             start = round((whole - crop) / 2)
             spans.append((start * side / whole, (start + crop) * side / whole))
         (top, bottom), (left, right) = spans
-        return _resize(image, self.size, self.interpolation, (left, top, right, bottom))
+        return resize(image, self.size, self.interpolation, (left, top, right, bottom))
 
 
 # How an image is brought to the model's size for evaluation: the values of `config.data.fit`.
@@ -107,7 +98,7 @@ class RandomResizedCrop:
                 top = int(rng.integers(height - crop_height + 1))
                 left = int(rng.integers(width - crop_width + 1))
                 crop = image[top : top + crop_height, left : left + crop_width]
-                return _resize(crop, self.size, self.interpolation)
+                return resize(crop, self.size, self.interpolation)
         return CentreCrop(self.size, 1.0, self.interpolation)(image, rng)
 
 
@@ -126,16 +117,21 @@ class RandomCrop:
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Return uint8 (h, w, c) of the given size."""
-        image = _resize(image, _covering(image, self.size, self.fraction), self.interpolation)
-        if self.padding:
-            # Reflection cannot add more than the image has.
-            pads = [(min(self.padding, side - 1),) * 2 for side in image.shape[:2]]
-            image = np.pad(image, [*pads, (0, 0)], mode="reflect")
-        top, left = (
-            int(rng.integers(side - crop + 1))
-            for side, crop in zip(image.shape[:2], self.size, strict=True)
+        whole = covering(image, self.size, self.fraction)
+        rows, columns = (
+            self._sample(side, crop, rng) for side, crop in zip(whole, self.size, strict=True)
         )
-        return image[top : top + self.size[0], left : left + self.size[1]]
+        top, left = int(rows.min()), int(columns.min())
+        spans = ((top, int(rows.max()) + 1), (left, int(columns.max()) + 1))
+        part = resize_part(image, whole, spans, self.interpolation)
+        return part[np.ix_(rows - top, columns - left)]
+
+    def _sample(self, side: int, crop: int, rng: np.random.Generator) -> np.ndarray:
+        """Return the rows or columns of the resized image that the crop has."""
+        padding = min(self.padding, side - 1)  # reflection cannot add more than the image has
+        start = int(rng.integers(side + 2 * padding - crop + 1)) - padding
+        mirrored = np.abs(np.arange(start, start + crop))
+        return np.minimum(mirrored, 2 * (side - 1) - mirrored)
 
 
 # How a training image is brought to the model's size: the values of `config.data.crop`, of which
@@ -271,23 +267,3 @@ def normalize(
     """Scale pixels to 0..1, subtract the mean, divide by the standard deviation; on the device."""
     scaled = images.astype(jnp.float32) / 255
     return (scaled - jnp.asarray(mean, jnp.float32)) / jnp.asarray(std, jnp.float32)
-
-
-def _resize(
-    image: np.ndarray, size: tuple[int, int], interpolation: str, box: Box | None = None
-) -> np.ndarray:
-    """Resize a box of an image; Pillow's filters are antialiased, and read pixels around it."""
-    height, width = image.shape[:2]
-    if size == (height, width) and box in (None, (0, 0, width, height)):
-        return image
-    resampling = FILTERS[interpolation]
-    return join([band.resize(size[::-1], resampling, box) for band in split(image)])
-
-
-def _covering(image: np.ndarray, size: tuple[int, int], fraction: float) -> tuple[int, int]:
-    """Return the height and width of the image when it just covers `size / fraction`."""
-    sides = image.shape[:2]
-    targets = [math.floor(side / fraction) for side in size]
-    short = 0 if targets[0] * sides[1] >= targets[1] * sides[0] else 1
-    height, width = (targets[short] * side // sides[short] for side in sides)
-    return height, width
