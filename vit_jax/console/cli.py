@@ -12,6 +12,7 @@ from etils import epath
 
 from vit_jax.cluster import hosts
 from vit_jax.console.imports import import_modules
+from vit_jax.console.progress import complain
 from vit_jax.errors import (
     CheckpointError,
     ConfigError,
@@ -88,7 +89,7 @@ def _report(error: Exception, described_by: UserError | type[UserError], debug: 
     if debug:
         traceback.print_exception(error)
     message = " ".join(str(error).split())
-    print(f"{described_by.label}: {message}", file=sys.stderr, flush=True)
+    complain(f"{described_by.label}: {message}")
     return described_by.exit_code
 
 

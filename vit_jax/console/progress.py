@@ -7,6 +7,8 @@ import jax
 import rich.console
 import rich.progress
 
+from vit_jax.console.text import printable
+
 _console, _aside = (
     rich.console.Console(highlight=False, markup=False, emoji=False, soft_wrap=True, stderr=stderr)
     for stderr in (False, True)
@@ -14,15 +16,20 @@ _console, _aside = (
 
 
 def say(message: str, console: rich.console.Console = _console) -> None:
-    """Print a line; only the first process speaks."""
+    """Print a line, without control characters; only the first process speaks."""
     if jax.process_index() == 0:
-        console.print(message)
+        console.print(printable(message, console.encoding))
 
 
 def warn(message: str) -> None:
     """Print a line on stderr, whichever process it is that has to say it."""
     where = f"process {jax.process_index()}: " if jax.process_count() > 1 else ""
-    print(f"warning: {where}{message}", file=sys.stderr, flush=True)
+    complain(f"warning: {where}{message}")
+
+
+def complain(message: str) -> None:
+    """Print a line on stderr, without control characters."""
+    print(printable(message, sys.stderr.encoding), file=sys.stderr, flush=True)
 
 
 class Progress:
@@ -64,10 +71,14 @@ class Progress:
         done = step - self._start
         left = (self._last - self._began) / max(done, 1) * (self._total - step)
         line = f"{self._label} {step:,}/{self._total:,} ETA {format_seconds(left)} | {text}"
+        self._put(line, completed=step)
+
+    def _put(self, line: str, completed: int | None = None) -> None:
         if self._live is None:
             say(line, self._console)
         else:
-            self._live.update(self._task, description=line, completed=step)
+            line = printable(line, self._console.encoding)
+            self._live.update(self._task, description=line, completed=completed)
 
     def close(self) -> None:
         """Take the line away."""

@@ -46,7 +46,8 @@ def train(
             lambda: open_run(config), lambda run: _shared_by_hosts(run, workdir)
         )
         with jax.set_mesh(run.mesh):
-            say("\n".join(run.describe()))
+            for line in run.describe():
+                say(line)
             for note in resolved.notes:
                 say(f"note      {note}")
             say(f"workdir   {workdir}")

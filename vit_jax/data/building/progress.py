@@ -9,7 +9,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from vit_jax.console.progress import Progress, format_seconds, say
+from vit_jax.console.progress import Progress, format_seconds
 
 
 class Bar:
@@ -82,10 +82,7 @@ class Line(Progress):
     def show_text(self, text: str) -> None:
         """Show a line as it is."""
         self._shown = self._last = time.monotonic()
-        if self._live is None:
-            say(text)
-        else:
-            self._live.update(self._task, description=text)
+        self._put(text)
 
 
 @contextlib.contextmanager
