@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -16,14 +17,14 @@ from PIL import Image
 from test_readme import example
 
 from vit_jax import config as config_lib
-from vit_jax import predict
+from vit_jax import models, predict
 from vit_jax import train as train_lib
 from vit_jax.checkpoints import pretrained
 from vit_jax.cluster import sharding
 from vit_jax.console import cli
 from vit_jax.data import transforms
 from vit_jax.data.sources.registry import open_split
-from vit_jax.errors import DataError, InputMissingError
+from vit_jax.errors import ConfigError, DataError, InputMissingError
 
 
 @pytest.fixture(scope="module")
@@ -163,6 +164,47 @@ def test_a_broken_image_is_an_error_in_a_notebook(workdir, folder):
     assert predict.Predictor(workdir)([]) == []
 
 
+def test_a_predictor_takes_generators_open_files_and_batches(workdir, folder):
+    predictor = predict.Predictor(workdir)
+    paths = sorted((folder / "val" / "dark").glob("*0.png"))
+    expected = predictor(paths)
+    assert predictor(path for path in paths) == expected
+    assert predictor(map(io.BytesIO, map(pathlib.Path.read_bytes, paths))) == expected
+    batch = np.stack([np.asarray(Image.open(path)) for path in paths])
+    assert predictor(batch) == predictor(jnp.asarray(batch)) == expected
+
+
+def test_a_number_of_classes_or_images_is_one_from_1_on(workdir):
+    predictor = predict.Predictor(workdir)
+    with pytest.raises(ConfigError, match="topk: expected an integer of at least 1, got 0"):
+        predictor.stream([], topk=0)
+    with pytest.raises(ConfigError, match="batch_size: expected an integer of at least 1, got -1"):
+        predict.Predictor(workdir, batch_size=-1)
+    for value in (0, -1, 1.0, "3", None, True, np.float32(2)):
+        with pytest.raises(ConfigError, match="topk: expected an integer of at least 1, got"):
+            predict._positive(value, "topk")
+    assert predict._positive(np.int64(3), "topk") == 3
+
+
+def test_preprocess_takes_what_a_predictor_takes(workdir, folder):
+    trained = pretrained.from_pretrained(str(workdir))
+    path = folder / "val" / "dark" / "00.png"
+    pixels = np.asarray(Image.open(path))
+    expected = trained.preprocess([path])
+    file = io.BytesIO(path.read_bytes())
+    for images in ([jnp.asarray(pixels)], pixels[None], [file], iter([str(path)])):
+        np.testing.assert_array_equal(trained.preprocess(images), expected)
+    for single in (pixels, str(path), path, path.read_bytes(), jnp.asarray(pixels)):
+        with pytest.raises(
+            TypeError, match=r"expected a sequence of images; \[image\] for a single"
+        ):
+            trained.preprocess(single)
+    with pytest.raises(DataError, match=r"^nowhere\.png: no such file$"):
+        trained.preprocess(["nowhere.png"])
+    with pytest.raises(TypeError, match=r"sequence of names; \['blocks_0'\] for a single one"):
+        models.features(trained.model, trained.variables, expected, "blocks_0")
+
+
 def test_a_line_an_image_broken_ones_skipped(workdir, folder, capsys):
     names = [folder / "val/bright/00.png", folder / "val/dark/broken.jpg", "nowhere.jpg"]
     code, out, err = run(capsys, *map(str, names), f"--workdir={workdir}", "--topk=9")
@@ -171,13 +213,42 @@ def test_a_line_an_image_broken_ones_skipped(workdir, folder, capsys):
     assert first.startswith(f"{names[0]}  ")
     assert first.count("%") == 2
     assert second.startswith(f"{names[1]}  skipped: ")
-    assert third.startswith("nowhere.jpg  skipped: [Errno 2] No such file")
+    assert third == "nowhere.jpg  skipped: no such file"
+
+
+def test_names_do_nothing_to_a_terminal_and_are_kept_in_json(
+    workdir, folder, tmp_path, capsys, monkeypatch
+):
+    names = [
+        "frame:100:01.png",
+        "日本.png",
+        "\x1b[31mred\n.png",
+        "\x7f.png",
+        os.fsdecode(b"b\xff.png"),
+    ]
+    content = (folder / "val/bright/00.png").read_bytes()
+    monkeypatch.chdir(tmp_path)
+    for name in names:
+        pathlib.Path(name).write_bytes(content)
+    code, out, _ = run(capsys, f"--workdir={workdir}", "--json", *names)
+    assert code == 0 and out.isascii()
+    assert [json.loads(line)["image"] for line in out.splitlines()] == names
+    code, out, _ = run(capsys, f"--workdir={workdir}", *names)
+    shown = ["frame:100:01.png", "日本.png", "\\x1b[31mred\\n.png", "\\x7f.png", "b\\udcff.png"]
+    assert code == 0
+    assert [line.split("  ")[0] for line in out.splitlines()] == shown
+    file = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
+    monkeypatch.setattr(sys, "stdout", file)
+    assert run(capsys, f"--workdir={workdir}", *names)[0] == 0
+    file.flush()
+    assert file.buffer.getvalue().decode("latin-1").splitlines()[1].startswith("\\u65e5\\u672c.png")
 
 
 @pytest.mark.parametrize(
     ("flags", "code", "message"),
     [
-        (["nowhere.jpg"], 65, "none of the 1 images has a prediction; the last is nowhere.jpg"),
+        (["nowhere.jpg"], 66, "nowhere.jpg: no such file"),
+        (["nowhere.jpg", "no/folder"], 66, "nowhere.jpg, no/folder: no such file"),
         ([], 65, "no image given: expected images or folders of images"),
         (["--topk=0", "a.jpg"], 64, "--topk: expected at least 1, got 0"),
         (["--step=77", "a.jpg"], 66, "--step=77: no such checkpoint; there are 60"),

@@ -11,18 +11,18 @@ Preprocessing and class names are those of the run. In a notebook:
 import collections
 import concurrent.futures
 import functools
-import json
+import operator
+import os
 import pathlib
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import numpy as np
 from absl import flags
-from PIL import Image
 
 from vit_jax import config as config_lib
 from vit_jax import models
@@ -30,13 +30,14 @@ from vit_jax.checkpoints import pretrained
 from vit_jax.cluster import sharding
 from vit_jax.console import cli
 from vit_jax.console.progress import Progress, say
+from vit_jax.console.text import to_json
 from vit_jax.console.workdir import open_path
 from vit_jax.data import transforms
 from vit_jax.data.image_files import find_images
-from vit_jax.data.images import AnyImage, UnreadableError
+from vit_jax.data.images import UnreadableError
 from vit_jax.data.reader import Reader
 from vit_jax.data.sources.in_memory import InMemory
-from vit_jax.errors import ConfigError, DataError
+from vit_jax.errors import ConfigError, DataError, InputMissingError
 from vit_jax.evaluation.probabilities import PROBABILITIES
 
 
@@ -68,6 +69,7 @@ class Predictor:
     Raises:
       InputMissingError: There is no such run or checkpoint.
       CheckpointError: The checkpoint is damaged.
+      ConfigError: The batch size is no number from 1 on.
     """
 
     def __init__(
@@ -80,7 +82,7 @@ class Predictor:
     ) -> None:
         path = open_path(str(workdir), "--workdir")
         config = config_lib.read_config(path)
-        self._batch_size = batch_size
+        self._batch_size = _positive(batch_size, "batch_size")
         self._data = config.data
         self._mesh = sharding.make_mesh(devices=jax.local_devices())
         with jax.set_mesh(self._mesh):
@@ -103,15 +105,18 @@ class Predictor:
 
         self._top = top
 
-    def __call__(self, images: Sequence[AnyImage], topk: int = 5) -> list[list[Prediction]]:
+    def __call__(self, images: Any, topk: int = 5) -> list[list[Prediction]]:
         """Return the `topk` likeliest classes of each image, the likeliest first.
 
         Args:
-          images: Paths, encoded files, Pillow's images, or uint8 pixels (h, w, c).
+          images: Paths, encoded files as bytes or open, Pillow's images, or uint8 pixels (h, w),
+            (h, w, c) of NumPy, JAX or torch; also from a generator, or a batch (n, h, w, c).
           topk: How many classes; all of them where there are fewer.
 
         Raises:
           DataError: An image cannot be read.
+          ConfigError: `topk` is no number from 1 on.
+          TypeError: It is a single image, or nothing that has an order.
         """
         results = list(self.stream(images, topk))
         for result in results:
@@ -119,15 +124,15 @@ class Predictor:
                 raise DataError(f"{result.name}: {result.error}")
         return [result.predictions for result in results]
 
-    def stream(self, images: Sequence[AnyImage], topk: int = 5) -> Iterator[ImageResult]:
-        """Yield a result for each image, in their order, as soon as its batch is done."""
-        if isinstance(images, str | bytes | pathlib.Path | Image.Image | np.ndarray):
-            raise TypeError("expected a sequence of images; [image] for a single one")
-        if not images:
-            return
+    def stream(self, images: Any, topk: int = 5) -> Iterator[ImageResult]:
+        """Return a result for each image, in their order, as soon as its batch is done."""
         source = InMemory(images, self.class_names)
-        topk = min(topk, len(self.class_names))
-        size = self._size(len(images))
+        return self._stream(source, min(_positive(topk, "topk"), len(self.class_names)))
+
+    def _stream(self, source: InMemory, topk: int) -> Iterator[ImageResult]:
+        if not source:
+            return
+        size = self._size(len(source))
         index = 0
         for rows in self._read(source, size):
             batch = np.zeros((size, *self._data.image_shape), np.uint8)
@@ -175,11 +180,23 @@ class Predictor:
         return sharding.round_up(min(self._batch_size, power_of_two), self._mesh)
 
 
+def _positive(value: Any, name: str) -> int:
+    """Return an integer from 1 on.
+
+    Raises:
+      ConfigError: It is another value.
+    """
+    if isinstance(value, bool) or not hasattr(value, "__index__") or operator.index(value) < 1:
+        raise ConfigError(name, f"expected an integer of at least 1, got {value!r}")
+    return operator.index(value)
+
+
 def main(values: flags.FlagValues, operands: list[str]) -> None:
     """Print the predictions for images, and for all images below folders.
 
     Raises:
       DataError: Nothing could be predicted.
+      InputMissingError: None of the operands is there.
     """
     if not values.workdir:
         raise ConfigError("--workdir", "expected the work directory of a run")
@@ -196,6 +213,8 @@ def main(values: flags.FlagValues, operands: list[str]) -> None:
         batch_size=values.batch_size,
         allow_config_change=values.allow_config_change,
     )
+    if not any(map(os.path.exists, operands)):
+        raise InputMissingError(f"{', '.join(operands)}: no such file")
     progress = Progress(len(images), 0, 10.0, "predict", aside=True)
     began = time.monotonic()
     skipped = 0
@@ -214,7 +233,7 @@ def main(values: flags.FlagValues, operands: list[str]) -> None:
 
 def _expand(operand: str) -> list[str]:
     """Return the images of a folder; what is no folder is taken for an image."""
-    if pathlib.Path(operand).is_dir():
+    if os.path.isdir(operand):
         return [entry.path for entry in find_images(operand)]
     return [operand]
 
@@ -227,9 +246,9 @@ def _as_line(result: ImageResult) -> str:
 
 def _as_json(result: ImageResult) -> str:
     if result.error:
-        return json.dumps({"image": result.name, "error": result.error})
+        return to_json({"image": result.name, "error": result.error})
     found = [p._asdict() for p in result.predictions]
-    return json.dumps({"image": result.name, "predictions": found})
+    return to_json({"image": result.name, "predictions": found})
 
 
 def _flags() -> flags.FlagValues:

@@ -1,7 +1,6 @@
 """A trained run, opened from its work directory: what every use of it starts from."""
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -17,7 +16,6 @@ from vit_jax.checkpoints import reading
 from vit_jax.cluster import sharding
 from vit_jax.console.workdir import open_path
 from vit_jax.data import transforms
-from vit_jax.data.images import AnyImage
 from vit_jax.data.sources.in_memory import InMemory
 from vit_jax.errors import DataError
 
@@ -43,11 +41,12 @@ class Pretrained(Trained):
 
     data: config_lib.Data
 
-    def preprocess(self, images: Sequence[AnyImage]) -> Float[Array, "b h w c"]:
-        """Return what the model takes, for paths, encoded files, Pillow's images or uint8 pixels.
+    def preprocess(self, images: Any) -> Float[Array, "b h w c"]:
+        """Return what the model takes, for all images that `predict.Predictor` takes.
 
         Raises:
           DataError: An image cannot be read.
+          TypeError: It is a single image, or nothing that has an order.
         """
         source = InMemory(images, self.class_names)
         pipeline = transforms.for_evaluation(self.data)

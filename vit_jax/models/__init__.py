@@ -107,7 +107,10 @@ def features(
 
     Raises:
       ConfigError: No such submodule.
+      TypeError: It is one name.
     """
+    if isinstance(names, str):
+        raise TypeError(f"features: expected a sequence of names; ['{names}'] for a single one")
     _, state = model.apply(
         variables,
         images,

@@ -1,6 +1,5 @@
 """Images beside the probabilities of their classes."""
 
-import pathlib
 import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from PIL import Image
 
 from vit_jax import config
 from vit_jax.data import images as images_lib
-from vit_jax.data.images import AnyImage
+from vit_jax.data.sources.in_memory import InMemory
 from vit_jax.viz.drawing import BLUE, FAINT, INK, fill_with_image, new_figure
 
 if TYPE_CHECKING:
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def predictions(
-    images: Sequence[AnyImage], predicted: Sequence[Sequence[tuple[str, float]]]
+    images: Any, predicted: Sequence[Sequence[tuple[str, float]]]
 ) -> "matplotlib.figure.Figure":
     """Draw each image beside the probabilities of its most likely classes.
 
@@ -30,10 +29,12 @@ def predictions(
       UnreadableError: An image cannot be read.
     """
     most = max(len(classes) for classes in predicted)
-    figure = new_figure(7.0, max(1.6, 0.3 * most + 0.3) * len(images))
-    panels = figure.subplots(len(images), 2, squeeze=False, width_ratios=(1, 2))
-    for (left, right), image, classes in zip(panels, images, predicted, strict=True):
-        fill_with_image(left, _pixels(image))
+    source = InMemory(images, ())
+    figure = new_figure(7.0, max(1.6, 0.3 * most + 0.3) * len(source))
+    panels = figure.subplots(len(source), 2, squeeze=False, width_ratios=(1, 2))
+    records = (source[i] for i in range(len(source)))
+    for (left, right), record, classes in zip(panels, records, predicted, strict=True):
+        fill_with_image(left, _pixels(record["image"]))
         _draw_bars(right, classes, most)
     return figure
 
@@ -54,16 +55,15 @@ def _draw_bars(axes: Any, classes: Sequence[tuple[str, float]], num_rows: int) -
     axes.spines["left"].set_color(FAINT)
 
 
-def _pixels(image: AnyImage) -> np.ndarray:
-    """Return an image as a `Predictor` reads it, in colour unless it is an array.
+def _pixels(image: bytes | Image.Image | np.ndarray) -> np.ndarray:
+    """Return the pixels of the image of a record, in colour unless it is an array.
 
     Raises:
       UnreadableError: The image cannot be read.
     """
-    if isinstance(image, np.ndarray):
-        return image.reshape(*image.shape[:2], -1)
     data = config.Data()
     if isinstance(image, Image.Image):
         return images_lib.to_pixels(image, 3, data.background)
-    content = image if isinstance(image, bytes) else pathlib.Path(image).read_bytes()
-    return images_lib.decode(content, 3, data.background, data.max_pixels)
+    if isinstance(image, bytes):
+        return images_lib.decode(image, 3, data.background, data.max_pixels)
+    return image

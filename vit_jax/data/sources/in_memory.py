@@ -1,37 +1,115 @@
 """Images in memory, or by path, that a caller passes."""
 
-import pathlib
-from collections.abc import Sequence
+import os
+import threading
+from collections.abc import Iterable, Mapping, Set
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from vit_jax.data.images import AnyImage
+from vit_jax.data.images import UnreadableError
 from vit_jax.data.sources.base import Record, Source
+
+# What a single image may be, besides an array.
+_SINGLE = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image)
+
+_KINDS = "a path, the bytes of a file, an open file, a Pillow image or uint8 pixels"
 
 
 class InMemory(Source):
-    """Images from a caller, without labels: every label is 0."""
+    """Images from a caller, without labels: every label is 0.
 
-    def __init__(self, images: Sequence[AnyImage], class_names: tuple[str, ...]) -> None:
+    Args:
+      images: Paths, files, Pillow's images or pixels, from any iterable that has an order, or a
+        batch of pixels (n, h, w, c).
+      class_names: The classes.
+
+    Raises:
+      TypeError: It is a single image, or no iterable that has an order.
+    """
+
+    def __init__(self, images: Any, class_names: tuple[str, ...]) -> None:
         super().__init__("image", class_names)
-        self._images = images
+        self._images = _to_list(images)
+        self._files = threading.Lock()  # an open file has one position
 
     def __len__(self) -> int:
         return len(self._images)
 
     def __getitem__(self, index: int) -> Record:
         image = self._images[index]
-        if isinstance(image, str | pathlib.Path):
-            with open(image, "rb") as file:
-                return {"image": file.read(), "label": 0}
-        if isinstance(image, np.ndarray) and image.dtype == np.uint8:
-            pixels = image[..., 0] if image.shape[2:] == (1,) else image
-            if pixels.ndim == 2 or pixels.shape[2:] in ((3,), (4,)):
-                image = Image.fromarray(pixels)
-        return {"image": image, "label": 0}
+        if isinstance(image, Image.Image):
+            return {"image": image, "label": 0}
+        if isinstance(image, str | os.PathLike):
+            return {"image": _read(image), "label": 0}
+        if isinstance(image, bytes | bytearray | memoryview):
+            return {"image": bytes(image), "label": 0}
+        if hasattr(image, "read"):
+            return {"image": self._read_open(image), "label": 0}
+        if hasattr(image, "__array__"):
+            return {"image": _from_pixels(np.asarray(image)), "label": 0}
+        raise UnreadableError(f"expected {_KINDS}, got {_type(image)}")
 
     def describe(self, index: int) -> str:
         """Return the path of the image, or its index."""
         image = self._images[index]
-        return str(image) if isinstance(image, str | pathlib.Path) else super().describe(index)
+        return str(image) if isinstance(image, str | os.PathLike) else super().describe(index)
+
+    def _read_open(self, file: Any) -> bytes:
+        """Return all of an open file, wherever its position is, which does not change."""
+        with self._files:
+            seekable = file.seekable()
+            position = file.tell() if seekable else 0
+            if seekable:
+                file.seek(0)
+            content = file.read()
+            if seekable:
+                file.seek(position)
+        if not isinstance(content, bytes):
+            raise UnreadableError("a file that was opened as text; open it with 'rb'")
+        return content
+
+
+def _to_list(images: Any) -> list[Any]:
+    """Return the images of an iterable, or of a batch.
+
+    Raises:
+      TypeError: It is a single image, or no iterable that has an order.
+    """
+    num_axes = getattr(images, "ndim", 1)
+    if isinstance(images, _SINGLE) or hasattr(images, "read") or num_axes in (2, 3):
+        raise TypeError("expected a sequence of images; [image] for a single one")
+    if num_axes not in (1, 4):
+        raise TypeError(f"expected a batch (n, h, w, c), got an array {tuple(images.shape)}")
+    if isinstance(images, Mapping | Set) or not isinstance(images, Iterable):
+        raise TypeError(f"expected a sequence of images, got {_type(images)}")
+    return list(np.asarray(images)) if num_axes == 4 else list(images)
+
+
+def _read(path: str | os.PathLike[str]) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except FileNotFoundError:
+        raise UnreadableError("no such file") from None
+    except OSError as error:
+        raise UnreadableError(error.strerror or str(error)) from error
+
+
+def _from_pixels(pixels: np.ndarray) -> Image.Image | np.ndarray:
+    """Return pixels that Pillow has a mode for as its image, which fits any number of channels."""
+    if pixels.dtype != np.uint8:
+        hint = "; scale 0..1 by 255, and round" if pixels.dtype.kind == "f" else ""
+        raise UnreadableError(f"expected uint8 pixels, got {pixels.dtype} {pixels.shape}{hint}")
+    if pixels.ndim not in (2, 3) or not pixels.size:
+        raise UnreadableError(
+            f"expected uint8 pixels (height, width, channels), got {pixels.shape}"
+        )
+    if pixels.shape[2:] == (1,):
+        pixels = pixels[..., 0]
+    return Image.fromarray(pixels) if pixels.shape[2:] in ((), (3,), (4,)) else pixels
+
+
+def _type(value: Any) -> str:
+    return type(value).__name__
