@@ -46,23 +46,38 @@ def palette(**options):
     return save(image, **options)
 
 
+def chunk(kind, body):
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
 def without(pixels, colour):
     """Returns pixels with a colour replaced by the background."""
     return np.where(np.all(pixels == np.array(colour), axis=-1, keepdims=True), 255, pixels)
 
 
-def png16(pixels, colour_type):
-    """Returns a 16-bit PNG, written by hand: grey is colour type 0, RGB 2, grey and alpha 4."""
+def png(rows, width, bits, colour_type, extra=b""):
+    """Returns a PNG, written by hand: grey is colour type 0, RGB 2, palette 3, grey and alpha 4."""
+    header = struct.pack(">IIBBBBB", width, len(rows), bits, colour_type, 0, 0, 0)
+    data = chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows)))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + extra + data + chunk(b"IEND", b"")
 
-    def chunk(kind, body):
-        return (
-            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-        )
 
-    header = struct.pack(">IIBBBBB", pixels.shape[1], pixels.shape[0], 16, colour_type, 0, 0, 0)
-    data = zlib.compress(b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels))
-    parts = chunk(b"IHDR", header), chunk(b"IDAT", data), chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+def png16(pixels, colour_type, extra=b""):
+    rows = [row.astype(">u2").tobytes() for row in pixels]
+    return png(rows, pixels.shape[1], 16, colour_type, extra)
+
+
+def clear(*values):
+    """Returns the chunk that makes a grey value or a colour transparent."""
+    return chunk(b"tRNS", struct.pack(f">{len(values)}H", *values))
+
+
+# RGB in 16 bits, but for one pixel that differs from the first in a low bit only.
+NEAR = RGB.astype(int) * 257
+NEAR[1, 2] = NEAR[0, 0] + (0, 0, 1)
+NEARLY = RGB.astype(float)
+NEARLY[1, 2] = RED
+NEARLY[0, 0] = 255
 
 
 WIDE = np.array([[0, 257, 65535], [32768, 25700, 128]], np.uint16)
@@ -104,7 +119,18 @@ GOLDEN = {
         png16(np.stack([L, ALPHA], -1).astype(int) * 257, 4),
         over(grey(L), ALPHA),
     ),
-    "32-bit integers": (save(Image.fromarray(WIDE.astype(np.int32)), "tiff"), grey(NARROW)),
+    "16-bit grey, one clear": (png16(WIDE, 0, clear(25700)), without(grey(NARROW), (100,) * 3)),
+    "16-bit rgb, a clear colour": (png16(NEAR, 2, clear(65535, 0, 0)), NEARLY),
+    "2-bit grey, one clear": (
+        png([b"\x18"], 3, 2, 0, clear(1)),
+        [[(0,) * 3, (255,) * 3, (170,) * 3]],
+    ),
+    "4-bit grey, one clear": (
+        png([b"\x01\x20"], 3, 4, 0, clear(2)),
+        [[(0,) * 3, (17,) * 3, (255,) * 3]],
+    ),
+    "png without its end": (save(RGB)[:-12], RGB),
+    "anything after the end": (save(RGB) + b"more" * 9, RGB),
     "1x1": (save(RGB[:1, :1]), [[RED]]),
     "1x500": (save(np.tile(RGB[:1, :1], (1, 500, 1))), [[RED] * 500]),
 }
@@ -177,7 +203,7 @@ BROKEN = {
     "truncated png": (save(np.tile(RGB, (40, 40, 1)))[:-60], "truncated"),
     "header only": (save(RGB)[:40], "not an image"),
     "postscript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image of a known"),
-    "floats": (save(Image.fromarray(np.ones((2, 2), np.float32)), "tiff"), "floating-point"),
+    "floats": (save(Image.fromarray(np.ones((2, 2), np.float32)), "tiff"), "32-bit floating point"),
     "a flipped chunk": (save(RGB).replace(b"IDAT", b"IDAX"), "not an image"),
 }
 
@@ -190,13 +216,90 @@ def test_what_is_broken_is_refused_with_a_reason(name):
     assert str(error.value)
 
 
+JPEG_FORMS = {
+    "baseline": {},
+    "progressive": {"progressive": True},
+    "restarts": {"restart_marker_blocks": 2},
+    "progressive, restarts": {"progressive": True, "restart_marker_blocks": 2},
+    "own tables": {"optimize": True},
+    "grey": {},
+}
+
+
+def photo(form):
+    noise = np.random.default_rng(3).integers(0, 256, (5, 7, 3)).astype(np.uint8)
+    image = Image.fromarray(noise).resize((70, 50), Image.Resampling.BICUBIC)
+    return save(image.convert("L") if form == "grey" else image, "jpeg", **JPEG_FORMS[form])
+
+
+@pytest.mark.parametrize("form", JPEG_FORMS)
+def test_a_jpeg_without_its_end_has_all_its_pixels(form):
+    content = photo(form)
+    whole = decode(content)
+    ends = [content[:-2], content[:-1], content[:-2] + bytes(4096), content + b"more"]
+    for changed in ends:
+        np.testing.assert_array_equal(decode(changed), whole)
+
+
+@pytest.mark.parametrize("form", JPEG_FORMS)
+def test_a_jpeg_that_lacks_part_of_its_picture_is_refused(form):
+    content = photo(form)
+    whole = decode(content)
+    refused = 0
+    for end in (*range(len(content) - 3, len(content) - 40, -1), len(content) * 2 // 3):
+        for filling in (b"", bytes(4096)):
+            try:
+                pixels = decode(content[:end] + filling)
+            except images.UnreadableError as error:
+                assert "part of its picture is missing" in str(error)
+                refused += 1
+            else:  # a few last bits of padding
+                np.testing.assert_array_equal(pixels, whole)
+    assert refused > 60
+
+
+def test_grey_filling_is_no_picture_even_where_the_end_is_there():
+    content = photo("baseline")
+    with pytest.raises(images.UnreadableError, match="part of its picture is missing"):
+        decode(content[: len(content) // 2] + b"\xff\xd9")
+    grey = save(np.full((40, 30), 128, np.uint8), "jpeg")
+    assert (decode(grey) == 128).all()
+    assert (decode(grey[:-2]) == 128).all()
+
+
+def test_a_progressive_jpeg_without_its_last_scans_is_refused():
+    content = photo("progressive")
+    scans = [i for i in range(len(content)) if content[i : i + 2] == b"\xff\xda"]
+    assert len(scans) > 5
+    for scan in scans[1:]:
+        with pytest.raises(images.UnreadableError, match="part of its picture is missing"):
+            decode(content[:scan])
+
+
+def test_kinds_of_jpeg_that_are_not_read_are_named():
+    content = photo("baseline")
+    frame = content.index(b"\xff\xc0")
+    for place, value, reason in ((4, 12, "of 12 bits"), (9, 2, "of 2 components")):
+        changed = content[: frame + place] + bytes([value]) + content[frame + place + 1 :]
+        with pytest.raises(images.UnreadableError, match=f"a JPEG {reason}"):
+            decode(changed)
+    inks = save(Image.fromarray(np.tile(CMYK, (8, 8, 1)), "CMYK"), "jpeg")
+    mark = inks.index(b"\xff\xee")
+    length = int.from_bytes(inks[mark + 2 : mark + 4], "big")
+    with pytest.raises(images.UnreadableError, match="does not say if its inks are inverted"):
+        decode(inks[:mark] + inks[mark + 2 + length :])
+
+
+def test_large_images_are_converted_in_parts(monkeypatch):
+    contents = [GOLDEN[name][0] for name in GOLDEN]
+    expected = [decode(content) for content in contents]
+    monkeypatch.setattr(images, "_BLOCK", 2)
+    for content, whole in zip(contents, expected, strict=True):
+        np.testing.assert_array_equal(decode(content), whole)
+
+
 def bomb(side):
     """Returns a PNG of side x side black pixels, small as a file."""
-
-    def chunk(kind, body):
-        return (
-            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-        )
 
     packer = zlib.compressobj(9)
     row = b"\0" * (side + 1)
