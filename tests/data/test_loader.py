@@ -95,7 +95,10 @@ def test_threads_do_not_change_the_stream():
 def test_worker_processes_do_not_change_the_stream(workers):
     data = dataclasses.replace(DATA, workers=workers)
     whole = take(5)
-    assert_same(take(5, data=data), whole)
+    batches = take(5, data=data)
+    assert_same(batches, whole)
+    # Shared memory that a batch still holds at the end would be reported as leaked.
+    assert all(type(rows) is np.ndarray for batch in batches for rows in batch.values())
     assert_same(take(2, data=data, step=3), whole[3:])
     assert_same(
         take(2, data=data, step=3, host=1, num_hosts=2),

@@ -55,7 +55,12 @@ class Batches:
         return self
 
     def __next__(self) -> Batch:
-        batch = dict(next(self._stream))
+        # From workers come views of shared memory, which must not live on in whoever keeps a batch:
+        # what is left of it at the end is a leak.
+        batch = {
+            key: value if type(value) is np.ndarray else np.array(value)
+            for key, value in next(self._stream).items()
+        }
         for index in batch.pop("unreadable"):
             if index >= 0 and index not in self._reader.source.unreadable:
                 self._note(int(index))
