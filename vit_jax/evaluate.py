@@ -24,7 +24,7 @@ from vit_jax.console.progress import say
 from vit_jax.console.workdir import open_path, write_json
 from vit_jax.data import transforms
 from vit_jax.data.sources import Source
-from vit_jax.data.sources.registry import open_set, open_split
+from vit_jax.data.sources.registry import note_on_order, open_set, open_split
 from vit_jax.errors import ConfigError
 from vit_jax.evaluation.evaluators import make_evaluators
 from vit_jax.evaluation.loop import Evaluation
@@ -57,7 +57,10 @@ def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
             lambda source: shared_by_hosts(config, {field: source.fingerprint}),
         )
         say(f"evaluate  {workdir}, step {run.step:,}, on {source.name}")
-        for note in resolved.notes:
+        notes = [*resolved.notes, *source.notes]
+        if objective.needs_labels and not run.class_names:
+            notes.append(note_on_order(source))
+        for note in notes:
             say(f"note      {note}")
         results = evaluation(run.variables, source, values.split, raw=values.raw)
     for line in evaluation.format(values.split, results, raw=values.raw):

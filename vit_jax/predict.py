@@ -29,7 +29,7 @@ from vit_jax import models
 from vit_jax.checkpoints import pretrained
 from vit_jax.cluster import sharding
 from vit_jax.console import cli
-from vit_jax.console.progress import Progress, say
+from vit_jax.console.progress import Progress, say, warn
 from vit_jax.console.text import to_json
 from vit_jax.console.workdir import open_path
 from vit_jax.data import transforms
@@ -233,9 +233,12 @@ def main(values: flags.FlagValues, operands: list[str]) -> None:
 
 def _expand(operand: str) -> list[str]:
     """Return the images of a folder; what is no folder is taken for an image."""
-    if os.path.isdir(operand):
-        return [entry.path for entry in find_images(operand)]
-    return [operand]
+    if not os.path.isdir(operand):
+        return [operand]
+    (found,) = find_images(operand)
+    if found.passed_over():
+        warn(f"{operand}: passed over {found.passed_over()}")
+    return [image.path for image in found.images]
 
 
 def _as_line(result: ImageResult) -> str:

@@ -74,6 +74,8 @@ def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
     source = open_split(config.data, "train_split")
     if not len(source):
         raise DataError(f"{source.name}: no image to draw")
+    for note in source.notes:
+        say(f"note      {note}")
     grid = draws(config, source, values.images, values.draws)
     titles = ["evaluated", *(f"draw {i + 1}" for i in range(values.draws))]
     titles += [""] * (grid.shape[0] * grid.shape[1] - len(titles))

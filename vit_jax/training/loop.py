@@ -48,7 +48,7 @@ def train(
         with jax.set_mesh(run.mesh):
             for line in run.describe():
                 say(line)
-            for note in resolved.notes:
+            for note in (*run.notes, *resolved.notes):
                 say(f"note      {note}")
             say(f"workdir   {workdir}")
             checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep)

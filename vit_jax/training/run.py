@@ -60,6 +60,11 @@ class Run:
         return _watched(self.splits)
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know about the images, each thing once."""
+        return tuple(dict.fromkeys(note for s in self.splits.values() for note in s.notes))
+
+    @property
     def fingerprint(self) -> dict[str, Any]:
         """What a resumed run must find again: the `config`, and the `data` of splits and sets."""
         data: dict[str, Any] = {}

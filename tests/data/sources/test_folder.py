@@ -166,5 +166,67 @@ def test_what_is_no_folder_of_classes_is_refused(tmp_path):
 
 def test_a_split_that_is_not_there_names_those_that_are(tmp_path):
     data = make(tmp_path, ["train/a/1.png", "test/a/2.png"])
-    with pytest.raises(ConfigError, match=r"Unknown split 'val'.*\['test', 'train'\]"):
+    with pytest.raises(ConfigError, match=r"no split 'val' in .*, which has test and train"):
         load(data, "val")
+
+
+def test_fingerprints_are_those_of_runs_that_exist(tmp_path):
+    """Names, order and digests are written into checkpoints: they must never change."""
+    classes = [f"{name}/{i}.png" for name in ("cat", "dog", "Emu") for i in range(20)]
+    splits = ["train/10/a.png", "train/2/b/c.JPG", "train/2/d.jpeg", "valid/2/e.png"]
+    splits += ["test/10/f.gif", "test/2/.h.png", "test/2/n.txt", "test/2/g.png", "extra/x.png"]
+    for root, names in (("classes", classes), ("splits", splits)):
+        for i, name in enumerate(names):
+            path = tmp_path / root / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"x" * (i + 1))
+    expected = {
+        ("classes", "train"): (
+            "2190310775d2",
+            54,
+            ["Emu", "cat", "dog"],
+            ["cat/0.png", "Emu/0.png", "Emu/15.png", "dog/8.png", "cat/7.png"],
+        ),
+        ("classes", "val"): (
+            "2190310775d2",
+            6,
+            ["Emu", "cat", "dog"],
+            ["dog/7.png", "cat/10.png", "Emu/8.png", "cat/8.png", "dog/5.png"],
+        ),
+        ("classes", "train[:50%]"): (
+            "2190310775d2",
+            27,
+            ["Emu", "cat", "dog"],
+            ["cat/0.png", "Emu/0.png", "Emu/15.png", "dog/8.png", "cat/7.png"],
+        ),
+        ("splits", "train"): (
+            "d1b1b69d38e2",
+            3,
+            ["10", "2"],
+            ["train/2/d.jpeg", "train/10/a.png", "train/2/b/c.JPG"],
+        ),
+        ("splits", "val"): ("86f3c5ea43b4", 1, ["10", "2"], ["valid/2/e.png"]),
+        ("splits", "valid"): ("86f3c5ea43b4", 1, ["10", "2"], ["valid/2/e.png"]),
+        ("splits", "test"): ("80a74cfe3608", 2, ["10", "2"], ["test/2/g.png", "test/10/f.gif"]),
+        ("splits", "val+test"): (
+            "bad656f42427",
+            3,
+            ["10", "2"],
+            ["valid/2/e.png", "test/2/g.png", "test/10/f.gif"],
+        ),
+        ("splits", "test+train[:1]"): (
+            "466b26320be9",
+            3,
+            ["10", "2"],
+            ["test/2/g.png", "test/10/f.gif", "train/2/d.jpeg"],
+        ),
+    }
+    for (root, split), (digest, count, classes, order) in expected.items():
+        source = load(config_lib.Data(root=str(tmp_path / root)), split)
+        assert source.fingerprint == {
+            "name": f"folder/{digest}:{split}",
+            "examples": count,
+            "classes": classes,
+        }
+        first = [os.path.relpath(source.describe(i), tmp_path / root) for i in range(min(count, 5))]
+        assert first == order

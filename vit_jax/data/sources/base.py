@@ -20,11 +20,13 @@ class Source(abc.ABC):
     Attributes:
       name: The data set, with its version and the split.
       class_names: The classes, in the order of the labels.
+      notes: What the user should know about the images, a line each.
       unreadable: Why each image that could not be read so far is unreadable, by index.
     """
 
     name: str
     class_names: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     def __init__(self, name: str, class_names: tuple[str, ...]) -> None:
         self.name = name

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from vit_jax.data.image_files import read_image_file
 from vit_jax.data.images import UnreadableError
 from vit_jax.data.sources.base import Record, Source
 
@@ -89,8 +90,7 @@ def _to_list(images: Any) -> list[Any]:
 
 def _read(path: str | os.PathLike[str]) -> bytes:
     try:
-        with open(path, "rb") as file:
-            return file.read()
+        return read_image_file(path)
     except FileNotFoundError:
         raise UnreadableError("no such file") from None
     except OSError as error:

@@ -15,6 +15,7 @@ from vit_jax import config as config_lib
 from vit_jax.data.digits import Digits
 from vit_jax.data.sources import tfds
 from vit_jax.data.sources.base import Source
+from vit_jax.data.sources.class_names import listed, order_is_clear, same
 from vit_jax.data.sources.folder import Folder
 from vit_jax.data.sources.synthetic import Synthetic
 from vit_jax.errors import ConfigError, DataError, InputMissingError
@@ -91,9 +92,23 @@ def _open(data: config_lib.Data, split: str, path: str, class_names: tuple[str, 
     except ValueError as error:
         raise ConfigError(path, str(error).split(" See format at")[0]) from error
     if not len(source):
-        raise DataError(f"{path}: '{split}' of {data.root or data.name} holds no image")
-    if class_names and source.class_names != class_names:
-        actual = ", ".join(source.class_names[:5])
-        expected = ", ".join(class_names[:5])
+        problem = f"{path}: '{split}' of {data.root or data.name} holds no image"
+        raise DataError("; ".join([problem, *source.notes]))
+    if class_names and not same(source.class_names, class_names):
+        actual, expected = listed(source.class_names), listed(class_names)
         raise ConfigError(path, f"the classes of {source.name} are {actual}, expected {expected}")
     return source
+
+
+def note_on_order(source: Source) -> str:
+    """Return the note that a model without class names is taken to have those of a source.
+
+    Raises:
+      DataError: Their order can be read in two ways.
+    """
+    names = source.class_names
+    if isinstance(source, Folder) and not order_is_clear(names):
+        problem = f"the weights have no class names, and the folders are {listed(names)} as texts"
+        hint = "vit_jax.convert takes the names in the order of the outputs: --labels=FILE"
+        raise DataError(f"{source.name}: {problem}, in another order as numbers; {hint}")
+    return f"the weights have no class names: their outputs are taken for {listed(names)}"

@@ -13,7 +13,7 @@ from vit_jax.config import objective
 from vit_jax.config.objective import Objective as ObjectiveSettings
 from vit_jax.data import mixing
 from vit_jax.data.sources import Source
-from vit_jax.errors import ConfigError, pick
+from vit_jax.errors import ConfigError, DataError, pick
 from vit_jax.evaluation import losses
 from vit_jax.training.objectives.base import Aux, Batch, Objective, Variables
 
@@ -47,6 +47,8 @@ class Classification(Objective):
         """Return the config with the number of classes of the data, where it says none."""
         requested = config.model["num_classes"]
         count = len(source.class_names)
+        if count == 1:
+            raise DataError("; ".join([f"{source.name}: nothing to tell apart", *source.notes]))
         if requested not in (0, count):
             problem = f"the data set {source.name} has {count} classes, got {requested}"
             raise ConfigError("config.model.num_classes", f"{problem}; 0 takes them all")

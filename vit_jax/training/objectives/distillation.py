@@ -23,6 +23,7 @@ from vit_jax.config import objective
 from vit_jax.config.objective import Objective as ObjectiveSettings
 from vit_jax.console.workdir import open_path
 from vit_jax.data.sources import Source
+from vit_jax.data.sources.class_names import same
 from vit_jax.errors import ConfigError, pick
 from vit_jax.training.objectives.base import Aux, Batch, Variables
 from vit_jax.training.objectives.classification import Classification
@@ -76,7 +77,7 @@ class Teacher:
         workdir = open_path(self.directory, "config.objective.teacher")
         run = pretrained.restore(workdir, "", self.config, mesh)
         for theirs, ours in zip(run.class_names, class_names, strict=False):
-            if theirs != ours:
+            if not same([theirs], [ours]):
                 problem = (
                     f"class mismatch: '{theirs}' in {self.directory}, '{ours}' in the data set"
                 )
