@@ -77,6 +77,9 @@ def test_a_split_of_a_name_of_its_own_is_one_where_the_config_names_it(tmp_path)
     fill(tmp_path, *both("train", "holdout"))
     for split, size in (("train", 8), ("holdout", 4)):
         assert len(load(tmp_path, split, val_split="holdout")) == size
+    fill(tmp_path, *some("val/apple"))
+    assert not load(tmp_path).notes  # it may be one of `eval.sets`
+    assert len(load(tmp_path, "holdout")) == 4
 
 
 @pytest.mark.parametrize("name", ["Training", "train"])
@@ -126,6 +129,16 @@ def test_divided_classes_have_two_splits(tmp_path, split):
         # No folders of classes.
         (some("."), "has no folders; expected one per class; it has 4 images"),
         (["a.zip", "labels.csv"], "has no folders; expected one per class; it has 1 .zip"),
+        (
+            [*both("fruit/train", "fruit/val"), "docs/a.txt"],
+            "fruit has train/ and val/ in it, below",
+        ),
+        (
+            [*some("images/cat"), *some("images/dog"), "labels/a.xml"],
+            "labels: the class has no image; .*images has cat/ and dog/: give --config.data.root=",
+        ),
+        (["dataset_info.json", "a.array_record"], "it has 1 .array_record; a data set of TFDS"),
+        (["mnist/3.0.1/dataset_info.json"], "a data set of TFDS is given by config.data.name"),
         (["3.0.1/dataset_info.json"], "a data set of TFDS is given by config.data.name"),
         # Two forms of one name.
         ([*some("caf\u00e9"), *some("cafe\u0301")], "'café' is there twice, in two Unicode forms"),

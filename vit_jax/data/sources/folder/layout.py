@@ -65,7 +65,9 @@ def find_layout(root: str, names: Collection[str]) -> Layout:
     """
     level = look_into(root)
     if not level.folders:
-        raise DataError(f"{FIELD}: {root} has no folders; expected one per class{_say(level)}")
+        problem = f"{FIELD}: {root} has no folders; expected one per class"
+        texts = [problem, _say(level), hint_prepared(root)]
+        raise DataError("; ".join(text for text in texts if text))
     may_be = [path for path in level.folders if _name(path) in names or split_of(_name(path))]
     levels = {path: look_into(path) for path in may_be}
     splits = [path for path in may_be if levels[path].folders]
@@ -86,7 +88,9 @@ def find_layout(root: str, names: Collection[str]) -> Layout:
             taken = f"{splits[0]} is taken for a class, like {_names(beside)} beside it"
             return Layout({}, {}, (taken, *_stray(root, level)))
     named, unusable, notes = _assign(splits, flat, levels)
-    unread = [path for path in others if holds_image(path)]
+    # A folder of the same classes is a split of another name, such as one of `eval.sets`.
+    unread = [path for path in others if not any(_is_parallel(path, levels[s]) for s in splits)]
+    unread = [path for path in unread if holds_image(path)]
     if unread:
         notes.append(f"not read, beside the splits: {', '.join(unread[:5])}")
     return Layout(named, unusable, (*notes, *_stray(root, level)))
@@ -110,7 +114,7 @@ def hint_prepared(root: str) -> str:
     """Return that a root is a data set of TFDS, where it is one; or nothing."""
     depths = ("", "*/", "*/*/")
     if any(True for depth in depths for _ in pathlib.Path(root).glob(f"{depth}dataset_info.json")):
-        return "; a data set of TFDS is given by config.data.name and config.data.data_dir"
+        return "a data set of TFDS is given by config.data.name and config.data.data_dir"
     return ""
 
 
@@ -126,7 +130,7 @@ def _say(level: Level) -> str:
     """Return what is in a folder that has no folders."""
     texts = [f"{len(level.found.images):,} images"] if level.found.images else []
     texts += [level.found.passed_over()] if level.found.passed_over() else []
-    return f"; it has {', '.join(texts)}" if texts else ""
+    return f"it has {', '.join(texts)}" if texts else ""
 
 
 def _say_flat(path: str, level: Level) -> str:

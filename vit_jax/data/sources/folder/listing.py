@@ -10,7 +10,7 @@ from typing import NamedTuple
 from vit_jax.data.image_files import Found, find_images, look_into, merge
 from vit_jax.data.images import EXTENSIONS
 from vit_jax.data.sources.class_names import find_lookalikes, form, listed
-from vit_jax.data.sources.folder.layout import hint_prepared
+from vit_jax.data.sources.folder.layout import hint_below, hint_prepared
 from vit_jax.data.sources.folder.split_names import split_of
 from vit_jax.errors import DataError
 
@@ -68,16 +68,18 @@ def list_split(folder: str, class_names: tuple[str, ...], *, defines: bool) -> L
     labels: dict[str, list[int]] = {}
     for label, name in enumerate(class_names):
         labels.setdefault(form(name), []).append(label)
+    notes = _check_depth(level.folders, found)
+    filled = [path for path, below in zip(level.folders, found, strict=True) if below.images]
     for path, below in zip(level.folders, found, strict=True):
         if not below.images:
-            _check_may_be_empty(path, below, defines=defines)
+            if defines or below.files or below.links:
+                raise DataError(_say_empty(path, below, filled))
             continue
         label = _find_label(path, labels, class_names)
         for image in below.images:
             name = image.path[start:].replace(os.sep, "/")
             digest = hashlib.sha256(os.fsencode(name)).hexdigest()
             files.append(File(digest, image.path, image.size, label))
-    notes = _check_depth(level.folders, found)
     if level.found.images:
         notes.append(f"{len(level.found.images):,} images right in {folder} are in no class")
     passed_over = merge([level.found, *found]).passed_over()
@@ -117,13 +119,15 @@ def _position(file: File) -> int:
     return int(file.hash[:8], 16)
 
 
-def _check_may_be_empty(path: str, found: Found, *, defines: bool) -> None:
-    if not defines and not found.files and not found.links:
-        return
-    problem = f"{path}: the class has no image; expected {' '.join(EXTENSIONS)}"
-    passed_over = found.passed_over()
-    hint = hint_prepared(os.path.dirname(path)) or hint_prepared(path)
-    raise DataError(f"{problem}{f'; passed over: {passed_over}' if passed_over else ''}{hint}")
+def _say_empty(path: str, found: Found, filled: Sequence[str]) -> str:
+    """Return that a class has no image, and why that may be; `filled` are those that have some."""
+    texts = [f"{path}: the class has no image; expected {' '.join(EXTENSIONS)}"]
+    if found.passed_over():
+        texts.append(f"passed over: {found.passed_over()}")
+    texts.append(hint_prepared(os.path.dirname(path)) or hint_prepared(path))
+    if len(filled) == 1:
+        texts.append(hint_below(filled[0]))
+    return "; ".join(text for text in texts if text)
 
 
 def _find_label(path: str, labels: Mapping[str, list[int]], class_names: Sequence[str]) -> int:
