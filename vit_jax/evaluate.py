@@ -7,6 +7,7 @@ Reads the run's config.json and its newest checkpoint unless told otherwise; run
 """
 
 import json
+import os
 import sys
 
 import jax
@@ -20,8 +21,8 @@ from vit_jax.config import SPLITS, shared_by_hosts, stored
 from vit_jax.config.identity import SETS
 from vit_jax.config.printing import define_print_flag, print_config
 from vit_jax.console import cli
-from vit_jax.console.progress import say
-from vit_jax.console.workdir import open_path, write_json
+from vit_jax.console.progress import say, warn
+from vit_jax.console.workdir import is_local, open_path, write_json
 from vit_jax.data import transforms
 from vit_jax.data.sources import Source
 from vit_jax.data.sources.registry import note_on_order, open_set, open_split
@@ -67,8 +68,12 @@ def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
         say(line)
     report = {"step": run.step, "eval": results}
     say(json.dumps(report))
-    label = next(iter(results))
-    write_json(workdir / "evaluations" / f"{run.step}-{_file_name(label)}.json", report)
+    name = f"{run.step}-{_file_name(next(iter(results)))}.json"
+    folder = workdir / "evaluations"
+    if is_local(folder) and os.path.islink(folder):
+        warn(f"{folder} is a link out of the run; the figures are not written")
+    else:
+        write_json(folder / name, report)
 
 
 def _open(
@@ -115,6 +120,7 @@ def _resolve(
         overrides = {**overrides, f"data.{field}": values.split}
     resolved = config_lib.resolve(None, overrides, run=run)
     resolved = config_lib.fit_to_weights(resolved, str(workdir), trained)
+    stored.check_places(resolved.config, run, overrides)
     transforms.check(resolved.config.data)
     return workdir, resolved, field
 

@@ -15,6 +15,7 @@ from vit_jax import config as config_lib
 from vit_jax.checkpoints import seals
 from vit_jax.cluster import hosts, launchers
 from vit_jax.config import stored
+from vit_jax.config.layers import from_file
 from vit_jax.config.printing import define_print_flag, print_config
 from vit_jax.console import cli
 from vit_jax.console.workdir import open_path
@@ -42,7 +43,9 @@ def _resolve(file: str, overrides: dict[str, str], workdir: epath.Path) -> confi
     tree = config_lib.load_config_file(file)
     resumes = seals.sealed_steps(workdir / "checkpoints")
     run = stored.read_layer_to_resume(workdir) if resumes else None
-    return config_lib.resolve(tree, overrides, run=run)
+    resolved = config_lib.resolve(tree, overrides, run=run)
+    stored.check_places(resolved.config, run or {}, {*overrides, *from_file(tree).layer})
+    return resolved
 
 
 def _flags() -> flags.FlagValues:

@@ -24,6 +24,7 @@ from vit_jax.config import stored
 
 MODULE = "payload_module"
 CLASS = f"{MODULE}.Feature"
+CLASSES = tuple(f"class_{i}" for i in range(10))
 
 
 def plant(folder, sentinel):
@@ -50,7 +51,7 @@ def png(size=(5, 4)):
     return file.getvalue()
 
 
-def write_run(folder, overrides=None):
+def write_run(folder, overrides=None, classes=CLASSES):
     """Writes the smallest run folder, with random weights, as a finished run has it."""
     tree = config_lib.to_config_dict(config_lib.Config())
     resolved = config_lib.resolve(tree, {**TINY, **(overrides or {})})
@@ -59,8 +60,7 @@ def write_run(folder, overrides=None):
     shapes = nn.unbox(models.abstract_variables(model, config.data.image_shape))
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda x: rng.normal(0, 0.1, x.shape).astype(np.float32), shapes)
-    classes = [f"class_{i}" for i in range(10)]
-    data = {"train_split": {"classes": classes}}
+    data = {"train_split": {"classes": list(classes)}}
     store.write_variables(epath.Path(folder), params, data, config_lib.as_dict(config))
     stored.write(epath.Path(folder), config, resolved.origins)
     return pathlib.Path(folder)

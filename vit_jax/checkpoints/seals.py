@@ -9,15 +9,19 @@ import concurrent.futures
 import contextlib
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from etils import epath
 
-from vit_jax.console.workdir import write_text
+from vit_jax.console.documents import MAX_BYTES, is_regular, read_json
+from vit_jax.console.workdir import is_local, write_text
 from vit_jax.errors import CheckpointError
 
 SEAL = "seal.json"
+# What Orbax and TensorStore read into memory as a whole.
+DOCUMENTS = ("_METADATA", "_CHECKPOINT_METADATA", "_sharding", ".zarray", "manifest.ocdbt")
 TMP = ".orbax-checkpoint-tmp"  # Orbax's suffix of what is not finished
 
 
@@ -60,7 +64,7 @@ def read_seal(path: epath.Path) -> dict[str, Any]:
       CheckpointError: The seal itself is damaged.
     """
     try:
-        content = json.loads((path / SEAL).read_text())
+        content = read_json(path / SEAL)
         body = {key: content[key] for key in ("step", "score", "files")}
         if content["seal"] == _digest_of(body):
             return body
@@ -76,6 +80,8 @@ def find_damage(path: epath.Path) -> str:
         found = _digests(path)
     except CheckpointError:
         return "its seal is unreadable"
+    except ValueError as error:
+        return str(error)
     except OSError as error:
         return f"it cannot be read: {error.strerror or error}"
     if content["step"] != path.name:
@@ -100,8 +106,25 @@ def _digests(path: epath.Path) -> dict[str, str]:
 
 
 def _files(path: epath.Path) -> Iterator[epath.Path]:
-    for child in path.iterdir():
-        yield from _files(child) if child.is_dir() else (child,)
+    """Yield the files of a step.
+
+    Raises:
+      ValueError: Something is no file that ends, such as a pipe, or a folder that is elsewhere, or
+        a document of Orbax of absurd size.
+    """
+    folders = [path]
+    while folders:
+        for child in sorted(folders.pop().iterdir()):
+            if child.is_dir():
+                if is_local(child) and os.path.islink(child):
+                    raise ValueError(f"{child.name} is a link to a folder")
+                folders.append(child)
+            elif child.exists() and not is_regular(child):
+                raise ValueError(f"{child.name} is no regular file")
+            elif child.name in DOCUMENTS and child.stat().length > MAX_BYTES:
+                raise ValueError(f"{child.name} has more than {MAX_BYTES:,} bytes")
+            else:
+                yield child
 
 
 def _digest(file: epath.Path) -> str:

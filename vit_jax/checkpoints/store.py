@@ -8,7 +8,6 @@ STEP/meta                           JSON: the run's config and a fingerprint of 
 """
 
 import contextlib
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -18,7 +17,8 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from vit_jax.checkpoints import seals
-from vit_jax.errors import CheckpointError
+from vit_jax.console.documents import read_json
+from vit_jax.errors import CheckpointError, UserError
 
 PARAMS = "params"
 EMA = "ema"
@@ -138,8 +138,22 @@ def _read_numpy(path: epath.Path, shapes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_meta(path: epath.Path) -> dict[str, Any]:
-    """Return the `config` and the `data` of the run that wrote a checkpoint."""
-    return json.loads((path / "meta" / "metadata").read_text())
+    """Return the `config` and the `data` of the run that wrote a checkpoint.
+
+    Raises:
+      CheckpointError: They cannot be read, or are no such thing.
+    """
+    file = path / META / "metadata"
+    try:
+        meta = read_json(file)
+        classes = meta["data"]["train_split"]["classes"]
+        if isinstance(meta["config"], dict) and all(isinstance(name, str) for name in classes):
+            return meta
+    except (KeyError, TypeError):
+        pass
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{file}: {error}") from error
+    raise CheckpointError(f"{file}: expected the config and the data of a run")
 
 
 def write_variables(
@@ -185,6 +199,7 @@ def check_shapes(path: epath.Path, shapes: Any) -> None:
         {jax.tree_util.keystr(p, simple=True, separator="/"): tuple(leaf.shape) for p, leaf in tree}
         for tree in map(jax.tree_util.tree_leaves_with_path, (saved, shapes))
     )
+    _check_chunks(path, saved)
     for name in sorted(stored.keys() | expected.keys()):
         if stored.get(name) != expected.get(name):
             raise CheckpointError(
@@ -193,11 +208,22 @@ def check_shapes(path: epath.Path, shapes: Any) -> None:
             )
 
 
+def _check_chunks(path: epath.Path, saved: Any) -> None:
+    """Check that no array is stored in chunks larger than itself, which fill the memory."""
+    for key, leaf in jax.tree_util.tree_leaves_with_path(saved):
+        chunk = leaf.storage.chunk_shape if getattr(leaf, "storage", None) else None
+        if any(part > max(side, 1) for part, side in zip(chunk or (), leaf.shape, strict=False)):
+            name = jax.tree_util.keystr(key, simple=True, separator="/")
+            raise CheckpointError(f"{path}: {name} is {leaf.shape}, in chunks of {chunk}")
+
+
 @contextlib.contextmanager
 def failing(verb: str, path: epath.Path) -> Iterator[None]:
     """Turn what Orbax and the file system raise into one `CheckpointError`."""
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # Orbax and TensorStore raise anything on a corrupt file
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise CheckpointError(f"{path}: cannot {verb} the checkpoint: {first[:300]}") from error

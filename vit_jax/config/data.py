@@ -101,8 +101,10 @@ class Data(Section):
     )
     affine: Affine = dataclasses.field(default_factory=Affine)
     synthetic: Synthetic = dataclasses.field(default_factory=Synthetic)
-    threads: int = field(16, "threads that read and transform images, per process", low=1)
-    workers: int = field(0, "worker processes; 0: read in the training process", low=0)
+    threads: int = field(
+        16, "threads that read and transform images, per process", low=1, high=4096
+    )
+    workers: int = field(0, "worker processes; 0: read in the training process", low=0, high=512)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -1,6 +1,8 @@
 """The results of a run: the evaluations of its sets, and `results.json`."""
 
+import contextlib
 import functools
+import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -12,8 +14,9 @@ from vit_jax import config as config_lib
 from vit_jax.checkpoints import seals
 from vit_jax.cluster import hosts
 from vit_jax.cluster.preemption import PreemptionGuard
+from vit_jax.console.documents import read_json
 from vit_jax.console.metrics_writer import MetricsWriter
-from vit_jax.console.progress import format_seconds, say
+from vit_jax.console.progress import format_seconds, say, warn
 from vit_jax.console.workdir import write_json
 from vit_jax.errors import Interrupted
 from vit_jax.evaluation.evaluators import Result
@@ -105,6 +108,7 @@ def finish(
         "unreadable": {name: len(source.unreadable) for name, source in run.splits.items()},
         **pace,
     }
+    content["sha256"] = _digest(content)
     write_json(workdir / "results.json", content)
     took = format_seconds(pace["train_seconds"])
     say(f"done      step {step:,}, {took} of training  {workdir / 'results.json'}")
@@ -127,11 +131,8 @@ def read_finished(
     path = workdir / "results.json"
     if state is None or int(state.step) < run.total_steps or not path.exists():
         return {}
-    try:
-        content = json.loads(path.read_text())
-        if content["step"] != run.total_steps:
-            return {}
-    except (ValueError, KeyError, TypeError):  # not ours: written again at the end
+    content = _read(path)
+    if content.get("step") != run.total_steps:  # written again at the end
         return {}
     say(f"finished  this run is complete: step {content['step']:,} of {run.total_steps:,}")
     figures = {  # what was not finite is written as null
@@ -143,3 +144,19 @@ def read_finished(
             for line in evaluation.format(name, figures, raw=raw):
                 say(f"          {line}")
     return content
+
+
+def _read(path: epath.Path) -> dict[str, Any]:
+    """Return what `results.json` holds, or nothing where it is not as it was written."""
+    with contextlib.suppress(OSError, ValueError):
+        content = read_json(path)
+        if isinstance(content, dict) and content.get("sha256") == _digest(content):
+            return content
+    warn(f"{path} is damaged, or of an older version; the run is evaluated again")
+    return {}
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of all but the digest itself."""
+    body = {key: value for key, value in content.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
