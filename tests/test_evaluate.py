@@ -1,6 +1,7 @@
 """Evaluation counts every image exactly once, however it is batched and shared."""
 
 import json
+import math
 import shutil
 
 import jax
@@ -103,6 +104,40 @@ def test_the_command_gives_the_figures_of_the_run(trained, capsys):
     assert json.loads((workdir / "evaluations" / "4-test.json").read_text()) == report
 
 
+def test_the_command_takes_the_average_or_the_weights_themselves(trained, capsys):
+    workdir, results = trained
+    code, out, _ = evaluate(capsys, workdir, "--weights=raw")
+    assert code == 0 and "weights   the weights as they were trained, not their average" in out
+    report = json.loads(out.splitlines()[-1])
+    assert report == {"step": 4, "eval": {"test_raw": results["eval"]["test_raw"]}}
+    assert (workdir / "evaluations" / "4-test_raw.json").is_file()
+    code, out, _ = evaluate(capsys, workdir, "--weights=ema")
+    assert code == 0 and "weights   the average of the weights" in out
+    assert "test" in json.loads(out.splitlines()[-1])["eval"]
+
+
+def test_a_run_without_an_average_has_one_set_of_weights(trained, capsys, tmp_path):
+    workdir = shutil.copytree(trained[0], tmp_path / "run")
+    text = (workdir / "config.json").read_text()
+    (workdir / "config.json").write_text(text.replace('"ema_decay": 0.5', '"ema_decay": 0.0'))
+    code, out, _ = evaluate(capsys, workdir, "--weights=raw")
+    assert code == 0 and "weights  " not in out
+    assert list(json.loads(out.splitlines()[-1])["eval"]) == ["test"]
+    code, _, err = evaluate(capsys, workdir, "--weights=ema")
+    assert code == 64 and "--weights: the run has no average (optim.ema_decay is 0)" in err
+
+
+def test_figures_that_are_not_finite_are_null(trained, capsys, monkeypatch):
+    workdir, _ = trained
+    nan = {"test": {"top1": 0.0, "top5": 0.0, "loss": math.nan, "count": 3, "skipped": 0}}
+    monkeypatch.setattr(Evaluation, "__call__", lambda *args, **kwargs: nan)
+    code, out, _ = evaluate(capsys, workdir)
+    assert code == 0 and "NaN" not in out.splitlines()[-1]
+    assert json.loads(out.splitlines()[-1])["eval"]["test"]["loss"] is None
+    stored = (workdir / "evaluations" / "4-test.json").read_text()
+    assert json.loads(stored)["eval"]["test"]["loss"] is None and "NaN" not in stored
+
+
 def test_the_command_takes_a_split_a_step_and_overrides(trained, capsys):
     workdir, results = trained
     flags = ("--split=train[:13]", "--step=2", "--config.eval.batch_size=8")
@@ -137,6 +172,7 @@ def test_the_command_evaluates_at_another_image_size(trained, capsys):
             "config.model.mlp.activation: relu (flag), but the weights were trained with gelu",
         ),
         (["--config.model.depth=2"], 64, "config.model.depth: 2 (flag), but the weights were t"),
+        (["--raw"], 64, "--raw: no such flag; give --weights=raw"),
         (["--config.mesh.data=3"], 64, "config.mesh: data=3, fsdp=1, tensor=1 does not fit 8"),
         (["--config.data.channels=3"], 64, "config.data.mean: expected 3 numbers, one a channel"),
         (["--config.modl.depth=1"], 64, "config.modl.depth: no such field; did you mean 'model.d"),

@@ -2,7 +2,9 @@
 
   python -m vit_jax.convert --source=timm|huggingface|google|big_vision --input=PATH
       --model=NAME [--model.field=value ...] [--data.field=value ...] --output=DIR [--check]
+      [--labels=FILE] [--weights=ema|raw]
   python -m vit_jax.convert --to=timm|huggingface|google|big_vision --input=DIR --output=PATH
+      [--weights=ema|raw]
 
 The first writes a run folder, which evaluate, predict and config.init_from accept; the second reads
 one. A PATH is a file, or a folder with the documents that the library keeps beside its weights.
@@ -24,8 +26,10 @@ from vit_jax.console import cli
 from vit_jax.console.progress import say
 from vit_jax.conversion.exporting import export_weights
 from vit_jax.conversion.importing import Imported, import_weights, write_run
+from vit_jax.conversion.label_files import read_labels
 from vit_jax.conversion.libraries import find_library, list_libraries
-from vit_jax.errors import CheckpointError, ConfigError, DataError
+from vit_jax.conversion.plain_copy import plain_copy
+from vit_jax.errors import CheckpointError, ConfigError
 from vit_jax.weights import reference
 from vit_jax.weights.library import Original
 
@@ -42,12 +46,15 @@ def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
             raise ConfigError(f"--{flag}", "expected a path")
         if "://" in str(values[flag].value):
             raise ConfigError(f"--{flag}", f"expected a local path, got {values[flag].value}")
-    path = pathlib.Path(values.input)
-    output = pathlib.Path(values.output)
+    path = pathlib.Path(values.input).expanduser()
+    output = pathlib.Path(values.output).expanduser()
+    weights = values.weights or ""
     if values.to:
-        if values.check or overrides or values.model:
-            raise ConfigError("--to", "takes no other flags than --input and --output")
-        for note in export_weights(path, values.to, output, values.allow_config_change):
+        if values.check or overrides or values.model or values.labels:
+            known = "--input, --output, --weights and --allow_config_change"
+            raise ConfigError("--to", f"takes no other flags than {known}")
+        allowed = values.allow_config_change
+        for note in export_weights(path, values.to, output, weights, allowed):
             say(f"note      {note}")
         say(f"write     {output}")
         return
@@ -56,14 +63,16 @@ def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
     if not values.model:
         raise ConfigError("--model", "expected the name of a model, such as vit_b16")
     original = _find_original(values.source, values.model) if values.check else None
-    imported = import_weights(values.source, path, values.model, overrides)
+    imported = import_weights(values.source, path, values.model, overrides, weights)
     if values.labels:
         num_classes = imported.config.model["num_classes"]
-        names = _read_labels(pathlib.Path(values.labels), num_classes)
-        imported = dataclasses.replace(imported, class_names=names)
+        names, notes = read_labels(pathlib.Path(values.labels).expanduser(), num_classes)
+        notes = (*imported.notes, *notes)
+        imported = dataclasses.replace(imported, class_names=names, notes=notes)
     _describe(imported, path, values.source)
     if original:
-        _check(imported, path, values.source, original)
+        with plain_copy(path, weights) as plain:
+            _check(imported, plain, values.source, original)
     write_run(imported, values.source, output)
     say(f"write     {output}")
 
@@ -111,17 +120,7 @@ def _check(imported: Imported, path: pathlib.Path, source: str, original: Origin
     largest = np.abs(theirs).max()
     say(f"check     outputs differ by {error:.1e} at most, the largest is {largest:.2f}")
     if not error <= 1e-4 * max(1.0, largest):
-        raise CheckpointError(f"{path}: {source} gives other outputs; nothing was written")
-
-
-def _read_labels(path: pathlib.Path, count: int) -> tuple[str, ...]:
-    try:
-        names = tuple(path.read_text().splitlines())
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError("--labels", f"cannot read {path}: {error}") from error
-    if len(set(names)) != len(names) or len(names) != count:
-        raise DataError(f"{path}: expected {count} different names, one per line, got {len(names)}")
-    return names
+        raise CheckpointError(f"{source} gives other outputs; nothing was written")
 
 
 def _flags() -> flags.FlagValues:
@@ -131,6 +130,7 @@ def _flags() -> flags.FlagValues:
     flags.DEFINE_string("to", "", f"Target library: {names}.", flag_values=values)
     flags.DEFINE_string("input", "", "Input path.", flag_values=values)
     flags.DEFINE_string("output", "", "Output path (must not exist).", flag_values=values)
+    cli.define_weights_flag(values)
     flags.DEFINE_string("model", "", "Our name of the model.", flag_values=values)
     flags.DEFINE_string("labels", "", "A file of class names, one per line.", flag_values=values)
     cli.define_allow_flag(values)

@@ -1,12 +1,11 @@
 """Evaluate a run: every image counts exactly once.
 
   python -m vit_jax.evaluate --workdir=runs/digits [--split=test] [--step=best|N]
-      [--config.key=value ...] [--print_config]
+      [--weights=ema|raw] [--config.key=value ...] [--print_config]
 
 Reads the run's config.json and its newest checkpoint unless told otherwise; runs no config file.
 """
 
-import json
 import os
 import sys
 
@@ -15,13 +14,14 @@ from absl import flags
 from etils import epath
 
 from vit_jax import config as config_lib
-from vit_jax.checkpoints import pretrained
+from vit_jax.checkpoints import average, pretrained
 from vit_jax.cluster import hosts, launchers, sharding
 from vit_jax.config import SPLITS, shared_by_hosts, stored
 from vit_jax.config.identity import SETS
 from vit_jax.config.printing import define_print_flag, print_config
 from vit_jax.console import cli
 from vit_jax.console.progress import say, warn
+from vit_jax.console.text import to_json
 from vit_jax.console.workdir import is_local, open_path, write_json
 from vit_jax.data import transforms
 from vit_jax.data.sources import Source
@@ -34,7 +34,7 @@ from vit_jax.training.objectives import find_objective
 
 def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
     """Evaluate the checkpoint of a work directory; print and write the figures as JSON."""
-    names = ("workdir", "split", "step", "raw")
+    names = ("workdir", "split", "step", "weights")
     requested = {f"--{name}": values[name].value for name in names}
     workdir, resolved, field = hosts.run_and_compare(
         lambda: _resolve(values, overrides),
@@ -44,12 +44,16 @@ def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
         print_config(resolved)
         return
     config = resolved.config
+    weights = values.weights or ""
+    trained = config_lib.read_config(workdir)
+    choice = average.describe(trained, weights)
+    raw = bool(choice) and not average.takes_average(trained, weights)
     mesh = sharding.make_mesh(config.mesh.sizes)
     objective = find_objective(config)
     with jax.set_mesh(mesh):
         allowed = values.allow_config_change
         run = pretrained.restore(
-            workdir, values.step, config, mesh, raw=values.raw, allowed=allowed
+            workdir, values.step, config, mesh, weights=weights, allowed=allowed
         )
         evaluators = make_evaluators(config, run.model, objective.evaluator)
         evaluation = Evaluation(evaluators, config, mesh)
@@ -63,11 +67,13 @@ def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
             notes.append(note_on_order(source))
         for note in notes:
             say(f"note      {note}")
-        results = evaluation(run.variables, source, values.split, raw=values.raw)
-    for line in evaluation.format(values.split, results, raw=values.raw):
+        if choice:
+            say(f"weights   {choice}")
+        results = evaluation(run.variables, source, values.split, raw=raw)
+    for line in evaluation.format(values.split, results, raw=raw):
         say(line)
     report = {"step": run.step, "eval": results}
-    say(json.dumps(report))
+    say(to_json(report))
     name = f"{run.step}-{_file_name(next(iter(results)))}.json"
     folder = workdir / "evaluations"
     if is_local(folder) and os.path.islink(folder):
@@ -143,9 +149,7 @@ def _flags() -> flags.FlagValues:
     )
     flags.DEFINE_string("step", "", "A step, or 'best'; the newest by default.", flag_values=values)
     cli.define_allow_flag(values)
-    flags.DEFINE_bool(
-        "raw", False, "The variables themselves, not their moving average.", flag_values=values
-    )
+    cli.define_weights_flag(values)
     return values
 
 

@@ -1,6 +1,7 @@
 """Label images with a trained run.
 
   python -m vit_jax.predict --workdir=runs/digits IMAGE_OR_FOLDER... [--topk=5] [--json]
+      [--step=best|N] [--weights=ema|raw]
 
 Preprocessing and class names are those of the run. In a notebook:
 
@@ -16,7 +17,7 @@ import os
 import pathlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -26,10 +27,10 @@ from absl import flags
 
 from vit_jax import config as config_lib
 from vit_jax import models
-from vit_jax.checkpoints import pretrained
+from vit_jax.checkpoints import average, pretrained
 from vit_jax.cluster import sharding
 from vit_jax.console import cli
-from vit_jax.console.progress import Progress, say, warn
+from vit_jax.console.progress import Progress, say, say_aside, warn
 from vit_jax.console.text import to_json
 from vit_jax.console.workdir import open_path
 from vit_jax.data import transforms
@@ -63,13 +64,14 @@ class Predictor:
       workdir: Of the run.
       step: Of the checkpoint: a number, `best`, or `` for the newest good one.
       batch_size: Images at a time, at most.
+      weights: `ema`, the moving average, which is the default where the run has one, or `raw`.
       allow_config_change: Keys of its `config.json` that may differ from what the checkpoint was
         trained with, such as `data.mean`.
 
     Raises:
       InputMissingError: There is no such run or checkpoint.
       CheckpointError: The checkpoint is damaged.
-      ConfigError: The batch size is no number from 1 on.
+      ConfigError: The batch size is no number from 1 on, or the run has no such weights.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class Predictor:
         *,
         step: str = "",
         batch_size: int = 64,
+        weights: str = "",
         allow_config_change: Sequence[str] = (),
     ) -> None:
         path = open_path(str(workdir), "--workdir")
@@ -86,8 +89,11 @@ class Predictor:
         self._data = config.data
         self._mesh = sharding.make_mesh(devices=jax.local_devices())
         with jax.set_mesh(self._mesh):
-            run = pretrained.restore(path, step, config, self._mesh, allowed=allow_config_change)
+            run = pretrained.restore(
+                path, step, config, self._mesh, weights=weights, allowed=allow_config_change
+            )
         self.step = run.step
+        self.choice = average.describe(config, weights)  # of the weights, where there are two
         self.class_names = run.labels
         if not self.class_names or "loss" not in config.objective:
             problem = f"{workdir} has a model without classes, for features only"
@@ -211,10 +217,13 @@ def main(values: flags.FlagValues, operands: list[str]) -> None:
         values.workdir,
         step=values.step,
         batch_size=values.batch_size,
+        weights=values.weights or "",
         allow_config_change=values.allow_config_change,
     )
     if not any(map(os.path.exists, operands)):
         raise InputMissingError(f"{', '.join(operands)}: no such file")
+    if predictor.choice:
+        say_aside(f"weights   {predictor.choice}")
     progress = Progress(len(images), 0, 10.0, "predict", aside=True)
     began = time.monotonic()
     skipped = 0
@@ -260,6 +269,7 @@ def _flags() -> flags.FlagValues:
     flags.DEFINE_string("workdir", "", "The work directory of a run.", flag_values=values)
     flags.DEFINE_string("step", "", "A step, or 'best'; the newest by default.", flag_values=values)
     cli.define_allow_flag(values)
+    cli.define_weights_flag(values)
     flags.DEFINE_integer("topk", 5, "How many classes to show.", flag_values=values)
     flags.DEFINE_bool("json", False, "Print a JSON object a line.", flag_values=values)
     flags.DEFINE_integer("batch_size", 64, "Images at a time, at most.", flag_values=values)

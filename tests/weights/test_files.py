@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import pickle
 import random
 import struct
 import subprocess
@@ -15,9 +14,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 from conftest import ROOT
+from small_weights import Trap, read_all, same, write, write_zip
 
 from vit_jax.errors import ConfigError, DataError, InputMissingError, WorkdirError
-from vit_jax.weights.files import Header, open_file, write_file
+from vit_jax.weights.files import Header, is_file_name, open_file, write_file
 from vit_jax.weights.folder import open_files
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
@@ -38,23 +38,6 @@ def arrays():
         "größe": np.asfortranarray(rng.normal(size=(4, 6)).astype(np.float32)),
         "odd": rng.normal(size=(3,)).astype(BF16),
     }
-
-
-def write(path, arrays):
-    headers = {name: Header(array.shape, array.dtype) for name, array in arrays.items()}
-    write_file(path, headers, arrays.__getitem__)
-    return path
-
-
-def same(found, expected):
-    return (found.shape, found.dtype) == (expected.shape, expected.dtype) and (
-        found.tobytes() == expected.tobytes()
-    )
-
-
-def read_all(path):
-    with open_file(path) as file:
-        return {name: file.read(name) for name in file.headers}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -95,22 +78,6 @@ def test_safetensors_exchanges_files_with_the_package(tmp_path, arrays):
     ours = read_all(tmp_path / "theirs.safetensors")
     assert ours.keys() == arrays.keys()
     assert all(same(ours[name], array) for name, array in arrays.items())
-
-
-@pytest.mark.parity
-@pytest.mark.parametrize("legacy", [False, True])
-@pytest.mark.parametrize("key", ["", "model", "state_dict"])
-def test_pth_exchanges_files_with_torch(tmp_path, arrays, key, legacy):
-    torch = pytest.importorskip("torch")
-    state = torch.load(write(tmp_path / "ours.pth", arrays), weights_only=True)
-    assert list(state) == list(arrays)
-    state["view"] = torch.nn.Parameter(state["z/kernel"]).T  # of the same storage
-    content = {key: state, "epoch": 3, "best": "yes"} if key else state
-    path = tmp_path / "theirs.bin"
-    torch.save(content, path, _use_new_zipfile_serialization=not legacy)
-    found = read_all(path)
-    assert all(same(found[name], array) for name, array in arrays.items())
-    assert same(found["view"], arrays["z/kernel"].T.copy())
 
 
 def test_safetensors_headers_fill_eight_bytes(tmp_path, arrays):
@@ -169,19 +136,49 @@ def test_nothing_is_written_where_that_cannot_be(tmp_path):
         write(tmp_path / "a.h5", {"a": np.zeros(2, np.float32)})
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("a.npz", True),
+        ("a.PTH", True),
+        ("vit_base_patch16_224.augreg2_in21k_ft_in1k", False),
+        ("export_v1.0", False),
+        ("a.safetensor", "did you mean '.safetensors'"),
+        ("a.saftensors", "did you mean '.safetensors'"),
+        ("a.pht", "did you mean '.pth'"),
+        ("a.pt", "did you mean '.pth'"),
+        ("a.pth.tar", "did you mean '.pth'"),
+        ("a.bin", "did you mean '.pth'"),
+        ("a.npy", "did you mean '.npz'"),
+    ],
+)
+def test_a_name_to_write_is_a_file_a_folder_or_a_slip(name, said, tmp_path):
+    if isinstance(said, bool):
+        assert is_file_name(tmp_path / name) is said
+        return
+    with pytest.raises(ConfigError, match=f"--output: .*{name}: .*{said}"):
+        is_file_name(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", [".a.npz.tmp", ".a.tmp"])
+def test_files_of_others_that_look_temporary_stay(name, tmp_path):
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / name).symlink_to(tmp_path / "mine")
+    write(tmp_path / "a.npz", {"a": np.zeros(2, np.float32)})
+    assert (tmp_path / "mine").read_text() == "mine" and (tmp_path / name).is_symlink()
+
+
 def test_what_is_not_there_or_unknown_is_named(tmp_path):
     with pytest.raises(InputMissingError, match=r"no\.npz: No such file"):
         open_file(tmp_path / "no.npz")
     (tmp_path / "folder.npz").mkdir()
-    with pytest.raises(InputMissingError, match="Is a directory"):
+    with pytest.raises(InputMissingError, match=r"folder\.npz: a folder"):
         open_file(tmp_path / "folder.npz")
-    with pytest.raises(ConfigError, match=r"--input: .*expected .npz, .safetensors, .pth"):
-        open_file(tmp_path / "a.h5")
 
 
 def test_torch_is_not_imported_and_not_needed(tmp_path):
     path = tmp_path / "a.pth"
-    path.write_bytes(b"")
+    path.write_bytes(b"\x80\2")
     code = f"""if True:
         import sys
         from vit_jax.errors import ConfigError
@@ -208,13 +205,6 @@ def described(shape, descr="<f4", fortran=False):
     return {"descr": descr, "fortran_order": fortran, "shape": shape}
 
 
-def write_zip(path, members, method=zipfile.ZIP_STORED):
-    with zipfile.ZipFile(path, "w", method) as archive:
-        for name, content in members:
-            archive.writestr(name, content)
-    return path
-
-
 @pytest.mark.parametrize(
     ("member", "problem"),
     [
@@ -227,10 +217,14 @@ def write_zip(path, members, method=zipfile.ZIP_STORED):
         (npz_member(described((True, 2)), bytes(8)), "impossible shape"),
         (npz_member(described((1.5,)), bytes(8)), "shape is not valid"),
         (npz_member(described((2,), "|O"), bytes(16)), "holds Python objects, .* never loaded"),
-        (npz_member(described((2,), [("x", "<f4")]), bytes(8)), "expected float32, .*bfloat16; a "),
+        (
+            npz_member(described((2,), [("x", "<f4")]), bytes(8)),
+            "expected arrays of float64, .*; a ",
+        ),
         (npz_member(described((2,), [("x", "|O")]), bytes(16)), "holds Python objects"),
-        (npz_member(described((2,), "<f8"), bytes(16)), "expected .* a is float64"),
-        (npz_member(described((2,), "<i8"), bytes(16)), "expected .* a is int64"),
+        (npz_member(described((2,), "<c8"), bytes(16)), "expected .* a is complex64"),
+        (npz_member(described((2,), "<M8[s]"), bytes(16)), "expected .* a is datetime64"),
+        (npz_member(described((2,), "<U4"), bytes(32)), "expected .* a is <U4"),
         (npz_member(described((2,), ">f4"), bytes(8)), "expected .* a is >f4"),
         (npz_member(described((2,), "<f4)"), bytes(8)), "damaged"),
         (npz_member(described((2,)), bytes(8), b"\x07\x00"), "damaged: KeyError"),
@@ -287,16 +281,6 @@ def test_entries_that_share_bytes_are_refused(tmp_path):
         open_file(path)
 
 
-class Trap:
-    """What leaves a mark when it is loaded as Python's own serialization would."""
-
-    def __init__(self, path):
-        self.path = str(path)
-
-    def __reduce__(self):
-        return os.mkdir, (self.path,)
-
-
 def test_objects_in_npz_are_not_made(tmp_path):
     mark = tmp_path / "mark"
     path = tmp_path / "a.npz"
@@ -306,58 +290,6 @@ def test_objects_in_npz_are_not_made(tmp_path):
     assert not mark.exists()
     np.load(path, allow_pickle=True)["a"]
     assert mark.exists()  # the trap is one
-
-
-@pytest.mark.parity
-@pytest.mark.parametrize("legacy", [False, True])
-def test_objects_in_pth_are_not_made(tmp_path, legacy):
-    torch = pytest.importorskip("torch")
-    mark = tmp_path / "mark"
-    path = tmp_path / "a.pth"
-    content = {"a": torch.zeros(2), "b": Trap(mark)}
-    torch.save(content, path, _use_new_zipfile_serialization=not legacy)
-    problem = r"a\.pth: damaged, or more than tensors; nothing of it was run$"
-    with pytest.raises(DataError, match=problem):
-        open_file(path)
-    path.write_bytes(pickle.dumps(Trap(mark)))
-    with pytest.raises(DataError, match=problem):
-        open_file(path)
-    assert not mark.exists()
-    torch.save(content, path)
-    torch.load(path, weights_only=False)
-    assert mark.exists()
-
-
-@pytest.mark.parity
-@pytest.mark.filterwarnings("ignore:torch.quantize")
-def test_what_is_no_tensor_by_name_is_refused(tmp_path):
-    torch = pytest.importorskip("torch")
-    good = torch.zeros(2, 3)
-    cases = [
-        ([good], "expected tensors by name, got list"),
-        ({"a": good, "step": 3, "names": ["x"]}, "tensors by name; step is int, names is list"),
-        ({"model": {"a": good}, "state_dict": {"a": good}}, "not in both"),
-        ({1: good}, "1 is Tensor"),
-        ({"a": good.to_sparse()}, "a is Tensor"),
-        ({"a": good.to("meta")}, "a is Tensor"),
-        ({"a": good.new_zeros(1).expand(10**15)}, "a is Tensor"),  # four petabytes, if copied
-        ({"a": torch.zeros(2, dtype=torch.int64)}, "expected float32, .* a is torch.int64"),
-        ({"a": torch.quantize_per_tensor(good, 0.1, 0, torch.qint8)}, "more than tensors|qint8"),
-    ]
-    for i, (content, problem) in enumerate(cases):
-        path = tmp_path / f"{i}.pt"
-        torch.save(content, path)
-        with pytest.raises(DataError, match=problem):
-            open_file(path)
-
-
-@pytest.mark.parity
-def test_a_compressed_pth_is_refused(tmp_path, arrays):
-    path = write(tmp_path / "a.pth", arrays)
-    with zipfile.ZipFile(path) as archive:
-        members = [(name, archive.read(name)) for name in archive.namelist()]
-    with pytest.raises(DataError, match="compressed in a way that is not read"):
-        open_file(write_zip(tmp_path / "b.pth", members, zipfile.ZIP_DEFLATED))
 
 
 @pytest.fixture
@@ -427,8 +359,9 @@ def entry(shape, begin, end, dtype="F32"):
         (safetensors({"a": entry([0, 2**63], 0, 0)}), "impossible shape"),
         (safetensors({"a": entry([10] * 100_000, 0, 8)}, bytes(8)), "impossible shape"),
         (safetensors({"a": entry(7, 0, 8)}, bytes(8)), "damaged"),
-        (safetensors({"a": entry([1], 0, 8, "I64")}, bytes(8)), "expected float32, .*a is I64"),
-        (safetensors({"a": entry([1], 0, 8, ["F32"])}, bytes(8)), "expected float32"),
+        (safetensors({"a": entry([8], 0, 8, "F8_E4M3")}, bytes(8)), "expected .*a is F8_E4M3"),
+        (safetensors({"a": entry([1], 0, 8, "C64")}, bytes(8)), "expected .*a is C64"),
+        (safetensors({"a": entry([1], 0, 8, ["F32"])}, bytes(8)), "expected arrays of"),
         (safetensors({"a": {"dtype": "F32", "shape": [2]}}, bytes(8)), "damaged"),
         (safetensors({"a": 3}), "damaged"),
         (safetensors([1]), "damaged"),
@@ -487,17 +420,54 @@ def test_damage_is_an_error_of_ours_or_none(tmp_path, arrays, kind):
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
-def test_the_index_tables_of_swin_are_the_only_integers(suffix, tmp_path):
-    name = "layers.0.blocks.0.attn.relative_position_index"
-    table = np.arange(16, dtype=np.int64).reshape(4, 4)
-    header = {name: Header(table.shape, table.dtype)}
-    write_file(tmp_path / f"a{suffix}", header, lambda name: table)
-    with open_file(tmp_path / f"a{suffix}") as file:
-        assert file.read(name).tobytes() == table.tobytes()
-    write_file(tmp_path / f"b{suffix}", {"head.bias": header[name]}, lambda name: table)
-    with pytest.raises(DataError, match=r"expected float32, .*head\.bias is"):
-        open_file(tmp_path / f"b{suffix}")
-    floats = {name: Header((4,), np.dtype("f4"))}
-    write_file(tmp_path / f"c{suffix}", floats, lambda name: np.zeros(4, np.float32))
-    with pytest.raises(DataError, match="relative_position_index is"):
-        open_file(tmp_path / f"c{suffix}")
+def test_arrays_of_any_number_are_read(suffix, tmp_path):
+    kinds = ["f8", "i1", "i4", "i8", "u1", "u8", "?"]
+    tables = {kind: np.arange(4).astype(kind).reshape(2, 2) for kind in kinds}
+    found = read_all(write(tmp_path / f"a{suffix}", tables))
+    assert all(same(found[kind], table) for kind, table in tables.items())
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1", "a pointer of Git LFS"),
+        (b"<!DOCTYPE html><html>", "a web page"),
+        (b"\x89HDF\r\n\x1a\n", "HDF5"),
+        (b"\x1f\x8b\x08", "compressed with gzip"),
+        (b"\x93NUMPY\x01\x00", "one array"),
+        (b"\0" * 257 + b"ustar", "a tar archive"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+@pytest.mark.parametrize("name", ["a.npz", "a.safetensors", "a.pth.tar", "weights"])
+def test_what_a_file_is_instead_is_said(name, content, said, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=rf"{name}: not weights that are read: {said}"):
+        open_file(tmp_path / name)
+
+
+def test_the_content_says_what_a_file_is(tmp_path, arrays):
+    for kind in (".npz", ".safetensors"):
+        path = write(tmp_path / f"a{kind}", arrays)
+        for name in ("weights", "a.v2", f"a{kind.upper()}", "a.pth"):
+            assert read_all(path.rename(tmp_path / name)).keys() == arrays.keys()
+            path = tmp_path / name
+    (tmp_path / "text").write_text("hello")
+    with pytest.raises(DataError, match=r"expected \.npz, .*does not begin as one of them"):
+        open_file(tmp_path / "text")
+
+
+def test_what_is_no_regular_file_is_not_opened(tmp_path):
+    os.mkfifo(tmp_path / "a.npz")  # opening it would wait for ever
+    with pytest.raises(InputMissingError, match=r"a\.npz: no regular file"):
+        open_file(tmp_path / "a.npz")
+
+
+def test_large_headers_take_no_memory(tmp_path):
+    (tmp_path / "a.safetensors").write_bytes(safetensors(b'{"a":' + b"[]," * (3 << 20)))
+    with little_memory(), pytest.raises(DataError, match="header of 9,437,189 bytes"):
+        open_file(tmp_path / "a.safetensors")
+    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 9, 9, 9 << 20, 4, 0)
+    (tmp_path / "a.npz").write_bytes(b"PK\3\4" + bytes(9 << 20) + end)
+    with little_memory(), pytest.raises(DataError, match="a directory of 9,437,184 bytes"):
+        open_file(tmp_path / "a.npz")

@@ -1,6 +1,7 @@
 """A trained run, opened from its work directory: what every use of it starts from."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -12,7 +13,7 @@ from jaxtyping import Array, Float
 
 from vit_jax import config as config_lib
 from vit_jax import models
-from vit_jax.checkpoints import reading
+from vit_jax.checkpoints import average, reading
 from vit_jax.cluster import sharding
 from vit_jax.console.workdir import open_path
 from vit_jax.data import transforms
@@ -62,7 +63,11 @@ class Pretrained(Trained):
 
 
 def from_pretrained(
-    directory: str, *, step: str | int = "", allow_config_change: Sequence[str] = ()
+    directory: str,
+    *,
+    step: str | int = "",
+    weights: str = "",
+    allow_config_change: Sequence[str] = (),
 ) -> Pretrained:
     """Return the model of a run folder or of converted weights, ready to use.
 
@@ -73,18 +78,22 @@ def from_pretrained(
     Args:
       directory: Of the run.
       step: Of the checkpoint: a number, `best`, or `` for the newest good one.
+      weights: `ema`, the moving average, which is the default where the run has one, or `raw`.
       allow_config_change: Keys of its `config.json` that may differ from what the checkpoint was
         trained with, such as `data.mean`.
 
     Raises:
       InputMissingError: There is no such run or checkpoint.
       CheckpointError: The checkpoint is damaged, or was trained with another config.
+      ConfigError: The run has no such weights.
     """
     workdir = open_path(directory, "from_pretrained")
     config = config_lib.read_config(workdir)
     mesh = sharding.make_mesh(devices=jax.local_devices()[:1])
     with jax.set_mesh(mesh):
-        run = restore(workdir, str(step), config, mesh, allowed=allow_config_change)
+        run = restore(
+            workdir, str(step), config, mesh, weights=weights, allowed=allow_config_change
+        )
     return Pretrained(run.step, run.labels, run.model, run.variables, config.data)
 
 
@@ -94,7 +103,7 @@ def restore(
     config: config_lib.Config,
     mesh: jax.sharding.Mesh,
     *,
-    raw: bool = False,
+    weights: str = "",
     allowed: Sequence[str] | None = None,
 ) -> Trained:
     """Restore the variables to evaluate: the moving average, where the run has one.
@@ -104,7 +113,7 @@ def restore(
       step: A number, `best`, or `` for the newest good one.
       config: Of the run; the image size may be another by now.
       mesh: The devices.
-      raw: Not the average.
+      weights: `ema` or `raw`, where the run has both; the average if empty.
       allowed: Keys of its `config.json` that may differ from what the checkpoint was trained with;
         None where the user has no flag to say so.
 
@@ -112,12 +121,13 @@ def restore(
       InputMissingError: There is no such checkpoint.
       CheckpointError: The one asked for is damaged, or all are, or it is of another model, or was
         trained with another config.
+      ConfigError: The run has no such weights.
     """
     model = models.create(**config.model)
     stored = config_lib.read_config(workdir)
     boxed = models.abstract_variables(model, stored.data.image_shape)
     shapes = {name: sharding.sharded_shapes(tree, mesh) for name, tree in boxed.items()}
-    ema = config.optim.ema_decay > 0 and not raw
+    ema = average.takes_average(stored, weights)
     number, variables = reading.load_variables(
         workdir, step, shapes, ema=ema, stored=stored, allowed=allowed
     )

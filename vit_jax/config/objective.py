@@ -36,7 +36,9 @@ class Classification(Objective):
 class Distillation(Classification):
     """The label, and what a teacher says (Hinton et al. 2015; Touvron et al. 2021, DeiT)."""
 
-    teacher: str = field("", "run folder of the teacher, or converted weights")
+    teacher: str = field(
+        "", "run folder of the teacher (its average, if any), or converted weights"
+    )
     kind: str = field(
         "hard", "hard: the teacher's top-1 class as the label; soft: its probabilities"
     )

@@ -84,7 +84,9 @@ class Config(Section):
     total_steps: int = field(0, "length of the run in steps", low=0)
     total_images: int = field(0, "length of the run in images", low=0)
     max_skipped: int = field(10, "non-finite steps in a row that end the run", low=1)
-    init_from: str = field("", "run folder or converted weights to start from; empty: random")
+    init_from: str = field(
+        "", "run folder or converted weights to start from (their average, if any); empty: random"
+    )
     model: Mapping[str, Any] = dataclasses.field(
         default_factory=lambda: models.spec("vit_s16").to_dict()
     )

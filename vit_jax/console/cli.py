@@ -23,6 +23,9 @@ from vit_jax.errors import (
 # Compiled programs, from one run of a command to the next; JAX_COMPILATION_CACHE_DIR moves it.
 CACHE = epath.Path("~/.cache/vit_jax/compiled")
 
+# Flags that were renamed, and what says the same now.
+RENAMED = {"raw": "--weights=raw"}
+
 Main = Callable[[flags.FlagValues, Any], None]
 
 
@@ -43,6 +46,12 @@ def define_allow_flag(values: flags.FlagValues) -> None:
         "checkpoint was trained with; may be repeated."
     )
     flags.DEFINE_multi_string("allow_config_change", [], text, flag_values=values)
+
+
+def define_weights_flag(values: flags.FlagValues) -> None:
+    """Add `--weights` to the flags of a command: which of two sets of weights it takes."""
+    text = "ema (the average) or raw, where there are both; the average by default."
+    flags.DEFINE_enum("weights", None, ["ema", "raw"], text, flag_values=values)
 
 
 def run(
@@ -113,6 +122,8 @@ def parse_overrides(
         name, equals, text = item.removeprefix("-").removeprefix("-").partition("=")
         if not item.startswith("-") or not name.startswith(sections):
             known = suggest(name, [*values, *(f"{section}KEY" for section in sections)])
+            if name in RENAMED and "weights" in values:
+                known = f"give {RENAMED[name]}"
             raise ConfigError(item.partition("=")[0], f"no such flag; {known}")
         if not equals:
             if not items:

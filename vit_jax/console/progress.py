@@ -21,6 +21,11 @@ def say(message: str, console: rich.console.Console = _console) -> None:
         console.print(printable(message, console.encoding))
 
 
+def say_aside(message: str) -> None:
+    """Print a line that is no part of the output: on stderr, where that is no terminal."""
+    say(message, _console if _console.is_terminal else _aside)
+
+
 def warn(message: str) -> None:
     """Print a line on stderr, whichever process it is that has to say it."""
     where = f"process {jax.process_index()}: " if jax.process_count() > 1 else ""

@@ -1,6 +1,7 @@
 """Text for a terminal: control characters, and those that it does not have, are escaped."""
 
 import json
+import math
 import unicodedata
 from collections.abc import Mapping
 from typing import Any
@@ -27,13 +28,18 @@ def printable(text: str, encoding: str | None) -> str:
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
-def to_json(content: Mapping[str, Any]) -> str:
-    """Return JSON in printable ASCII, on one line.
+def to_json(content: Any, indent: int | None = None) -> str:
+    """Return JSON in printable ASCII, where NaN and infinities, which JSON has not, become null."""
+    text = json.dumps(_with_nulls(content), indent=indent, allow_nan=False)
+    return text.replace("\x7f", "\\u007f")
 
-    Raises:
-      ValueError: There is a number in it that JSON has not, such as NaN.
-    """
-    return json.dumps(content, allow_nan=False).replace("\x7f", "\\u007f")
+
+def _with_nulls(content: Any) -> Any:
+    if isinstance(content, Mapping):
+        return {key: _with_nulls(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_with_nulls(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def _acts(character: str) -> bool:

@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import json
 import os
 import socket
 from collections.abc import Iterator, Mapping
@@ -12,6 +11,7 @@ import jax
 from etils import epath
 
 from vit_jax.cluster import hosts
+from vit_jax.console.text import to_json
 from vit_jax.errors import ConfigError, WorkdirError
 
 
@@ -88,7 +88,7 @@ def write_json(path: epath.Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file; only the first process does."""
     if jax.process_index() == 0:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps(content, indent=2) + "\n")
+        write_text(path, to_json(content, indent=2) + "\n")
 
 
 def write_text(path: epath.Path, text: str) -> None:

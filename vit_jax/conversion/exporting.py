@@ -4,7 +4,7 @@ import json
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax
 import flax.linen as nn
@@ -13,11 +13,11 @@ from etils import epath
 
 from vit_jax import config as config_lib
 from vit_jax import models
-from vit_jax.checkpoints import reading
+from vit_jax.checkpoints import average, reading
 from vit_jax.conversion.folders import EXTRA_TENSORS, ORIGIN, whole_folder
 from vit_jax.conversion.libraries import find_library, series_of
 from vit_jax.errors import DataError
-from vit_jax.weights import files, rules
+from vit_jax.weights import files, precision, rules
 from vit_jax.weights.documents import read_json
 from vit_jax.weights.import_spec import NUMERICS, ImportSpec
 
@@ -26,23 +26,38 @@ Params = dict[str, np.ndarray]
 _PLACEHOLDER_VALUE = re.compile(r"[\w./ ]*(_?\{i1?\})?")
 
 
+class _Origin(NamedTuple):
+    """What came with weights that came from the same library: names, dtypes and extra tensors."""
+
+    placeholders: Mapping[str, str]
+    dtypes: Mapping[str, str]
+    extra_tensors: Params
+
+
 def export_weights(
-    directory: pathlib.Path, to: str, output: pathlib.Path, allowed: Sequence[str] = ()
+    directory: pathlib.Path,
+    to: str,
+    output: pathlib.Path,
+    weights: str = "",
+    allowed: Sequence[str] = (),
 ) -> tuple[str, ...]:
     """Write the parameters of a run in the format of a library; return notes on differences.
 
     Args:
       directory: The run.
       to: The name of the library.
-      output: The folder to write, or the file, where it has a suffix.
+      output: The folder to write, or the file, where it has the suffix of one.
+      weights: `ema` or `raw`, where the run has both; the average if empty.
       allowed: Keys of its `config.json` that may differ from what the checkpoint was trained with.
 
     Raises:
       CheckpointError: The checkpoint is damaged, or was trained with another config.
-      ConfigError: There is no such library, or it has no weights of the family; or no such format.
+      ConfigError: There is no such library, or it has no weights of the family; or no such format;
+        or the run has no such weights.
       DataError: The library has no such model.
       WorkdirError: The output exists already, or cannot be written.
     """
+    is_file = files.is_file_name(output)
     workdir = epath.Path(directory)
     config = config_lib.read_config(workdir)
     library = find_library(to, config.model["name"], "--to")
@@ -50,32 +65,28 @@ def export_weights(
     if others := boxed.keys() - {"params"}:
         problem = f"the model has {', '.join(sorted(others))}, which the files of {to} do not hold"
         raise DataError(f"{directory}: {problem}; it cannot be written for {to}")
-    ema = config.optim.ema_decay > 0
+    ema = average.takes_average(config, weights)
     abstract = nn.unbox(boxed)
     step, variables = reading.load_arrays(
         workdir, abstract, ema=ema, stored=config, allowed=allowed
     )
     params = flax.traverse_util.flatten_dict(variables["params"], sep="/")
-    shapes = {name: array.shape for name, array in params.items()}
     class_names = reading.read_class_names(workdir, step)
     del variables
-    placeholders, extra_tensors = _read_origin(directory, to)
+    origin = _read_origin(directory, to)
     fields = config_lib.flatten(config.model)
-    placeholders = {**library.placeholders_for(fields), **placeholders}
+    placeholders = {**library.placeholders_for(fields), **origin.placeholders}
     table = rules.Table(library.rules, placeholders)
-    # `pop`: a parameter is read once, and its memory then freed.
-    written, make = rules.export_params(table, shapes, params.pop, f"{to}'s format")
-    headers = {k: files.Header(shape, np.dtype(np.float32)) for k, shape in written.items()}
-    headers |= {k: files.Header(v.shape, v.dtype) for k, v in extra_tensors.items()}
+    headers, array, notes = _plan(table, params, origin, f"{to}'s format")
+    written = {k: v.shape for k, v in headers.items() if k not in origin.extra_tensors}
     data = config_lib.as_dict(config.data)
     documents = library.documents_for(fields, data, class_names)
     spec = library.describe(written, documents, series_of(config.model["name"]))
-    notes = _differences(spec, fields, to)
+    notes += _differences(spec, fields, to)
+    if choice := average.describe(config, weights):
+        notes = (choice, *notes)
 
-    def array(name: str) -> np.ndarray:
-        return extra_tensors[name] if name in extra_tensors else make(name)
-
-    if output.suffix:
+    if is_file:
         files.write_file(output, headers, array)
         return (*notes, *(f"a single file has no {name}" for name in documents))
     with whole_folder(output) as folder:
@@ -83,6 +94,37 @@ def export_weights(
         for name, document in documents.items():
             (folder / name).write_text(json.dumps(document, indent=2) + "\n")
     return notes
+
+
+def _plan(
+    table: rules.Table, params: Params, origin: _Origin, where: str
+) -> tuple[dict[str, files.Header], rules.Read, tuple[str, ...]]:
+    """Return what is written, what makes each array of it once, and notes.
+
+    Args:
+      table: The table of the file.
+      params: By name; they are taken out as they are read.
+      origin: What the weights came with.
+      where: The format, for errors.
+
+    Raises:
+      DataError: The library has no name for a parameter.
+    """
+    shapes = {name: array.shape for name, array in params.items()}
+    written, make = rules.export_params(table, shapes, params.__getitem__, where)
+    dtypes, notes = precision.as_they_came(origin.dtypes, written, make)
+    # `pop`: from here on a parameter is read once, and its memory then freed.
+    _, make_last = rules.export_params(table, shapes, params.pop, where)
+    float32 = np.dtype(np.float32)
+    headers = {k: files.Header(v, dtypes.get(k, float32)) for k, v in written.items()}
+    headers |= {k: files.Header(v.shape, v.dtype) for k, v in origin.extra_tensors.items()}
+
+    def array(name: str) -> np.ndarray:
+        if name in origin.extra_tensors:
+            return origin.extra_tensors[name]
+        return make_last(name).astype(headers[name].dtype, copy=False)
+
+    return headers, array, notes
 
 
 # Values that compute the same as those of the libraries.
@@ -106,20 +148,29 @@ def _differences(spec: ImportSpec, model: Mapping[str, Any], to: str) -> tuple[s
     return tuple(notes)
 
 
-def _read_origin(directory: pathlib.Path, to: str) -> tuple[dict[str, str], Params]:
-    """Return the placeholders and the extra tensors of weights that came from the same library."""
+def _read_origin(directory: pathlib.Path, to: str) -> _Origin:
+    """Return what weights came with.
+
+    Raises:
+      DataError: It is damaged.
+    """
     path = directory / ORIGIN
     origin = read_json(path) if path.is_file() else {}
+    dtypes = origin.get("dtypes", {})
+    known = precision.OTHER_FLOATS
+    if not isinstance(dtypes, dict) or not all(str(dtype) in known for dtype in dtypes.values()):
+        raise DataError(f"{path}: dtypes: expected one of {', '.join(known)} for each array")
     if origin.get("source") != to:
-        return {}, {}
+        return _Origin({}, dtypes, {})
     placeholders = origin.get("placeholders")
     if not isinstance(placeholders, dict) or not all(map(_is_value, placeholders.values())):
         raise DataError(f"{path}: placeholders: expected the names that the weights had")
     extra_tensors = directory / EXTRA_TENSORS
     if not extra_tensors.is_file():
-        return placeholders, {}
+        return _Origin(placeholders, dtypes, {})
     with files.open_file(extra_tensors) as file:
-        return placeholders, {name: file.read(name) for name in file.headers}
+        tensors = {name: file.read(name) for name in file.headers}
+    return _Origin(placeholders, dtypes, tensors)
 
 
 def _is_value(value: Any) -> bool:

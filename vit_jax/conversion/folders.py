@@ -2,6 +2,7 @@
 
 import contextlib
 import pathlib
+import secrets
 import shutil
 from collections.abc import Iterator
 
@@ -22,9 +23,8 @@ def whole_folder(output: pathlib.Path) -> Iterator[pathlib.Path]:
     """
     if output.exists():
         raise WorkdirError(f"{output}: exists already; give another --output")
-    temporary = output.with_name(f".{output.name}.tmp")
+    temporary = output.with_name(f".{output.name}.{secrets.token_hex(4)}.tmp")
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         yield temporary
         temporary.replace(output)

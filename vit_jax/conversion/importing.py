@@ -27,7 +27,7 @@ from vit_jax.data import transforms
 from vit_jax.errors import ConfigError
 from vit_jax.models.resizing import resize_table
 from vit_jax.settings.recorded import Setting
-from vit_jax.weights import adapt, files, rules
+from vit_jax.weights import adapt, files, precision, rules
 from vit_jax.weights.folder import open_weights
 from vit_jax.weights.import_spec import ImportSpec
 
@@ -45,6 +45,7 @@ class Imported:
       extra_tensors: Arrays of the file that our model does not have, by their names there.
       placeholders: The names that the file used; see `weights.rules`.
       notes: What the user should know.
+      dtypes: Names of dtypes by array of the file, of those that were not float32.
     """
 
     resolved: config_lib.Resolved
@@ -53,6 +54,7 @@ class Imported:
     extra_tensors: Params
     placeholders: Mapping[str, str]
     notes: tuple[str, ...]
+    dtypes: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def config(self) -> config_lib.Config:
@@ -61,7 +63,11 @@ class Imported:
 
 
 def import_weights(
-    source: str, path: pathlib.Path, name: str, overrides: Mapping[str, str] | None = None
+    source: str,
+    path: pathlib.Path,
+    name: str,
+    overrides: Mapping[str, str] | None = None,
+    weights: str = "",
 ) -> Imported:
     """Read the weights of a library.
 
@@ -70,6 +76,7 @@ def import_weights(
       path: A file, or a folder with documents.
       name: The name of our model.
       overrides: Fields of the sections model and data, such as `{"model.qk_norm": "true"}`.
+      weights: `ema` or `raw`, where the path has both; the average if empty.
 
     Raises:
       InputMissingError: There is nothing at the path.
@@ -78,7 +85,8 @@ def import_weights(
         impossible.
     """
     library = find_library(source, name, "--source")
-    file, documents = open_weights(path)
+    file, documents = open_weights(path, weights)
+    dtypes = precision.Dtypes()
     with file:
         file_shapes = {key: header.shape for key, header in file.headers.items()}
         placeholders = library.placeholders(file_shapes)
@@ -88,13 +96,16 @@ def import_weights(
         shapes = _param_shapes(config.model, trained_size, config.data.channels)
         with _showing_progress(file) as read:
             table = rules.Table(library.rules, placeholders)
-            params, extra_tensors = rules.import_params(table, shapes, file_shapes, read, str(path))
-    notes = spec.notes
+            params, extra_tensors = rules.import_params(
+                table, shapes, file_shapes, dtypes.noting(read), str(path)
+            )
+    notes = (*file.notes, *spec.notes, *dtypes.notes())
     if config.data.image_size != trained_size:
         shapes = _param_shapes(config.model, config.data.image_size, config.data.channels)
         params, resized = adapt.resize_tables(params, shapes, _resize(config.model))
         notes += resized
-    return Imported(resolved, params, spec.class_names, extra_tensors, placeholders, notes)
+    exact = {key: dtype for key, dtype in dtypes.exact.items() if key not in extra_tensors}
+    return Imported(resolved, params, spec.class_names, extra_tensors, placeholders, notes, exact)
 
 
 def _configure(
@@ -166,7 +177,11 @@ def write_run(imported: Imported, source: str, output: pathlib.Path) -> None:
         params = flax.traverse_util.unflatten_dict(imported.params, sep="/")
         data = {"train_split": {"classes": list(imported.class_names)}}
         store.write_variables(workdir, {"params": params}, data, config)
-        origin = {"source": source, "placeholders": dict(imported.placeholders)}
+        origin = {
+            "source": source,
+            "placeholders": dict(imported.placeholders),
+            "dtypes": dict(imported.dtypes),
+        }
         (folder / ORIGIN).write_text(json.dumps(origin, indent=2) + "\n")
         if extra := imported.extra_tensors:
             headers = {k: files.Header(v.shape, v.dtype) for k, v in extra.items()}

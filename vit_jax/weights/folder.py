@@ -1,24 +1,30 @@
 """The weights at a path: one file, or a folder with weights and documents about them."""
 
 import contextlib
+import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-from vit_jax.errors import DataError, InputMissingError
+from vit_jax.errors import ConfigError, DataError, InputMissingError
 from vit_jax.weights.documents import Json, read_json
-from vit_jax.weights.files import SUFFIXES, WeightFile, open_file
+from vit_jax.weights.files import WeightFile, open_file
+from vit_jax.weights.finding import find_files
+from vit_jax.weights.prefixes import unwrap
 
 DOCUMENTS = ("config.json", "preprocessor_config.json")
-SHARD_INDEX = "model.safetensors.index.json"  # names the files of weights in several files
 
 
-def open_weights(path: pathlib.Path) -> tuple[WeightFile, dict[str, Json]]:
+def open_weights(path: pathlib.Path, weights: str = "") -> tuple[WeightFile, dict[str, Json]]:
     """Open the weights at a path, and read the documents beside them.
+
+    Args:
+      path: A file, a folder, or the index of weights in several files.
+      weights: `ema` or `raw`, where there are both; the average if empty.
 
     Raises:
       InputMissingError: There are no weights.
-      DataError: A file is corrupt, or a folder has several weight files without an index.
+      DataError: A file is corrupt, or it is not clear which files of a folder are meant.
+      ConfigError: There are no such weights.
     """
     if not path.exists():
         raise InputMissingError(f"{path}: no such file or folder")
@@ -26,46 +32,69 @@ def open_weights(path: pathlib.Path) -> tuple[WeightFile, dict[str, Json]]:
     documents: dict[str, Json] = {
         name: read_json(folder / name) for name in DOCUMENTS if (folder / name).is_file()
     }
-    return open_files(_list_shards(path) if path.is_dir() else [path]), documents
+    found = find_files(path)
+    with contextlib.ExitStack() as stack:
+        joined = stack.enter_context(open_files(found.paths, weights, found.index))
+        file = unwrap(dataclasses.replace(joined, notes=(*found.notes, *joined.notes)), weights)
+        if weights == "ema" and file.kind != "ema":
+            raise ConfigError("--weights", f"{path} has no average; leave it out, or give raw")
+        stack.pop_all()
+    return file, documents
 
 
-def open_files(paths: Sequence[str | pathlib.Path]) -> WeightFile:
+def open_files(
+    paths: Sequence[str | pathlib.Path],
+    weights: str = "",
+    index: Mapping[str, str] | None = None,
+) -> WeightFile:
     """Open the files of one set of weights as one.
+
+    Args:
+      paths: The files.
+      weights: `ema` or `raw`, where a file has both; the average if empty.
+      index: The name of the file of each array, where a document lists them.
 
     Raises:
       InputMissingError: A file is missing.
-      DataError: A file is corrupt or holds something else, or two hold the same name.
+      DataError: A file is corrupt or holds something else, two hold the same name, or the index
+        says otherwise.
+      ConfigError: There are no such weights.
     """
     with contextlib.ExitStack() as stack:
-        files = [stack.enter_context(open_file(path)) for path in paths]
+        files = [stack.enter_context(open_file(path, weights)) for path in paths]
         owners: dict[str, WeightFile] = {}
         for file in files:
             if shared := owners.keys() & file.headers:
                 name = min(shared)
                 raise DataError(f"{file.path}: {name} is in {owners[name].path} too")
             owners |= dict.fromkeys(file.headers, file)
+        if index:
+            _compare(files, index)
         close = stack.pop_all().close
     headers = {name: file.headers[name] for name, file in owners.items()}
-    return WeightFile(files[0].path, headers, lambda name: owners[name].read(name), close)
+    notes = tuple(dict.fromkeys(note for file in files for note in file.notes))
+    kinds = {file.kind for file in files}
+    return WeightFile(
+        files[0].path,
+        headers,
+        lambda name: owners[name].read(name),
+        close,
+        notes,
+        kinds.pop() if len(kinds) == 1 else "",
+    )
 
 
-def _list_shards(folder: pathlib.Path) -> list[pathlib.Path]:
-    """Return the weight files of a folder: the only one, or those that its index names."""
-    index = folder / SHARD_INDEX
-    if index.is_file():
-        names = read_json(index).get("weight_map")
-        if not isinstance(names, Mapping) or not names or not all(map(_is_plain, names.values())):
-            raise DataError(f"{index}: weight_map: expected a file name for each array")
-        return [folder / name for name in sorted(set(names.values()))]
-    files = sorted(p for p in folder.iterdir() if p.suffix in SUFFIXES and p.is_file())
-    files = [p for p in files if p.suffix == ".safetensors"] or files
-    if not files:
-        raise InputMissingError(f"{folder}: no weights there; expected {', '.join(SUFFIXES)}")
-    if len(files) > 1:
-        names = ", ".join(p.name for p in files)
-        raise DataError(f"{folder}: several weight files ({names}); name one of them")
-    return files
+def _compare(files: Sequence[WeightFile], index: Mapping[str, str]) -> None:
+    """Compare what files hold with what their index says.
 
-
-def _is_plain(name: Any) -> bool:
-    return isinstance(name, str) and pathlib.PurePath(name).name == name
+    Raises:
+      DataError: They differ.
+    """
+    for file in files:
+        listed = {name for name, owner in index.items() if owner == file.path.name}
+        for names, problem in (
+            (listed - file.headers.keys(), "is not there, though the index lists it"),
+            (file.headers.keys() - listed, "is not in the index"),
+        ):
+            if names:
+                raise DataError(f"{file.path}: {min(names)} {problem}")

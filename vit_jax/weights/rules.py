@@ -25,6 +25,7 @@ import numpy as np
 
 from vit_jax.errors import DataError
 from vit_jax.weights.files.base import Read, Shape
+from vit_jax.weights.precision import to_float32
 
 Arrays = dict[str, np.ndarray]
 
@@ -137,7 +138,8 @@ def import_params(
       where: The file, for errors.
 
     Raises:
-      DataError: Names or shapes do not fit; all of them are listed, and nothing was read.
+      DataError: Names or shapes do not fit; all of them are listed, and nothing was read. Or a
+        parameter is not of finite numbers.
     """
     bindings = table.bind(shapes)
     bound = {name for binding in bindings for name in binding.targets}
@@ -155,7 +157,8 @@ def import_params(
         raise DataError(f"{where}: not the weights of this model: {list_problems(problems)}")
     params: Arrays = {}
     for binding in bindings:
-        arrays = binding.forward([read(name) for name in binding.sources])
+        sources = [to_float32(name, read(name), where) for name in binding.sources]
+        arrays = binding.forward(sources)
         for name, array in zip(binding.targets, arrays, strict=True):
             params[name] = np.ascontiguousarray(array, np.float32)
     return params, {name: read(name) for name in sorted(extra_tensors)}

@@ -6,6 +6,6 @@ checked from the headers alone.
 
 from vit_jax.weights.files.base import Header, WeightFile
 from vit_jax.weights.files.opening import SUFFIXES, open_file
-from vit_jax.weights.files.writing import write_file
+from vit_jax.weights.files.writing import is_file_name, write_file
 
-__all__ = ["SUFFIXES", "Header", "WeightFile", "open_file", "write_file"]
+__all__ = ["SUFFIXES", "Header", "WeightFile", "is_file_name", "open_file", "write_file"]

@@ -15,11 +15,20 @@ from vit_jax.errors import DataError, UserError
 Read = Callable[[str], np.ndarray]
 Shape = tuple[int, ...]
 
-# The dtypes of weights, by their names in safetensors.
-DTYPES = {"F32": np.dtype("f4"), "F16": np.dtype("f2"), "BF16": np.dtype(ml_dtypes.bfloat16)}
-# Swin's files hold the index of its bias tables beside its weights; no other integers are read.
-INTEGERS = {"I64": np.dtype("i8")}
-INTEGER_SUFFIX = "relative_position_index"
+# The dtypes that are read, by their names in safetensors. Parameters are of the first ones; the
+# others are of tables and counters beside them.
+FLOATS = {
+    "F64": np.dtype("f8"),
+    "F32": np.dtype("f4"),
+    "F16": np.dtype("f2"),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+}
+OTHERS = {"BOOL": np.dtype(bool)} | {
+    f"{kind}{8 * size}": np.dtype(f"{kind.lower()}{size}")
+    for kind in ("I", "U")
+    for size in (1, 2, 4, 8)
+}
+DTYPES = FLOATS | OTHERS
 CHUNK = 1 << 24  # bytes to read at a time
 
 
@@ -44,12 +53,16 @@ class WeightFile:
       headers: By name, in the order of the file.
       read: Returns an array as it is stored, in new memory; raises `DataError` where it is corrupt.
       close: Closes the file.
+      notes: What the user should know about how it was read.
+      kind: Which weights they are, where the file says so: `ema`, a moving average, or `raw`.
     """
 
     path: pathlib.Path
     headers: dict[str, Header]
     read: Read
     close: Callable[[], None]
+    notes: tuple[str, ...] = ()
+    kind: str = ""
 
     def __enter__(self) -> "WeightFile":
         return self
@@ -74,13 +87,10 @@ def check_headers(
       DataError: A dtype is not read.
       ValueError: A shape is impossible.
     """
-    wrong = [
-        f"{name} is {dtype}"
-        for name, (_, dtype) in stored.items()
-        if dtype not in dtypes or (dtypes[dtype].kind == "i") != name.endswith(INTEGER_SUFFIX)
-    ]
+    wrong = [f"{name} is {d}" for name, (_, d) in stored.items() if d not in dtypes]
     if wrong:
-        raise DataError(f"{path}: expected float32, float16 or bfloat16; {', '.join(wrong[:3])}")
+        expected = "float64, float32, float16, bfloat16 or whole numbers"
+        raise DataError(f"{path}: expected arrays of {expected}; {', '.join(wrong[:3])}")
     headers = {name: Header(shape, dtypes[dtype]) for name, (shape, dtype) in stored.items()}
     for name, (shape, _) in headers.items():
         is_shape = len(shape) <= 32 and all(type(side) is int and side >= 0 for side in shape)

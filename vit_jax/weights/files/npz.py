@@ -12,7 +12,6 @@ from numpy.lib import format as npy
 from vit_jax.errors import DataError
 from vit_jax.weights.files.base import (
     DTYPES,
-    INTEGERS,
     Header,
     Read,
     Shape,
@@ -21,7 +20,7 @@ from vit_jax.weights.files.base import (
     naming_damage,
     read_into,
 )
-from vit_jax.weights.files.zips import check_entries
+from vit_jax.weights.files.zips import open_zip
 
 # How NumPy reads the header of an array, by the version of the format.
 READERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
@@ -43,10 +42,10 @@ def open_npz(path: pathlib.Path, stream: io.BufferedReader) -> WeightFile:
       DataError: It holds something else than arrays of weights.
       Exception: It is corrupt.
     """
-    archive = zipfile.ZipFile(stream)
+    archive, entries = open_zip(path, stream, zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
     stored: dict[str, tuple[Shape, np.dtype]] = {}
     layouts: dict[str, _Layout] = {}
-    for entry in check_entries(path, archive, zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+    for entry in entries:
         name = entry.filename.removesuffix(".npy")
         if name == entry.filename or name in stored:
             raise DataError(f"{path}: {entry.filename}: expected arrays (.npy), each name once")
@@ -86,5 +85,5 @@ def write_npz(file: IO[bytes], headers: Mapping[str, Header], read: Read) -> Non
 
 def _dtypes() -> dict[np.dtype, np.dtype]:
     """Return the dtypes that are read, by what NumPy makes of them in a header."""
-    dtypes = {dtype: dtype for dtype in (*DTYPES.values(), *INTEGERS.values())}
+    dtypes = {dtype: dtype for dtype in DTYPES.values()}
     return {np.dtype("V2"): DTYPES["BF16"], **dtypes}  # NumPy does not know bfloat16
