@@ -213,10 +213,13 @@ def test_objects_that_would_grow_are_refused(tmp_path, monkeypatch, legacy):
         repack(tmp_path, grows)
     with pytest.raises(DataError, match="holds bytearray, not only weights"):
         open_file(path)
-    monkeypatch.setattr(torch_files, "MAX_OBJECTS", 1000)
-    save(path, {"many": [[] for _ in range(1000)], **RAW}, legacy)
-    with pytest.raises(DataError, match="far more objects than weights need"):
-        open_file(path)
+    save(path, {"many": [collections.OrderedDict() for _ in range(300)], "model": RAW}, legacy)
+    assert read_all(path).keys() == RAW.keys()
+    for limit in ("MAX_OBJECTS", "MAX_SLOW"):
+        with monkeypatch.context() as patch:
+            patch.setattr(torch_files, limit, 250)
+            with pytest.raises(DataError, match="far more objects than weights need"):
+                open_file(path)
 
 
 def test_other_archives_are_named(tmp_path):

@@ -18,8 +18,12 @@ from vit_jax.weights.files.torch_objects import stand_ins
 from vit_jax.weights.files.zips import open_zip
 
 # Bytes that describe the objects in a file; the numbers are elsewhere. The checkpoint of a thousand
-# tensors and their optimizer takes a quarter. What torch makes of them may be a hundred times more.
-MAX_OBJECTS = 2 << 20
+# tensors and their optimizer takes a quarter. What torch makes of them may be 200 times more.
+MAX_OBJECTS = 1 << 20
+# Operations that torch takes ten microseconds for, and how many of each a file may have; the same
+# letters are in names.
+SLOW = (b"R", b"b", b"\x81")
+MAX_SLOW = 1 << 16
 # Makes as many bytes as it is told to, and no file needs it.
 BOMB = b"bytearray"
 
@@ -114,7 +118,10 @@ def _check_zip(path: pathlib.Path, stream: io.BufferedReader) -> None:
             raise DataError(f"{path}: not a file of torch.save; it has no data.pkl")
         if names["data.pkl"].file_size > MAX_OBJECTS:
             raise DataError(f"{path}: far more objects than weights need; {_ADVICE}")
-        if BOMB in archive.read(names["data.pkl"]):
+        objects = archive.read(names["data.pkl"])
+        if max(map(objects.count, SLOW)) > MAX_SLOW:
+            raise DataError(f"{path}: far more objects than weights need; {_ADVICE}")
+        if BOMB in objects:
             raise DataError(f"{path}: holds {BOMB.decode()}, not only weights; {_ADVICE}")
     except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
         raise DataError(f"{path}: damaged: {error}") from error
@@ -172,6 +179,7 @@ class _Legacy(io.RawIOBase):
     def __init__(self, stream: io.BufferedReader) -> None:
         self._stream = stream
         self._left = MAX_OBJECTS
+        self._left_slow = MAX_SLOW
 
     def read(self, size: int = -1) -> bytes:
         return self._count(self._stream.read(min(size, self._left + 1) if size >= 0 else size))
@@ -196,7 +204,8 @@ class _Legacy(io.RawIOBase):
 
     def _count(self, content: bytes) -> bytes:
         self._left -= len(content)
-        if self._left < 0:
+        self._left_slow -= content in SLOW
+        if min(self._left, self._left_slow) < 0:
             raise DataError(f"far more objects than weights need; {_ADVICE}")
         if BOMB in content:
             raise DataError(f"holds {BOMB.decode()}, not only weights; {_ADVICE}")
