@@ -16,6 +16,7 @@ from vit_jax import config as config_lib
 from vit_jax import convert, predict, train
 from vit_jax.checkpoints import from_pretrained
 from vit_jax.console import cli
+from vit_jax.conversion.plain_copy import plain_copy
 from vit_jax.errors import ConfigError
 from vit_jax.weights import files
 from vit_jax.weights.folder import open_weights
@@ -254,3 +255,23 @@ def test_a_folder_that_looks_temporary_stays(arrays, bring, tmp_path):
     (tmp_path / ".run.tmp" / "mine").write_text("mine")
     assert bring(arrays)[0] == 0
     assert (tmp_path / ".run.tmp" / "mine").read_text() == "mine"
+
+
+# --- What the library itself reads, for --check.
+
+
+def test_a_library_reads_what_was_chosen(arrays, tmp_path):
+    plain = write(tmp_path / "in" / "model.safetensors", arrays)
+    with plain_copy(plain.parent, "") as path:
+        assert path == plain.parent
+    both = {f"model.{name}": a for name, a in arrays.items()}
+    both |= {f"ema_model.{name}": a + 1 for name, a in arrays.items()}
+    write(tmp_path / "both" / "w.safetensors", both)
+    (tmp_path / "both" / "config.json").write_text('{"architecture": "vit"}')
+    for weights, more in (("", 1), ("raw", 0)):
+        with plain_copy(tmp_path / "both" / "w.safetensors", weights) as path:
+            found = read(path / "model.safetensors")
+            assert found.keys() == arrays.keys()
+            np.testing.assert_array_equal(found["head.bias"], arrays["head.bias"] + more)
+            assert (path / "config.json").is_file()
+    assert not path.exists()
