@@ -25,9 +25,9 @@ class Affine(Section):
 class Synthetic(Section):
     """Size of the made-up data set `synthetic`."""
 
-    train_examples: int = field(1024, "images in the split train", low=0)
-    test_examples: int = field(256, "images in the split test", low=0)
-    num_classes: int = field(10, "number of classes", low=1)
+    train_examples: int = field(1024, "images in the split train", low=0, high=10_000_000)
+    test_examples: int = field(256, "images in the split test", low=0, high=10_000_000)
+    num_classes: int = field(10, "number of classes", low=1, high=1_000_000)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,23 +88,29 @@ class Data(Section):
     color_jitter: float = field(
         0.0, "brightness, contrast and color by factors sampled from [1 - v, 1 + v]", low=0, high=1
     )
-    repeats: int = field(1, "repeated augmentation: copies of an image in a batch", low=1)
+    repeats: int = field(
+        1, "repeated augmentation: copies of an image in a batch", low=1, high=1000
+    )
     erasing: float = field(0.0, "probability of random erasing", low=0, high=1)
     erasing_fill: str = field(
         "pixel", "what erased rectangles become: pixel or channel (noise for each), zero (the mean)"
     )
     mean: tuple[float, ...] = field(
-        (0.5, 0.5, 0.5), "mean of each channel, for pixels in 0..1", inherit="free"
+        (0.5, 0.5, 0.5),
+        "mean of each channel, for pixels in 0..1",
+        low=-1,
+        high=2,
+        inherit="free",
     )
     std: tuple[float, ...] = field(
-        (0.5, 0.5, 0.5), "standard deviation of each channel", low=1e-6, inherit="free"
+        (0.5, 0.5, 0.5), "standard deviation of each channel", low=1e-6, high=10, inherit="free"
     )
     affine: Affine = dataclasses.field(default_factory=Affine)
     synthetic: Synthetic = dataclasses.field(default_factory=Synthetic)
     threads: int = field(
-        16, "threads that read and transform images, per process", low=1, high=4096
+        16, "threads that read and transform images, per process", low=1, high=1024
     )
-    workers: int = field(0, "worker processes; 0: read in the training process", low=0, high=512)
+    workers: int = field(0, "worker processes; 0: read in the training process", low=0, high=1024)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -116,8 +122,12 @@ class Data(Section):
 class Mix(Section):
     """Mixing of the images and labels of a batch."""
 
-    mixup: float = field(0.0, "alpha of mixup, whose weight is from Beta(alpha, alpha)", low=0)
-    cutmix: float = field(0.0, "alpha of cutmix, likewise; an alpha of 0 turns it off", low=0)
+    mixup: float = field(
+        0.0, "alpha of mixup, whose weight is from Beta(alpha, alpha)", low=0, high=1000
+    )
+    cutmix: float = field(
+        0.0, "alpha of cutmix, likewise; an alpha of 0 turns it off", low=0, high=1000
+    )
     probability: float = field(1.0, "probability that a batch is mixed", low=0, high=1)
     switch: float = field(
         0.5, "probability of cutmix instead of mixup, where both are on", low=0, high=1

@@ -32,7 +32,7 @@ class Optim(Section):
         0.9, "decay of the first moment: adam, adamw, lamb, lion, adafactor", low=0, below=1
     )
     b2: float = field(0.999, "decay of the second moment", low=0, below=1)
-    eps: float = field(1e-8, "epsilon in the denominator of adam, adamw and lamb", low=0)
+    eps: float = field(1e-8, "epsilon in the denominator of adam, adamw and lamb", low=0, high=1)
     moment_dtype: str = field("float32", "dtype of the first moment: float32, bfloat16")
     weight_decay: float = field(0.0, "decoupled weight decay, times the learning rate", low=0)
     decay_rules: tuple[tuple[str, float], ...] = field(

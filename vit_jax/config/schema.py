@@ -44,7 +44,9 @@ class Eval(Section):
     every_steps: int = field(
         0, "steps between evaluations on val and sets; 0: only at the end", low=0
     )
-    batch_size: int = field(0, "global batch size of evaluation; 0: that of training", low=0)
+    batch_size: int = field(
+        0, "global batch size of evaluation; 0: that of training", low=0, high=2**24
+    )
     sets: tuple[tuple[str, str], ...] = field(
         (), "further sets: (name, a split such as test[:100], or DATASET:SPLIT)"
     )
@@ -79,7 +81,9 @@ class Config(Section):
     seed: int = field(
         0, "seed of initialization, data order and augmentation", low=0, high=2**32 - 1
     )
-    batch_size: int = field(128, "global batch size: images per step over all devices", low=1)
+    batch_size: int = field(
+        128, "global batch size: images per step over all devices", low=1, high=2**24
+    )
     total_epochs: float = field(0.0, "length of the run in epochs; set one of the units", low=0)
     total_steps: int = field(0, "length of the run in steps", low=0)
     total_images: int = field(0, "length of the run in images", low=0)

@@ -34,14 +34,16 @@ class Swin(Transformer):
     """
 
     width: int = fixed(96, "embedding dimension of the first stage; each merging doubles it", low=1)
-    depths: tuple[int, ...] = fixed((2, 2, 6, 2), "blocks per stage", low=1)
+    depths: tuple[int, ...] = fixed((2, 2, 6, 2), "blocks per stage", low=1, high=1000)
     num_heads: tuple[int, ...] = fixed((3, 6, 12, 24), "attention heads per stage", low=1)
     mlp_ratio: float = fixed(4.0, "hidden dimension of the MLP over its width", above=0)
     stem: Part = part(STEMS, "patch", "patch embedding", fields={"patch": (4, 4)})
     posemb: Part = part(POSEMBS, "relative_bias", "position embedding")
     attention: Part = part(ATTENTIONS, "window", "attention", inherit="free")
-    norm_eps: float = fixed(1e-5, "epsilon of LayerNorm", above=0)
-    merge_eps: float = fixed(0.0, "the same after the stem and in merging; 0: norm_eps", low=0)
+    norm_eps: float = fixed(1e-5, "epsilon of LayerNorm", above=0, high=1)
+    merge_eps: float = fixed(
+        0.0, "the same after the stem and in merging; 0: norm_eps", low=0, high=1
+    )
 
     def find_problems(self) -> Iterator[Problem]:
         """Yield also stages that do not match, and a pool of a token that is not there."""

@@ -38,7 +38,7 @@ class Transformer(nn.Module):
     attention: Part = part(ATTENTIONS, "full", "attention", inherit="free")
     mlp: Part = part(MLPS, "mlp", "feed-forward network")
     pool: Part = part(POOLS, "gap", "what the head sees", inherit="free")
-    norm_eps: float = fixed(1e-6, "epsilon of LayerNorm", above=0)
+    norm_eps: float = fixed(1e-6, "epsilon of LayerNorm", above=0, high=1)
     representation_size: int = field(0, "width of a layer before the head; 0: off", low=0)
     representation_activation: str = fixed("tanh", "activation of that layer", choices=ACTIVATIONS)
     head_bias: float = field(

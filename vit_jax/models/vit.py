@@ -24,7 +24,7 @@ from vit_jax.models.transformer import Transformer, at_least_float32
 class ViT(Transformer):
     """The Vision Transformer; its fields cover every published plain or hybrid variant."""
 
-    depth: int = fixed(12, "number of blocks", low=1)
+    depth: int = fixed(12, "number of blocks", low=1, high=1000)
     num_heads: int = fixed(12, "number of attention heads", low=1)
     mlp_dim: int = fixed(3072, "hidden dimension of the MLP", low=1)
     pool: Part = part(POOLS, "cls", "what the head sees", inherit="free")

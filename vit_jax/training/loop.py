@@ -21,6 +21,7 @@ from vit_jax.errors import ConfigError, Interrupted
 from vit_jax.evaluation.loop import Evaluation
 from vit_jax.training import results, resume, warm_start
 from vit_jax.training import state as state_lib
+from vit_jax.training.memory import check_memory
 from vit_jax.training.reporter import Reporter
 from vit_jax.training.run import Run, open_run
 from vit_jax.training.state import TrainState
@@ -45,6 +46,7 @@ def train(
         run = hosts.run_and_compare(
             lambda: open_run(config), lambda run: _shared_by_hosts(run, workdir)
         )
+        hosts.run_and_compare(lambda: check_memory(run))
         with jax.set_mesh(run.mesh):
             for line in run.describe():
                 say(line)

@@ -16,6 +16,7 @@ from vit_jax.errors import ConfigError, pick
 
 Schedule = Callable[[jax.Array], jax.Array]
 UNITS = ("steps", "epochs", "images")
+MAX_STEPS = 2**31 - 1  # which are counted in int32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +42,9 @@ def plan(config: config_lib.Config, num_images: int) -> Plan:
     units = (config.batch_size, num_images)
     whole = (config.total_steps, config.total_epochs, config.total_images)
     total = _steps("config.total", whole, *units)
+    if total > MAX_STEPS:
+        problem = f"expected at most {MAX_STEPS:,} steps, got {total:,}"
+        raise ConfigError("config.total_steps", problem)
     if not total:
         known = ", ".join(f"total_{unit}" for unit in UNITS)
         raise ConfigError("config.total_steps", f"give one of {known}")

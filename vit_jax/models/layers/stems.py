@@ -98,13 +98,13 @@ class HybridEmbed(Stem):
     cost: ClassVar[str] = "grows with `layers` and with `width_factor` squared"
 
     layers: tuple[int, ...] = fixed(
-        (), "bottlenecks per stage of the ResNet; (): only its root", low=1
+        (), "bottlenecks per stage of the ResNet; (): only its root", low=1, high=1000
     )
     width_factor: float = fixed(1.0, "width of the ResNet: times 64 features in its root", above=0)
     weight_standardization: str = fixed(
         "std", "form of weight standardization", choices=WEIGHT_STANDARDIZATIONS
     )
-    norm_eps: float = fixed(1e-6, "epsilon of GroupNorm", above=0)
+    norm_eps: float = fixed(1e-6, "epsilon of GroupNorm", above=0, high=1)
 
     @classmethod
     def check(cls, part: Part, model: Model) -> Iterator[Problem]:
