@@ -14,7 +14,7 @@ from vit_jax.errors import ConfigError, DataError
 CHOICES = ("ema", "raw")
 
 # Words in the keys of an average. A teacher that learns from its student is one (DINO, I-JEPA).
-AVERAGE = re.compile(r"(^|[._])(ema|averaged?|swa|teacher|target_encoder)($|[._])")
+AVERAGE = re.compile(r"(^|[._])(ema|avg|averaged?|swa|teacher|target_encoder)($|[._])", re.I)
 # The usual keys of the weights of the model itself.
 USUAL = frozenset(
     {
@@ -34,6 +34,8 @@ USUAL = frozenset(
 )
 # Keys of what is no model.
 OTHER = re.compile(r"optim|sched|scaler|loss|criterion|metric|callback|param_groups|hyper|config")
+# Keys of what belongs to the model, though it is beside it.
+HEAD = re.compile(r"(^|[._])(head|fc|classifier|linear)$")
 DEPTH = 3  # keys on the way to a set
 
 
@@ -117,7 +119,7 @@ def _walk(
 def _pick(keys: Sequence[str], path: pathlib.Path) -> str:
     """Return the only key, or the only usual one."""
     usual = [key for key in keys if _is_usual(key)] if len(keys) > 1 else list(keys)
-    if len(usual) != 1:
+    if len(usual) != 1 or any(HEAD.search(key) for key in keys if key not in usual):
         names = ", ".join(keys)
         raise DataError(f"{path}: several sets of weights ({names}); save one of them by itself")
     return usual[0]
