@@ -29,6 +29,7 @@ from vit_jax.conversion.importing import Imported, import_weights, write_run
 from vit_jax.conversion.label_files import read_labels
 from vit_jax.conversion.libraries import find_library, list_libraries
 from vit_jax.conversion.plain_copy import plain_copy
+from vit_jax.data import transforms
 from vit_jax.errors import CheckpointError, ConfigError
 from vit_jax.weights import reference
 from vit_jax.weights.library import Original
@@ -71,6 +72,7 @@ def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
         imported = dataclasses.replace(imported, class_names=names, notes=notes)
     _describe(imported, path, values.source)
     if original:
+        _check_pixels(imported, path, values.source, original)
         with plain_copy(path, weights) as plain:
             _check(imported, plain, values.source, original)
     write_run(imported, values.source, output)
@@ -100,6 +102,26 @@ def _describe(imported: Imported, path: pathlib.Path, source: str) -> None:
 
 def _find_original(source: str, model: str) -> Original:
     return reference.find_original(find_library(source, model, "--source"), source)
+
+
+def _check_pixels(imported: Imported, path: pathlib.Path, source: str, original: Original) -> None:
+    """Compare the values of pixels with those that the library's preprocessing makes.
+
+    Raises:
+      CheckpointError: They differ.
+    """
+    data = imported.config.data
+    if original.pixels is None or data.channels != 3:
+        return
+    images = np.random.default_rng(0).integers(0, 256, (2, *data.image_shape), np.uint8)
+    theirs = original.pixels(path, images)
+    if theirs is None:
+        return
+    ours = np.asarray(transforms.normalize(jax.numpy.asarray(images), data.mean, data.std))
+    error = np.abs(ours - theirs).max()
+    if not error <= 1e-4 * max(1.0, np.abs(theirs).max()):
+        problem = f"{source} makes other pixels of an image, by {error:.1e} at most"
+        raise CheckpointError(f"{path}: {problem}; nothing was written")
 
 
 def _check(imported: Imported, path: pathlib.Path, source: str, original: Original) -> None:

@@ -71,10 +71,14 @@ def export_weights(
         workdir, abstract, ema=ema, stored=config, allowed=allowed
     )
     params = flax.traverse_util.flatten_dict(variables["params"], sep="/")
+    fields = config_lib.flatten(config.model)
+    fields["objective.loss"] = config.objective.get("loss", "")
+    rewritten: tuple[str, ...] = ()
+    if library.rewrite:
+        fields, rewritten = library.rewrite(fields, params)
     class_names = reading.read_class_names(workdir, step)
     del variables
     origin = _read_origin(directory, to)
-    fields = config_lib.flatten(config.model)
     placeholders = {**library.placeholders_for(fields), **origin.placeholders}
     table = rules.Table(library.rules, placeholders)
     headers, array, notes = _plan(table, params, origin, f"{to}'s format")
@@ -83,8 +87,8 @@ def export_weights(
     documents = library.documents_for(fields, data, class_names)
     spec = library.describe(written, documents, series_of(config.model["name"]))
     notes += _differences(spec, fields, to)
-    if choice := average.describe(config, weights):
-        notes = (choice, *notes)
+    choice = average.describe(config, weights)
+    notes = (*([choice] if choice else []), *rewritten, *notes)
 
     if is_file:
         files.write_file(output, headers, array)

@@ -114,6 +114,7 @@ def _configure(
     """Return the settings of the weights, and the image size that they were trained with."""
     values = {f"model.{key}": value for key, value in _fields(spec, name, flags).items()}
     values |= {f"data.{key}": value for key, value in {"name": "", **spec.data}.items()}
+    values |= {f"objective.{key}": value for key, value in spec.objective.items()}
     layer = {key: Setting(value, str(path)) for key, value in values.items()}
     config = config_lib.merge(File.of(layer), flags).config
     model = config_lib.flatten(config.model)
@@ -123,8 +124,10 @@ def _configure(
             raise ConfigError(f"--model.{key}", problem)
     requested = config.data.image_size if "data.image_size" in flags else None
     stride = models.create(**config.model).stride
-    size, has_prefix = find_size(spec, stride, spec.data.get("image_size"), requested)
-    layer["data.image_size"] = Setting(size, str(path))
+    stated = spec.trained_size or spec.data.get("image_size")
+    size, has_prefix = find_size(spec, stride, stated, requested)
+    if not spec.trained_size:
+        layer["data.image_size"] = Setting(size, str(path))
     if "posemb.prefix" in model and "posemb.prefix" not in spec.fields:
         layer["model.posemb.prefix"] = Setting(has_prefix, str(path))
     resolved = config_lib.resolve(File.of(layer), flags)

@@ -87,6 +87,8 @@ FIELDS = {
     "mlp.activation": "gelu_tanh",
     "pool.activation": "gelu_tanh",
     "attention.name": "full",
+    "attention.qkv_bias": True,
+    "representation_activation": "tanh",
     "norm_eps": 1e-6,
     "keep_class_token": False,
     "pool.fc_norm": False,

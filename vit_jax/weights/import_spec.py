@@ -19,6 +19,9 @@ NUMERICS = (
     "stem.weight_standardization",
     "stem.norm_eps",
     "attention.pad_order",
+    "attention.limit",
+    "merge_eps",
+    "representation_activation",
 )
 
 # Mean and standard deviation of ImageNet's pixels, and those that map pixels to -1..1.
@@ -37,7 +40,9 @@ class ImportSpec:
       num_tokens: Class and distillation token.
       data: Fields of the data section: the preprocessing.
       class_names: The classes; empty where they are unknown.
-      notes: Where the preprocessing is only approximate, how.
+      trained_size: The image size of the position table, where it is not that of `data`.
+      objective: Fields of the objective: what the logits mean.
+      notes: What the user should know, such as where the preprocessing is only approximate.
     """
 
     fields: Mapping[str, Any]
@@ -45,6 +50,8 @@ class ImportSpec:
     positions: int = 0
     num_tokens: int = 0
     data: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    trained_size: tuple[int, int] | None = None
+    objective: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     class_names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 

@@ -5,6 +5,8 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+
 from vit_jax.weights.documents import Json
 from vit_jax.weights.files.base import Shape
 from vit_jax.weights.import_spec import ImportSpec
@@ -13,6 +15,8 @@ from vit_jax.weights.rules import Rule
 Shapes = Mapping[str, Shape]  # of the arrays of a file, by name
 Documents = Mapping[str, Json]  # by file name
 Fields = Mapping[str, Any]  # of a model, or of the data section of its config
+# From the fields of a model and its parameters, by name, to fields and notes.
+Rewrite = Callable[[Fields, dict[str, Any]], tuple[dict[str, Any], tuple[str, ...]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,10 +27,13 @@ class Original:
       package: The Python package that has them.
       outputs: From the path of weights, the fields of our model and torch's images (b, c, h, w), to
         logits (b, k), or to features (b, d) where there are no classes.
+      pixels: From the path of weights and uint8 images (b, h, w, 3) of the model's size to what the
+        library's own preprocessing makes of their values; None where no document says.
     """
 
     package: str
     outputs: Callable[[pathlib.Path, Fields, Any], Any]
+    pixels: Callable[[pathlib.Path, np.ndarray], np.ndarray | None] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,8 +48,13 @@ class Library:
       describe: From the shapes in a file, the documents beside it and what the name of our model
         begins with, such as `deit3`, to what they state. The name says what preprocessing is usual,
         where no document states it.
-      documents_for: From the fields of a model, the data section of its config and the names of its
-        classes, which are empty where they are unknown, to the documents beside its weights.
+      documents_for: From the fields of a model and `objective.loss`, the data section of its config
+        and the names of its classes, which are empty where they are unknown, to the documents
+        beside its weights.
+      rewrite: Changes the parameters of a model to those of another that computes the same, where
+        the library has that one only; returns its fields, and notes. None where there is none.
+      infer: From the shapes in a file and the documents beside it to the name of a model of ours
+        and fields that make it theirs; None where they do not tell.
       original: The models of the library itself; None where it has no package.
     """
 
@@ -52,4 +64,6 @@ class Library:
     placeholders_for: Callable[[Fields], dict[str, str]]
     describe: Callable[[Shapes, Documents, str], ImportSpec]
     documents_for: Callable[[Fields, Fields, tuple[str, ...]], dict[str, Json]]
+    rewrite: Rewrite | None = None
+    infer: Callable[[Shapes, Documents], Mapping[str, Any]] | None = None
     original: Original | None = None

@@ -5,26 +5,38 @@ from typing import Any
 
 from vit_jax.errors import DataError
 from vit_jax.weights.documents import Json, read_key
+from vit_jax.weights.huggingface.classes import write_classes
+from vit_jax.weights.huggingface.keys import CONFIG, with_defaults
 from vit_jax.weights.library import Documents, Fields, Shapes
 
-CONFIG = "config.json"
+# Of several names for one function, the first is written.
 ACTIVATIONS = {
     "gelu": "gelu",
-    "gelu_new": "gelu_tanh",
+    "gelu_python": "gelu",
     "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_new": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu_accurate": "gelu_tanh",
+    "gelu_python_tanh": "gelu_tanh",
+    "quick_gelu": "quick_gelu",
     "relu": "relu",
+    "silu": "silu",
+    "swish": "silu",
+    "tanh": "tanh",
 }
+PROJECTION = "embeddings.patch_embeddings.projection"
 
 
 def find_prefix(shapes: Shapes, model_types: Sequence[str]) -> str:
     """Return what the names of the backbone in a file begin with, which is empty without a head."""
-    bias = "embeddings.patch_embeddings.projection.bias"
-    prefixes = [f"{name}." for name in model_types if f"{name}.{bias}" in shapes]
+    prefixes = [f"{name}." for name in model_types if f"{name}.{PROJECTION}.bias" in shapes]
     return prefixes[0] if prefixes else ""
 
 
-def open_config(documents: Documents, model_types: Sequence[str]) -> tuple[Json, str]:
-    """Return the `config.json` beside the weights, and the type of its model.
+def open_config(
+    documents: Documents, model_types: Sequence[str]
+) -> tuple[Json, str, tuple[str, ...]]:
+    """Return the `config.json` beside the weights with its defaults, the type of its model, notes.
 
     Args:
       documents: The documents, by file name.
@@ -35,56 +47,81 @@ def open_config(documents: Documents, model_types: Sequence[str]) -> tuple[Json,
     """
     if CONFIG not in documents:
         raise DataError(f"{CONFIG}: no such file beside the weights; it says what the model is")
-    document = documents[CONFIG]
-    model_type = read_key(document, "model_type", str, CONFIG)
+    model_type = read_key(documents[CONFIG], "model_type", str, CONFIG)
     if model_type not in model_types:
         expected = f"{', '.join(model_types[:-1])} or {model_types[-1]}"
         problem = f"expected {expected} for this --model, got '{model_type}'"
         raise DataError(f"{CONFIG}: model_type: {problem}")
-    return document, model_type
+    document, notes = with_defaults(documents[CONFIG], model_type)
+    return document, model_type, notes
 
 
-def read_numerics(document: Json, has_activation: bool = True) -> dict[str, Any]:
-    """Return activation and epsilon.
-
-    Args:
-      document: The `config.json`.
-      has_activation: Whether the model computes with the activation that is named.
+def read_activation(document: Json, key: str) -> str:
+    """Return our name of an activation.
 
     Raises:
-      DataError: They are missing, or there is no such activation.
+      DataError: We have no such activation.
     """
-    activation = read_key(document, "hidden_act", str, CONFIG)
-    if activation not in ACTIVATIONS and has_activation:
-        problem = f"expected one of {', '.join(ACTIVATIONS)}, got '{activation}'"
-        raise DataError(f"{CONFIG}: hidden_act: {problem}")
-    return {
-        "mlp.activation": ACTIVATIONS.get(activation, "gelu"),
-        "norm_eps": float(read_key(document, "layer_norm_eps", float | int, CONFIG)),
-    }
+    name = read_key(document, key, str, CONFIG)
+    if name not in ACTIVATIONS:
+        problem = f"expected one of {', '.join(ACTIVATIONS)}, got '{name:.60}'"
+        raise DataError(f"{CONFIG}: {key}: {problem}")
+    return ACTIVATIONS[name]
 
 
-def read_image_size(document: Json) -> tuple[int, int]:
-    """Return height and width in pixels.
+def read_eps(document: Json) -> float:
+    """Return the epsilon of LayerNorm.
+
+    Raises:
+      DataError: It is no number.
+    """
+    return float(read_key(document, "layer_norm_eps", float | int, CONFIG))
+
+
+def read_bias(document: Json, shapes: Shapes) -> bool:
+    """Return whether queries, keys and values have biases.
+
+    Raises:
+      DataError: The weights have some, and the document says that there are none.
+    """
+    has_bias: bool = read_key(document, "qkv_bias", bool, CONFIG)
+    biases = [name for name in shapes if name.endswith(".query.bias")]
+    if biases and not has_bias:
+        problem = f"expected true, as the weights have {min(biases)}, got false"
+        raise DataError(f"{CONFIG}: qkv_bias: {problem}")
+    return has_bias
+
+
+def read_sides(document: Json, key: str) -> tuple[int, int]:
+    """Return height and width in pixels, of an image or a patch.
 
     Raises:
       DataError: They are missing, or no sizes.
     """
-    size = read_key(document, "image_size", int | list, CONFIG)
+    size = read_key(document, key, int | list, CONFIG)
     sides = size if isinstance(size, list) else [size, size]
     if len(sides) != 2 or not all(type(side) is int and side > 0 for side in sides):
-        raise DataError(f"{CONFIG}: image_size: expected one or two sizes, got {size!r:.60}")
+        raise DataError(f"{CONFIG}: {key}: expected one or two sizes, got {size!r:.60}")
     return sides[0], sides[1]
 
 
-def read_class_names(document: Json, num_classes: int) -> tuple[str, ...]:
-    """Return the names where there is a different one for each class, and they are not made up."""
-    labels = document.get("id2label")
-    if not isinstance(labels, Mapping) or set(labels) != {str(i) for i in range(num_classes)}:
-        return ()
-    names = tuple(str(labels[str(i)]) for i in range(num_classes))
-    are_made_up = all(name == f"LABEL_{i}" for i, name in enumerate(names))
-    return names if len(set(names)) == num_classes and not are_made_up else ()
+def read_channels(document: Json, shapes: Shapes, prefix: str) -> int:
+    """Return the number of channels of an image.
+
+    Raises:
+      DataError: It is not that of the weights.
+    """
+    channels: int = read_key(document, "num_channels", int, CONFIG)
+    kernel = shapes.get(f"{prefix}{PROJECTION}.weight", ())
+    if len(kernel) == 4 and kernel[1] != channels:
+        problem = f"expected the {kernel[1]} channels of the weights, got {channels}"
+        raise DataError(f"{CONFIG}: num_channels: {problem}")
+    return channels
+
+
+def show(size: tuple[int, int]) -> str:
+    """Return height and width as text."""
+    return f"{size[0]}x{size[1]}"
 
 
 def write(
@@ -95,24 +132,31 @@ def write(
     Args:
       model_type: The type of the model.
       model_class: The name of its class.
-      fields: Fields of our model.
+      fields: Fields of our model, and `objective.loss`.
       data: The data section of its config.
       class_names: The classes; empty where they are unknown.
     """
-    activations = {ours: theirs for theirs, ours in ACTIVATIONS.items()}
-    height, width = data["image_size"]
-    labels = class_names or [f"LABEL_{i}" for i in range(fields["num_classes"])]
     return {
         "architectures": [model_class],
         "model_type": model_type,
-        "hidden_act": activations[fields.get("mlp.activation", "gelu")],
+        "hidden_act": write_activation(fields.get("mlp.activation", "gelu")),
         "layer_norm_eps": fields["norm_eps"],
-        "image_size": height if height == width else [height, width],
-        "patch_size": fields["stem.patch"][0],
+        "image_size": _write_sides(data["image_size"]),
+        "patch_size": _write_sides(fields["stem.patch"]),
         "num_channels": data["channels"],
-        "qkv_bias": True,
+        "qkv_bias": fields["attention.qkv_bias"],
         "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0,
-        "id2label": {str(i): label for i, label in enumerate(labels)},
-        "label2id": {label: i for i, label in enumerate(labels)},
+        **write_classes(fields, class_names),
     }
+
+
+def write_activation(name: str) -> str:
+    """Return the name of an activation of ours in transformers."""
+    names: Mapping[str, str] = {ours: theirs for theirs, ours in reversed(ACTIVATIONS.items())}
+    return names[name]
+
+
+def _write_sides(sides: Sequence[int]) -> int | list[int]:
+    height, width = sides
+    return height if height == width else [height, width]

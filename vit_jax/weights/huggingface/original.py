@@ -3,6 +3,10 @@
 import pathlib
 from typing import Any
 
+import numpy as np
+
+from vit_jax.errors import DataError
+from vit_jax.weights.huggingface.preprocessing import FILE
 from vit_jax.weights.library import Fields
 
 
@@ -11,9 +15,74 @@ def class_name(model: str, fields: Fields) -> str:
     return f"{model}ForImageClassification" if fields["num_classes"] else f"{model}Model"
 
 
-def outputs(model_class: str, path: pathlib.Path, fields: Fields, pixels: Any) -> Any:
-    """Return what a class computes with the weights at a path: logits, or features."""
+def outputs(path: pathlib.Path, fields: Fields, pixels: Any) -> Any:
+    """Return what transformers computes with the weights at a path, as its documents say.
+
+    Args:
+      path: A folder, or a file in one.
+      fields: Of our model; none is asked for, as our reading of the documents is what is checked.
+      pixels: Images (b, c, h, w).
+
+    Raises:
+      DataError: transformers does not open the folder, or not all of its model is there.
+    """
     import transformers
 
-    output = getattr(transformers, model_class).from_pretrained(path).eval()(pixels)
-    return output.logits if fields["num_classes"] else output.pooler_output
+    folder = path if path.is_dir() else path.parent
+    try:
+        local = {"trust_remote_code": False, "local_files_only": True}
+        config = transformers.AutoConfig.from_pretrained(folder, **local)
+        names = [name for name in config.architectures or [] if hasattr(transformers, name)]
+        made_by = getattr(transformers, names[0]) if names else transformers.AutoModel
+        model, loading = made_by.from_pretrained(
+            folder, output_loading_info=True, local_files_only=True
+        )
+    except (OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{folder}: transformers does not open it: {reason:.200}") from error
+    missing = [key for key in loading["missing_keys"] if "pooler" not in key]
+    if missing:
+        raise DataError(f"{folder}: transformers misses {min(missing)}, and makes it up")
+    output = model.float().eval()(pixels, **_at_another_size(config, pixels))
+    if "logits" in output:
+        return output.logits
+    has_pooler = output.get("pooler_output") is not None and not loading["missing_keys"]
+    return output.pooler_output if has_pooler else output.last_hidden_state[:, 0]
+
+
+def pixels(path: pathlib.Path, images: np.ndarray) -> np.ndarray | None:
+    """Return what the processor in a folder makes of images that have the model's size already.
+
+    Args:
+      path: A folder, or a file in one.
+      images: uint8 (b, h, w, 3).
+
+    Returns:
+      float32 (b, h, w, 3), or None where the folder has no processor.
+
+    Raises:
+      DataError: transformers does not open it.
+    """
+    import transformers
+
+    folder = path if path.is_dir() else path.parent
+    if not (folder / FILE).is_file():
+        return None
+    try:
+        processor = transformers.AutoImageProcessor.from_pretrained(
+            folder, trust_remote_code=False, local_files_only=True
+        )
+    except (OSError, ValueError, TypeError, KeyError, ImportError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{folder}: transformers does not open {FILE}: {reason:.200}") from error
+    as_they_are = {"do_resize": False, "do_center_crop": False, "return_tensors": "np"}
+    made: np.ndarray = processor(list(images), **as_they_are)["pixel_values"]
+    return made.transpose(0, 2, 3, 1)
+
+
+def _at_another_size(config: Any, pixels: Any) -> dict[str, bool]:
+    """Return what lets a model take images that are not of its own size."""
+    size = config.image_size
+    sides = tuple(size) if isinstance(size, list | tuple) else (size, size)
+    takes_any = config.model_type not in ("vit", "deit") or sides == tuple(pixels.shape[2:])
+    return {} if takes_any else {"interpolate_pos_encoding": True}

@@ -1,6 +1,5 @@
 """Swin v1 and v2 of transformers."""
 
-import pathlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,7 +8,10 @@ from vit_jax.weights import swin
 from vit_jax.weights.documents import Json, read_key
 from vit_jax.weights.huggingface import documents as hf_documents
 from vit_jax.weights.huggingface import original, preprocessing
-from vit_jax.weights.huggingface.documents import CONFIG
+from vit_jax.weights.huggingface.classes import check_count, find_head, read_loss, read_names
+from vit_jax.weights.huggingface.documents import show
+from vit_jax.weights.huggingface.keys import CONFIG
+from vit_jax.weights.huggingface.naming import name_swin
 from vit_jax.weights.import_spec import IMAGENET, ImportSpec, num_outputs
 from vit_jax.weights.library import Documents, Fields, Library, Original, Shapes
 from vit_jax.weights.rule_builders import CONV, linear, norm
@@ -43,9 +45,12 @@ RULES: tuple[Rule, ...] = (
     *swin.merge("{prefix}encoder.layers.{i}.downsample"),
     *norm("{prefix}layernorm", "norm"),
     *linear("classifier", "head"),
+    *(Rule(f"decoder.0.{name}") for name in ("weight", "bias")),  # of the pre-training
 )
 
 CLASSES = {"swin": "Swin", "swinv2": "Swinv2"}  # by model type
+LIMITS = {"swin": "shorter", "swinv2": "height"}  # of windows, likewise
+MERGE_EPS = 1e-5  # of the norms after the stem and in merging, whatever a document says
 # What the published models are used with, by what names of ours begin with.
 USUAL: dict[str, Fields] = {
     "swin": {"fit": "squash", "interpolation": "bicubic", **IMAGENET},
@@ -79,26 +84,45 @@ def describe(shapes: Shapes, documents: Documents, series: str) -> ImportSpec:
     Raises:
       DataError: A document is incomplete, or describes a model that we do not have.
     """
-    document, model_type = hf_documents.open_config(documents, tuple(CLASSES))
-    data, notes = preprocessing.read(documents, USUAL, series)
-    num_classes = num_outputs(shapes, "classifier.bias")
-    fields = {**swin.FIELDS, "attention.pad_order": "pad_shift"}
-    if model_type == "swin":
-        fields |= swin.V1
-    else:
-        pretrained = swin.window_sides(document.get("pretrained_window_sizes"))
-        fields |= {**swin.V2, "posemb.pretrained_window": pretrained}
+    document, model_type, notes = hf_documents.open_config(documents, tuple(CLASSES))
+    prefix = placeholders(shapes)["prefix"]
+    head = find_head(document, _architectures(model_type), shapes)
+    num_classes = num_outputs(shapes, f"{head}.bias") if head else 0
+    check_count(document, num_classes)
+    class_names, names_notes = read_names(document, num_classes)
+    objective, loss_notes = read_loss(document, num_classes)
+    channels = hf_documents.read_channels(document, shapes, prefix)
+    images = preprocessing.read(documents, USUAL, series, "ViT", channels)
+    size = images.size or hf_documents.read_sides(document, "image_size")
+    check_windows(document, model_type, size)
     return ImportSpec(
-        fields={**fields, **hf_documents.read_numerics(document), "num_classes": num_classes},
+        fields={**_fields(document, shapes, model_type), "num_classes": num_classes},
         sizes=_read_sizes(document),
-        data={**data, "image_size": hf_documents.read_image_size(document)},
-        class_names=hf_documents.read_class_names(document, num_classes),
-        notes=notes,
+        data={**images.data, "image_size": size, "channels": channels},
+        objective=objective,
+        class_names=class_names,
+        notes=(*notes, *images.notes, *names_notes, *loss_notes),
     )
 
 
+def infer(shapes: Shapes, documents: Documents) -> dict[str, Any]:
+    """Return the name of our model, and the fields that make it the one of a folder.
+
+    Raises:
+      DataError: The folder has no `config.json`, or one of another family.
+    """
+    document, model_type, _ = hf_documents.open_config(documents, tuple(CLASSES))
+    found = _read_sizes(document)
+    window, _ = found["attention.window"]
+    return {"name": name_swin(model_type, found["width"], found["depths"], window), **found}
+
+
 def documents_for(fields: Fields, data: Fields, class_names: tuple[str, ...]) -> dict[str, Json]:
-    """Return the documents to write beside the weights of a model, by file name."""
+    """Return the documents to write beside the weights of a model, by file name.
+
+    Raises:
+      DataError: transformers has other windows for images of this size.
+    """
     stages = len(fields["depths"])
     model_type = find_model_type(fields)
     document = hf_documents.write(model_type, class_name(fields), fields, data, class_names)
@@ -116,12 +140,32 @@ def documents_for(fields: Fields, data: Fields, class_names: tuple[str, ...]) ->
         document["pretrained_window_sizes"] = list(
             fields.get("posemb.pretrained_window") or (0,) * stages
         )
+    check_windows(document, model_type, tuple(data["image_size"]))
     return {CONFIG: document, preprocessing.FILE: preprocessing.write(data)}
 
 
-def outputs(path: pathlib.Path, fields: Fields, pixels: Any) -> Any:
-    """Return what the model of transformers computes with the weights at a path."""
-    return original.outputs(class_name(fields), path, fields, pixels)
+def _architectures(model_type: str) -> dict[str, str]:
+    """Return the classes of transformers that we have, and the head of each."""
+    name = CLASSES[model_type]
+    heads = {"Model": "", "ForImageClassification": "classifier", "ForMaskedImageModeling": ""}
+    return {f"{name}{task}": head for task, head in heads.items()}
+
+
+def _fields(document: Json, shapes: Shapes, model_type: str) -> dict[str, Any]:
+    eps = hf_documents.read_eps(document)
+    fields = {
+        **swin.FIELDS,
+        "attention.pad_order": "pad_shift",
+        "attention.limit": LIMITS[model_type],
+        "attention.qkv_bias": hf_documents.read_bias(document, shapes),
+        "mlp.activation": hf_documents.read_activation(document, "hidden_act"),
+        "norm_eps": eps,
+        "merge_eps": 0.0 if eps == MERGE_EPS else MERGE_EPS,
+    }
+    if model_type == "swin":
+        return {**fields, **swin.V1}
+    pretrained = swin.window_sides(document.get("pretrained_window_sizes"))
+    return {**fields, **swin.V2, "posemb.pretrained_window": pretrained}
 
 
 def _read_sizes(document: Json) -> dict[str, Any]:
@@ -134,8 +178,37 @@ def _read_sizes(document: Json) -> dict[str, Any]:
         "depths": tuple(read_key(document, "depths", list, CONFIG)),
         "num_heads": tuple(read_key(document, "num_heads", list, CONFIG)),
         "mlp_ratio": float(read_key(document, "mlp_ratio", float | int, CONFIG)),
+        "stem.patch": hf_documents.read_sides(document, "patch_size"),
         "attention.window": (window, window),
     }
+
+
+def check_windows(document: Json, model_type: str, size: tuple[int, int]) -> None:
+    """Check that transformers has the windows that a Swin has here, for images of a size.
+
+    Its v1 computes nothing where a side of a grid is smaller than the window. Its v2 fits windows
+    to grids whose size is rounded down from stage to stage, whatever the images are.
+
+    Raises:
+      DataError: It has others, or none.
+    """
+    window = read_key(document, "window_size", int, CONFIG)
+    stated = hf_documents.read_sides(document, "image_size")
+    patch = hf_documents.read_sides(document, "patch_size")
+    grid = [-(-n // p) for n, p in zip(size, patch, strict=True)]
+    rounded = stated[0] // patch[0]
+    for stage in range(len(read_key(document, "depths", list, CONFIG))):
+        if model_type == "swin" and min(grid) < window:
+            problem = f"expected at most the {min(grid)} tokens of a side in stage {stage}"
+            hint = f"for images of {show(size)}, where transformers computes nothing"
+            raise DataError(f"{CONFIG}: window_size: {problem} {hint}, got {window}")
+        fitted = (min(rounded, window), rounded <= window)
+        if model_type == "swinv2" and fitted != (min(grid[0], window), grid[0] <= window):
+            problem = f"transformers counts {rounded} rows of tokens in stage {stage}"
+            hint = f"images of {show(size)} have {grid[0]}; with windows of {window} they differ"
+            raise DataError(f"{CONFIG}: image_size: {problem}, {hint}")
+        grid = [-(-n // 2) for n in grid]
+        rounded //= 2
 
 
 SWIN = Library(
@@ -145,5 +218,6 @@ SWIN = Library(
     placeholders_for=placeholders_for,
     describe=describe,
     documents_for=documents_for,
-    original=Original("transformers", outputs),
+    infer=infer,
+    original=Original("transformers", original.outputs, original.pixels),
 )

@@ -1,14 +1,29 @@
-"""ViT, DeiT with its teacher, and DINOv2 of transformers."""
+"""ViT, DeiT and DINOv2 of transformers."""
 
-import pathlib
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 from vit_jax.errors import DataError
-from vit_jax.weights.documents import Json, read_key
+from vit_jax.weights.documents import Json
 from vit_jax.weights.huggingface import documents as hf_documents
 from vit_jax.weights.huggingface import original, preprocessing
-from vit_jax.weights.huggingface.documents import CONFIG
+from vit_jax.weights.huggingface.classes import check_count, find_head, read_loss, read_names
+from vit_jax.weights.huggingface.keys import CONFIG
+from vit_jax.weights.huggingface.naming import name_vit
+from vit_jax.weights.huggingface.vit_document import (
+    CLASSES,
+    PROCESSORS,
+    TEACHER,
+    TOKENS,
+    architectures,
+    check_positions,
+    fields_of,
+    mlp_dim_of,
+    read_size,
+    sizes,
+)
 from vit_jax.weights.import_spec import HALF, IMAGENET, ImportSpec, num_outputs
 from vit_jax.weights.library import Documents, Fields, Library, Original, Shapes
 from vit_jax.weights.rule_builders import CONV, linear, norm
@@ -55,9 +70,11 @@ RULES: tuple[Rule, ...] = (
     *embeddings(),
     *blocks(),
     *norm("{prefix}layernorm", "norm"),
-    *linear("{prefix}pooler.dense", "representation"),
+    *linear("{prefix}{pooler}", "representation"),
     *linear("{head}", "head"),
     *linear("distillation_classifier", "head_dist"),
+    *(Rule(f"decoder.0.{name}") for name in ("weight", "bias")),  # of the pre-training
+    *(Rule(f"{{prefix}}{{unused}}.{name}") for name in ("weight", "bias")),
 )
 # The names of a block's layers, by model.
 VIT_LAYERS = {
@@ -69,12 +86,7 @@ VIT_LAYERS = {
 DINOV2_LAYERS = {"norm1": "norm1", "norm2": "norm2", "fc1": "mlp.fc1", "fc2": "mlp.fc2"}
 SWIGLU_LAYERS = {**DINOV2_LAYERS, "fc1": "mlp.weights_in", "fc2": "mlp.weights_out"}
 
-CLASSES = {  # by model type
-    "vit": "ViT",
-    "deit": "DeiT",
-    "dinov2": "Dinov2",
-    "dinov2_with_registers": "Dinov2WithRegisters",
-}
+POOLER = ("pooler.dense", "none")  # the pooler that is read, and the one that is not
 # What the published models are used with, by what names of ours begin with.
 USUAL: dict[str, Fields] = {
     "vit": {"fit": "squash", "interpolation": "bilinear", **HALF},
@@ -94,7 +106,9 @@ def placeholders(shapes: Shapes) -> dict[str, str]:
     elif f"{block}mlp.fc1.weight" in shapes:
         layers = DINOV2_LAYERS
     head = "cls_classifier" if "cls_classifier.weight" in shapes else "classifier"
-    return {**layers, "prefix": prefix, "head": head}
+    # A pooler has no part in logits.
+    pooler, unused = ("none", "pooler.dense") if f"{head}.weight" in shapes else POOLER
+    return {**layers, "prefix": prefix, "head": head, "pooler": pooler, "unused": unused}
 
 
 def placeholders_for(fields: Fields) -> dict[str, str]:
@@ -103,10 +117,13 @@ def placeholders_for(fields: Fields) -> dict[str, str]:
     layers = VIT_LAYERS
     if model_type.startswith("dinov2"):
         layers = SWIGLU_LAYERS if fields["mlp.name"] == "swiglu" else DINOV2_LAYERS
+    pooler, unused = POOLER
     return {
         **layers,
+        "pooler": pooler,
+        "unused": unused,
         "prefix": f"{model_type}." if fields["num_classes"] else "",
-        "head": "cls_classifier" if model_type == "deit" else "classifier",
+        "head": "cls_classifier" if _has_two_heads(fields) else "classifier",
     }
 
 
@@ -119,9 +136,9 @@ def find_model_type(fields: Fields) -> str:
 
 def class_name(fields: Fields) -> str:
     """Return the class of transformers for a model with these fields."""
-    model_type = find_model_type(fields)
-    name = original.class_name(CLASSES[model_type], fields)
-    return f"{name}WithTeacher" if model_type == "deit" and fields["num_classes"] else name
+    if _has_two_heads(fields):
+        return TEACHER
+    return original.class_name(CLASSES[find_model_type(fields)], fields)
 
 
 def describe(shapes: Shapes, documents: Documents, series: str) -> ImportSpec:
@@ -130,35 +147,73 @@ def describe(shapes: Shapes, documents: Documents, series: str) -> ImportSpec:
     Raises:
       DataError: A document is incomplete, or describes a model that we do not have.
     """
-    document, model_type = hf_documents.open_config(documents, tuple(CLASSES))
-    data, notes = preprocessing.read(documents, USUAL, series)
-    is_swiglu = model_type.startswith("dinov2") and document.get("use_swiglu_ffn") is True
+    document, model_type, notes = hf_documents.open_config(documents, tuple(CLASSES))
     names = placeholders(shapes)
-    num_classes = num_outputs(shapes, f"{names['head']}.bias")
+    head = find_head(document, architectures(model_type), shapes)
+    num_classes = num_outputs(shapes, f"{head}.bias") if head else 0
+    check_count(document, num_classes)
+    class_names, names_notes = read_names(document, num_classes)
+    objective, loss_notes = read_loss(document, num_classes)
+    channels = hf_documents.read_channels(document, shapes, names["prefix"])
+    processor = PROCESSORS.get(model_type, "Bit")
+    images = preprocessing.read(documents, USUAL, series, processor, channels)
+    size, trained_size, size_notes = read_size(document, model_type, images.size)
+    fields, pool_notes = fields_of(document, shapes, names["prefix"], num_classes)
+    positions = shapes.get(f"{names['prefix']}embeddings.position_embeddings", (0, 0))[1]
+    check_positions(document, positions, trained_size, TOKENS.get(model_type, 1))
     return ImportSpec(
-        fields={
-            **hf_documents.read_numerics(document, has_activation=not is_swiglu),
-            "num_classes": num_classes,
-            **_fields(shapes, names["prefix"], model_type, num_classes),
-        },
-        sizes={
-            "num_heads": read_key(document, "num_attention_heads", int, CONFIG),
-            "mlp.name": "swiglu" if is_swiglu else "mlp",
-            "stem.name": "patch",
-        },
-        positions=shapes.get(f"{names['prefix']}embeddings.position_embeddings", (0, 0))[1],
-        num_tokens=2 if model_type == "deit" else 1,
-        data={**data, "image_size": hf_documents.read_image_size(document)},
-        class_names=hf_documents.read_class_names(document, num_classes),
-        notes=notes,
+        fields={**fields, "num_classes": num_classes},
+        sizes=sizes(document, model_type),
+        positions=positions,
+        num_tokens=TOKENS.get(model_type, 1),
+        data={**images.data, "image_size": size, "channels": channels},
+        trained_size=trained_size,
+        objective=objective,
+        class_names=class_names,
+        notes=(*notes, *images.notes, *size_notes, *pool_notes, *names_notes, *loss_notes),
     )
+
+
+def infer(shapes: Shapes, documents: Documents) -> dict[str, Any]:
+    """Return the name of our model, and the fields that make it the one of a folder.
+
+    Raises:
+      DataError: The folder has no `config.json`, or one of another family.
+    """
+    document, model_type, _ = hf_documents.open_config(documents, tuple(CLASSES))
+    found = sizes(document, model_type)
+    return {"name": name_vit(model_type, found["width"], found["stem.patch"][0]), **found}
+
+
+def rewrite(fields: Fields, params: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Make the head of a DINOv2 read class token and mean, one times zero, as transformers' does.
+
+    Args:
+      fields: Fields of our model.
+      params: Its parameters, which are changed in place.
+
+    Returns:
+      The fields of the model that computes the same, and notes.
+    """
+    fields = dict(fields)
+    reads_token = fields["pool.name"] == "cls"
+    reads_mean = fields["pool.name"] == "gap" and fields["keep_class_token"]
+    is_dino = bool(fields["block.layer_scale"] and fields["num_classes"])
+    if not is_dino or fields["pool.fc_norm"] or not (reads_token or reads_mean):
+        return fields, ()
+    kernel = params["head/kernel"]
+    parts = (kernel, np.zeros_like(kernel)) if reads_token else (np.zeros_like(kernel), kernel)
+    params["head/kernel"] = np.concatenate(parts)
+    fields |= {"pool.name": "cls_gap", "keep_class_token": False}
+    return fields, ("the head also reads what transformers gives it, times zero",)
 
 
 def documents_for(fields: Fields, data: Fields, class_names: tuple[str, ...]) -> dict[str, Json]:
     """Return the documents to write beside the weights of a model, by file name.
 
     Raises:
-      DataError: The feed-forward network has a size that transformers cannot compute.
+      DataError: The feed-forward network has a size that transformers cannot compute, or DINOv2 has
+        positions that are no square.
     """
     model_type = find_model_type(fields)
     document = hf_documents.write(model_type, class_name(fields), fields, data, class_names)
@@ -167,31 +222,19 @@ def documents_for(fields: Fields, data: Fields, class_names: tuple[str, ...]) ->
         "num_hidden_layers": fields["depth"],
         "num_attention_heads": fields["num_heads"],
     }
-    is_dino = model_type.startswith("dinov2")
-    document |= _dinov2_document(fields) if is_dino else _vit_document(fields)
+    if model_type.startswith("dinov2"):
+        grid = [n // p for n, p in zip(data["image_size"], fields["stem.patch"], strict=True)]
+        if grid[0] != grid[1]:
+            problem = f"transformers' DINOv2 has a square of positions, not {grid[0]}x{grid[1]}"
+            raise DataError(f"config.data.image_size: {problem}")
+        document |= _dinov2_document(fields)
+    else:
+        document |= _vit_document(fields)
     return {CONFIG: document, preprocessing.FILE: preprocessing.write(data)}
 
 
-def outputs(path: pathlib.Path, fields: Fields, pixels: Any) -> Any:
-    """Return what the model of transformers computes with the weights at a path."""
-    return original.outputs(class_name(fields), path, fields, pixels)
-
-
-def _fields(shapes: Shapes, prefix: str, model_type: str, num_classes: int) -> dict[str, Any]:
-    """Return the fields that no document states."""
-    has_registers = model_type == "dinov2_with_registers"
-    return {
-        "block.name": "pre",
-        "attention.name": "full",
-        "representation_size": num_outputs(shapes, f"{prefix}pooler.dense.bias"),
-        "pool.name": "cls_gap" if model_type.startswith("dinov2") and num_classes else "cls",
-        "keep_class_token": False,
-        "pool.fc_norm": False,
-        "posemb.name": "learned",
-        "posemb.prefix": True,
-        "posemb.interpolation": "bicubic" if has_registers else "bicubic_torch",
-        "posemb.antialias": has_registers,
-    }
+def _has_two_heads(fields: Fields) -> bool:
+    return bool(fields["distilled"] and fields["distilled_head"] and fields["num_classes"])
 
 
 def _dinov2_document(fields: Fields) -> dict[str, Any]:
@@ -200,6 +243,7 @@ def _dinov2_document(fields: Fields) -> dict[str, Any]:
         "mlp_ratio": _mlp_ratio(fields["mlp_dim"], fields["width"], is_swiglu),
         "use_swiglu_ffn": is_swiglu,
         "use_mask_token": False,
+        "layerscale_value": fields["block.layer_scale"],
     }
     if fields["num_registers"]:
         document["num_register_tokens"] = fields["num_registers"]
@@ -208,16 +252,16 @@ def _dinov2_document(fields: Fields) -> dict[str, Any]:
 
 def _vit_document(fields: Fields) -> dict[str, Any]:
     document = {"intermediate_size": fields["mlp_dim"]}
-    if fields["representation_size"]:
-        document |= {"pooler_output_size": fields["representation_size"], "pooler_act": "tanh"}
+    if size := fields["representation_size"]:
+        activation = hf_documents.write_activation(fields["representation_activation"])
+        document |= {"pooler_output_size": size, "pooler_act": activation}
     return document
 
 
 def _mlp_ratio(mlp_dim: int, width: int, is_swiglu: bool) -> int:
     """Return the ratio from which transformers computes the size of the feed-forward network."""
     for ratio in (4, round(mlp_dim / width), round(mlp_dim * 1.5 / width)):
-        hidden = (width * ratio * 2 // 3 + 7) // 8 * 8 if is_swiglu else width * ratio
-        if hidden == mlp_dim:
+        if mlp_dim_of(width, ratio, is_swiglu) == mlp_dim:
             return ratio
     raise DataError(
         f"config.model.mlp_dim: no mlp_ratio of transformers makes {mlp_dim} of {width}"
@@ -231,5 +275,7 @@ VIT = Library(
     placeholders_for=placeholders_for,
     describe=describe,
     documents_for=documents_for,
-    original=Original("transformers", outputs),
+    rewrite=rewrite,
+    infer=infer,
+    original=Original("transformers", original.outputs, original.pixels),
 )

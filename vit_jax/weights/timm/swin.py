@@ -48,6 +48,8 @@ MICROSOFT = {"merge": "{i}", "head": "head"}  # merges at the end of a stage
 FIELDS = {
     **swin.FIELDS,
     "attention.pad_order": "shift_pad",
+    "attention.limit": "each",
+    "merge_eps": 0.0,
     "norm_eps": 1e-5,
     "mlp.activation": "gelu",
 }

@@ -1,0 +1,186 @@
+"""What `config.json` of transformers says about ViT, DeiT and DINOv2."""
+
+import math
+from typing import Any
+
+from vit_jax.errors import DataError
+from vit_jax.weights.documents import Json, read_key
+from vit_jax.weights.huggingface import documents as hf_documents
+from vit_jax.weights.huggingface import preprocessing
+from vit_jax.weights.huggingface.documents import show
+from vit_jax.weights.huggingface.keys import CONFIG
+from vit_jax.weights.import_spec import num_outputs
+from vit_jax.weights.library import Shapes
+
+CLASSES = {  # by model type
+    "vit": "ViT",
+    "deit": "DeiT",
+    "dinov2": "Dinov2",
+    "dinov2_with_registers": "Dinov2WithRegisters",
+}
+TEACHER = "DeiTForImageClassificationWithTeacher"
+PROCESSORS = {"vit": "ViT", "deit": "DeiT"}  # of documents without a name of one; else BiT's
+TOKENS = {"deit": 2}  # class token and others, by model type; else 1
+
+
+def architectures(model_type: str) -> dict[str, str]:
+    """Return the classes of transformers that we have, and the head of each."""
+    name = CLASSES[model_type]
+    classes = {f"{name}Model": "", f"{name}ForImageClassification": "classifier"}
+    if not model_type.startswith("dinov2"):
+        classes[f"{name}ForMaskedImageModeling"] = ""  # whose decoder is left out
+    return classes | ({TEACHER: "cls_classifier"} if model_type == "deit" else {})
+
+
+def sizes(document: Json, model_type: str) -> dict[str, Any]:
+    """Return the fields that the named model must have as the document says.
+
+    Raises:
+      DataError: They are missing, or contradict each other.
+    """
+    width = read_key(document, "hidden_size", int, CONFIG)
+    num_heads = read_key(document, "num_attention_heads", int, CONFIG)
+    if document.get("head_dim") not in (None, width / max(1, num_heads)):
+        problem = f"expected {width} / {num_heads}, got {document['head_dim']!r:.40}"
+        raise DataError(f"{CONFIG}: head_dim: {problem}")
+    gated = is_swiglu(document, model_type)
+    if model_type.startswith("dinov2"):
+        ratio = read_key(document, "mlp_ratio", int | float, CONFIG)
+        mlp_dim = mlp_dim_of(width, ratio, gated)
+    else:
+        mlp_dim = read_key(document, "intermediate_size", int, CONFIG)
+    return {
+        "width": width,
+        "depth": read_key(document, "num_hidden_layers", int, CONFIG),
+        "num_heads": num_heads,
+        "mlp_dim": mlp_dim,
+        "mlp.name": "swiglu" if gated else "mlp",
+        "stem.name": "patch",
+        "stem.patch": hf_documents.read_sides(document, "patch_size"),
+    }
+
+
+def is_swiglu(document: Json, model_type: str) -> bool:
+    """Return whether the feed-forward networks are gated."""
+    return model_type.startswith("dinov2") and document.get("use_swiglu_ffn") is True
+
+
+def read_size(
+    document: Json, model_type: str, processed: tuple[int, int] | None
+) -> tuple[tuple[int, int], tuple[int, int], tuple[str, ...]]:
+    """Return the size of the images, the one that the positions are for, and notes.
+
+    DINOv2 takes images of any size, and resamples its positions, which are always a square, as the
+    processor makes them. The others refuse images that are not of the model's size.
+    """
+    stated = hf_documents.read_sides(document, "image_size")
+    patch = hf_documents.read_sides(document, "patch_size")
+    trained = stated
+    if model_type.startswith("dinov2"):
+        num_patches = math.prod(n // p for n, p in zip(stated, patch, strict=True))
+        side = math.isqrt(num_patches)
+        if side**2 != num_patches:
+            problem = f"transformers' DINOv2 has a square of positions, not {num_patches}"
+            raise DataError(f"{CONFIG}: image_size: {problem}")
+        trained = (side * patch[0], side * patch[1])
+    if processed is None or processed == stated:
+        return stated, trained, ()
+    both = f"{preprocessing.FILE} makes images of {show(processed)}, {CONFIG} says {show(stated)}"
+    if model_type.startswith("dinov2"):
+        _check_patches(processed, patch, preprocessing.FILE)
+        return processed, trained, (f"{both}: the run takes {show(processed)}",)
+    note = f"{both}, and transformers takes no others: the run takes {show(stated)}"
+    return stated, trained, (note,)
+
+
+def check_positions(document: Json, positions: int, size: tuple[int, int], num_tokens: int) -> None:
+    """Check that the positions are those of the size that the document states.
+
+    Raises:
+      DataError: They are of another.
+    """
+    patch = hf_documents.read_sides(document, "patch_size")
+    _check_patches(size, patch, f"{CONFIG}: image_size")
+    expected = num_tokens + math.prod(n // p for n, p in zip(size, patch, strict=True))
+    if positions and positions != expected:
+        problem = f"{show(size)} needs {expected} positions, the weights have {positions}"
+        raise DataError(f"{CONFIG}: image_size: {problem}")
+
+
+def _check_patches(size: tuple[int, int], patch: tuple[int, int], where: str) -> None:
+    if any(side % cell for side, cell in zip(size, patch, strict=True)):
+        raise DataError(f"{where}: expected whole patches of {show(patch)}, got {show(size)}")
+
+
+def fields_of(
+    document: Json, shapes: Shapes, prefix: str, num_classes: int
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return the fields of our model, and notes.
+
+    Args:
+      document: The `config.json`.
+      shapes: Of the arrays in the file.
+      prefix: What the names of the backbone begin with there.
+      num_classes: 0 for features.
+    """
+    model_type = document["model_type"]
+    is_dino = model_type.startswith("dinov2")
+    has_registers = model_type == "dinov2_with_registers"
+    fields = {
+        "norm_eps": hf_documents.read_eps(document),
+        "attention.qkv_bias": hf_documents.read_bias(document, shapes),
+        "block.name": "pre",
+        "attention.name": "full",
+        "distilled": model_type == "deit",
+        "block.layer_scale": _read_layer_scale(document) if is_dino else 0.0,
+        "num_registers": 0,
+        "pool.name": "cls_gap" if is_dino and _is_classifier(document, num_classes) else "cls",
+        "keep_class_token": False,
+        "pool.fc_norm": False,
+        "posemb.name": "learned",
+        "posemb.prefix": True,
+        "posemb.registers": False,
+        "posemb.interpolation": "bicubic" if has_registers else "bicubic_torch",
+        "posemb.antialias": has_registers,
+    }
+    if has_registers:
+        fields["num_registers"] = read_key(document, "num_register_tokens", int, CONFIG)
+        if fields["num_registers"] < 1:
+            raise DataError(f"{CONFIG}: num_register_tokens: expected at least 1")
+    if not is_swiglu(document, model_type):
+        fields["mlp.activation"] = hf_documents.read_activation(document, "hidden_act")
+    size = num_outputs(shapes, f"{prefix}pooler.dense.bias")
+    pooler, notes = _read_pooler(document, 0 if num_classes else size)
+    if num_classes and size:
+        notes = ("the pooler has no part in the logits: it is left out",)
+    fields |= pooler
+    has_second_head = "distillation_classifier.bias" in shapes
+    one_head = not has_second_head if num_classes else pooler["representation_size"] > 0
+    return {**fields, "distilled_head": not (fields["distilled"] and one_head)}, notes
+
+
+def _is_classifier(document: Json, num_classes: int) -> bool:
+    """Return whether a model gives logits, or without classes what its head would read."""
+    names = document.get("architectures") or []
+    return bool(num_classes) or any("ForImageClassification" in name for name in names)
+
+
+def _read_pooler(document: Json, size: int) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return the fields of a pooler of this size, which is 0 where there is none, and notes."""
+    if not size:
+        return {"representation_size": 0}, ()
+    activation = hf_documents.read_activation(document, "pooler_act")
+    fields = {"representation_size": size, "representation_activation": activation}
+    return fields, (f"the pooler is read: the features are its {size} outputs",)
+
+
+def _read_layer_scale(document: Json) -> float:
+    """Return the initial value of LayerScale, of which there is always one."""
+    value = float(read_key(document, "layerscale_value", float | int, CONFIG))
+    return value if value > 0 else 1.0
+
+
+def mlp_dim_of(width: int, ratio: float | int, gated: bool) -> int:
+    """Return the size of the feed-forward network that transformers computes from a ratio."""
+    hidden = int(width * ratio)
+    return (int(hidden * 2 / 3) + 7) // 8 * 8 if gated else hidden
