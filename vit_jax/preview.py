@@ -20,6 +20,7 @@ from vit_jax import viz
 from vit_jax.console import cli
 from vit_jax.console.progress import say
 from vit_jax.data import mixing, transforms
+from vit_jax.data.images import UnreadableError
 from vit_jax.data.sources import Source
 from vit_jax.data.sources.registry import open_split
 from vit_jax.errors import ConfigError, DataError
@@ -36,12 +37,20 @@ def draws(
       source: Where the images come from, evenly spaced.
       num_images: Number of rows; fewer if the source has fewer images.
       num_draws: Number of columns after the first, each with other random numbers.
+
+    Raises:
+      DataError: An image cannot be read.
     """
     evaluation = transforms.for_evaluation(config.data)
     training = transforms.for_training(config.data)
     indices = np.unique(np.linspace(0, len(source) - 1, num_images, dtype=int))
     records = [source[int(i)] for i in indices]
-    decoded = [training.decode(record["image"]) for record in records]
+    decoded = []
+    for index, record in zip(indices, records, strict=True):
+        try:
+            decoded.append(training.decode(record["image"]))
+        except UnreadableError as error:
+            raise DataError(f"{source.describe(int(index))}: {error}") from error
     columns = [np.stack([evaluation(image, np.random.default_rng(0)) for image in decoded])]
     num_classes = len(source.class_names)
     targets = losses.targets(jnp.asarray([record["label"] for record in records]), num_classes)
