@@ -11,6 +11,7 @@ import pytest
 from conftest import TINY
 from etils import epath
 from golden_cases import FIXTURES, Case
+from PIL import Image
 
 from vit_jax import config as config_lib
 from vit_jax import convert, predict, train
@@ -275,3 +276,16 @@ def test_a_library_reads_what_was_chosen(arrays, tmp_path):
             np.testing.assert_array_equal(found["head.bias"], arrays["head.bias"] + more)
             assert (path / "config.json").is_file()
     assert not path.exists()
+
+
+def test_predict_says_its_choice_beside_the_output(trained, tmp_path, capsys):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    argv = ["predict", f"--workdir={trained / 'both'}", str(tmp_path / "a.png"), "--json"]
+    found = {}
+    for weights in ("ema", "raw"):
+        command = [*argv, f"--weights={weights}"]
+        assert cli.run(predict.main, predict._flags(), "", command, cli.parse_operands) == 0
+        out, err = capsys.readouterr()
+        assert "weights   the " in err and ("not their average" in err) == (weights == "raw")
+        found[weights] = json.loads(out)["predictions"]
+    assert found["ema"] != found["raw"]

@@ -51,6 +51,7 @@ def write_index(path, **changes):
         (["b.npz", "images.tar", "notes.txt", "config.json"], "b.npz", ""),
         (["model_best.pth.tar", "args.yaml"], "model_best.pth.tar", ""),
         (["last.ckpt"], "last.ckpt", ""),
+        (["MODEL.PTH", "OPTIMIZER.PT"], "MODEL.PTH", ""),
     ],
 )
 def test_the_weights_of_a_folder_are_found(names, found, noted, tmp_path):

@@ -65,7 +65,7 @@ def find_files(path: pathlib.Path) -> Found:
 def _search(folder: pathlib.Path) -> Found:
     """Return the weight files in a folder."""
     names = sorted(p.name for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
-    weights = [name for name in names if _is_weights(name)]
+    weights = [name for name in names if _is_weights(name.lower())]
     own = [name for name in OWN if name in names]
     indices = [name for name in names if _INDEX.fullmatch(name)]
     if not own:
