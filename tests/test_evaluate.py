@@ -138,6 +138,17 @@ def test_figures_that_are_not_finite_are_null(trained, capsys, monkeypatch):
     assert json.loads(stored)["eval"]["test"]["loss"] is None and "NaN" not in stored
 
 
+def test_a_run_that_cannot_be_written_is_evaluated_all_the_same(trained, capsys, tmp_path):
+    workdir = shutil.copytree(trained[0], tmp_path / "run")
+    shutil.rmtree(workdir / "evaluations", ignore_errors=True)
+    (workdir / "evaluations").write_text("in the way, as a read-only file system is")
+    code, out, _ = evaluate(capsys, workdir)
+    assert code == 0
+    *_, note, report = out.splitlines()
+    assert note == f"note      {workdir}/evaluations/4-test.json is not written: File exists"
+    assert json.loads(report)["eval"]["test"] == trained[1]["eval"]["test"]
+
+
 def test_the_command_takes_a_split_a_step_and_overrides(trained, capsys):
     workdir, results = trained
     flags = ("--split=train[:13]", "--step=2", "--config.eval.batch_size=8")

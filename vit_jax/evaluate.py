@@ -8,6 +8,8 @@ Reads the run's config.json and its newest checkpoint unless told otherwise; run
 
 import os
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 from absl import flags
@@ -73,13 +75,19 @@ def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
     for line in evaluation.format(values.split, results, raw=raw):
         say(line)
     report = {"step": run.step, "eval": results}
+    _write(workdir / "evaluations" / f"{run.step}-{_file_name(next(iter(results)))}.json", report)
     say(to_json(report))
-    name = f"{run.step}-{_file_name(next(iter(results)))}.json"
-    folder = workdir / "evaluations"
-    if is_local(folder) and os.path.islink(folder):
-        warn(f"{folder} is a link out of the run; the figures are not written")
-    else:
-        write_json(folder / name, report)
+
+
+def _write(path: epath.Path, report: Mapping[str, Any]) -> None:
+    """Write the figures into the run, unless it is in a read-only place, or they would leave it."""
+    if is_local(path) and os.path.islink(path.parent):
+        warn(f"{path.parent} is a link out of the run; the figures are not written")
+        return
+    try:
+        write_json(path, report)
+    except OSError as error:
+        say(f"note      {path} is not written: {error.strerror or error}")
 
 
 def _open(

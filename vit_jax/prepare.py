@@ -14,11 +14,10 @@ import time
 import jax
 import tensorflow_datasets as tfds
 from absl import flags
-from etils import epath
 
 from vit_jax.console import cli
 from vit_jax.console.progress import say
-from vit_jax.console.workdir import is_local
+from vit_jax.console.workdir import local_path
 from vit_jax.data.building.preparation import prepare_dataset
 from vit_jax.data.sources.tfds import data_root
 from vit_jax.errors import ConfigError, InputMissingError
@@ -29,10 +28,10 @@ def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
     began = time.monotonic()
     if overrides:
         raise ConfigError(f"config.{next(iter(overrides))}", "this command has no config")
-    root = data_root(values.data_dir)
-    if not is_local(root):
-        raise ConfigError("--data_dir", f"expected a local folder, got {root}")
-    if values.downloads and not epath.Path(values.downloads).expanduser().is_dir():
+    local_path(values.data_dir, "--data_dir")
+    root = data_root(values.data_dir, "--data_dir")
+    local_path(str(root), "--data_dir")  # the default may be elsewhere
+    if values.downloads and not local_path(values.downloads, "--downloads").is_dir():
         raise InputMissingError(f"--downloads: no folder {values.downloads}")
     _quiet()
     builder, is_new = prepare_dataset(

@@ -19,6 +19,7 @@ from vit_jax import config as config_lib
 from vit_jax import viz
 from vit_jax.console import cli
 from vit_jax.console.progress import say
+from vit_jax.console.workdir import local_path
 from vit_jax.data import mixing, transforms
 from vit_jax.data.images import UnreadableError
 from vit_jax.data.sources import Source
@@ -78,6 +79,7 @@ def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
     """
     if not values.output:
         raise ConfigError("--output", "expected a file, such as grid.png")
+    output = local_path(values.output, "--output")
     config = config_lib.resolve(config_lib.load_config_file(values.config), overrides).config
     transforms.check(config.data)
     source = open_split(config.data, "train_split")
@@ -89,7 +91,7 @@ def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
     titles = ["evaluated", *(f"draw {i + 1}" for i in range(values.draws))]
     titles += [""] * (grid.shape[0] * grid.shape[1] - len(titles))
     figure = viz.image_grid(grid.reshape(-1, *grid.shape[2:]), titles, columns=grid.shape[1])
-    figure.savefig(values.output, dpi=120)
+    figure.savefig(output, dpi=120)
     say(f"write     {values.output}  {grid.shape[0]} images of {source.name}")
 
 

@@ -1,12 +1,14 @@
 """One process writes a work directory, and files appear whole."""
 
 import json
+import math
+import sys
 
 import pytest
 from etils import epath
 
 from vit_jax.console import workdir
-from vit_jax.errors import WorkdirError
+from vit_jax.errors import ConfigError, WorkdirError
 
 
 def test_a_second_holder_is_refused_with_the_first_ones_name(tmp_path):
@@ -37,6 +39,23 @@ def test_json_is_replaced_whole(tmp_path):
         workdir.write_json(path, content)
         assert json.loads(path.read_text()) == content
     assert [file.name for file in path.parent.iterdir()] == ["results.json"]
+
+
+def test_json_has_no_nan(tmp_path):
+    path = epath.Path(tmp_path) / "results.json"
+    workdir.write_json(path, {"a": math.nan, "b": {"c": [math.inf, 1.5, (2, -math.inf)]}})
+    plain = {"a": None, "b": {"c": [None, 1.5, [2, None]]}}
+    assert json.loads(path.read_text(), parse_constant=pytest.fail) == plain
+
+
+@pytest.mark.parametrize("text", ["gs://bucket/x", "s3://bucket/x", "http://host/x"])
+def test_a_path_elsewhere_is_one_line_where_it_cannot_be_reached(text, monkeypatch):
+    for extra in ("gcsfs", "s3fs"):
+        monkeypatch.setitem(sys.modules, extra, None)  # as if it were not installed
+    with pytest.raises(ConfigError, match=r"^config\.init_from: (cannot reach|expected a local)"):
+        workdir.open_path(text, "config.init_from")
+    with pytest.raises(ConfigError, match=f"^--output: expected a local path, got {text}$"):
+        workdir.local_path(text, "--output")
 
 
 def test_object_stores_are_not_local():

@@ -1,5 +1,7 @@
 """Learning from a teacher: its losses, what it sees, and that it is an argument of the step."""
 
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -85,6 +87,21 @@ def test_the_teacher_sees_the_students_pixels_as_it_knows_them(teacher, tiny_con
     known = jnp.asarray((pixels - 0.3) / 0.4, jnp.float32)
     expected = models.forward(origin.model, origin.variables, known).logits
     np.testing.assert_allclose(run.objective.opened(frozen, seen), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_finished_student_does_not_miss_its_teacher(teacher, tiny_config, tmp_path, capsys):
+    there = shutil.copytree(teacher, tmp_path / "teacher")
+    folder = epath.Path(tmp_path / "student")
+    given = {"objective": "distillation", "objective.teacher": str(there), "total_steps": "1"}
+    student = resolved(tiny_config(given))
+    train_lib.train(student, folder)
+    shutil.rmtree(there)
+    capsys.readouterr()
+    train_lib.train(student, folder)
+    assert "finished  this run is complete" in capsys.readouterr().out
+    longer = resolved(tiny_config({**given, "total_steps": "2"}))
+    with pytest.raises(InputMissingError, match=r"^config\.objective\.teacher: .*/teacher/config"):
+        train_lib.train(longer, folder, ("total",))
 
 
 @pytest.mark.parametrize("accum", ["1", "2"])

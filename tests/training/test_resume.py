@@ -1,5 +1,6 @@
 """Resuming with other settings: what is kept, what starts anew, and what is refused by its key."""
 
+import dataclasses
 import itertools
 import shutil
 
@@ -8,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import TINY, resolved
+from conftest import ROOT, TINY, resolved
 from etils import epath
 
 from vit_jax import config as config_lib
@@ -16,7 +17,7 @@ from vit_jax import train as train_lib
 from vit_jax.checkpoints import pretrained, seals
 from vit_jax.checkpoints.manager import Checkpoints
 from vit_jax.config import stored
-from vit_jax.errors import ConfigError
+from vit_jax.errors import ConfigError, InputMissingError
 from vit_jax.training import resume
 from vit_jax.training.run import open_run
 
@@ -255,6 +256,23 @@ def test_another_batch_size_and_donor_are_said(started):
         restore(started, {"init_from": str(started)}, ())
     _, notes = restore(started, {"init_from": str(started)}, ("init_from",))
     assert notes == ["config.init_from has no effect: the run goes on from its own checkpoint"]
+
+
+@pytest.mark.parametrize("file", ["finetune_folder.py", "digits.py:transfer"])
+def test_a_donor_that_is_gone_is_not_missed(file, tmp_path):
+    """Where there is a checkpoint, the run takes the model from its own config.json."""
+    donor = str(tmp_path / "gone")
+    run = open_run(dataclasses.replace(make({}), init_from=donor), jax.devices()[:1])
+    folder = epath.Path(tmp_path) / "run"
+    stored.write(folder, run.config, {})
+    flags = {"init_from": donor, "optim.warmup_steps": "0"}
+    with pytest.raises(InputMissingError, match=r"^config\.init_from: .*/gone/config\.json"):
+        train_lib._resolve(str(ROOT / "configs" / file), flags, folder)
+    checkpoints = Checkpoints(folder / "checkpoints", 2)
+    checkpoints.save(2, trained({}).to_items(), run.fingerprint)
+    checkpoints.close()
+    found = train_lib._resolve(str(ROOT / "configs" / file), flags, folder).config
+    assert (found.init_from, found.model["width"]) == (donor, 32)
 
 
 def test_the_run_goes_on_with_what_the_refusal_offers(started, tmp_path, capsys):

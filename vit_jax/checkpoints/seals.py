@@ -9,6 +9,7 @@ import concurrent.futures
 import contextlib
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -49,12 +50,12 @@ def best_step(directory: epath.Path) -> int | None:
 
 def seal(path: epath.Path, score: float | None) -> None:
     """Write the SHA-256 of every file of a finished step beside them."""
-    _write(path, {"step": path.name, "score": score, "files": _digests(path)})
+    _write(path, {"step": path.name, "score": _finite(score), "files": _digests(path)})
 
 
 def rescore(path: epath.Path, score: float) -> None:
     """Give a sealed step another score."""
-    _write(path, {**read_seal(path), "score": score})
+    _write(path, {**read_seal(path), "score": _finite(score)})
 
 
 def read_seal(path: epath.Path) -> dict[str, Any]:
@@ -92,6 +93,11 @@ def find_damage(path: epath.Path) -> str:
         if found[name] != digest:
             return f"{name} has changed"
     return ""
+
+
+def _finite(score: float | None) -> float | None:
+    """Return a score that compares; another is none."""
+    return score if score is not None and math.isfinite(score) else None
 
 
 def _write(path: epath.Path, body: Mapping[str, Any]) -> None:

@@ -4,8 +4,8 @@ import runpy
 import traceback
 
 import ml_collections
-from etils import epath
 
+from vit_jax.console.workdir import local_path
 from vit_jax.errors import ConfigError, UserError
 from vit_jax.settings.recorded import Settings
 
@@ -28,7 +28,7 @@ def load_config_file(path: str) -> ml_collections.ConfigDict:
     if not path:
         raise ConfigError("--config", "expected a config file, as in --config=configs/digits.py")
     path, argument = split_config_path(path)
-    if not epath.Path(path).is_file():
+    if not local_path(path, "--config").is_file():
         raise ConfigError("--config", f"no file {path}")
     try:
         get_config = runpy.run_path(path).get("get_config")

@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+import pathlib
 import socket
 from collections.abc import Iterator, Mapping
 from typing import Any, TextIO
@@ -73,15 +74,28 @@ def open_path(text: str, flag: str) -> epath.Path:
     """Return the path that a flag gives, local or in an object store; `~` is the home directory.
 
     Raises:
-      ConfigError: The extra for that object store is not installed.
+      ConfigError: The extra for that object store is not installed, or there is no such kind.
     """
-    path = epath.Path(text).expanduser()
     try:
+        path = epath.Path(text).expanduser()
         path.exists()
     except ImportError as error:
         hint = "pip install 'vit_jax[gcs]' adds gs:// paths"
         raise ConfigError(flag, f"cannot reach {text}: {error}; {hint}") from error
+    except KeyError as error:
+        raise ConfigError(flag, f"expected a local or a gs:// path, got {text}") from error
     return path
+
+
+def local_path(text: str, flag: str) -> pathlib.Path:
+    """Return the path that a flag gives, which must be local; `~` is the home directory.
+
+    Raises:
+      ConfigError: It is in an object store.
+    """
+    if "://" in text:
+        raise ConfigError(flag, f"expected a local path, got {text}")
+    return pathlib.Path(text).expanduser()
 
 
 def write_json(path: epath.Path, content: Mapping[str, Any]) -> None:

@@ -17,6 +17,7 @@ from etils import epath
 
 from vit_jax import config as config_lib
 from vit_jax.console.documents import is_regular
+from vit_jax.console.workdir import open_path
 from vit_jax.data.sources.base import Record, Source
 from vit_jax.data.sources.tfds_documents import INFO, check_documents, default_config
 from vit_jax.errors import ConfigError, DataError, InputMissingError, suggest
@@ -66,7 +67,7 @@ def open_dataset(data: config_lib.Data, split: str, others: Collection[str]) -> 
       InputMissingError: It is not prepared, or not in that version.
     """
     field = "config.data.name"
-    root = data_root(data.data_dir)
+    root = data_root(data.data_dir, "config.data.data_dir")
     folder = find(data.name, root, field)
     if folder is not None:
         return Tfds(folder, data, split)
@@ -79,9 +80,13 @@ def open_dataset(data: config_lib.Data, split: str, others: Collection[str]) -> 
     raise InputMissingError(f"{problem}; run {command(data.name, root)}")
 
 
-def data_root(data_dir: str) -> epath.Path:
-    """Return the directory of prepared data sets; `""` is TFDS's default."""
-    return epath.Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
+def data_root(data_dir: str, flag: str) -> epath.Path:
+    """Return the directory of prepared data sets that a flag gives; `""` is TFDS's default.
+
+    Raises:
+      ConfigError: The extra for that object store is not installed.
+    """
+    return open_path(data_dir or str(tfds.core.constants.DATA_DIR), flag)
 
 
 def parse_name(text: str, field: str) -> tuple[str, str, str]:

@@ -6,6 +6,7 @@ import stat
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
+from vit_jax.console.workdir import local_path
 from vit_jax.data.image_files import Level, holds_image, look_into
 from vit_jax.data.sources.class_names import listed
 from vit_jax.data.sources.folder.split_names import mentions_split, split_of
@@ -39,8 +40,9 @@ def find_root(text: str) -> str:
     Raises:
       InputMissingError: There is none.
       DataError: It is no folder.
+      ConfigError: It is on another machine.
     """
-    root = pathlib.Path(os.path.expanduser(text))
+    root = local_path(text, FIELD)
     try:
         is_folder = stat.S_ISDIR(os.stat(root).st_mode)
     except (FileNotFoundError, NotADirectoryError) as error:
