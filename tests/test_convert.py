@@ -376,7 +376,7 @@ def test_weights_of_another_model_are_one_line(change, said, tmp_path, capsys):
             "dinov2 or dinov2_with_registers for this --model, got 'bert'",
         ),
         ({"model_type": 3}, "model_type: expected str, got 3"),
-        ({"hidden_act": "quick_gelu"}, "hidden_act: expected one of gelu, gelu_new"),
+        ({"hidden_act": "mish"}, "hidden_act: expected one of gelu"),
         ({"layer_norm_eps": None}, "layer_norm_eps: expected"),
         ({"num_attention_heads": 4}, "--model.num_heads: "),
     ],

@@ -66,18 +66,12 @@ def export_weights(
         problem = f"the model has {', '.join(sorted(others))}, which the files of {to} do not hold"
         raise DataError(f"{directory}: {problem}; it cannot be written for {to}")
     ema = average.takes_average(config, weights)
-    abstract = nn.unbox(boxed)
-    step, variables = reading.load_arrays(
-        workdir, abstract, ema=ema, stored=config, allowed=allowed
-    )
-    params = flax.traverse_util.flatten_dict(variables["params"], sep="/")
+    params, class_names = _load(workdir, nn.unbox(boxed), config, allowed, ema=ema)
     fields = config_lib.flatten(config.model)
     fields["objective.loss"] = config.objective.get("loss", "")
     rewritten: tuple[str, ...] = ()
     if library.rewrite:
         fields, rewritten = library.rewrite(fields, params)
-    class_names = reading.read_class_names(workdir, step)
-    del variables
     origin = _read_origin(directory, to)
     placeholders = {**library.placeholders_for(fields), **origin.placeholders}
     table = rules.Table(library.rules, placeholders)
@@ -98,6 +92,20 @@ def export_weights(
         for name, document in documents.items():
             (folder / name).write_text(json.dumps(document, indent=2) + "\n")
     return notes
+
+
+def _load(
+    workdir: epath.Path,
+    shapes: Mapping[str, Any],
+    stored: config_lib.Config,
+    allowed: Sequence[str],
+    *,
+    ema: bool,
+) -> tuple[Params, tuple[str, ...]]:
+    """Return the parameters of the newest checkpoint by name, and the names of the classes."""
+    step, variables = reading.load_arrays(workdir, shapes, ema=ema, stored=stored, allowed=allowed)
+    params = flax.traverse_util.flatten_dict(variables["params"], sep="/")
+    return params, reading.read_class_names(workdir, step)
 
 
 def _plan(
