@@ -293,6 +293,7 @@ def test_kinds_of_jpeg_that_are_not_read_are_named():
 def test_large_images_are_converted_in_parts(monkeypatch):
     contents = [GOLDEN[name][0] for name in GOLDEN]
     expected = [decode(content) for content in contents]
+    monkeypatch.setattr(images, "_LARGE", 1)
     monkeypatch.setattr(images, "_BLOCK", 2)
     for content, whole in zip(contents, expected, strict=True):
         np.testing.assert_array_equal(decode(content), whole)

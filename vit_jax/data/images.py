@@ -29,8 +29,9 @@ MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
-# Pixels that are converted at a time, so that large images are not held in several forms.
-_BLOCK = 1 << 22
+# Images of more pixels are converted in blocks of so many: they are not held in several forms.
+_LARGE = 1 << 24
+_BLOCK = 1 << 20
 
 # EXIF's orientations: how the stored rows and columns become the upright picture.
 _ORIENTATION = 0x0112
@@ -124,7 +125,7 @@ def _load_jpeg(
     content: bytes, header: jpeg.Header, load: Callable[[bytes], Image.Image]
 ) -> Image.Image:
     """Return the image of a JPEG, if all of its picture is there; its end may be missing."""
-    if header.end is not None:
+    if header.has_end:
         image = load(content)
         if not jpeg.looks_cut(image):
             return image
@@ -136,10 +137,10 @@ def _to_pixels(
 ) -> np.ndarray:
     """Return the pixels of a loaded image as they are stored, uint8 (h, w, c)."""
     width, height = image.size
+    if width * height <= _LARGE:
+        return _convert(image, channels, background, kind)
     columns = min(width, _BLOCK)
     rows = min(height, _BLOCK // columns)
-    if (columns, rows) == image.size:
-        return _convert(image, channels, background, kind)
     pixels = np.empty((height, width, channels), np.uint8)
     for top in range(0, height, rows):
         for left in range(0, width, columns):

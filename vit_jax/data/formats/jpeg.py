@@ -49,7 +49,7 @@ class Header(NamedTuple):
     components: bytes  # their names
     scan: int  # where the first scan begins
     scans: int  # how many there are
-    end: int | None  # where the picture ends, if it says so
+    has_end: bool  # whether it says where it ends
 
 
 def read_header(content: bytes) -> Header:
@@ -61,21 +61,21 @@ def read_header(content: bytes) -> Header:
     frame = None
     adobe = False
     exif = 0
-    for marker, position, body in _segments(content):
+    for marker, position, segment in _segments(content):
         if marker in _FRAMES:
-            frame = marker, body
-        adobe |= marker == _ADOBE and body.startswith(b"Adobe")
-        exif += marker == _EXIF and body.startswith(b"Exif")
+            frame = marker, segment
+        adobe |= marker == _ADOBE and segment.startswith(b"Adobe")
+        exif += marker == _EXIF and segment.startswith(b"Exif")
         if marker == _SCAN and frame:
             if exif > _MOST_EXIF:
                 raise UnreadableError(f"a JPEG with EXIF in more than {_MOST_EXIF} segments")
             kind, body = frame
             samples = _samples(body, adobe)
             names = body[6::3][: body[5]]
-            found = content.find(_END, position)
-            end = found if found >= 0 else None
-            scans = 1 + content.count(_SCANS, position, end)
-            return Header(kind in _PROGRESSIVE, samples, names, position, scans, end)
+            has_end = content.rfind(_END, position) >= 0
+            several = kind in _PROGRESSIVE or segment[:1] != body[5:6]
+            scans = 1 + content.count(_SCANS, position) if several else 1
+            return Header(kind in _PROGRESSIVE, samples, names, position, scans, has_end)
     raise UnreadableError("a JPEG that ends before its picture")
 
 
@@ -96,9 +96,10 @@ def load_whole(content: bytes, header: Header, load: Callable[[bytes], Image.Ima
     Raises:
       UnreadableError: Part of the picture is missing.
     """
-    picture = _without_filling(content) if header.end is None else content[: header.end]
+    end = content.find(_END, header.scan)
+    picture = content[:end] if header.has_end else _without_filling(content)
     image = load(picture + _END)
-    missing = header.end is None and not _has_all_scans(picture, header)
+    missing = not header.has_end and not _has_all_scans(picture, header)
     if missing or not all(_equal(image, load(picture + noise + _END)) for noise in _NOISES):
         raise UnreadableError("it is truncated: part of its picture is missing")
     return image
