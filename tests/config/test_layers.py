@@ -235,9 +235,13 @@ def test_another_model_than_that_of_the_weights_is_refused(in_file, flag, donor)
         config_lib.resolve(tree, {"model.name": flag} if flag else None)
 
 
-def test_images_of_other_channels_are_refused(donor):
+def test_images_of_other_channels_need_weights_that_are_adapted(donor):
+    resolved = config_lib.resolve(file_of(), {"init_from": donor, "data.channels": "1"})
+    assert len(resolved.config.data.mean) == len(resolved.config.data.std) == 1
+    assert any("config.data.channels is 1 (flag), not 3 (donor" in note for note in resolved.notes)
+    trained = config_lib.read_config(epath.Path(donor))
     with pytest.raises(ConfigError, match=r"^config\.data\.channels: 1 \(flag\), but .* with 3 "):
-        config_lib.resolve(file_of(), {"init_from": donor, "data.channels": "1"})
+        config_lib.fit_to_weights(resolved, donor, trained)
 
 
 # --- Trees.
