@@ -53,7 +53,7 @@ def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
     if values.to:
         if values.check or overrides or values.model or values.labels:
             known = "--input, --output, --weights and --allow_config_change"
-            raise ConfigError("--to", f"takes no other flags than {known}")
+            raise ConfigError("--to", f"takes {known} only")
         allowed = values.allow_config_change
         for note in export_weights(path, values.to, output, weights, allowed):
             say(f"note      {note}")

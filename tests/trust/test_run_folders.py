@@ -17,6 +17,7 @@ from vit_jax import evaluate, train
 from vit_jax.checkpoints import from_pretrained
 from vit_jax.console import cli
 from vit_jax.errors import CheckpointError, InputMissingError
+from vit_jax.training import results
 from vit_jax.training.loop import train as train_run
 
 
@@ -107,6 +108,12 @@ def test_sealed_facts_that_are_none_are_refused(run, content):
     (run / "checkpoints" / "0" / "meta" / "metadata").write_text(content)
     payloads.seal(run / "checkpoints" / "0")
     with pytest.raises(CheckpointError, match="meta/metadata: "):
+        from_pretrained(str(run))
+
+
+def test_too_few_names_of_classes_are_refused(tmp_path):
+    run = payloads.write_run(tmp_path / "run", classes=["cat", "dog"])
+    with pytest.raises(CheckpointError, match="step 0 names 2 classes, the model has 10"):
         from_pretrained(str(run))
 
 
@@ -218,7 +225,7 @@ def test_results_that_are_damaged_are_computed_again(tiny_config, tmp_path, caps
     whole = path.read_text()
     damaged = [
         whole.replace('"step": 2', '"step": 2, "step": 2'),
-        whole.replace('"top1": 0', '"top1": 1'),
+        whole.replace('"count": 21', '"count": 29'),
         "[]",
         "[" * 9999,
         json.dumps({key: value for key, value in first.items() if key != "sha256"}),
@@ -226,8 +233,8 @@ def test_results_that_are_damaged_are_computed_again(tiny_config, tmp_path, caps
     for content in damaged:
         assert content != whole
         path.write_text(content)
-        assert train_run(settings, workdir)["eval"] == first["eval"]
-        out, err = capsys.readouterr()
-        assert "results.json is damaged, or of an older version" in err
-        assert "finished" not in out
-        assert json.loads(path.read_text())["eval"] == first["eval"]
+        assert results._read(epath.Path(path)) == {}
+        assert "results.json is damaged, or of an older version" in capsys.readouterr().err
+    assert train_run(settings, workdir)["eval"] == first["eval"]
+    assert "finished" not in capsys.readouterr().out
+    assert json.loads(path.read_text())["eval"] == first["eval"]

@@ -18,7 +18,7 @@ from vit_jax.cluster import sharding
 from vit_jax.console.workdir import open_path
 from vit_jax.data import transforms
 from vit_jax.data.sources.in_memory import InMemory
-from vit_jax.errors import DataError
+from vit_jax.errors import CheckpointError, DataError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,4 +131,8 @@ def restore(
     number, variables = reading.load_variables(
         workdir, step, shapes, ema=ema, stored=stored, allowed=allowed
     )
-    return Trained(number, reading.read_class_names(workdir, number), model, variables)
+    class_names = reading.read_class_names(workdir, number)
+    if 0 < len(class_names) < model.num_classes:
+        problem = f"step {number} names {len(class_names)} classes, the model has"
+        raise CheckpointError(f"{workdir}: {problem} {model.num_classes}")
+    return Trained(number, class_names, model, variables)

@@ -63,9 +63,19 @@ def load_arrays(
 
 
 def read_class_names(workdir: epath.Path, step: int) -> tuple[str, ...]:
-    """Return the classes that a checkpoint was trained on, in the order of the logits."""
-    meta = store.read_meta(workdir / "checkpoints" / str(step))
-    return tuple(meta["data"]["train_split"]["classes"])
+    """Return the classes that a checkpoint was trained on, in the order of the logits.
+
+    Raises:
+      CheckpointError: It does not say.
+    """
+    path = workdir / "checkpoints" / str(step)
+    try:
+        names = tuple(store.read_meta(path)["data"]["train_split"]["classes"])
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"{path}/meta/metadata: names no classes") from error
+    if not all(isinstance(name, str) for name in names):
+        raise CheckpointError(f"{path}/meta/metadata: a name of a class is no text")
+    return names
 
 
 def list_problems(directory: epath.Path, problems: Mapping[int, str]) -> str:

@@ -146,14 +146,13 @@ def read_meta(path: epath.Path) -> dict[str, Any]:
     file = path / META / "metadata"
     try:
         meta = read_json(file)
-        classes = meta["data"]["train_split"]["classes"]
-        if isinstance(meta["config"], dict) and all(isinstance(name, str) for name in classes):
-            return meta
-    except (KeyError, TypeError):
-        pass
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{file}: {error}") from error
-    raise CheckpointError(f"{file}: expected the config and the data of a run")
+    if not isinstance(meta, dict) or not all(
+        isinstance(meta.get(key), dict) for key in ("config", "data")
+    ):
+        raise CheckpointError(f"{file}: expected the config and the data of a run")
+    return meta
 
 
 def write_variables(
