@@ -84,7 +84,7 @@ def test_the_check_finds_a_document_that_is_not_honoured(kind, tmp_path, monkeyp
             preprocessing, "_read_moments", lambda d, channels: stated({**d, **ignored}, channels)
         )
     else:
-        real = documents.read_activation if kind.endswith("act") else documents.read_eps
+        real = documents.read_activation if kind.endswith("act") else documents.read_number
         default = {kind: keys.DEFAULTS["vit"][kind]}
         monkeypatch.setattr(
             vit_document.hf_documents,

@@ -24,6 +24,7 @@ ACTIVATIONS = {
     "swish": "silu",
     "tanh": "tanh",
 }
+LARGEST = 1e6  # of a ratio or an epsilon
 PROJECTION = "embeddings.patch_embeddings.projection"
 
 
@@ -69,13 +70,16 @@ def read_activation(document: Json, key: str) -> str:
     return ACTIVATIONS[name]
 
 
-def read_eps(document: Json) -> float:
-    """Return the epsilon of LayerNorm.
+def read_number(document: Json, key: str) -> float:
+    """Return a number above 0.
 
     Raises:
-      DataError: It is no number.
+      DataError: It is none, or too large to compute with.
     """
-    return float(read_key(document, "layer_norm_eps", float | int, CONFIG))
+    number = read_key(document, key, float | int, CONFIG)
+    if not 0 < number < LARGEST:
+        raise DataError(f"{CONFIG}: {key}: expected a number above 0, got {number!r:.40}")
+    return float(number)
 
 
 def read_bias(document: Json, shapes: Shapes) -> bool:

@@ -170,7 +170,7 @@ def _read_moments(document: Json, channels: int) -> dict[str, Any]:
     for key in ("mean", "std"):
         numbers = document[f"image_{key}"]
         numbers = numbers if isinstance(numbers, list) else [numbers] * channels
-        if not all(type(number) in (int, float) for number in numbers):
+        if not all(type(n) in (int, float) and math.isfinite(n) for n in numbers):
             problem = f"expected numbers, got {document[f'image_{key}']!r:.60}"
             raise DataError(f"{FILE}: image_{key}: {problem}")
         if len(numbers) != channels:

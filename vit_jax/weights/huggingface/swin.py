@@ -152,7 +152,7 @@ def _architectures(model_type: str) -> dict[str, str]:
 
 
 def _fields(document: Json, shapes: Shapes, model_type: str) -> dict[str, Any]:
-    eps = hf_documents.read_eps(document)
+    eps = hf_documents.read_number(document, "layer_norm_eps")
     fields = {
         **swin.FIELDS,
         "attention.pad_order": "pad_shift",
@@ -175,12 +175,19 @@ def _read_sizes(document: Json) -> dict[str, Any]:
     window = read_key(document, "window_size", int, CONFIG)
     return {
         "width": read_key(document, "embed_dim", int, CONFIG),
-        "depths": tuple(read_key(document, "depths", list, CONFIG)),
-        "num_heads": tuple(read_key(document, "num_heads", list, CONFIG)),
-        "mlp_ratio": float(read_key(document, "mlp_ratio", float | int, CONFIG)),
+        "depths": _read_stages(document, "depths"),
+        "num_heads": _read_stages(document, "num_heads"),
+        "mlp_ratio": hf_documents.read_number(document, "mlp_ratio"),
         "stem.patch": hf_documents.read_sides(document, "patch_size"),
         "attention.window": (window, window),
     }
+
+
+def _read_stages(document: Json, key: str) -> tuple[int, ...]:
+    numbers = read_key(document, key, list, CONFIG)
+    if not all(type(number) is int and number > 0 for number in numbers):
+        raise DataError(f"{CONFIG}: {key}: expected a number for each stage, got {numbers!r:.60}")
+    return tuple(numbers)
 
 
 def check_windows(document: Json, model_type: str, size: tuple[int, int]) -> None:

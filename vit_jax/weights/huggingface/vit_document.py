@@ -45,7 +45,7 @@ def sizes(document: Json, model_type: str) -> dict[str, Any]:
         raise DataError(f"{CONFIG}: head_dim: {problem}")
     gated = is_swiglu(document, model_type)
     if model_type.startswith("dinov2"):
-        ratio = read_key(document, "mlp_ratio", int | float, CONFIG)
+        ratio = hf_documents.read_number(document, "mlp_ratio")
         mlp_dim = mlp_dim_of(width, ratio, gated)
     else:
         mlp_dim = read_key(document, "intermediate_size", int, CONFIG)
@@ -127,7 +127,7 @@ def fields_of(
     is_dino = model_type.startswith("dinov2")
     has_registers = model_type == "dinov2_with_registers"
     fields = {
-        "norm_eps": hf_documents.read_eps(document),
+        "norm_eps": hf_documents.read_number(document, "layer_norm_eps"),
         "attention.qkv_bias": hf_documents.read_bias(document, shapes),
         "block.name": "pre",
         "attention.name": "full",
@@ -177,7 +177,7 @@ def _read_pooler(document: Json, size: int) -> tuple[dict[str, Any], tuple[str, 
 def _read_layer_scale(document: Json) -> float:
     """Return the initial value of LayerScale, of which there is always one."""
     value = float(read_key(document, "layerscale_value", float | int, CONFIG))
-    return value if value > 0 else 1.0
+    return value if 0 < value < hf_documents.LARGEST else 1.0
 
 
 def mlp_dim_of(width: int, ratio: float | int, gated: bool) -> int:
