@@ -201,7 +201,9 @@ def test_a_fine_tuned_run_is_opened_by_transformers_with_the_same_logits(name, t
     opened, loading = transformers.AutoModelForImageClassification.from_pretrained(
         tmp_path / "out", output_loading_info=True
     )
-    assert not loading["missing_keys"] and not loading["unexpected_keys"]
+    # DINOv2 with registers always has one in memory, for the pre-training.
+    assert all(key.endswith("mask_token") for key in loading["missing_keys"])
+    assert not loading["unexpected_keys"]
     with torch.inference_mode():
         logits = opened.eval()(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).logits.numpy()
     assert np.abs(expected).max() > 1e-3

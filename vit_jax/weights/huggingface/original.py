@@ -32,22 +32,25 @@ def outputs(path: pathlib.Path, fields: Fields, pixels: Any) -> Any:
     try:
         local = {"trust_remote_code": False, "local_files_only": True}
         config = transformers.AutoConfig.from_pretrained(folder, **local)
-        names = [name for name in config.architectures or [] if hasattr(transformers, name)]
-        made_by = getattr(transformers, names[0]) if names else transformers.AutoModel
+        made_by = _find_class(config.architectures or [])
         model, loading = made_by.from_pretrained(
             folder, output_loading_info=True, local_files_only=True
         )
     except (OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{folder}: transformers does not open it: {reason:.200}") from error
-    missing = [key for key in loading["missing_keys"] if "pooler" not in key]
+    # A pooler that is not there is not read below; the mask token is of the pre-training.
+    has_no_pooler = any("pooler" in key for key in loading["missing_keys"])
+    ignored = ("pooler", "mask_token")
+    missing = [k for k in loading["missing_keys"] if not any(name in k for name in ignored)]
     if missing:
         raise DataError(f"{folder}: transformers misses {min(missing)}, and makes it up")
     output = model.float().eval()(pixels, **_at_another_size(config, pixels))
     if "logits" in output:
         return output.logits
-    has_pooler = output.get("pooler_output") is not None and not loading["missing_keys"]
-    return output.pooler_output if has_pooler else output.last_hidden_state[:, 0]
+    if has_no_pooler or output.get("pooler_output") is None:
+        return output.last_hidden_state[:, 0]
+    return output.pooler_output
 
 
 def pixels(path: pathlib.Path, images: np.ndarray) -> np.ndarray | None:
@@ -78,6 +81,17 @@ def pixels(path: pathlib.Path, images: np.ndarray) -> np.ndarray | None:
     as_they_are = {"do_resize": False, "do_center_crop": False, "return_tensors": "np"}
     made: np.ndarray = processor(list(images), **as_they_are)["pixel_values"]
     return made.transpose(0, 2, 3, 1)
+
+
+def _find_class(names: list[str]) -> Any:
+    """Return the class that a document names, or of other tasks the one that has no head."""
+    import transformers
+
+    for name in names:
+        bare = name.removeprefix("TF").removeprefix("Flax")
+        if hasattr(transformers, bare) and not bare.endswith("ForMaskedImageModeling"):
+            return getattr(transformers, bare)
+    return transformers.AutoModel
 
 
 def _at_another_size(config: Any, pixels: Any) -> dict[str, bool]:
