@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from vit_jax import models
+from vit_jax.errors import ConfigError
 from vit_jax.models.layers.blocks import BLOCKS
 from vit_jax.models.layers.mlp import MLPS
 from vit_jax.models.layers.pools import POOLS
@@ -507,6 +508,20 @@ def test_registers_lie_between_class_token_and_patches_and_have_no_position():
     grid = params["posemb"]["grid"].reshape(4, 8)
     expected = expected_tokens(params, token, params["registers"], patches(params) + grid)
     chex.assert_trees_all_close(tokens, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_registers_have_positions_after_those_of_the_other_tokens_where_the_model_says_so():
+    params, tokens = encoderless(num_registers=3, **{"posemb.registers": True})
+    first, *others = params["posemb"]["prefix"]
+    grid = params["posemb"]["grid"].reshape(4, 8)
+    special = (params["cls_token"] + first, params["registers"] + np.stack(others))
+    expected = expected_tokens(params, *special, patches(params) + grid)
+    chex.assert_trees_all_close(tokens, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_registers_have_no_positions_where_no_token_has():
+    with pytest.raises(ConfigError, match=r"model.posemb.registers: needs posemb.prefix"):
+        create(num_registers=3, **{"posemb.registers": True, "posemb.prefix": False})
 
 
 def test_registers_come_first_where_there_is_no_class_token():

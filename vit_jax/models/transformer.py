@@ -108,12 +108,15 @@ class Transformer(nn.Module):
         """Return the position embedding if it acts there."""
         return self.posemb if self.posemb.module.site == site else None
 
-    def _absolute(self, height: int, width: int, dim: int, num_prefix: int) -> tuple[Any, Any]:
+    def _absolute(
+        self, height: int, width: int, dim: int, num_prefix: int, num_registers: int = 0
+    ) -> tuple[Any, Any]:
         """Return the embeddings to add to the prefix tokens, (p, d), and to the grid, (h, w, d)."""
         absolute = self._posemb_at("tokens")
         if absolute is None:
             return jnp.zeros((0, dim)), jnp.zeros((height, width, dim))
-        return absolute(num_prefix=num_prefix, name="posemb")(height, width, dim)
+        posemb = absolute(num_prefix=num_prefix, num_registers=num_registers, name="posemb")
+        return posemb(height, width, dim)
 
     def _make_norm(self, name: str) -> nn.Module:
         return nn.LayerNorm(epsilon=self.norm_eps, dtype=self.dtype, name=name)

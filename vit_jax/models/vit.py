@@ -87,14 +87,17 @@ class ViT(Transformer):
             names.append("cls_token")
         if self.distilled:
             names.append("dist_token")
-        positions, grid_positions = self._absolute(height, width, dim, len(names))
+        positions, grid_positions = self._absolute(
+            height, width, dim, len(names), self.num_registers
+        )
         prefix = [self._token(name, 1, batch, dim) for name in names]
+        if self.num_registers:
+            registers = self._token("registers", self.num_registers, batch, dim)
+            prefix += jnp.split(registers, self.num_registers, axis=1)
         prefix = [
             token + position.astype(token.dtype)
             for token, position in itertools.zip_longest(prefix, positions, fillvalue=jnp.zeros(()))
         ]
-        if self.num_registers:
-            prefix.append(self._token("registers", self.num_registers, batch, dim))
         patches = patches + grid_positions.astype(patches.dtype)
         patches = patches.reshape(batch, height * width, dim)
         tokens = jnp.concatenate([*prefix, patches], axis=1)

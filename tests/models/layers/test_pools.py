@@ -38,7 +38,7 @@ def test_gives_one_vector_an_image(name):
     assert jax.eval_shape(lambda: pooled(name, TOKENS, 1)).shape == (2, size)
 
 
-@pytest.mark.parametrize("name", [name for name in POOLS if name != "map"])  # which reads all
+@pytest.mark.parametrize("name", POOLS)
 def test_the_pools_that_read_the_class_token_are_told(name):
     changed = pooled(name, TOKENS.at[:, 0].add(1), 1)
     different = not np.array_equal(changed, pooled(name, TOKENS, 1))
@@ -95,13 +95,14 @@ def test_the_names_of_maps_parameters():
 def test_map_is_the_probes_attention_and_a_feed_forward_residual():
     params = random_params(make("map"))
     probe = jnp.broadcast_to(params["probe"], (2, 1, 8))
-    x = CrossAttention(num_heads=2).apply({"params": params["attn"]}, probe, TOKENS)
+    x = CrossAttention(num_heads=2).apply({"params": params["attn"]}, probe, TOKENS[:, 1:])
     y = nn.LayerNorm(epsilon=0.1).apply({"params": params["norm"]}, x)
     expected = (x + Mlp(16).apply({"params": params["mlp"]}, y, train=False))[:, 0]
     chex.assert_trees_all_close(pooled("map", TOKENS, 1), expected, rtol=1e-6, atol=1e-6)
 
 
-def test_map_attends_to_prefix_and_patches_alike():
-    expected = pooled("map", TOKENS, 1)
-    permuted = pooled("map", TOKENS[:, np.array([5, 2, 0, 4, 1, 3])], 4)
+def test_map_attends_to_the_patches_alike_and_to_no_other_token():
+    expected = pooled("map", TOKENS, 2)
+    permuted = pooled("map", TOKENS[:, np.array([0, 1, 5, 3, 2, 4])], 2)
     chex.assert_trees_all_close(permuted, expected, rtol=1e-5, atol=1e-5)
+    chex.assert_trees_all_equal(pooled("map", TOKENS.at[:, :2].add(9), 2), expected)

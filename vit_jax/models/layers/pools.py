@@ -70,7 +70,7 @@ class ClassTokenAndAverage(Pool):
 
 
 class MultiheadAttention(Pool):
-    """A learned probe that attends to all tokens (Zhai et al. 2022, 3.2; Lee et al. 2019)."""
+    """A learned probe that attends to the patch tokens (Zhai et al. 2022, 3.2; Lee et al. 2019)."""
 
     cost: ClassVar[str] = "about a block, for one query"
 
@@ -86,7 +86,7 @@ class MultiheadAttention(Pool):
         probe = self.param("probe", init, (1, 1, width), jnp.float32)
         probe = jnp.tile(probe.astype(tokens.dtype), (batch, 1, 1))
         attention = CrossAttention(self.num_heads, dtype=self.dtype, name="attn")
-        x = attention(probe, tokens)
+        x = attention(probe, tokens[:, num_prefix:])
         y = nn.LayerNorm(epsilon=self.norm_eps, dtype=self.dtype, name="norm")(x)
         mlp = Mlp(self.mlp_dim, activation=self.activation, dtype=self.dtype, name="mlp")
         return (x + mlp(y, train=train))[:, 0]

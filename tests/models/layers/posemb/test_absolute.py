@@ -45,6 +45,13 @@ def test_learned_has_no_prefix_parameter_without_prefix_tokens():
     assert set(Learned(num_prefix=0).init(KEY, 3, 4, 8)["params"]) == {"grid"}
 
 
+@pytest.mark.parametrize(("registers", "rows"), [(False, 2), (True, 5)])
+def test_registers_have_rows_of_their_own_only_where_asked(registers, rows):
+    module = Learned(num_prefix=2, num_registers=3, registers=registers)
+    params = nn.unbox(module.init(KEY, 3, 4, 8))["params"]
+    assert params["prefix"].shape == (rows, 8)
+
+
 def test_learned_returns_the_parameters_exactly_on_their_own_grid():
     embedding = Learned(num_prefix=2).apply(VARIABLES, 4, 6, 8)
     chex.assert_trees_all_equal(embedding, (PREFIX, GRID))

@@ -1,7 +1,7 @@
 """Position embeddings that are added to the tokens.
 
-They are called as `posemb(num_prefix=p)(height, width, dim)` and return the embeddings of the
-prefix tokens, (p, d) or (0, d), and of the grid, (h, w, d).
+They are called as `posemb(num_prefix=p, num_registers=r)(height, width, dim)` and return the
+embeddings of the prefix tokens, (p, d), (p + r, d) or (0, d), and of the grid, (h, w, d).
 """
 
 from collections.abc import Iterator
@@ -29,6 +29,7 @@ class Absolute(Component):
     """What a model tells a position embedding that is added to its tokens."""
 
     num_prefix: int  # class and distillation token
+    num_registers: int = 0
 
     site: ClassVar[str] = "tokens"
 
@@ -47,15 +48,23 @@ class Learned(Absolute):
     )
     antialias: bool = fixed(True, "antialias when the table is resampled")
     prefix: bool = fixed(True, "class and distillation token have positions (not in DeiT III)")
+    registers: bool = fixed(False, "registers have positions too (in some models of timm)")
+
+    @classmethod
+    def check(cls, part: Part, model: Model) -> Iterator[Problem]:
+        """Yield registers that have positions where other tokens before the patches have none."""
+        if part["registers"] and not part["prefix"]:
+            yield "posemb.registers", "needs posemb.prefix"
 
     @nn.compact
     def __call__(self, height: int, width: int, dim: int) -> Embedding:
         """Return the embeddings for a grid of this height and width."""
         init = nn.initializers.normal(0.02)
         prefix: Any = jnp.zeros((0, dim))
-        if self.prefix and self.num_prefix:
+        rows = self.num_prefix + (self.num_registers if self.registers else 0)
+        if self.prefix and rows:
             boxed = nn.with_logical_partitioning(init, (None, "embed"))
-            prefix = self.param("prefix", boxed, (self.num_prefix, dim), jnp.float32)
+            prefix = self.param("prefix", boxed, (rows, dim), jnp.float32)
         boxed = nn.with_logical_partitioning(init, (None, None, "embed"))
         grid = stored(self, "grid", boxed, (height, width, dim))
         return prefix, resample(grid, height, width, self.interpolation, self.antialias)
