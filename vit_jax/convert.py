@@ -1,7 +1,7 @@
 """Import weights of other libraries, and export ours.
 
   python -m vit_jax.convert --source=timm|huggingface|google|big_vision --input=PATH
-      --model=NAME [--model.field=value ...] [--data.field=value ...] --output=DIR [--check]
+      [--model=NAME] [--model.field=value ...] [--data.field=value ...] --output=DIR [--check]
       [--labels=FILE] [--weights=ema|raw]
   python -m vit_jax.convert --to=timm|huggingface|google|big_vision --input=DIR --output=PATH
       [--weights=ema|raw]
@@ -27,7 +27,7 @@ from vit_jax.console.progress import say
 from vit_jax.conversion.exporting import export_weights
 from vit_jax.conversion.importing import Imported, import_weights, write_run
 from vit_jax.conversion.label_files import read_labels
-from vit_jax.conversion.libraries import find_library, list_libraries
+from vit_jax.conversion.libraries import check_name, find_original, list_libraries
 from vit_jax.conversion.plain_copy import plain_copy
 from vit_jax.data import transforms
 from vit_jax.errors import CheckpointError, ConfigError
@@ -61,17 +61,19 @@ def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
         return
     if values.allow_config_change:
         raise ConfigError("--allow_config_change", "goes with --to, which reads a run folder")
-    if not values.model:
-        raise ConfigError("--model", "expected the name of a model, such as vit_b16")
-    original = _find_original(values.source, values.model) if values.check else None
+    if values.model:
+        check_name(values.model)
+    if values.check:  # what is missing is said before the weights are read
+        find_original(values.source, values.model)
     imported = import_weights(values.source, path, values.model, overrides, weights)
     if values.labels:
         num_classes = imported.config.model["num_classes"]
         names, notes = read_labels(pathlib.Path(values.labels).expanduser(), num_classes)
         notes = (*imported.notes, *notes)
         imported = dataclasses.replace(imported, class_names=names, notes=notes)
-    _describe(imported, path, values.source)
-    if original:
+    _describe(imported, path, values.source, is_named=bool(values.model))
+    if values.check:
+        original = find_original(values.source, imported.config.model["name"])
         _check_pixels(imported, path, values.source, original)
         with plain_copy(path, weights) as plain:
             _check(imported, plain, values.source, original)
@@ -79,7 +81,7 @@ def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
     say(f"write     {output}")
 
 
-def _describe(imported: Imported, path: pathlib.Path, source: str) -> None:
+def _describe(imported: Imported, path: pathlib.Path, source: str, is_named: bool) -> None:
     """Print what was read: the model, its preprocessing, and notes."""
     model = flatten(imported.config.model)
     data = imported.config.data
@@ -89,19 +91,14 @@ def _describe(imported: Imported, path: pathlib.Path, source: str) -> None:
     changes = f" with {', '.join(changed)}" if changed else ""
     height, width = data.image_size
     say(f"read      {path}  {source}  {num_params:,} parameters")
-    say(f"model     {model['name']}{changes}")
+    found = "" if is_named else " (from config.json)"
+    say(f"model     {model['name']}{found}{changes}")
     say(
         f"images    {height}x{width}  {data.fit} {data.crop_fraction:.3g}  {data.interpolation}  "
         f"mean {data.mean}  std {data.std}"
     )
     for note in imported.notes:
         say(f"note      {note}")
-    for name in imported.extra_tensors:
-        say(f"note      {name} is not part of the model; it is kept for the export")
-
-
-def _find_original(source: str, model: str) -> Original:
-    return reference.find_original(find_library(source, model, "--source"), source)
 
 
 def _check_pixels(imported: Imported, path: pathlib.Path, source: str, original: Original) -> None:
@@ -141,7 +138,7 @@ def _check(imported: Imported, path: pathlib.Path, source: str, original: Origin
     error = np.abs(ours - theirs).max()
     largest = np.abs(theirs).max()
     say(f"check     outputs differ by {error:.1e} at most, the largest is {largest:.2f}")
-    if not error <= 1e-4 * max(1.0, largest):
+    if not error <= 3e-5 * max(1.0, largest):  # a form of GELU makes twice that or more
         raise CheckpointError(f"{source} gives other outputs; nothing was written")
 
 
@@ -153,7 +150,12 @@ def _flags() -> flags.FlagValues:
     flags.DEFINE_string("input", "", "Input path.", flag_values=values)
     flags.DEFINE_string("output", "", "Output path (must not exist).", flag_values=values)
     cli.define_weights_flag(values)
-    flags.DEFINE_string("model", "", "Our name of the model.", flag_values=values)
+    flags.DEFINE_string(
+        "model",
+        "",
+        "Our name of the model; may be left out beside a config.json.",
+        flag_values=values,
+    )
     flags.DEFINE_string("labels", "", "A file of class names, one per line.", flag_values=values)
     cli.define_allow_flag(values)
     flags.DEFINE_bool("check", False, "Compare outputs with the library.", flag_values=values)

@@ -115,8 +115,9 @@ def test_the_cases_use_every_rule(family, source):
     # ours, with old files, or with another task.
     is_vit = (family, source) == ("vit", "huggingface")
     allowed = {"representation/kernel", "representation/bias"} if is_vit else set()
-    extra = ("decoder.0.weight", "decoder.0.bias", "{unused}.weight", "{unused}.bias")
-    extra += (*swin.BUFFERS, "attn_mask", "mask_token") if family == "swin" else ()
+    extra = ("mask_token", "decoder_*", "decoder.0.weight", "decoder.0.bias")
+    extra += ("{unused}.weight", "{unused}.bias")
+    extra += (*swin.BUFFERS, "attn_mask") if family == "swin" else ()
     missing = {rule for rule in missing if not rule.source.endswith(extra)}
     assert {rule.target for rule in missing} <= allowed
 

@@ -67,12 +67,12 @@ def export_weights(
         raise DataError(f"{directory}: {problem}; it cannot be written for {to}")
     ema = average.takes_average(config, weights)
     params, class_names = _load(workdir, nn.unbox(boxed), config, allowed, ema=ema)
+    origin = _read_origin(directory, to)
     fields = config_lib.flatten(config.model)
     fields["objective.loss"] = config.objective.get("loss", "")
     rewritten: tuple[str, ...] = ()
-    if library.rewrite:
+    if library.rewrite and not origin.placeholders:
         fields, rewritten = library.rewrite(fields, params)
-    origin = _read_origin(directory, to)
     placeholders = {**library.placeholders_for(fields), **origin.placeholders}
     table = rules.Table(library.rules, placeholders)
     headers, array, notes = _plan(table, params, origin, f"{to}'s format")

@@ -21,7 +21,7 @@ from vit_jax.config import stored
 from vit_jax.config.layers import File
 from vit_jax.console.progress import Progress
 from vit_jax.conversion.folders import EXTRA_TENSORS, ORIGIN, whole_folder
-from vit_jax.conversion.libraries import find_library, series_of
+from vit_jax.conversion.libraries import find_library, infer_model, series_of
 from vit_jax.conversion.trained_size import find_size
 from vit_jax.data import transforms
 from vit_jax.errors import ConfigError
@@ -74,7 +74,7 @@ def import_weights(
     Args:
       source: The name of the library.
       path: A file, or a folder with documents.
-      name: The name of our model.
+      name: The name of our model; empty: the one that the documents beside the weights name.
       overrides: Fields of the sections model and data, such as `{"model.qk_norm": "true"}`.
       weights: `ema` or `raw`, where the path has both; the average if empty.
 
@@ -84,14 +84,18 @@ def import_weights(
       ConfigError: There is no such library, or it has no weights of the family; or the model is
         impossible.
     """
-    library = find_library(source, name, "--source")
+    library = find_library(source, name, "--source") if name else None
     file, documents = open_weights(path, weights)
     dtypes = precision.Dtypes()
     with file:
         file_shapes = {key: header.shape for key, header in file.headers.items()}
+        inferred = {} if name else infer_model(source, file_shapes, documents)
+        name = name or inferred.pop("name")
+        library = library or find_library(source, name, "--source")
         placeholders = library.placeholders(file_shapes)
         spec = library.describe(file_shapes, documents, series_of(name))
-        resolved, trained_size = _configure(spec, name, overrides or {}, path)
+        spec = dataclasses.replace(spec, fields={**inferred, **spec.fields})
+        resolved, trained_size, notes = _configure(spec, name, overrides or {}, path)
         config = resolved.config
         shapes = _param_shapes(config.model, trained_size, config.data.channels)
         with _showing_progress(file) as read:
@@ -99,7 +103,11 @@ def import_weights(
             params, extra_tensors = rules.import_params(
                 table, shapes, file_shapes, dtypes.noting(read), str(path)
             )
-    notes = (*file.notes, *spec.notes, *dtypes.notes())
+    notes = (*file.notes, *spec.notes, *dtypes.notes(), *notes)
+    notes += _contradictions(spec, config, overrides or {}, path)
+    for kind, names in table.extra_tensors(file_shapes).items():
+        count = f" ({len(names)} arrays)" if len(names) > 1 else ""
+        notes += (f"{kind}{count} is not part of the model; it is kept for the export",)
     if config.data.image_size != trained_size:
         shapes = _param_shapes(config.model, config.data.image_size, config.data.channels)
         params, resized = adapt.resize_tables(params, shapes, _resize(config.model))
@@ -110,8 +118,8 @@ def import_weights(
 
 def _configure(
     spec: ImportSpec, name: str, flags: Mapping[str, str], path: pathlib.Path
-) -> tuple[config_lib.Resolved, tuple[int, int]]:
-    """Return the settings of the weights, and the image size that they were trained with."""
+) -> tuple[config_lib.Resolved, tuple[int, int], tuple[str, ...]]:
+    """Return the settings of the weights, the image size that they were trained with, and notes."""
     values = {f"model.{key}": value for key, value in _fields(spec, name, flags).items()}
     values |= {f"data.{key}": value for key, value in {"name": "", **spec.data}.items()}
     values |= {f"objective.{key}": value for key, value in spec.objective.items()}
@@ -125,14 +133,31 @@ def _configure(
     requested = config.data.image_size if "data.image_size" in flags else None
     stride = models.create(**config.model).stride
     stated = spec.trained_size or spec.data.get("image_size")
-    size, has_prefix = find_size(spec, stride, stated, requested)
+    size, token_rows, notes = find_size(spec, stride, stated, requested)
     if not spec.trained_size:
         layer["data.image_size"] = Setting(size, str(path))
-    if "posemb.prefix" in model and "posemb.prefix" not in spec.fields:
-        layer["model.posemb.prefix"] = Setting(has_prefix, str(path))
+    rows = {"posemb.prefix": token_rows > 0, "posemb.registers": token_rows > spec.num_tokens}
+    for key, value in rows.items():
+        if key in model and key not in spec.fields:
+            layer[f"model.{key}"] = Setting(value, str(path))
     resolved = config_lib.resolve(File.of(layer), flags)
     transforms.check(resolved.config.data)
-    return resolved, size
+    return resolved, size, notes
+
+
+def _contradictions(
+    spec: ImportSpec, config: config_lib.Config, flags: Mapping[str, str], path: pathlib.Path
+) -> tuple[str, ...]:
+    """Return notes on the flags that set something else than the weights and documents state."""
+    model = config_lib.flatten(config.model)
+    notes = []
+    for key, value in spec.fields.items():
+        given = flags.keys() & {f"model.{key}", f"model.{key}".removesuffix(".name")}
+        if given and key in model and model[key] != value:
+            notes.append(
+                f"{path} has {key} {value}; --{min(given)} counts, and gives other outputs"
+            )
+    return tuple(notes)
 
 
 def _fields(spec: ImportSpec, name: str, flags: Mapping[str, str]) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from vit_jax.weights.import_spec import ImportSpec
 
 def find_size(
     spec: ImportSpec, stride: tuple[int, int], *candidates: tuple[int, int] | None
-) -> tuple[tuple[int, int], bool]:
-    """Return the image size of a position table, and whether the table has rows for the tokens.
+) -> tuple[tuple[int, int], int, tuple[str, ...]]:
+    """Return the image size of a position table, how many rows of it tokens have, and notes.
 
     Args:
       spec: What the file states.
@@ -21,14 +21,25 @@ def find_size(
     """
     sizes = [size for size in candidates if size]
     if not spec.positions:  # computed, not learned: any size
-        return (sizes or [(224, 224)])[0], False
+        return (sizes or [(224, 224)])[0], 0, ()
+    token_rows = tuple(dict.fromkeys(spec.token_rows or (spec.num_tokens, 0)))
     for height, width in sizes:
         tokens = spec.positions - (height // stride[0]) * (width // stride[1])
-        if tokens in (0, spec.num_tokens):
-            return (height, width), tokens > 0
-    for tokens in (spec.num_tokens, 0):
+        if tokens in token_rows:
+            return (height, width), tokens, ()
+    squares = []
+    for tokens in token_rows:
         side = math.isqrt(max(0, spec.positions - tokens))
         if side and side**2 == spec.positions - tokens:
-            return (side * stride[0], side * stride[1]), tokens > 0
-    problem = f"{spec.positions} positions are not a square; specify the size they are for"
-    raise ConfigError("--data.image_size", problem)
+            squares.append((side, tokens))
+    if not squares:
+        problem = f"{spec.positions} positions are not a square; specify the size they are for"
+        raise ConfigError("--data.image_size", problem)
+    side, tokens = squares[0]
+    notes = [
+        f"{spec.positions} positions are read as {side}x{side} patches and {tokens} tokens; where "
+        f"they are {other}x{other} and {others}, --data.image_size={other * stride[0]},"
+        f"{other * stride[1]} says so"
+        for other, others in squares[1:]
+    ]
+    return (side * stride[0], side * stride[1]), tokens, tuple(notes)

@@ -38,6 +38,8 @@ class ImportSpec:
       sizes: Fields of the model, to be compared: the named model must have the same.
       positions: Rows of the position table; 0 where there is none.
       num_tokens: Class and distillation token.
+      token_rows: How many rows of the position table may be those of tokens before the patches, the
+        usual number first; empty: as many as tokens, or none.
       data: Fields of the data section: the preprocessing.
       class_names: The classes; empty where they are unknown.
       trained_size: The image size of the position table, where it is not that of `data`.
@@ -49,6 +51,7 @@ class ImportSpec:
     sizes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     positions: int = 0
     num_tokens: int = 0
+    token_rows: tuple[int, ...] = ()
     data: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     trained_size: tuple[int, int] | None = None
     objective: Mapping[str, Any] = dataclasses.field(default_factory=dict)

@@ -15,8 +15,9 @@ from vit_jax.weights.rules import Rule
 Shapes = Mapping[str, Shape]  # of the arrays of a file, by name
 Documents = Mapping[str, Json]  # by file name
 Fields = Mapping[str, Any]  # of a model, or of the data section of its config
-# From the fields of a model and its parameters, by name, to fields and notes.
-Rewrite = Callable[[Fields, dict[str, Any]], tuple[dict[str, Any], tuple[str, ...]]]
+Params = dict[str, np.ndarray]  # of our model, by name
+# From the fields and parameters of a model to fields and notes; the parameters change in place.
+Rewrite = Callable[[Fields, Params], tuple[dict[str, Any], tuple[str, ...]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,11 +52,12 @@ class Library:
       documents_for: From the fields of a model and `objective.loss`, the data section of its config
         and the names of its classes, which are empty where they are unknown, to the documents
         beside its weights.
-      rewrite: Changes the parameters of a model to those of another that computes the same, where
-        the library has that one only; returns its fields, and notes. None where there is none.
-      infer: From the shapes in a file and the documents beside it to the name of a model of ours
-        and fields that make it theirs; None where they do not tell.
+      rewrite: Makes of a model that was trained here another that computes the same, where the
+        library has that one only; returns its fields, and notes. None where there is none.
       original: The models of the library itself; None where it has no package.
+      infer: From the shapes in a file and the documents beside it to the name of our model, as
+        `name`, and to those of its fields that the name does not state; empty where the weights are
+        of another family. It raises DataError where something is missing for it.
     """
 
     rules: tuple[Rule, ...]
@@ -65,5 +67,5 @@ class Library:
     describe: Callable[[Shapes, Documents, str], ImportSpec]
     documents_for: Callable[[Fields, Fields, tuple[str, ...]], dict[str, Json]]
     rewrite: Rewrite | None = None
-    infer: Callable[[Shapes, Documents], Mapping[str, Any]] | None = None
     original: Original | None = None
+    infer: Callable[[Shapes, Documents], Mapping[str, Any]] | None = None

@@ -8,7 +8,7 @@ imports and exports. Several sources are stacked along a new first dimension; se
 the rows (all dimensions but the last) in their order. `{i}` and `{j}` are numbers of blocks,
 `{i1}` and `{j1}` the same counted from 1; a source without the `{i}` of its target holds all
 blocks, stacked. Other placeholders depend on the file. A rule without a target names extra tensors:
-the model does not have them, and they are kept for the export.
+the model does not have them, and they are kept for the export; `*` stands for anything there.
 
 Whatever does not fit is found from names and shapes, before an array is read.
 """
@@ -48,13 +48,16 @@ class Table:
     rules: tuple[Rule, ...]
     placeholders: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
-    def extra_tensors(self, names: Iterable[str]) -> set[str]:
-        """Return those of the names in a file that the model does not have."""
+    def extra_tensors(self, names: Iterable[str]) -> dict[str, list[str]]:
+        """Return those of the names in a file that the model does not have, by kind."""
         values = {**self.placeholders, **_NUMBERS}
         rules = (rule for rule in self.rules if not rule.target)
-        sources = itertools.chain(*(_fill(rule.source, values) for rule in rules))
-        patterns = [re.sub(r"\\{\w+\\}", r"\\d+", re.escape(source)) for source in sources]
-        return {name for name in names if any(re.fullmatch(p, name) for p in patterns)}
+        kinds = {}
+        for source in itertools.chain(*(_fill(rule.source, values) for rule in rules)):
+            pattern = re.sub(r"\\{\w+\\}", r"\\d+", re.escape(source)).replace(r"\*", ".*")
+            if found := sorted(name for name in names if re.fullmatch(pattern, name)):
+                kinds[re.sub(r"{\w+}", "*", source)] = found
+        return kinds
 
     def bind(self, shapes: Mapping[str, Shape]) -> list["Binding"]:
         """Return the rules for the parameters of a model, every placeholder filled."""
@@ -150,7 +153,7 @@ def import_params(
             problems[name] = f"is missing, expected {show(shape)}"
         elif file_shapes[name] != shape:
             problems[name] = f"is {show(file_shapes[name])}, expected {show(shape)}"
-    extra_tensors = table.extra_tensors(file_shapes)
+    extra_tensors = set(itertools.chain(*table.extra_tensors(file_shapes).values()))
     for name in file_shapes.keys() - expected.keys() - extra_tensors:
         problems[name] = f"({show(file_shapes[name])}) is an unexpected key"
     if problems:

@@ -1,62 +1,189 @@
-"""What `config.json` of timm says about images and classes, read and written."""
+"""What `config.json` of timm says about the model, images and classes, read and written."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from vit_jax.errors import DataError
+from vit_jax.weights.class_names import keep_apart
 from vit_jax.weights.documents import Json, read_key
 from vit_jax.weights.import_spec import find_usual
 from vit_jax.weights.library import Documents, Fields
+from vit_jax.weights.timm import architectures
 
 CONFIG = "config.json"
 FITS = {"center": "crop", "squash": "squash"}
+INPUT = {"in_chans": 0, "img_size": 1}  # arguments that input_size repeats
+
+
+@dataclasses.dataclass(frozen=True)
+class Document:
+    """A `config.json` of timm.
+
+    Attributes:
+      architecture: The name of a model of timm; empty where the document has none.
+      named: What the name stands for; None where there is no name.
+      given: Arguments that the document states itself, which count before those of the name.
+      num_features: The width of what the head sees; 0 where the document does not say.
+      pretrained: The preprocessing and the classes.
+    """
+
+    architecture: str
+    named: architectures.Named | None
+    given: architectures.Arguments
+    num_features: int
+    pretrained: Json
+
+    def arguments(self, width: int) -> dict[str, Any]:
+        """Return all that is known of the constructor's arguments.
+
+        Args:
+          width: Of the arrays. The sizes of the name hold for models of the same width.
+        """
+        if self.named is None:
+            return dict(self.given)
+        same = width == self.named.sizes["embed_dim"]
+        return {**self.named.kind, **(self.named.sizes if same else {}), **self.given}
+
+
+def read(documents: Documents, family: str) -> Document | None:
+    """Return the `config.json` beside the weights; None where there is none of timm.
+
+    Args:
+      documents: The documents, by file name.
+      family: Of our model, vit or swin.
+
+    Raises:
+      DataError: It contradicts itself, or describes no model of the family.
+    """
+    document = documents.get(CONFIG)
+    if document is None or not document.keys() & {"architecture", "pretrained_cfg"}:
+        return None
+    # Until 2022 there was one level, with the preprocessing and `labels` beside the architecture.
+    pretrained = dict(document.get("pretrained_cfg", document))
+    if "labels" in document:
+        pretrained["label_names"] = document["labels"]
+    pretrained |= {k: document[k] for k in ("num_classes", "label_names") if k in document}
+    name = document.get("architecture", pretrained.get("architecture", ""))
+    if not isinstance(name, str):
+        raise DataError(f"{CONFIG}: architecture: expected a name, got {name!r:.40}")
+    named = architectures.find(name) if name else None
+    if named and named.family != family:
+        raise DataError(f"{CONFIG}: architecture: '{name}' is a {named.family}; give its --model")
+    features = document.get("num_features")
+    return Document(
+        architecture=name,
+        named=named,
+        given=_given(document, pretrained),
+        num_features=features if isinstance(features, int) else 0,
+        pretrained=pretrained,
+    )
+
+
+def _given(document: Json, pretrained: Json) -> dict[str, Any]:
+    """Return the arguments that a document states.
+
+    Raises:
+      DataError: Two of its words contradict each other.
+    """
+    given = document.get("model_args") or {}
+    if not isinstance(given, Mapping):
+        raise DataError(f"{CONFIG}: model_args: expected an object, got {given!r:.40}")
+    given = {key: value for key, value in given.items() if value is not None}
+    pool = document.get("global_pool")
+    if pool and given.setdefault("global_pool", pool) != pool:
+        problem = f"model_args has '{given['global_pool']}', the document '{pool}'"
+        raise DataError(f"{CONFIG}: global_pool: {problem}")
+    if "num_classes" in pretrained:
+        given.setdefault("num_classes", pretrained["num_classes"])
+    return given
 
 
 def read_preprocessing(
-    documents: Documents, usual: Mapping[str, Fields], series: str
+    document: Document | None, usual: Mapping[str, Fields], series: str, channels: int
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Return the fields of the data section, and notes on them.
 
     Args:
-      documents: The documents beside the weights, by file name.
+      document: The document beside the weights; None where there is none.
       usual: The fields where no document states them, by series.
       series: What the name of our model begins with.
+      channels: Of the images, as the arrays show.
 
     Raises:
       DataError: The document is incomplete, or a value in it is of the wrong type.
     """
+    if document is None:
+        values, notes = find_usual(usual, series, f"{CONFIG} of timm")
+        return _adapt(values, channels), notes
+    pretrained = document.pretrained
     where = f"{CONFIG}: pretrained_cfg"
-    pretrained = documents.get(CONFIG, {}).get("pretrained_cfg")
-    if not isinstance(pretrained, Mapping):
-        return find_usual(usual, series, f"{CONFIG} of timm")
-    _, height, width = (*read_key(pretrained, "input_size", list, where), 0, 0, 0)[:3]
+    size = document.given.get("img_size", read_key(pretrained, "input_size", list, where)[1:])
     values = {
-        "image_size": (height, width),
         "interpolation": read_key(pretrained, "interpolation", str, where),
         "crop_fraction": float(read_key(pretrained, "crop_pct", float | int, where)),
-        "fit": FITS.get(pretrained.get("crop_mode", "center"), "crop"),
     }
     for key in ("mean", "std"):
         numbers = read_key(pretrained, key, list, where)
         values[key] = tuple(float(number) for number in numbers)
-    return values, ()
+    mode = pretrained.get("crop_mode") or "center"
+    values["fit"] = FITS.get(mode, "crop")
+    notes = ()
+    if mode not in FITS:
+        notes = (f"{where}: crop_mode: '{mode}' is not known; images are cropped at the centre",)
+    return _adapt(values, channels) | {"image_size": _read_size(size)}, notes
 
 
-def read_class_names(documents: Documents, classes: int) -> tuple[str, ...]:
-    """Return the names where there is a different one for each class."""
-    labels = documents.get(CONFIG, {}).get("label_names")
-    names = tuple(map(str, labels)) if isinstance(labels, list) else ()
-    return names if len(set(names)) == len(names) == classes else ()
+def _read_size(size: Any) -> tuple[int, int]:
+    sides = size if isinstance(size, list) else [size, size]
+    if len(sides) != 2 or not all(type(side) is int and side > 0 for side in sides):
+        raise DataError(f"{CONFIG}: input_size, img_size: expected height and width, got {size!r}")
+    return sides[0], sides[1]
+
+
+def _adapt(values: Mapping[str, Any], channels: int) -> dict[str, Any]:
+    """Return the fields for images of so many channels: timm gives them all one mean."""
+    if channels in (0, 3):
+        return dict(values)
+    means = {}
+    for key in ("mean", "std"):
+        numbers = values[key]
+        same = numbers if len(numbers) == channels else (sum(numbers) / len(numbers),) * channels
+        means[key] = tuple(same)
+    return {**values, **means, "channels": channels}
+
+
+def read_class_names(
+    document: Document | None, classes: int
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return a different name for each class, or (), and notes."""
+    labels = document.pretrained.get("label_names") if document else None
+    if isinstance(labels, Mapping):  # from the index, which may have gaps
+        known = {str(index): name for index, name in labels.items()}
+        if not known.keys() <= {str(i) for i in range(classes)}:
+            return (), (f"{CONFIG}: label_names: expected indices below {classes}; left out",)
+        labels = [known.get(str(i), str(i)) for i in range(classes)] if known else []
+    if not isinstance(labels, list) or not labels or not classes:
+        return (), ()
+    if len(labels) != classes:
+        note = f"{CONFIG}: label_names: {len(labels)} names for {classes} classes; left out"
+        return (), (note,)
+    return keep_apart([str(label) for label in labels]), ()
 
 
 def write(
-    architecture: str, arguments: Json, fields: Fields, data: Fields, class_names: tuple[str, ...]
+    architecture: str,
+    arguments: Json,
+    num_features: int,
+    data: Fields,
+    class_names: tuple[str, ...],
 ) -> dict[str, Json]:
     """Return the documents to write beside the weights of a model, by file name.
 
     Args:
       architecture: The name of timm's model; empty where there is none, and then no document.
       arguments: Those with which it is ours.
-      fields: Fields of our model.
+      num_features: The width of what the head sees.
       data: The data section of its config.
       class_names: The classes; empty where they are unknown.
     """
@@ -69,11 +196,13 @@ def write(
         "crop_mode": "squash" if data["fit"] == "squash" else "center",
         "mean": list(data["mean"]),
         "std": list(data["std"]),
-        "num_classes": fields["num_classes"],
+        "num_classes": arguments["num_classes"],
     }
     document = {
         "architecture": architecture,
-        "num_classes": fields["num_classes"],
+        "num_classes": arguments["num_classes"],
+        "num_features": num_features,
+        "global_pool": arguments.get("global_pool", "token"),
         "model_args": arguments,
         "pretrained_cfg": preprocessing,
         "label_names": list(class_names),

@@ -1,19 +1,17 @@
 """timm's Swin v1 and v2, and the files of Microsoft, which have timm's names but for `merge`."""
 
-import math
-import pathlib
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from vit_jax.errors import DataError
 from vit_jax.weights import swin
-from vit_jax.weights.documents import Json
-from vit_jax.weights.import_spec import IMAGENET, ImportSpec, num_outputs
+from vit_jax.weights.import_spec import IMAGENET, ImportSpec
 from vit_jax.weights.library import Documents, Fields, Library, Original, Shapes
 from vit_jax.weights.rule_builders import CONV, linear, norm
 from vit_jax.weights.rules import Rule
+from vit_jax.weights.timm import arguments, other_models, swin_arrays, swin_model
 from vit_jax.weights.timm import documents as timm_documents
-from vit_jax.weights.timm import original
+from vit_jax.weights.timm.inferring import infer_swin
 
 
 def blocks() -> Iterator[Rule]:
@@ -70,84 +68,87 @@ def placeholders_for(fields: Fields) -> dict[str, str]:
     return PUBLISHED
 
 
+# The arguments of timm's Swin that are compared or read here.
+ARGUMENTS = {"act_layer", "global_pool", "img_size", "mlp_ratio", "window_size"}
+ARGUMENTS |= {"num_heads", "depths", "pretrained_window_sizes"}
+
+
 def describe(shapes: Shapes, documents: Documents, series: str) -> ImportSpec:
     """Return what the arrays state, and the `config.json` beside them.
 
     Raises:
-      DataError: The document is incomplete, or a value in it is of the wrong type.
+      DataError: The document is incomplete or contradicts the arrays, or the model is none of ours.
     """
-    data, notes = timm_documents.read_preprocessing(documents, USUAL, series)
-    classes = num_outputs(shapes, f"{placeholders(shapes)['head']}.bias")
+    other_models.refuse(shapes)
+    shown = swin_arrays.show(shapes)
+    document = timm_documents.read(documents, "swin")
+    stated = document.arguments(shown["embed_dim"]) if document else {}
+    _check(stated, shown, document.num_features if document else 0)
+    data, notes = timm_documents.read_preprocessing(document, USUAL, series, shown["in_chans"])
+    class_names, more = timm_documents.read_class_names(document, shown["num_classes"])
+    fields = {**FIELDS, "num_classes": shown["num_classes"]}
+    if shown["is_v2"]:
+        sides = stated.get("pretrained_window_sizes", ())
+        fields |= {**swin.V2, "posemb.pretrained_window": _sides(sides, len(shown["depths"]))}
+        if not document:
+            more += ("posemb.pretrained_window is taken for none: 12to16 and 12to24 have some",)
+    else:
+        fields |= {**swin.V1, "posemb.interpolation": "geometric"}
     return ImportSpec(
-        fields={**FIELDS, **_version(shapes, documents), "num_classes": classes},
-        sizes=_sizes(shapes),
+        fields=fields,
+        sizes=_sizes(shapes, shown, stated),
         data=data,
-        class_names=timm_documents.read_class_names(documents, classes),
-        notes=notes,
+        class_names=class_names,
+        notes=(*notes, *more),
     )
 
 
-def documents_for(fields: Fields, data: Fields, class_names: tuple[str, ...]) -> dict[str, Json]:
-    """Return the documents to write beside the weights of a model, by file name."""
-    given = arguments(fields, data["image_size"])
-    return timm_documents.write(architecture(fields), given, fields, data, class_names)
+def _check(stated: Mapping[str, Any], shown: Mapping[str, Any], num_features: int) -> None:
+    """Refuse what the document states where it makes another model or contradicts the arrays.
+
+    Raises:
+      DataError: It does.
+    """
+    compared = {key: shown[key] for key in ("embed_dim", "in_chans", "patch_size", "num_classes")}
+    arguments.check(stated, ARGUMENTS | compared.keys())
+    arguments.compare(stated, compared)
+    stages = len(shown["depths"])
+    for key in ("depths", "num_heads"):
+        if key in stated and shown[key]:
+            arguments.compare({key: list(stated[key])[:stages]}, {key: shown[key]})
+    if num_features:
+        last = shown["embed_dim"] * 2 ** (stages - 1)
+        arguments.compare({"num_features": num_features}, {"num_features": last})
+    if "mlp_ratio" in stated:
+        hidden = int(shown["embed_dim"] * stated["mlp_ratio"])
+        arguments.compare({"mlp_ratio": hidden}, {"mlp_ratio": shown["hidden"]})
+    pool = stated.get("global_pool", "avg")
+    if pool != "avg":
+        raise DataError(f"config.json: global_pool: expected 'avg', got '{pool}'")
+    if stated.get("act_layer", "gelu") != "gelu" and not shown["is_v2"]:
+        raise DataError("config.json: act_layer: expected 'gelu', as timm's Swin v1 has")
 
 
-def architecture(fields: Fields) -> str:
-    """Return a model of timm that is ours with other arguments."""
-    return (
-        "swinv2_tiny_window8_256" if fields["attention.cosine"] else "swin_tiny_patch4_window7_224"
-    )
+def _sides(value: Any, stages: int) -> tuple[int, ...]:
+    """Return the sides of the windows that weights were trained with; empty if there are none.
+
+    Raises:
+      DataError: They are no squares.
+    """
+    sides = tuple(arguments.plain(side) for side in value)[:stages]
+    if not all(type(side) is int for side in sides):
+        problem = f"expected a side for each stage, got {value!r:.60}"
+        raise DataError(f"config.json: pretrained_window_sizes: {problem}")
+    return sides if any(sides) else ()
 
 
-def arguments(fields: Fields, image_size: tuple[int, int]) -> dict[str, Any]:
-    """Return the arguments with which timm's model of that `architecture` is ours."""
-    kwargs = {
-        "img_size": list(image_size),
-        "patch_size": fields["stem.patch"][0],
-        "embed_dim": fields["width"],
-        "depths": list(fields["depths"]),
-        "num_heads": list(fields["num_heads"]),
-        "window_size": fields.get("attention.window", (0, 0))[0],
-        "mlp_ratio": fields["mlp_ratio"],
-        "num_classes": fields["num_classes"],
-    }
-    if fields["attention.cosine"]:
-        pretrained = fields.get("posemb.pretrained_window") or (0,) * len(fields["depths"])
-        kwargs["pretrained_window_sizes"] = list(pretrained)
-    return kwargs
-
-
-def outputs(path: pathlib.Path, fields: Fields, pixels: Any) -> Any:
-    """Return what timm's model computes with the weights at a path."""
-    given = arguments(fields, tuple(pixels.shape[2:]))
-    return original.outputs(architecture(fields), given, path, pixels)
-
-
-def _version(shapes: Shapes, documents: Documents) -> dict[str, Any]:
-    """Return the fields in which v1 and v2 differ."""
-    if "layers.0.blocks.0.attn.logit_scale" not in shapes:
-        return {**swin.V1, "posemb.interpolation": "geometric"}
-    given = documents.get(timm_documents.CONFIG, {}).get("model_args")
-    sides = given.get("pretrained_window_sizes") if isinstance(given, Mapping) else None
-    return {**swin.V2, "posemb.pretrained_window": swin.window_sides(sides)}
-
-
-def _sizes(shapes: Shapes) -> dict[str, Any]:
-    """Return the sizes that the arrays show; none where they are those of another model."""
-    pattern = r"layers\.(\d+)\.blocks\.\d+\.norm1\.weight"
-    stages = [int(match[1]) for name in shapes if (match := re.fullmatch(pattern, name))]
-    depths = tuple(stages.count(i) for i in range(max(stages, default=-1) + 1))
-    firsts = [f"layers.{i}.blocks.0.attn." for i in range(len(depths))]
-    scales = [shapes.get(f"{first}logit_scale", ()) for first in firsts]
-    if any(scales):
-        return {"depths": depths, "num_heads": tuple(scale[0] for scale in scales if scale)}
-    tables = [shapes.get(f"{first}relative_position_bias_table", ()) for first in firsts]
-    if not all(len(table) == 2 for table in tables) or not tables:
+def _sizes(shapes: Shapes, shown: Mapping[str, Any], stated: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the sizes to compare; none where they are those of another model."""
+    if not shown["num_heads"]:
         return {}
-    window = (math.isqrt(tables[0][0]) + 1) // 2
-    num_heads = tuple(heads for _, heads in tables)
-    return {"depths": depths, "num_heads": num_heads, "attention.window": (window, window)}
+    sizes = {"depths": shown["depths"], "num_heads": shown["num_heads"]}
+    window = swin_arrays.window(shapes) or swin_arrays.one_window(stated, len(shown["depths"]))
+    return {**sizes, "attention.window": (window, window)} if window else sizes
 
 
 SWIN = Library(
@@ -156,6 +157,7 @@ SWIN = Library(
     placeholders=placeholders,
     placeholders_for=placeholders_for,
     describe=describe,
-    documents_for=documents_for,
-    original=Original("timm", outputs),
+    documents_for=swin_model.documents_for,
+    original=Original("timm", swin_model.outputs),
+    infer=infer_swin,
 )

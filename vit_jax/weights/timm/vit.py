@@ -1,17 +1,16 @@
 """timm's ViT, DeiT, DeiT III, DINOv2 and hybrids."""
 
-import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from vit_jax.errors import DataError
-from vit_jax.weights.documents import Json
-from vit_jax.weights.import_spec import HALF, IMAGENET, ImportSpec, num_outputs
+from vit_jax.weights.import_spec import HALF, IMAGENET, ImportSpec
 from vit_jax.weights.library import Documents, Fields, Library, Original, Shapes
 from vit_jax.weights.rule_builders import CONV, linear, norm
-from vit_jax.weights.rules import Rule, Shape
+from vit_jax.weights.rules import Rule
+from vit_jax.weights.timm import arguments, other_models, vit_arrays, vit_model
 from vit_jax.weights.timm import documents as timm_documents
-from vit_jax.weights.timm import original
+from vit_jax.weights.timm.inferring import infer_vit
 
 
 def blocks() -> Iterator[Rule]:
@@ -26,8 +25,8 @@ def blocks() -> Iterator[Rule]:
     yield from linear(f"{theirs}.attn.proj", f"{ours}/attn/out", "d (h c) -> h c d")
     yield Rule(f"{theirs}.ls1.gamma", f"{ours}/scale1/scale")
     yield from norm(f"{theirs}.norm2", f"{ours}/norm2")
-    yield from linear(f"{theirs}.mlp.fc1", f"{ours}/mlp/fc1")
-    yield from linear(f"{theirs}.mlp.fc2", f"{ours}/mlp/fc2")
+    yield from linear(theirs + ".mlp.{fc1}", f"{ours}/mlp/fc1")
+    yield from linear(theirs + ".mlp.{fc2}", f"{ours}/mlp/fc2")
     yield Rule(f"{theirs}.ls2.gamma", f"{ours}/scale2/scale")
 
 
@@ -63,7 +62,7 @@ RULES: tuple[Rule, ...] = (
     *linear("patch_embed.proj", "stem/proj", CONV),
     Rule("cls_token", "cls_token", "1 n d -> n d"),
     Rule("dist_token", "dist_token", "1 n d -> n d"),
-    Rule("reg_token", "registers", "1 n d -> n d"),
+    Rule("{registers}", "registers", "1 n d -> n d"),
     Rule("pos_embed", ("posemb/prefix", "posemb/grid"), "1 n d -> n d"),
     *blocks(),
     *norm("norm", "norm"),
@@ -71,26 +70,34 @@ RULES: tuple[Rule, ...] = (
     *norm("fc_norm", "fc_norm"),
     *linear("head", "head"),
     *linear("head_dist", "head_dist"),
+    Rule("mask_token"),  # of the pre-training of DINOv2 and of MAE
+    Rule("decoder_*"),  # of MAE
 )
-PUBLISHED = {"stem": "stem."}
-ROOT_ONLY = {"stem": ""}
+PUBLISHED = {"stem": "stem.", "registers": "reg_token", "fc1": "fc1", "fc2": "fc2"}
 
 
 def placeholders(shapes: Shapes) -> dict[str, str]:
-    """Return the names that a file uses, from the shapes of its arrays."""
-    return ROOT_ONLY if "patch_embed.backbone.conv.weight" in shapes else PUBLISHED
+    """Return the names that a file uses, timm's or Meta's, from the shapes of its arrays."""
+    names = dict(PUBLISHED)
+    if "patch_embed.backbone.conv.weight" in shapes:
+        names["stem"] = ""
+    if "register_tokens" in shapes:
+        names["registers"] = "register_tokens"
+    if "blocks.0.mlp.w12.weight" in shapes:
+        names |= {"fc1": "w12", "fc2": "w3"}
+    if vit_arrays.has_no_teacher(shapes):
+        names["registers"] = "dist_token"
+    return names
 
 
 def placeholders_for(fields: Fields) -> dict[str, str]:
     """Return the names with which to write a model, from its fields."""
-    return ROOT_ONLY if fields.get("stem.layers") == () else PUBLISHED
+    return PUBLISHED | ({"stem": ""} if fields.get("stem.layers") == () else {})
 
 
 # What timm's code computes with all of its weights.
 FIELDS = {
     "block.name": "pre",
-    "mlp.activation": "gelu",
-    "pool.activation": "gelu",
     "attention.name": "full",
     "norm_eps": 1e-6,
     "posemb.name": "learned",
@@ -106,119 +113,111 @@ USUAL: dict[str, Fields] = {
     "deit3": {"crop_fraction": 1.0, "interpolation": "bicubic", **IMAGENET},
     "dinov2": {"crop_fraction": 1.0, "interpolation": "bicubic", **IMAGENET},
 }
+POOLS = {"token": "cls", "avg": "gap", "map": "map"}
+# The arguments of timm's VisionTransformer that are compared or read here.
+ARGUMENTS = {"act_layer", "fc_norm", "global_pool", "img_size", "mlp_ratio", "no_embed_class"}
+ARGUMENTS |= {"norm_layer", "num_heads", "init_values"}
+# Its usual values, of every name that says nothing else.
+DEFAULTS: Mapping[str, Any] = {
+    "class_token": True,
+    "distilled": False,
+    "global_pool": "token",
+    "mlp_layer": "mlp",
+    "no_embed_class": False,
+    "qk_norm": False,
+    "reg_tokens": 0,
+}
 
 
 def describe(shapes: Shapes, documents: Documents, series: str) -> ImportSpec:
     """Return what the arrays state, and the `config.json` beside them.
 
     Raises:
-      DataError: The document is incomplete, or a value in it is of the wrong type.
+      DataError: The document is incomplete or contradicts the arrays, or the model is none of ours.
     """
-    data, notes = timm_documents.read_preprocessing(documents, USUAL, series)
-    has_token = "cls_token" in shapes
-    is_distilled = "dist_token" in shapes
-    pool = _pool(shapes)
-    up: Shape = shapes.get("blocks.0.mlp.fc1.weight", (0, 0))
-    down: Shape = shapes.get("blocks.0.mlp.fc2.weight", (0, 0))
-    classes = num_outputs(shapes, "head.bias")
+    other_models.refuse(shapes)
+    shown = vit_arrays.show(shapes)
+    document = timm_documents.read(documents, "vit")
+    stated = document.arguments(shown["embed_dim"]) if document else {}
+    if document and document.named:
+        stated = {**DEFAULTS, **stated}
+    if document and document.num_features:
+        arguments.compare(
+            {"num_features": document.num_features}, {"num_features": shown["embed_dim"]}
+        )
+    no_teacher = vit_arrays.has_no_teacher(shapes)
+    if no_teacher:
+        stated = {k: v for k, v in stated.items() if k not in ("distilled", "reg_tokens")}
+    _check(stated, shown, shapes)
+    usual, notes = timm_documents.read_preprocessing(document, USUAL, series, shown["in_chans"])
+    class_names, more = timm_documents.read_class_names(document, shown["num_classes"])
+    if not document and shown["global_pool"] == "map":
+        more += ("the activation is taken for exact GELU, which SigLIP 2 does not always have",)
+    if no_teacher:
+        more += ("no head_dist: the distillation token is read as a register with a position",)
+    sizes = {"mlp.name": shown["mlp_layer"]}
+    if "num_heads" in stated:
+        sizes["num_heads"] = stated["num_heads"]
     return ImportSpec(
-        fields={
-            **FIELDS,
-            "num_classes": classes,
-            "representation_size": 0,
-            "pool.name": pool,
-            "keep_class_token": has_token and pool != "cls",
-            "pool.fc_norm": "fc_norm.weight" in shapes,
-        },
-        sizes={"mlp.name": "swiglu" if up[0] == 2 * down[1] else "mlp"} if up[0] else {},
+        fields={**FIELDS, **_fields(stated, shown), **(NO_TEACHER if no_teacher else {})},
+        sizes=sizes if shown["embed_dim"] else {},
         positions=shapes.get("pos_embed", (0, 0))[1],
-        num_tokens=has_token + is_distilled,
-        data=data,
-        class_names=timm_documents.read_class_names(documents, classes),
-        notes=notes,
+        num_tokens=shown["class_token"] + shown["distilled"],
+        token_rows=vit_arrays.token_rows(shapes, stated.get("no_embed_class")),
+        data=usual,
+        class_names=class_names,
+        notes=(*notes, *more),
     )
 
 
-def documents_for(fields: Fields, data: Fields, class_names: tuple[str, ...]) -> dict[str, Json]:
-    """Return the documents to write beside the weights of a model, by file name.
+NO_TEACHER = {"distilled": False, "num_registers": 1}
+
+
+def _check(stated: Mapping[str, Any], shown: Mapping[str, Any], shapes: Shapes) -> None:
+    """Refuse what the document states where it makes another model or contradicts the arrays.
 
     Raises:
-      DataError: timm has no such pool.
+      DataError: It does.
     """
-    given = arguments(fields, data["image_size"])
-    return timm_documents.write(architecture(fields), given, fields, data, class_names)
+    arguments.check(stated, ARGUMENTS | shown.keys())
+    arguments.compare(stated, {k: v for k, v in shown.items() if k not in ("global_pool",)})
+    if stated.get("norm_layer", "layernorm") != "layernorm":
+        raise DataError(f"{arguments.WHERE}: norm_layer: expected 'layernorm'")
+    pool = stated.get("global_pool", shown["global_pool"])
+    if pool not in POOLS:
+        problem = f"expected {', '.join(POOLS)}, got '{pool}'"
+        raise DataError(f"config.json: global_pool: {problem}; there is no such pool here")
+    if (pool == "map") != (shown["global_pool"] == "map") or (
+        pool == "token" and not shown["class_token"]
+    ):
+        raise DataError(f"config.json: global_pool: '{pool}' is not that of the arrays")
+    if "global_pool" in stated:
+        norm_last = stated.get("fc_norm", pool == "avg")
+        if shapes.keys() & {"norm.weight", "fc_norm.weight"}:
+            arguments.compare({"fc_norm": norm_last}, {"fc_norm": "fc_norm.weight" in shapes})
+    if "mlp_ratio" in stated:
+        hidden = int(shown["embed_dim"] * stated["mlp_ratio"])
+        arguments.compare({"mlp_ratio": hidden}, {"mlp_ratio": vit_arrays.hidden(shapes)})
+    if "init_values" in stated and not shapes.keys() & {"blocks.0.ls1.gamma"}:
+        raise DataError("config.json: init_values: the arrays have no scales of layers")
 
 
-def architecture(fields: Fields) -> str:
-    """Return a model of timm that is ours with other arguments, or "" where there is none."""
-    hybrids = {
-        (): "vit_tiny_r_s16_p8_224",
-        (2, 2, 2, 2): "vit_small_r26_s32_224",
-        (3, 4, 9): "vit_base_r50_s16_224",
-        (3, 4, 6, 3): "vit_large_r50_s32_224",
+def _fields(stated: Mapping[str, Any], shown: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of our model that arrays and document state."""
+    pool = POOLS[stated.get("global_pool", shown["global_pool"])]
+    fields = {
+        "num_classes": shown["num_classes"],
+        "representation_size": 0,
+        "pool.name": pool,
+        "keep_class_token": shown["class_token"] and pool != "cls",
+        "pool.fc_norm": shown["fc_norm"],
     }
-    if fields["stem.name"] == "resnet":
-        if fields["stem.width_factor"] != 1:
-            return ""
-        return hybrids.get(tuple(fields["stem.layers"]), "")
-    if fields["distilled"]:
-        return "deit_base_distilled_patch16_224"
-    return "vit_giant_patch14_dinov2" if fields["mlp.name"] == "swiglu" else "vit_base_patch16_224"
-
-
-def arguments(fields: Fields, image_size: tuple[int, int]) -> dict[str, Any]:
-    """Return the arguments with which timm's model of that `architecture` is ours.
-
-    Raises:
-      DataError: timm has no such pool.
-    """
-    is_swiglu = fields["mlp.name"] == "swiglu"
-    pools = {"cls": "token", "gap": "avg", "map": "map"}
-    if fields["pool.name"] not in pools:
-        problem = f"timm has no pool {fields['pool.name']}; it cannot be written for timm"
-        raise DataError(f"config.model.pool.name: {problem}")
-    activations = {"gelu": "gelu", "gelu_tanh": "gelu_tanh", "relu": "relu"}
-    hidden = 2 * fields["mlp_dim"] if is_swiglu else fields["mlp_dim"]
-    kwargs = {
-        "img_size": list(image_size),
-        "patch_size": list(fields["stem.patch"]),
-        "embed_dim": fields["width"],
-        "depth": fields["depth"],
-        "num_heads": fields["num_heads"],
-        "mlp_ratio": hidden / fields["width"],
-        "num_classes": fields["num_classes"],
-        "qk_norm": fields["attention.qk_norm"],
-        "init_values": fields["block.layer_scale"] or None,
-    }
-    if not is_swiglu:  # else the architecture has it
-        kwargs["act_layer"] = activations[fields["mlp.activation"]]
-    if not fields["distilled"]:
-        kwargs |= {
-            "class_token": fields["pool.name"] == "cls" or fields["keep_class_token"],
-            "global_pool": pools[fields["pool.name"]],
-            "no_embed_class": not fields.get("posemb.prefix", True),
-            "reg_tokens": fields["num_registers"],
-            "fc_norm": fields["pool.fc_norm"],
-        }
-    return kwargs
-
-
-def outputs(path: pathlib.Path, fields: Fields, pixels: Any) -> Any:
-    """Return what timm's model computes with the weights at a path.
-
-    Raises:
-      ConfigError: There is no such model.
-    """
-    given = arguments(fields, tuple(pixels.shape[2:]))
-    return original.outputs(architecture(fields), given, path, pixels)
-
-
-def _pool(shapes: Shapes) -> str:
-    if "attn_pool.latent" in shapes:
-        return "map"
-    if "fc_norm.weight" in shapes:
-        return "gap"
-    return "cls" if "cls_token" in shapes else "gap"
+    if shown["mlp_layer"] == "swiglu":
+        if stated.get("act_layer", "silu") not in ("silu", "swish"):
+            raise DataError("config.json: act_layer: expected 'silu', for a gated MLP")
+        return fields
+    activation = arguments.read_activation(stated)
+    return {**fields, "mlp.activation": activation, "pool.activation": activation}
 
 
 VIT = Library(
@@ -227,6 +226,8 @@ VIT = Library(
     placeholders=placeholders,
     placeholders_for=placeholders_for,
     describe=describe,
-    documents_for=documents_for,
-    original=Original("timm", outputs),
+    documents_for=vit_model.documents_for,
+    rewrite=vit_model.rewrite,
+    original=Original("timm", vit_model.outputs),
+    infer=infer_vit,
 )

@@ -1,0 +1,49 @@
+"""Our names of models for those of timm, Hugging Face and others, for hints."""
+
+import re
+
+# The first word that is in a name counts.
+SERIES = {
+    "deit3": "deit3",
+    "deit-3": "deit3",
+    "deit": "deit",
+    "dinov2": "dinov2",
+    "dino_vit": "vit",
+    "swinv2": "swinv2",
+    "swin": "swin",
+    "vit": "vit",
+}
+SIZES = {
+    "tiny": "ti",
+    "small": "s",
+    "medium": "m",
+    "base": "b",
+    "so400m": "so400m",
+    "large": "l",
+    "huge": "h",
+    "gigantic": "G",
+    "giant": "g",
+}
+
+
+def translate(name: str) -> str:
+    """Return our name of a model such as `google/vit-base-patch16-224`; empty where there is none.
+
+    It is a guess: of a name that says no patch or window, ours has the usual one.
+    """
+    text = name.lower().split("/")[-1].replace("-", "_")
+    series = next((ours for word, ours in SERIES.items() if word.replace("-", "_") in text), "")
+    size = next((ours for word, ours in SIZES.items() if word in text), "")
+    if not series or not size:
+        return ""
+    if series in ("swin", "swinv2"):
+        window = re.search(r"window(?:\d+to)?(\d+)", text)
+        return f"{series}_{size.removesuffix('i')}_w{window[1]}" if window else ""
+    patch = re.search(r"patch(\d+)", text)
+    cell = patch[1] if patch else {"dinov2": "14"}.get(series, "16")
+    ours = f"{series}_{size}{cell}"
+    if "distilled" in text and series == "deit":
+        return f"{ours}_distilled"
+    if "reg" in text and series == "dinov2":
+        return f"{ours}_reg4"
+    return ours

@@ -1,0 +1,78 @@
+"""What the arrays of timm's Swin show of the arguments with which it was made."""
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from vit_jax.errors import DataError
+from vit_jax.weights.import_spec import num_outputs
+from vit_jax.weights.library import Shapes
+
+
+def show(shapes: Shapes) -> dict[str, Any]:
+    """Return what the arrays show; sizes are 0, and tuples empty, where it is unknown."""
+    pattern = r"layers\.(\d+)\.blocks\.\d+\.norm1\.weight"
+    stages = [int(match[1]) for name in shapes if (match := re.fullmatch(pattern, name))]
+    depths = tuple(stages.count(i) for i in range(max(stages, default=-1) + 1))
+    firsts = [f"layers.{i}.blocks.0.attn." for i in range(len(depths))]
+    scales = [shapes.get(f"{first}logit_scale", ()) for first in firsts]
+    tables = [shapes.get(f"{first}relative_position_bias_table", ()) for first in firsts]
+    num_heads: tuple[int, ...] = ()
+    if any(scales):
+        num_heads = tuple(scale[0] for scale in scales if scale)
+    elif all(len(table) == 2 for table in tables):
+        num_heads = tuple(table[1] for table in tables)
+    kernel = shapes.get("patch_embed.proj.weight", (0, 0, 0, 0))
+    head = "head.fc.bias" if "head.fc.bias" in shapes else "head.bias"
+    return {
+        "embed_dim": kernel[0],
+        "in_chans": kernel[1] if len(kernel) == 4 else 0,
+        "patch_size": kernel[2:],
+        "depths": depths,
+        "num_heads": num_heads,
+        "num_classes": num_outputs(shapes, head),
+        "hidden": shapes.get("layers.0.blocks.0.mlp.fc1.weight", (0,))[0],
+        "is_v2": any(scales),
+    }
+
+
+def window(shapes: Shapes) -> int:
+    """Return the side of the windows from v1's first table; 0 where there is none."""
+    table = shapes.get("layers.0.blocks.0.attn.relative_position_bias_table", ())
+    return (math.isqrt(table[0]) + 1) // 2 if len(table) == 2 else 0
+
+
+def one_window(stated: Mapping[str, Any], stages: int) -> int:
+    """Return the side of the windows that arguments state; 0 where they do not.
+
+    timm makes windows smaller where the grid is: the later ones of several may be.
+
+    Raises:
+      DataError: Windows are no squares, or differ otherwise.
+    """
+    if "window_size" not in stated:
+        return 0
+    value = stated["window_size"]
+    where = "config.json: window_size"
+    is_pair = isinstance(value, list) and len(value) == 2 and isinstance(value[0], int)
+    sides = [value] * stages if isinstance(value, int) or is_pair else list(value)[:stages]
+    squares = []
+    for side in sides:
+        pair = list(side) if isinstance(side, list | tuple) else [side, side]
+        if len(pair) != 2 or pair[0] != pair[1] or type(pair[0]) is not int:
+            raise DataError(f"{where}: expected squares, got {value!r:.60}")
+        squares.append(pair[0])
+    grid = stated.get("img_size")
+    patch = stated.get("patch_size", 4)
+    if len(set(squares)) > 1 and isinstance(patch, int) and grid:
+        pixels = min(grid) if isinstance(grid, list) else grid
+        cells = [math.ceil(pixels / patch / 2**i) for i in range(stages)]
+        largest = max(squares)
+        if [min(largest, c) for c in cells] == [
+            min(s, c) for s, c in zip(squares, cells, strict=True)
+        ]:
+            return largest
+    if len(set(squares)) > 1:
+        raise DataError(f"{where}: expected the same in all stages, got {value!r:.60}")
+    return squares[0] if squares else 0
