@@ -5,7 +5,7 @@ import dataclasses
 import itertools
 import json
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import flax
@@ -24,12 +24,13 @@ from vit_jax.conversion.folders import EXTRA_TENSORS, ORIGIN, whole_folder
 from vit_jax.conversion.libraries import find_library, infer_model, series_of
 from vit_jax.conversion.trained_size import find_size
 from vit_jax.data import transforms
-from vit_jax.errors import ConfigError
+from vit_jax.errors import ConfigError, DataError
 from vit_jax.models.resizing import resize_table
 from vit_jax.settings.recorded import Setting
 from vit_jax.weights import adapt, files, precision, rules
 from vit_jax.weights.folder import open_weights
 from vit_jax.weights.import_spec import ImportSpec
+from vit_jax.weights.library import Library, Shapes
 
 Params = dict[str, np.ndarray]
 
@@ -84,17 +85,17 @@ def import_weights(
       ConfigError: There is no such library, or it has no weights of the family; or the model is
         impossible.
     """
-    library = find_library(source, name, "--source") if name else None
+    if name:  # a wrong one is said before anything is read
+        find_library(source, name, "--source")
     file, documents = open_weights(path, weights)
     dtypes = precision.Dtypes()
     with file:
         file_shapes = {key: header.shape for key, header in file.headers.items()}
-        inferred = {} if name else infer_model(source, file_shapes, documents)
-        name = name or inferred.pop("name")
-        library = library or find_library(source, name, "--source")
+        try:
+            library, name, spec = _describe(source, name, file_shapes, documents)
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from error
         placeholders = library.placeholders(file_shapes)
-        spec = library.describe(file_shapes, documents, series_of(name))
-        spec = dataclasses.replace(spec, fields={**inferred, **spec.fields})
         resolved, trained_size, notes = _configure(spec, name, overrides or {}, path)
         config = resolved.config
         shapes = _param_shapes(config.model, trained_size, config.data.channels)
@@ -105,15 +106,38 @@ def import_weights(
             )
     notes = (*file.notes, *spec.notes, *dtypes.notes(), *notes)
     notes += _contradictions(spec, config, overrides or {}, path)
-    for kind, names in table.extra_tensors(file_shapes).items():
-        count = f" ({len(names)} arrays)" if len(names) > 1 else ""
-        notes += (f"{kind}{count} is not part of the model; it is kept for the export",)
+    notes += _describe_rest(table.extra_tensors(file_shapes))
     if config.data.image_size != trained_size:
         shapes = _param_shapes(config.model, config.data.image_size, config.data.channels)
         params, resized = adapt.resize_tables(params, shapes, _resize(config.model))
         notes += resized
     exact = {key: dtype for key, dtype in dtypes.exact.items() if key not in extra_tensors}
     return Imported(resolved, params, spec.class_names, extra_tensors, placeholders, notes, exact)
+
+
+def _describe(
+    source: str, name: str, shapes: Shapes, documents: Mapping[str, Any]
+) -> tuple[Library, str, ImportSpec]:
+    """Return the library, the name of our model, and what its weights state.
+
+    Raises:
+      DataError: A document or the arrays are not those of a model of ours.
+      ConfigError: There is no such library or model, or nothing tells which model it is.
+    """
+    inferred = {} if name else infer_model(source, shapes, documents)
+    name = name or inferred.pop("name")
+    library = find_library(source, name, "--source")
+    spec = library.describe(shapes, documents, series_of(name))
+    return library, name, dataclasses.replace(spec, fields={**inferred, **spec.fields})
+
+
+def _describe_rest(extra: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """Return notes on the arrays that our model does not have, by what they are."""
+    notes = []
+    for kind, names in extra.items():
+        count = f" ({len(names)} arrays)" if len(names) > 1 else ""
+        notes.append(f"{kind}{count} is not part of the model; it is kept for the export")
+    return tuple(notes)
 
 
 def _configure(

@@ -1,6 +1,6 @@
 """What `config.json` of transformers says about models of every family, read and written."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from vit_jax.errors import DataError
@@ -34,6 +34,10 @@ def find_prefix(shapes: Shapes, model_types: Sequence[str]) -> str:
     return prefixes[0] if prefixes else ""
 
 
+# The types of all models that we have.
+MODEL_TYPES = ("vit", "deit", "dinov2", "dinov2_with_registers", "swin", "swinv2")
+
+
 def open_config(
     documents: Documents, model_types: Sequence[str]
 ) -> tuple[Json, str, tuple[str, ...]]:
@@ -51,10 +55,21 @@ def open_config(
     model_type = read_key(documents[CONFIG], "model_type", str, CONFIG)
     if model_type not in model_types:
         expected = f"{', '.join(model_types[:-1])} or {model_types[-1]}"
-        problem = f"expected {expected} for this --model, got '{model_type}'"
+        whose = "" if model_types == MODEL_TYPES else " for this --model"
+        problem = f"expected {expected}{whose}, got '{model_type}'"
         raise DataError(f"{CONFIG}: model_type: {problem}")
     document, notes = with_defaults(documents[CONFIG], model_type)
     return document, model_type, notes
+
+
+def is_of(documents: Documents, model_types: Collection[str]) -> bool:
+    """Return whether the `config.json` beside the weights is of a model of these types.
+
+    Raises:
+      DataError: There is none, or its model is of no type that we have.
+    """
+    _, model_type, _ = open_config(documents, MODEL_TYPES)
+    return model_type in model_types
 
 
 def read_activation(document: Json, key: str) -> str:

@@ -175,11 +175,13 @@ def describe(shapes: Shapes, documents: Documents, series: str) -> ImportSpec:
 
 
 def infer(shapes: Shapes, documents: Documents) -> dict[str, Any]:
-    """Return the name of our model, and the fields that make it the one of a folder.
+    """Return our model, as a name and fields, that a folder has; nothing of another family.
 
     Raises:
-      DataError: The folder has no `config.json`, or one of another family.
+      DataError: The folder has no `config.json`, or one of a model that we do not have.
     """
+    if not hf_documents.is_of(documents, CLASSES):
+        return {}
     document, model_type, _ = hf_documents.open_config(documents, tuple(CLASSES))
     found = sizes(document, model_type)
     return {"name": name_vit(model_type, found["width"], found["stem.patch"][0]), **found}

@@ -24,6 +24,7 @@ VIT_SIZES = {
     "base": (768, 12),
     "plus": (896, 14),  # of vit_base_patch16_plus_240
     "so150m": (896, 14),
+    "so150m2": (832, 13),
     "large": (1024, 16),
     "so400m": (1152, 16),
     "huge": (1280, 16),
@@ -58,7 +59,10 @@ KNOWN: tuple[tuple[str, Arguments], ...] = (
     (r"vit_{size}_patch14_dinov2", {}),
     (r"vit_{size}_patch14_reg(?P<registers>\d)_(dinov2|tipsv2)", REGISTERS),
     (r"vit_{size}_patch\d+_siglip_\d+", MAP),
+    (r"vit_base_patch16_224_miil(_in21k)?", {"qkv_bias": False}),
+    (r"vit_(?P<size>medium|betwixt)_patch16_gap_\d+", {**GAP, "fc_norm": False, "qkv_bias": False}),
     (r"vit_{size}_patch\d+(_siglip)?_gap_\d+", {**GAP, "fc_norm": False}),
+    (r"vit_(?P<size>so150m2)_patch16_reg(?P<registers>1)_gap_\d+", {**GAP, "qkv_bias": False}),
     (r"vit_so150m_patch16_reg(?P<registers>4)_gap_\d+", {**GAP, "fc_norm": False}),
     (r"vit_so150m_patch16_reg(?P<registers>4)_map_\d+", MAP),
     (r"vit_{size}_patch16_reg(?P<registers>\d)_gap_\d+", {**GAP, **REGISTERS}),
@@ -76,12 +80,8 @@ NOT_TANH = r"vit_large_patch16_siglip(_gap)?_(256|384)"
 SWIGLU = r"vit_giant_patch14_(reg\d_)?(dinov2|tipsv2)"
 
 # The models of timm that are not ours, and why.
-NO_BIAS = "its attention has no biases (qkv_bias=False)"
 OTHERS: tuple[tuple[str, str], ...] = (
     (r".*_clip_.*", "it has a norm before the blocks (pre_norm=True)"),
-    (r"vit_base_patch16_224_miil(_in21k)?", NO_BIAS),
-    (r"vit_(medium|betwixt)_patch16_gap_\d+", NO_BIAS),
-    (r"vit_so150m2_.*", NO_BIAS),
     (r".*_rpn_\d+", "its norms follow attention and MLP (block_fn=ResPostBlock)"),
     (r".*_18x2_\d+", "its blocks have two branches (block_fn=ParallelThingsBlock)"),
     (r".*_(xp|d?pwee)_.*|vit_d?pwee_.*", "its attention and MLP are parallel"),

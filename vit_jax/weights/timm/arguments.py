@@ -9,7 +9,15 @@ from typing import Any
 from vit_jax.errors import DataError
 
 WHERE = "config.json: model_args"
-ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_tanh", "relu": "relu"}
+ACTIVATIONS = {
+    "gelu": "gelu",
+    "gelu_tanh": "gelu_tanh",
+    "quick_gelu": "quick_gelu",
+    "relu": "relu",
+    "silu": "silu",
+    "swish": "silu",
+    "tanh": "tanh",
+}
 
 # Those that change nothing in evaluation, for images that the patches divide.
 HARMLESS = {
@@ -35,7 +43,6 @@ USUAL: dict[str, tuple[Any, ...]] = {
     "pos_embed": ("learn",),
     "pre_norm": (False,),
     "proj_bias": (True,),
-    "qkv_bias": (True,),
     "scale_attn_norm": (False,),
     "scale_mlp_norm": (False,),
     "use_naflex": (False,),

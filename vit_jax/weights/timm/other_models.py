@@ -23,19 +23,25 @@ ARRAYS: tuple[tuple[str, str], ...] = (
 )
 MISSING: tuple[tuple[tuple[str, ...], str], ...] = (
     (
-        (
-            "blocks.0.attn.qkv.bias",
-            "layers.0.blocks.0.attn.qkv.bias",
-            "layers.0.blocks.0.attn.q_bias",
-        ),
-        "attention without biases (qkv_bias=False)",
-    ),
-    (
         ("blocks.0.norm1.bias", "layers.0.blocks.0.norm1.bias"),
         "norms without biases, as RMS norms",
     ),
     (("norm.weight", "fc_norm.weight"), "no norm after the blocks"),
 )
+
+
+def refuse_unsure(shapes: Shapes) -> None:
+    """Refuse the arrays of a ViT that may be another model, where no document says which.
+
+    Raises:
+      DataError: They have all that tells timm's `vit_base_patch16_rpn_224`, whose norms follow
+        attention and MLP, but its name.
+    """
+    marks = {"blocks.0.attn.qkv.bias", "cls_token", "blocks.0.ls1.gamma"}
+    if "blocks.0.attn.qkv.weight" in shapes and not shapes.keys() & marks:
+        problem = "neither biases of queries and keys, nor a class token, nor scales of layers"
+        hint = "their norms may come after attention and MLP; a config.json beside them would say"
+        raise DataError(f"the weights have {problem}: {hint}")
 
 
 def refuse(shapes: Shapes) -> None:

@@ -87,6 +87,7 @@ def describe(shapes: Shapes, documents: Documents, series: str) -> ImportSpec:
     data, notes = timm_documents.read_preprocessing(document, USUAL, series, shown["in_chans"])
     class_names, more = timm_documents.read_class_names(document, shown["num_classes"])
     fields = {**FIELDS, "num_classes": shown["num_classes"]}
+    fields["attention.qkv_bias"] = shown["qkv_bias"]
     if shown["is_v2"]:
         sides = stated.get("pretrained_window_sizes", ())
         fields |= {**swin.V2, "posemb.pretrained_window": _sides(sides, len(shown["depths"]))}
@@ -109,7 +110,8 @@ def _check(stated: Mapping[str, Any], shown: Mapping[str, Any], num_features: in
     Raises:
       DataError: It does.
     """
-    compared = {key: shown[key] for key in ("embed_dim", "in_chans", "patch_size", "num_classes")}
+    keys = ("embed_dim", "in_chans", "patch_size", "num_classes", "qkv_bias")
+    compared = {key: shown[key] for key in keys}
     arguments.check(stated, ARGUMENTS | compared.keys())
     arguments.compare(stated, compared)
     stages = len(shown["depths"])
@@ -125,8 +127,8 @@ def _check(stated: Mapping[str, Any], shown: Mapping[str, Any], num_features: in
     pool = stated.get("global_pool", "avg")
     if pool != "avg":
         raise DataError(f"config.json: global_pool: expected 'avg', got '{pool}'")
-    if stated.get("act_layer", "gelu") != "gelu" and not shown["is_v2"]:
-        raise DataError("config.json: act_layer: expected 'gelu', as timm's Swin v1 has")
+    if stated.get("act_layer", "gelu") != "gelu":
+        raise DataError("config.json: act_layer: expected 'gelu', which timm's Swin has")
 
 
 def _sides(value: Any, stages: int) -> tuple[int, ...]:

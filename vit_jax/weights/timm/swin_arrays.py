@@ -9,6 +9,10 @@ from vit_jax.errors import DataError
 from vit_jax.weights.import_spec import num_outputs
 from vit_jax.weights.library import Shapes
 
+QKV = "layers.0.blocks.0.attn.qkv.weight"
+# Of v1, and of v2, whose keys have none.
+BIASES = {"layers.0.blocks.0.attn.qkv.bias", "layers.0.blocks.0.attn.q_bias"}
+
 
 def show(shapes: Shapes) -> dict[str, Any]:
     """Return what the arrays show; sizes are 0, and tuples empty, where it is unknown."""
@@ -34,6 +38,7 @@ def show(shapes: Shapes) -> dict[str, Any]:
         "num_classes": num_outputs(shapes, head),
         "hidden": shapes.get("layers.0.blocks.0.mlp.fc1.weight", (0,))[0],
         "is_v2": any(scales),
+        "qkv_bias": QKV not in shapes or bool(shapes.keys() & BIASES),
     }
 
 

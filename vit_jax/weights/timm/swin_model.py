@@ -49,6 +49,7 @@ def arguments(fields: Fields, image_size: tuple[int, int], channels: int) -> dic
         "mlp_ratio": fields["mlp_ratio"],
         "num_classes": fields["num_classes"],
         "global_pool": "avg",
+        "qkv_bias": fields["attention.qkv_bias"],
     }
     if fields["attention.cosine"]:
         pretrained = fields.get("posemb.pretrained_window") or (0,) * len(fields["depths"])

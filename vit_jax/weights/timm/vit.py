@@ -125,6 +125,7 @@ DEFAULTS: Mapping[str, Any] = {
     "mlp_layer": "mlp",
     "no_embed_class": False,
     "qk_norm": False,
+    "qkv_bias": True,
     "reg_tokens": 0,
 }
 
@@ -145,6 +146,8 @@ def describe(shapes: Shapes, documents: Documents, series: str) -> ImportSpec:
         arguments.compare(
             {"num_features": document.num_features}, {"num_features": shown["embed_dim"]}
         )
+    if document is None:
+        other_models.refuse_unsure(shapes)
     no_teacher = vit_arrays.has_no_teacher(shapes)
     if no_teacher:
         stated = {k: v for k, v in stated.items() if k not in ("distilled", "reg_tokens")}
@@ -211,6 +214,9 @@ def _fields(stated: Mapping[str, Any], shown: Mapping[str, Any]) -> dict[str, An
         "pool.name": pool,
         "keep_class_token": shown["class_token"] and pool != "cls",
         "pool.fc_norm": shown["fc_norm"],
+        "attention.qk_norm": shown["qk_norm"],
+        "attention.qkv_bias": shown["qkv_bias"],
+        "num_registers": shown["reg_tokens"],
     }
     if shown["mlp_layer"] == "swiglu":
         if stated.get("act_layer", "silu") not in ("silu", "swish"):

@@ -6,6 +6,9 @@ from typing import Any
 from vit_jax.weights.import_spec import num_outputs
 from vit_jax.weights.library import Shapes
 
+QKV = "blocks.0.attn.qkv.weight"
+QKV_BIAS = "blocks.0.attn.qkv.bias"
+
 
 def show(shapes: Shapes) -> dict[str, Any]:
     """Return what the arrays show, by the names of timm's arguments; sizes are 0 where unknown."""
@@ -24,6 +27,7 @@ def show(shapes: Shapes) -> dict[str, Any]:
         "distilled": "dist_token" in shapes and not has_no_teacher(shapes),
         "reg_tokens": num_registers(shapes),
         "qk_norm": "blocks.0.attn.q_norm.weight" in shapes,
+        "qkv_bias": QKV_BIAS in shapes or QKV not in shapes,
         "mlp_layer": "swiglu" if inputs and hidden(shapes) == 2 * inputs else "mlp",
         "fc_norm": "fc_norm.weight" in shapes,
         "global_pool": _pool(shapes),

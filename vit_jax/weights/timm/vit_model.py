@@ -88,6 +88,7 @@ def arguments(fields: Fields, image_size: tuple[int, int], channels: int) -> dic
         "mlp_ratio": _ratio(hidden, fields["width"]),
         "num_classes": fields["num_classes"],
         "qk_norm": fields["attention.qk_norm"],
+        "qkv_bias": fields["attention.qkv_bias"],
         "init_values": fields["block.layer_scale"] or None,
     }
     if not is_swiglu:  # else the architecture has it
