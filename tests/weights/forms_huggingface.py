@@ -185,10 +185,13 @@ def swin(
     return form(text, model, {**SWIN, **config}, **settings)
 
 
-def other(model_class: str, output: str = "pooler_output", config: Config = NONE) -> Form:
+def other(
+    model_class: str, model_type: str, output: str = "pooler_output", config: Config = NONE
+) -> Form:
     """Return a form of a model that we do not have."""
     given = {**VIT, "intermediate_size": 96, **config}
-    return form(f"`{model_class}`", model_class, given, output=output, refused="config.json")
+    refused = f"swin or swinv2, got '{model_type}'"
+    return form(f"`{model_class}`", model_class, given, output=output, refused=refused)
 
 
 FORMS: dict[str, Form] = {
@@ -224,7 +227,9 @@ FORMS: dict[str, Form] = {
     ),
     "vit_one_label": vit("one label", config={"num_labels": 1}),
     "vit_regression": vit(
-        "a regression", config={"problem_type": "regression"}, refused="problem_type"
+        "a regression",
+        config={"problem_type": "regression"},
+        refused="problem_type: expected single_label_classification or multi_label_classification",
     ),
     "vit_not_rescaled": vit(
         "pixels from 0 to 255",
@@ -274,7 +279,7 @@ FORMS: dict[str, Form] = {
     "swin_positions": swin(
         "Swin with absolute positions",
         config={"use_absolute_embeddings": True},
-        refused="use_absolute_embeddings",
+        refused="use_absolute_embeddings: expected false",
     ),
     "swinv2": swin(
         "Swin v2 that pads, pre-trained with other windows",
@@ -286,15 +291,15 @@ FORMS: dict[str, Form] = {
         "SwinBackbone",
         {"out_features": ["stage1", "stage2"]},
         output="feature_maps",
-        refused="SwinBackbone",
+        refused="got 'SwinBackbone'",
     ),
-    "beit": other(f"Beit{CLASSIFIER}", "logits", {"use_relative_position_bias": True}),
-    "data2vec": other(f"Data2VecVision{CLASSIFIER}", "logits"),
-    "vit_mae": other("ViTMAEModel", "last_hidden_state", {"mask_ratio": 0.0}),
-    "vit_msn": other(f"ViTMSN{CLASSIFIER}", "logits"),
-    "dinov3": other("DINOv3ViTModel"),
-    "clip": other("CLIPVisionModel"),
-    "siglip": other("SiglipVisionModel"),
-    "ijepa": other("IJepaModel", "last_hidden_state"),
-    "yolos": other("YolosModel", config={"image_size": [32, 32]}),
+    "beit": other(f"Beit{CLASSIFIER}", "beit", "logits", {"use_relative_position_bias": True}),
+    "data2vec": other(f"Data2VecVision{CLASSIFIER}", "data2vec-vision", "logits"),
+    "vit_mae": other("ViTMAEModel", "vit_mae", "last_hidden_state", {"mask_ratio": 0.0}),
+    "vit_msn": other(f"ViTMSN{CLASSIFIER}", "vit_msn", "logits"),
+    "dinov3": other("DINOv3ViTModel", "dinov3_vit"),
+    "clip": other("CLIPVisionModel", "clip_vision_model"),
+    "siglip": other("SiglipVisionModel", "siglip_vision_model"),
+    "ijepa": other("IJepaModel", "ijepa", "last_hidden_state"),
+    "yolos": other("YolosModel", "yolos", config={"image_size": [32, 32]}),
 }

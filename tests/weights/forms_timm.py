@@ -224,6 +224,14 @@ def other(
     return form(f"`{architecture}`", make, given, f"{series}_ti{patch}", flags, refused=refused)
 
 
+def hybrid(architecture: str, name: str) -> Form:
+    """Return a form of a ViT behind a ResNet."""
+    given = {"img_size": 64, "embed_dim": 48, "depth": 2, "num_heads": 3, "num_classes": 5}
+    flags = vit_flags({**given, "patch_size": 1})
+    del flags["model.stem.patch"]
+    return form(f"`{architecture}`", published(architecture), given, name, flags)
+
+
 def facebook(arrays: Arrays) -> Arrays:
     """Return the names that the authors of DINOv2 give."""
     import torch
@@ -333,7 +341,11 @@ FORMS: dict[str, Form] = {
     ),
     "qk_norm": vit("norms of queries and keys", arguments={"qk_norm": True}),
     "no_qkv_bias": vit("no biases of queries, keys and values", arguments={"qkv_bias": False}),
-    "pre_norm": vit("a norm before the encoder", arguments={"pre_norm": True}, refused="norm_pre"),
+    "pre_norm": vit(
+        "a norm before the encoder",
+        arguments={"pre_norm": True},
+        refused="a norm before the blocks",
+    ),
     # Folders of the hub, whose document says what the arrays do not show.
     "hub": hub("a folder of the hub", "vit_tiny_patch16_224", {}),
     "hub_average": hub(
@@ -347,14 +359,14 @@ FORMS: dict[str, Form] = {
         "vit_base_patch16_224",
         {"global_pool": "max"},
         arguments={"global_pool": "max"},
-        refused="global_pool",
+        refused="global_pool: expected token, avg, map, got 'max'",
     ),
     "hub_average_maximum": hub(
         "average and maximum of the tokens",
         "vit_base_patch16_224",
         {"global_pool": "avgmax"},
         arguments={"global_pool": "avgmax"},
-        refused="global_pool",
+        refused="global_pool: expected token, avg, map, got 'avgmax'",
     ),
     "hub_relu": hub("ReLU", "vit_base_patch16_224", {}, arguments={"act_layer": "relu"}),
     "hub_gelu_tanh": hub(
@@ -475,13 +487,13 @@ FORMS: dict[str, Form] = {
         arguments={"img_size": (52, 72), "window_size": 6},
     ),
     # Other architectures, whose arrays look like those of a ViT.
-    "rope": other("vit_small_patch16_rope_224", "gamma_1"),
+    "rope": other("vit_small_patch16_rope_224", "the scales of BEiT and EVA"),
     "rope_mixed": other("vit_small_patch16_rope_mixed_224", "rotary positions"),
-    "rope_ape": other("vit_small_patch16_rope_ape_224", "gamma"),
-    "eva02": other("eva02_tiny_patch14_224", "mlp", patch=14),
-    "dinov3": other("vit_small_patch16_dinov3", "gamma"),
-    "beit": other("beit_base_patch16_224", "relative_position_bias"),
-    "beitv2": other("beitv2_base_patch16_224", "relative_position_bias"),
+    "rope_ape": other("vit_small_patch16_rope_ape_224", "the scales of BEiT and EVA"),
+    "eva02": other("eva02_tiny_patch14_224", "has swiglu, the model mlp", patch=14),
+    "dinov3": other("vit_small_patch16_dinov3", "the scales of BEiT and EVA"),
+    "beit": other("beit_base_patch16_224", "relative positions"),
+    "beitv2": other("beitv2_base_patch16_224", "relative positions"),
     "clip": other("vit_base_patch16_clip_224", "a norm before the blocks"),
     "clip_quick": other("vit_base_patch16_clip_quickgelu_224", "a norm before the blocks"),
     "parallel": other("vit_small_patch16_18x2_224", "two branches in each block"),
@@ -497,6 +509,6 @@ FORMS: dict[str, Form] = {
     "miil": other("vit_base_patch16_224_miil", ""),
     "rpn": other("vit_base_patch16_rpn_224", "norms may come after attention and MLP"),
     "flexivit": other("flexivit_small", "", img_size=32),
-    "hybrid_r26": other("vit_small_r26_s32_224", "expected", patch=1, img_size=64),
-    "hybrid_r50": other("vit_base_r50_s16_224", "expected", patch=1, img_size=64),
+    "hybrid_r26": hybrid("vit_small_r26_s32_224", "vit_r26_s32"),
+    "hybrid_r50": hybrid("vit_base_r50_s16_224", "vit_r50_b16"),
 }

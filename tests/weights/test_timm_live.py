@@ -1,14 +1,10 @@
 """timm's own models, random and live, against what their documents say; needs timm 1.0.31."""
 
 import dataclasses
-import importlib.machinery
-import importlib.util
 import json
-import sys
-import types
-import warnings
 
 import pytest
+from timm_models import import_timm
 
 from vit_jax import config as config_lib
 from vit_jax import convert, models
@@ -17,60 +13,13 @@ from vit_jax.errors import CheckpointError, DataError
 from vit_jax.weights import reference
 from vit_jax.weights.timm import architectures, arguments, vit
 
-pytestmark = [
-    pytest.mark.parity,
-    pytest.mark.skipif(not importlib.util.find_spec("timm"), reason="needs timm==1.0.31"),
-]
-
-
-class Stub(types.ModuleType):
-    """A module in which everything is a class: timm imports torchvision, its models use nothing."""
-
-    __path__ = ()
-
-    def __getattr__(self, name):
-        if name.startswith("__"):
-            raise AttributeError(name)
-        import enum
-
-        import torch
-
-        names = ("NEAREST", "BILINEAR", "BICUBIC", "BOX", "HAMMING", "LANCZOS", "NEAREST_EXACT")
-        modes = enum.Enum("InterpolationMode", {key: key.lower() for key in names})
-        value = modes if name == "InterpolationMode" else type(name, (torch.nn.Module,), {})
-        setattr(self, name, value)
-        return value
-
-
-class Finder:
-    """Finds torchvision's modules, none of which is installed."""
-
-    @staticmethod
-    def find_spec(name, path=None, target=None):
-        if name.split(".")[0] == "torchvision":
-            return importlib.machinery.ModuleSpec(name, Finder, is_package=True)
-        return None
-
-    @staticmethod
-    def create_module(spec):
-        return Stub(spec.name)
-
-    @staticmethod
-    def exec_module(module):
-        module.__version__ = "0"
+pytestmark = pytest.mark.parity
 
 
 @pytest.fixture(scope="module")
 def timm():
-    """timm, whether torchvision is there or not."""
-    missing = not importlib.util.find_spec("torchvision")
-    if missing:
-        sys.meta_path.append(Finder)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield importlib.import_module("timm")
-    if missing:
-        sys.meta_path.remove(Finder)
+    """timm, without torchvision."""
+    return import_timm()
 
 
 VIT_ARGS = {"img_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 3}
