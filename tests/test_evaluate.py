@@ -120,10 +120,13 @@ def test_a_run_without_an_average_has_one_set_of_weights(trained, capsys, tmp_pa
     workdir = shutil.copytree(trained[0], tmp_path / "run")
     text = (workdir / "config.json").read_text()
     (workdir / "config.json").write_text(text.replace('"ema_decay": 0.5', '"ema_decay": 0.0'))
-    code, out, _ = evaluate(capsys, workdir, "--weights=raw")
+    code, _, err = evaluate(capsys, workdir)
+    assert code == 74 and "optim.ema_decay is 0.0, but" in err
+    allow = "--allow_config_change=optim.ema_decay"
+    code, out, _ = evaluate(capsys, workdir, "--weights=raw", allow)
     assert code == 0 and "weights  " not in out
     assert list(json.loads(out.splitlines()[-1])["eval"]) == ["test"]
-    code, _, err = evaluate(capsys, workdir, "--weights=ema")
+    code, _, err = evaluate(capsys, workdir, "--weights=ema", allow)
     assert code == 64 and "--weights: the run has no average (optim.ema_decay is 0)" in err
 
 

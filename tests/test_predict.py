@@ -149,7 +149,8 @@ def test_one_image_imports_what_it_needs_and_no_more(workdir, folder):
     argv = [sys.executable, "-c", code, f"--workdir={workdir}", str(image)]
     out = subprocess.run(argv, capture_output=True, text=True, cwd=ROOT, check=True)
     modules = out.stderr.split()
-    assert out.stdout.startswith(str(image)) and len(modules) <= 1300
+    of_others = [name for name in modules if name.split(".")[0] != "vit_jax"]
+    assert out.stdout.startswith(str(image)) and len(of_others) <= 1217
     heavy = {"tensorflow_datasets", "grain", "tensorboardX", "optax", "tensorflow", "torch"}
     assert not heavy & set(modules)
 

@@ -294,8 +294,10 @@ def test_the_run_goes_on_with_what_the_refusal_offers(started, tmp_path, capsys)
     assert "finished  this run is complete" in capsys.readouterr().out
 
 
-def test_variables_are_evaluated_where_a_checkpoint_has_no_average(started, capsys):
-    folder = started
+def test_variables_are_evaluated_where_a_checkpoint_has_no_average(started, tmp_path, capsys):
+    folder = epath.Path(shutil.copytree(started, tmp_path / "run"))
+    text = (folder / "config.json").read_text()
+    (folder / "config.json").write_text(text.replace('"ema_decay": 0.0', '"ema_decay": 0.5'))
     config = make(AVERAGE)
     run = open_run(config)
     with jax.set_mesh(run.mesh):

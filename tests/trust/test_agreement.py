@@ -52,7 +52,6 @@ def image(tmp_path):
         ({"model__depth": 2}, "model.depth is 2, but"),
         ({"model__num_classes": 11}, "model.num_classes is 11, but"),
         ({"objective__loss": "sigmoid_xent"}, 'objective.loss is "sigmoid_xent", but'),
-        ({"optim__ema_decay": 0.9}, "optim.ema_decay is 0.9, but"),
         ({"data__mean": [4.5], "data__std": [0.5]}, "trained with [0.5] (and data.std differ)"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",

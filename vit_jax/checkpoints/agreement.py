@@ -54,8 +54,8 @@ def check_agreement(
 def _differences(sealed: Settings, now: Settings) -> Iterator[str]:
     """Yield the keys of other values; a key that one of them lacks is of another version."""
     for key in sorted(filter(shapes_outputs, sealed.keys() & now.keys())):
-        before, after = sealed[key], now[key]
-        if key == "optim.ema_decay":  # says only whether there is an average to take
-            before, after = bool(before), bool(after)
-        if before != after:
+        if key == "optim.ema_decay":  # an average would not be taken; one may begin later
+            if sealed[key] and not now[key]:
+                yield key
+        elif sealed[key] != now[key]:
             yield key

@@ -98,8 +98,8 @@ class Data(Section):
     mean: tuple[float, ...] = field(
         (0.5, 0.5, 0.5),
         "mean of each channel, for pixels in 0..1",
-        low=-1,
-        high=2,
+        low=-10,
+        high=10,
         inherit="free",
     )
     std: tuple[float, ...] = field(

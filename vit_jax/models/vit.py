@@ -31,7 +31,7 @@ class ViT(Transformer):
     keep_class_token: bool = fixed(False, "keep the class token where the pool does not read it")
     distilled: bool = fixed(False, "distillation token and head (Touvron et al. 2021, section 4)")
     distilled_head: bool = fixed(True, "the distillation token has a head, where there is one")
-    num_registers: int = fixed(0, "register tokens (Darcet et al. 2024)", low=0)
+    num_registers: int = fixed(0, "register tokens (Darcet et al. 2024)", low=0, high=4096)
 
     @property
     def stride(self) -> tuple[int, int]:
