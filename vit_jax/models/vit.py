@@ -91,13 +91,17 @@ class ViT(Transformer):
             height, width, dim, len(names), self.num_registers
         )
         prefix = [self._token(name, 1, batch, dim) for name in names]
-        if self.num_registers:
-            registers = self._token("registers", self.num_registers, batch, dim)
-            prefix += jnp.split(registers, self.num_registers, axis=1)
         prefix = [
             token + position.astype(token.dtype)
-            for token, position in itertools.zip_longest(prefix, positions, fillvalue=jnp.zeros(()))
+            for token, position in itertools.zip_longest(
+                prefix, positions[: len(names)], fillvalue=jnp.zeros(())
+            )
         ]
+        if self.num_registers:
+            registers = self._token("registers", self.num_registers, batch, dim)
+            if len(positions) > len(names):
+                registers = registers + positions[len(names) :].astype(registers.dtype)
+            prefix.append(registers)
         patches = patches + grid_positions.astype(patches.dtype)
         patches = patches.reshape(batch, height * width, dim)
         tokens = jnp.concatenate([*prefix, patches], axis=1)
