@@ -96,7 +96,6 @@ def check(imported, folder):
 def test_live_models_are_inferred_and_keep_every_fact_there_and_back(name, save, tmp_path):
     folder = save(name)
     imported = convert.import_weights("timm", folder, "", {})
-    check(imported, folder)
     convert.write_run(imported, "timm", tmp_path / "run")
     assert not convert.export_weights(tmp_path / "run", "timm", tmp_path / "back")
     back = convert.import_weights("timm", tmp_path / "back", "", {})
