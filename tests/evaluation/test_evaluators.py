@@ -114,7 +114,7 @@ def test_further_evaluators_name_their_results_after_the_set(tiny_config, tmp_pa
     least = min(means, key=means.get)
     assert results["best"] == {"step": least, "small_brightness_mean": means[least]}
     assert "small_brightness: brightness " in capsys.readouterr().out
-    argv = ["evaluate", f"--workdir={tmp_path}", "--raw"]
+    argv = ["evaluate", f"--workdir={tmp_path}", "--weights=raw"]
     assert run_command(evaluate.main, evaluate._flags(), "", argv) == 0
     report = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert report["eval"].keys() == {"test_raw", "test_brightness_raw"}

@@ -77,7 +77,7 @@ def open_path(text: str, flag: str) -> epath.Path:
       ConfigError: The extra for that object store is not installed, or there is no such kind.
     """
     try:
-        path = epath.Path(text).expanduser()
+        path = epath.Path(os.path.expanduser(text))
         path.exists()
     except ImportError as error:
         hint = "pip install 'vit_jax[gcs]' adds gs:// paths"
@@ -95,7 +95,7 @@ def local_path(text: str, flag: str) -> pathlib.Path:
     """
     if "://" in text:
         raise ConfigError(flag, f"expected a local path, got {text}")
-    return pathlib.Path(text).expanduser()
+    return pathlib.Path(os.path.expanduser(text))
 
 
 def write_json(path: epath.Path, content: Mapping[str, Any]) -> None:
