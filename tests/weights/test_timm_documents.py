@@ -92,6 +92,7 @@ HONOURED = [
     ({"model_args": {"act_layer": "relu"}}, {}, {"mlp.activation": "relu"}),
     ({"model_args": {"act_layer": "gelu_tanh"}}, {}, {"mlp.activation": "gelu_tanh"}),
     ({"model_args": {"act_layer": "gelu"}}, {}, {"mlp.activation": "gelu"}),
+    ({"model_args": {"act_layer": "quick_gelu"}}, {}, {"mlp.activation": "quick_gelu"}),
     ({"model_args": {"drop_path_rate": 0.1, "norm_layer": None}}, {}, {"pool.name": "cls"}),
     (
         {"global_pool": "avg", "model_args": {"fc_norm": False}},
@@ -126,7 +127,7 @@ def test_a_word_of_the_document_is_in_the_model(words, arrays, fields, save):
 
 
 REFUSED = [
-    ({"model_args": {"act_layer": "quick_gelu"}}, "act_layer: expected one of gelu, gelu_tanh"),
+    ({"model_args": {"act_layer": "hard_swish"}}, "act_layer: expected one of gelu, gelu_tanh"),
     ({"model_args": {"global_pool": "avgmax"}}, "global_pool: expected token, avg, map, got"),
     ({"model_args": {"global_pool": ""}}, "global_pool: expected token, avg, map, got ''"),
     ({"global_pool": "max"}, "global_pool: expected token, avg, map, got 'max'"),
@@ -267,7 +268,10 @@ def test_a_distilled_model_without_its_teachers_head_is_read(save):
     [
         ({"norm_pre.weight": (WIDTH,)}, "a norm before the blocks"),
         ({"rope.freqs": (2, 3)}, "rotary positions"),
-        ({f"blocks.{i}.attn.qkv.bias": None for i in range(2)}, "attention without biases"),
+        (
+            {"cls_token": None} | {f"blocks.{i}.attn.qkv.bias": None for i in range(2)},
+            "norms may come after attention and MLP",
+        ),
         ({f"blocks.{i}.norm1.bias": None for i in range(2)}, "norms without biases"),
         ({"norm.weight": None, "norm.bias": None}, "no norm after the blocks"),
     ],
@@ -275,6 +279,11 @@ def test_a_distilled_model_without_its_teachers_head_is_read(save):
 def test_other_models_are_refused_with_the_reason(more, said, save):
     with pytest.raises(DataError, match=said):
         bring_in(save(vit(**more)))
+
+
+def test_attention_may_have_no_biases(save):
+    model, _ = bring_in(save(vit(**{f"blocks.{i}.attn.qkv.bias": None for i in range(2)})))
+    assert not model["attention.qkv_bias"]
 
 
 # --- The name of our model.
