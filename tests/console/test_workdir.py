@@ -67,13 +67,15 @@ def test_a_tilde_is_the_home_directory(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert workdir.open_path("~/runs/x", "--workdir") == epath.Path(tmp_path / "runs" / "x")
     assert workdir.open_path("runs/~x", "--workdir") == epath.Path("runs/~x")
+    with pytest.raises(ConfigError, match="--workdir: no home directory of ~nobody_here"):
+        workdir.open_path("~nobody_here/x", "--workdir")
 
 
 @pytest.mark.parametrize("name", ["a[1]", "a]", "a\\b"])
 def test_a_path_that_orbax_cannot_save_to_is_refused_before_the_first_step(tmp_path, name):
     path = epath.Path(tmp_path) / name / "run"
     said = "in a path for a pattern; give another than"
-    with pytest.raises(WorkdirError, match=said), workdir.lock(path):
+    with pytest.raises(ConfigError, match=said), workdir.lock(path):
         pass
     assert not (tmp_path / name).exists()
 

@@ -26,11 +26,12 @@ def lock(workdir: epath.Path) -> Iterator[None]:
     """Hold a work directory, so that a second run cannot write into it.
 
     Raises:
+      ConfigError: Its path is one that Orbax cannot save to.
       WorkdirError: It cannot be written, or a live process holds it.
     """
     if is_local(workdir) and (found := set(str(workdir.absolute())) & set("[]\\")):
         problem = f"Orbax takes {' '.join(sorted(found))} in a path for a pattern"
-        raise WorkdirError(f"--workdir: {problem}; give another than {workdir.absolute()}")
+        raise ConfigError("--workdir", f"{problem}; give another than {workdir.absolute()}")
     with hosts.run_and_compare(lambda: _hold(workdir)):
         yield
 
@@ -78,6 +79,8 @@ def open_path(text: str, flag: str) -> epath.Path:
     """
     try:
         path = epath.Path(os.path.expanduser(text))
+        if str(path).startswith("~"):  # else a folder of that name would be made
+            raise ConfigError(flag, f"no home directory of {path.parts[0]}")
         path.exists()
     except ImportError as error:
         hint = "pip install 'vit_jax[gcs]' adds gs:// paths"

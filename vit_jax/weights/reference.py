@@ -42,9 +42,13 @@ def outputs(
       images: Normalized images (b, h, w, c).
 
     Raises:
-      ConfigError: torch is not installed, or the library has no such model.
+      ConfigError: torch is not installed, the library cannot be imported, or has no such model.
     """
     torch = import_torch("--check")
     pixels = torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
-    with torch.inference_mode():
-        return original.outputs(path, fields, pixels).numpy()
+    try:
+        with torch.inference_mode():
+            return original.outputs(path, fields, pixels).numpy()
+    except ImportError as error:
+        problem = f"{original.package} cannot be imported: {error}"
+        raise ConfigError("--check", problem) from error
