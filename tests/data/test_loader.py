@@ -2,6 +2,8 @@
 
 import dataclasses
 import itertools
+import pathlib
+from multiprocessing import shared_memory
 
 import numpy as np
 import pytest
@@ -104,6 +106,21 @@ def test_worker_processes_do_not_change_the_stream(workers):
         take(2, data=data, step=3, host=1, num_hosts=2),
         [{key: value[4:] for key, value in batch.items()} for batch in whole[3:]],
     )
+
+
+def test_workers_leave_no_shared_memory_behind(monkeypatch):
+    names = []
+    init = shared_memory.SharedMemory.__init__
+
+    def attach(self, *args, **kwargs):
+        init(self, *args, **kwargs)
+        names.append(self.name)
+
+    monkeypatch.setattr(shared_memory.SharedMemory, "__init__", attach)
+    batches = loader.eval_batches(SOURCE, dataclasses.replace(DATA, workers=2), 8)
+    assert len(list(batches)) == 3
+    batches.close()
+    assert names and not [name for name in names if pathlib.Path("/dev/shm", name).exists()]  # noqa: S108
 
 
 def test_an_epoch_holds_every_image_once_and_the_next_is_in_another_order():

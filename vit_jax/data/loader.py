@@ -8,6 +8,7 @@ An unreadable image is reported once and counted. In training the next one in th
 place; in an evaluation it is left out.
 """
 
+import gc
 import math
 import signal
 from collections.abc import Callable, Iterator
@@ -46,7 +47,9 @@ class Batches:
         tolerance: float,
         report: Callable[[str], None],
     ) -> None:
-        self._stream = stream
+        self._stream: Iterator[Batch] = stream
+        self._close = stream.close
+        self._shared_arrays: set[type] = set()  # Grain's, where workers read
         self._reader = reader
         self._report = report
         self._max_unreadable = max(1, int(tolerance * len(reader.source)))
@@ -57,9 +60,10 @@ class Batches:
     def __next__(self) -> Batch:
         # From workers come views of shared memory, which must not live on in whoever keeps a batch:
         # what is left of it at the end is a leak.
+        batch = next(self._stream)
+        self._shared_arrays.update({type(rows) for rows in batch.values()} - {np.ndarray})
         batch = {
-            key: value if type(value) is np.ndarray else np.array(value)
-            for key, value in next(self._stream).items()
+            key: rows if type(rows) is np.ndarray else np.array(rows) for key, rows in batch.items()
         }
         for index in batch.pop("unreadable"):
             if index >= 0 and index not in self._reader.source.unreadable:
@@ -68,7 +72,16 @@ class Batches:
 
     def close(self) -> None:
         """Stop the threads and processes that read."""
-        self._stream.close()
+        self._close()
+        # What was read ahead lives as long as the stream, and Grain removes it in a thread; an exit
+        # before that leaves it behind.
+        self._stream = iter(())
+        self._close = lambda: None
+        if self._shared_arrays:
+            gc.collect()  # the stream refers to itself
+        for shared in self._shared_arrays:
+            if removing := getattr(shared, "_del_thread_pool", None):
+                removing.apply(int)  # after all that is waiting
 
     def _note(self, index: int) -> None:
         source = self._reader.source
