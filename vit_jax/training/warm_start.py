@@ -8,6 +8,7 @@ import jax
 from vit_jax import config as config_lib
 from vit_jax.checkpoints import pretrained
 from vit_jax.console.workdir import open_path
+from vit_jax.data.sources import class_names
 from vit_jax.models.resizing import adapt_channels, resize_patch, resize_table
 from vit_jax.training.run import Run
 from vit_jax.weights import adapt
@@ -33,7 +34,8 @@ def load_variables(run: Run) -> tuple[dict[str, jax.Array], list[str]]:
     params, resized = adapt.resize_tables(names(donor.variables["params"]), shapes, resize)
     params, adapted = adapt.adapt_stem(params, shapes, adapt_channels, resize_patch)
     classes = run.splits["train"].class_names
-    others = bool(donor.class_names) and bool(classes) and donor.class_names != classes
+    known = bool(donor.class_names) and bool(classes)
+    others = known and not class_names.same(donor.class_names, classes)
     params, replaced = adapt.replace_heads(params, shapes, other_classes=others)
     adapt.check_fit(params, shapes, config.init_from)
     taken = f"{len(params)} of {len(shapes)} parameters from {directory}, step {donor.step:,}"
