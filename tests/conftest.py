@@ -1,5 +1,6 @@
 """Eight virtual devices, data and caches of the test session alone, and the smallest of runs."""
 
+import gc
 import os
 import pathlib
 import subprocess
@@ -21,6 +22,8 @@ import pytest
 from etils import epath
 
 ROOT = pathlib.Path(__file__).parents[1]
+
+gc.set_threshold(50_000, 50, 50)  # tracing allocates much, and the caches of JAX keep it
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)  # many tests compile the same
