@@ -247,7 +247,7 @@ def test_the_names_of_a_blocks_parameters_are_those_of_its_parts():
 
 @pytest.mark.parametrize(("key", "name"), ENTRIES)
 def test_the_page_says_what_an_entry_costs(key, name):
-    page = (ROOT / "docs" / "architectures.md").read_text()
+    page = (ROOT / "docs" / "models.md").read_text()
     entry = TABLES[key][name]
     if key == "block":  # one sentence for all of them
         assert "The order costs nothing; LayerScale has 2 d parameters a block." in page
