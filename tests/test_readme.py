@@ -1,4 +1,4 @@
-"""The README and the layout are true: the tree is the repository's, and their Python runs."""
+"""The layout is true: the tree is the repository's. The Python examples of the pages run."""
 
 import re
 import subprocess
@@ -14,7 +14,7 @@ from vit_jax.models.layers.attention import ATTENTIONS
 from vit_jax.training.loop import train
 from vit_jax.training.objectives import OBJECTIVES
 
-README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 LAYOUT = (ROOT / "docs" / "layout.md").read_text()
 
 
@@ -43,9 +43,14 @@ def test_the_tree_names_every_file_and_no_other():
         assert (ROOT / path).exists(), path
 
 
+def test_the_readme_is_short():
+    assert len(PAGES[0].read_text().splitlines()) <= 200
+
+
 def example(word):
-    """Returns the Python of the README's example that has a word in it."""
-    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.S)
+    """Returns the Python of the only example of the pages that has a word in it."""
+    text = "\n".join(page.read_text() for page in PAGES)
+    blocks = re.findall(r"```python\n(.*?)```", text, flags=re.S)
     (found,) = [block for block in blocks if word in block]
     return found
 
