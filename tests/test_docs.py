@@ -24,7 +24,7 @@ from vit_jax.models.layers.attention import ATTENTIONS
 from vit_jax.training.objectives import OBJECTIVES
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-LINKED = [*PAGES, ROOT / "SECURITY.md"]
+LINKED = sorted({*PAGES, *ROOT.glob("*.md")})
 SHELLS = ("sh", "bash", "shell", "console")
 TABLES = (ATTENTIONS, EVALUATORS, FAMILIES, OBJECTIVES, config.OBJECTIVES)
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
