@@ -9,11 +9,18 @@ from typing import Any, NamedTuple
 import jaxtyping
 import ml_collections
 
+_PACKAGE = pathlib.Path(__file__).parents[1]
+
+# The recipes of this package: inside of it in a wheel, beside it in a clone.
+RECIPES = _PACKAGE / "configs"
+if not RECIPES.is_dir():
+    RECIPES = _PACKAGE.parent / "configs"
+
 # Whoever calls these packages sets a value, not they; jaxtyping wraps functions under test.
 _PACKAGES = tuple(
     f"{folder}{os.sep}"
     for folder in (
-        pathlib.Path(__file__).parents[1],
+        _PACKAGE,
         pathlib.Path(ml_collections.__file__).parent,
         pathlib.Path(jaxtyping.__file__).parent,
     )
@@ -115,10 +122,23 @@ class Settings(ml_collections.ConfigDict):
 
 
 def calling_line() -> str:
-    """Return file and line of the nearest caller outside of this package."""
+    """Return file and line of the nearest caller that is a config file or outside of this package.
+
+    The path is relative to the current directory or, of a recipe of this package, begins with
+    `configs/`.
+    """
     frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGES):
+    while frame.f_back is not None and _is_internal(frame.f_code.co_filename):
         frame = frame.f_back
-    file = frame.f_code.co_filename
-    here = f"{os.getcwd()}{os.sep}"
-    return f"{file.removeprefix(here)}:{frame.f_lineno}"
+    file = frame.f_code.co_filename.removeprefix(f"{os.getcwd()}{os.sep}")
+    if _is_recipe(file):
+        file = file.removeprefix(f"{RECIPES.parent}{os.sep}")
+    return f"{file}:{frame.f_lineno}"
+
+
+def _is_internal(file: str) -> bool:
+    return file.startswith(_PACKAGES) and not _is_recipe(file)
+
+
+def _is_recipe(file: str) -> bool:
+    return file.startswith(f"{RECIPES}{os.sep}")
