@@ -4,9 +4,11 @@
       [--images=6] [--draws=7] [--config.key=value ...]
 
 Each row is one image: first as in evaluation, then as in training, with random erasing and mixing
-with the other rows where the config enables them.
+with the other rows where the config enables them. Where the data set of the config is not on this
+machine, the images are the digits that ship with the package.
 """
 
+import dataclasses
 import sys
 
 import jax
@@ -24,7 +26,7 @@ from vit_jax.data import mixing, transforms
 from vit_jax.data.images import UnreadableError
 from vit_jax.data.sources import Source
 from vit_jax.data.sources.registry import open_split
-from vit_jax.errors import ConfigError, DataError
+from vit_jax.errors import ConfigError, DataError, InputMissingError
 from vit_jax.evaluation import losses
 
 
@@ -82,7 +84,7 @@ def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
     output = local_path(values.output, "--output")
     config = config_lib.resolve(config_lib.load_config_file(values.config), overrides).config
     transforms.check(config.data)
-    source = open_split(config.data, "train_split")
+    config, source = _open(config)
     if not len(source):
         raise DataError(f"{source.name}: no image to draw")
     for note in source.notes:
@@ -93,6 +95,23 @@ def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
     figure = viz.image_grid(grid.reshape(-1, *grid.shape[2:]), titles, columns=grid.shape[1])
     figure.savefig(output, dpi=120)
     say(f"write     {values.output}  {grid.shape[0]} images of {source.name}")
+
+
+def _open(config: config_lib.Config) -> tuple[config_lib.Config, Source]:
+    """Return the source of the training images, and the config with the data set that it is of."""
+    data = config.data
+    if data.root:
+        return config, open_split(data, "train_split")
+    try:
+        if data.name:
+            return config, open_split(data, "train_split")
+        missing = "config.data.name and config.data.root are empty"
+    except InputMissingError:
+        missing = f"{data.name} is not on this machine"
+    height, width = data.image_size
+    say(f"note      {missing}: drawing the packaged digits at {height}x{width} pixels")
+    data = dataclasses.replace(data, name="digits", train_split="train")
+    return dataclasses.replace(config, data=data), open_split(data, "train_split")
 
 
 def _flags() -> flags.FlagValues:
