@@ -286,8 +286,8 @@ def test_an_unknown_part_is_named_with_its_line_unless_a_flag_picks_another():
         ),
         (
             {"model.posemb": "relative_bias", "model.attention": "linear"},
-            "posemb.name: relative_bias is a bias of the scores of each pair of tokens, which "
-            "linear attention does not have; try full, fused, window, dilated",
+            "posemb.name: relative_bias adds a bias to the scores, which linear does not support; "
+            "use attention=full or fused or window or dilated",
         ),
     ],
 )

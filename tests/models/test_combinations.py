@@ -140,7 +140,7 @@ def train_two_steps(name, **fields):
 def check(parts):
     fields = fields_of(parts)
     if is_refused(parts):
-        said = rf"^config\.model\.posemb\.name: {parts['posemb']} is a bias"
+        said = rf"^config\.model\.posemb\.name: {parts['posemb']} adds a bias"
         with pytest.raises(ConfigError, match=said) as error:
             models.create("vit_mu4", **fields)
         assert parts["attention"] in str(error.value) and "\n" not in str(error.value)
@@ -206,7 +206,7 @@ WITH_WEIGHTS = "model.attention=full or window or dilated or linformer or reduce
 @pytest.mark.parametrize(
     ("name", "fields", "problem"),
     [
-        ("vit_s16", {"posemb": "rope", "num_heads": 64}, "num_heads: rotary positions need heads"),
+        ("vit_s16", {"posemb": "rope", "num_heads": 64}, "num_heads: rotary positions need a mul"),
         *(
             (
                 "vit_s16",
@@ -218,12 +218,12 @@ WITH_WEIGHTS = "model.attention=full or window or dilated or linformer or reduce
         (
             "vit_b14",
             {"stem": "conv"},
-            "stem.patch: expected a square whose side is a power of two from 2, got",
+            "stem.patch: expected a square with side 2, 4, 8, 16 ..., got",
         ),
         (
             "vit_s16",
             {"stem": "hmlp", "stem.patch": (16, 8)},
-            "stem.patch: expected a square whose side is a power of two from 2, got (16, 8)",
+            "stem.patch: expected a square with side 2, 4, 8, 16 ..., got (16, 8)",
         ),
         (
             "vit_s16",
@@ -233,7 +233,7 @@ WITH_WEIGHTS = "model.attention=full or window or dilated or linformer or reduce
         (
             "swin_t_w7",
             {"pool": "cls"},
-            "pool.name: there is no class token to read; try gap or map",
+            "pool.name: Swin has no class token; use gap or map, got cls",
         ),
         ("swin_t_w7", {"depths": (2, 2)}, "num_heads: expected one number for each of 2 stages"),
         ("swin_t_w7", {"num_heads": (3, 6, 12, 25)}, "num_heads: 25 does not divide width 768"),
@@ -247,7 +247,7 @@ WITH_WEIGHTS = "model.attention=full or window or dilated or linformer or reduce
         (
             "vit_s16",
             {"attention": "fused", "dtype": "float64"},
-            "dtype: fused attention has its softmax in float32; try attention=full",
+            "dtype: fused attention computes its softmax in float32; use attention=full",
         ),
     ],
 )

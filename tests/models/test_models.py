@@ -277,7 +277,7 @@ def test_profile_counts_what_jitted_and_repeated_parts_contain():
 
 
 def test_profile_of_a_size_that_does_not_fit_is_an_error():
-    with pytest.raises(ValueError, match="are not made of patches"):
+    with pytest.raises(ValueError, match="is not a multiple of the stride"):
         models.profile(models.create("vit_mu16"), (224, 225))
 
 
@@ -635,7 +635,7 @@ def test_create_rejects_an_impossible_value(field, value, parts):
     "fields", [{"pool": "gap"}, {"pool": "map"}, {"representation_size": 8}, {"pool.fc_norm": True}]
 )
 def test_create_rejects_what_a_second_head_does_not_go_with(fields):
-    with pytest.raises(ConfigError, match=r"^config\.model\.distilled: needs the pool cls"):
+    with pytest.raises(ConfigError, match=r"^config\.model\.distilled: needs pool=cls"):
         models.create("deit_s16_distilled", **fields)
 
 

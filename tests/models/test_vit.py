@@ -520,7 +520,7 @@ def test_registers_have_positions_after_those_of_the_other_tokens_where_the_mode
 
 
 def test_registers_have_no_positions_where_no_token_has():
-    with pytest.raises(ConfigError, match=r"model.posemb.registers: needs posemb.prefix"):
+    with pytest.raises(ConfigError, match=r"model.posemb.registers: expected false"):
         create(num_registers=3, **{"posemb.registers": True, "posemb.prefix": False})
 
 

@@ -7,8 +7,8 @@
 
     models.profile(model)                                       # parameters and GFLOPs
 
-Names are those of `presets`: of the published models, and others such as `vit_b14`. A name belongs
-to a family, whose record in `families` says all that there is to know about its models.
+`presets` defines the names: those of the published models, and others such as `vit_b14`. Each name
+belongs to a family of models, which has a record in `families`.
 """
 
 import fnmatch
@@ -67,27 +67,36 @@ __all__ = [
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Return the registered names that match a shell pattern, such as `vit_b*`."""
+    """Return the names of models that match a shell pattern such as `vit_b*`."""
     return [name for name in list_names() if fnmatch.fnmatchcase(name, pattern)]
 
 
 def forward(
     model: nn.Module, variables: Mapping[str, Any], images: Float[Array, "b H W c"]
 ) -> Output:
-    """Return the output for normalized images."""
+    """Apply a model in evaluation mode.
+
+    Args:
+      model: The model.
+      variables: Its `params` and other collections.
+      images: Normalized images.
+    """
     return cast(Output, model.apply(variables, images, train=False))
 
 
 def forward_train(
     model: nn.Module, variables: Mapping[str, Any], images: Float[Array, "b H W c"], key: Array
 ) -> tuple[Output, dict[str, Any]]:
-    """Return the output in training mode, and the collections besides `params` as it leaves them.
+    """Apply a model in training mode.
 
     Args:
       model: The model.
       variables: Its `params` and other collections.
-      images: Normalized.
-      key: The random key.
+      images: Normalized images.
+      key: Random key for dropout and stochastic depth.
+
+    Returns:
+      The output, and the updated collections besides `params`, such as batch statistics.
     """
     mutable = [name for name in variables if name != "params"]
     rngs = {"dropout": key}
@@ -101,16 +110,20 @@ def features(
     images: Float[Array, "b H W c"],
     names: Sequence[str],
 ) -> dict[str, Array]:
-    """Return the outputs of submodules by name, such as `blocks_3` or `blocks_11/attn`.
+    """Return the outputs of submodules in evaluation mode, by name.
 
-    A name is the path of a submodule, as in the names of its parameters.
+    Args:
+      model: The model.
+      variables: Its `params` and other collections.
+      images: Normalized images.
+      names: Paths of submodules as in parameter names, such as `blocks_3` or `blocks_11/attn`.
 
     Raises:
-      ConfigError: No such submodule.
-      TypeError: It is one name.
+      ConfigError: There is no submodule of that name.
+      TypeError: `names` is a string instead of a sequence of strings.
     """
     if isinstance(names, str):
-        raise TypeError(f"features: expected a sequence of names; ['{names}'] for a single one")
+        raise TypeError(f"features: expected a sequence of names, got a string; use ['{names}']")
     _, state = model.apply(
         variables,
         images,

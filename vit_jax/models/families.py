@@ -1,10 +1,10 @@
-"""Families of models: all that is known of one stands in its record.
+"""Families of models: a record each, with its module, model names and parameter layers.
 
     FAMILIES["tower"] = Family(name="tower", module=Tower, ...)
 
-adds a family, here of a module of somebody else's: its models are created, trained and converted as
-those of any other. Its parameters have names, and the record says what each of them is. A name that
-it says nothing of is an error where it matters, in layer decay and in Muon.
+adds a family. Its models can then be created, trained and converted like any other. Layer decay and
+Muon need to know the layer and the shape of every parameter in the blocks; a parameter that the
+record does not cover is an error there.
 """
 
 import dataclasses
@@ -22,28 +22,27 @@ from vit_jax.models.vit import ViT
 if TYPE_CHECKING:
     from vit_jax.weights.library import Library
 
-# Where a parameter is on the way from pixels to logits. Positions sort in that order, and those of
-# one layer are equal.
-Position = tuple[int, ...]
-FIRST: Position = (0,)  # what comes before the first block
-LAST: Position = (2,)  # what comes after the last block
+# Identifies the layer of a parameter. Keys sort in the order of the layers, from pixels to logits.
+LayerKey = tuple[int, ...]
+FIRST: LayerKey = (0,)  # everything before the first block
+LAST: LayerKey = (2,)  # everything after the last block
 
 
-def block(*numbers: int) -> Position:
-    """Return the position of a block from its number, or its numbers of stage and block."""
-    return (1, *numbers)
+def block(*indices: int) -> LayerKey:
+    """Return the key of a block, given its index or the indices of its stage and block."""
+    return (1, *indices)
 
 
-# The axes of an array that are the two of a matrix; several that count as one are a tuple.
+# The axes of an array that form the rows and the columns of a matrix; a tuple of axes is merged.
 Axes = tuple[int | tuple[int, ...], int | tuple[int, ...]]
 
 
 class MatrixRule(NamedTuple):
-    """Which axes of a parameter in a block are those of a matrix."""
+    """The matrix that a parameter of a block represents, for optimizers such as Muon."""
 
-    pattern: str  # of the whole name
-    axes: Axes | None  # None: it is no matrix
-    ndim: int | None = None  # for arrays of so many dimensions only
+    pattern: str  # regex that matches the full name of the parameter
+    axes: Axes | None  # None: not a matrix
+    ndim: int | None = None  # only for parameters with this number of dimensions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,46 +50,51 @@ class Family:
     """A family of models.
 
     Attributes:
-      name: Its name, as in FAMILIES.
-      module: The module of all its models.
-      names: The names that are listed.
-      find_preset: From the name of a model to the fields that the name states; None for the names
-        of other families. Between two families that know a name, the first one in FAMILIES counts.
-      layer_of: From the name of a parameter to its position; None where it knows no such parameter.
-      matrices: Rules for the parameters in blocks, of which the first that matches counts.
-      libraries: Returns the libraries whose weights its models take, by name. It is called, and may
-        import them, where weights are converted: whoever only runs a model needs none.
+      name: Key of the family in FAMILIES.
+      module: Linen module of all its models.
+      names: Model names to list; `find_preset` may accept more.
+      find_preset: Maps the name of a model to the fields that the name sets, or to None if the name
+        belongs to another family. The first family in FAMILIES that accepts a name gets it.
+      layer_of: Maps the name of a parameter to the key of its layer, or to None if it is unknown.
+      matrices: Rules for the parameters of blocks; the first that matches applies.
+      libraries: Function that returns the libraries with weights for these models, by name. It is
+        called only to convert weights, so that running a model does not import them.
     """
 
     name: str
     module: type[Transformer]
     names: tuple[str, ...]
     find_preset: Callable[[str], dict[str, Any] | None]
-    layer_of: Callable[[str], Position | None]
+    layer_of: Callable[[str], LayerKey | None]
     matrices: tuple[MatrixRule, ...]
     libraries: Callable[[], Mapping[str, "Library"]] = dict
 
-    def position(self, parameter: str) -> Position:
-        """Return the position of a parameter.
+    def layer_key(self, parameter: str) -> LayerKey:
+        """Return the key of the layer of a parameter.
 
         Raises:
-          ConfigError: The family knows no such parameter.
+          ConfigError: `layer_of` does not know the parameter.
         """
-        position = self.layer_of(parameter)
-        if position is None:
-            problem = f"no layer for the parameter {parameter}; return its position there"
+        key = self.layer_of(parameter)
+        if key is None:
+            problem = f"no layer for the parameter {parameter}; return a layer key for it"
             raise ConfigError(f"FAMILIES['{self.name}'].layer_of", problem)
-        return position
+        return key
 
     def matrix(self, parameter: str, ndim: int) -> Axes | None:
-        """Return the axes of the matrix that a parameter is; None where it is none, or in no block.
+        """Return the axes of the matrix that a parameter of a block represents.
 
-        What has less than two dimensions is no matrix and needs no rule.
+        Args:
+          parameter: Name of the parameter.
+          ndim: Number of its dimensions; with fewer than two it needs no rule.
+
+        Returns:
+          The axes, or None if the parameter is not a matrix or not in a block.
 
         Raises:
-          ConfigError: The family knows no such parameter.
+          ConfigError: `layer_of` does not know the parameter, or no rule matches it.
         """
-        if self.position(parameter) in (FIRST, LAST) or ndim < 2:
+        if self.layer_key(parameter) in (FIRST, LAST) or ndim < 2:
             return None
         for rule in self.matrices:
             if rule.ndim in (None, ndim) and re.fullmatch(rule.pattern, parameter):
@@ -99,7 +103,7 @@ class Family:
         raise ConfigError(f"FAMILIES['{self.name}'].matrices", problem)
 
 
-_OUTSIDE_OF_BLOCKS: dict[str, Position] = {
+_OUTSIDE_OF_BLOCKS: dict[str, LayerKey] = {
     "stem": FIRST,
     "stem_norm": FIRST,
     "posemb": FIRST,
@@ -115,19 +119,19 @@ _OUTSIDE_OF_BLOCKS: dict[str, Position] = {
 }
 
 
-def outside_of_blocks(parameter: str) -> Position | None:
-    """Return the position of a parameter that families share, before or after the blocks."""
+def outside_of_blocks(parameter: str) -> LayerKey | None:
+    """Return the layer key of a parameter before or after the blocks, or None for other names."""
     return _OUTSIDE_OF_BLOCKS.get(parameter.split("/")[0])
 
 
-def _layer_of_vit(parameter: str) -> Position | None:
+def _layer_of_vit(parameter: str) -> LayerKey | None:
     if match := re.match(r"blocks_(\d+)(_posemb)?/", parameter):
         return block(int(match[1]))
     return outside_of_blocks(parameter)
 
 
-def _layer_of_swin(parameter: str) -> Position | None:
-    """Return the position of a parameter; what merges patches belongs to the block after it."""
+def _layer_of_swin(parameter: str) -> LayerKey | None:
+    """Return the layer key of a parameter; patch merging counts with the block that follows it."""
     if match := re.match(r"merge_(\d+)/", parameter):
         return block(int(match[1]) + 1, 0)
     if match := re.match(r"stages_(\d+)_(\d+)(_posemb)?/", parameter):
@@ -135,14 +139,14 @@ def _layer_of_swin(parameter: str) -> Position | None:
     return outside_of_blocks(parameter)
 
 
-# Of what blocks are made of.
+# Rules for the parameters of the blocks of all families.
 MATRICES: tuple[MatrixRule, ...] = (
-    MatrixRule(r".*/(qkv|q|kv)/kernel", (0, (2, 3))),  # width, which of them, heads, channels
+    MatrixRule(r".*/(qkv|q|kv)/kernel", (0, (2, 3))),  # width, projection, heads, channels
     MatrixRule(r".*/out/kernel", ((0, 1), 2)),  # heads, channels, width
     MatrixRule(r".*/kernel", (0, 1), ndim=2),
     MatrixRule(r".*/(reduce|conv)/kernel", None),  # convolutions
     MatrixRule(r".*/(bias|bias_qv|scale|logit_scale)", None),
-    MatrixRule(r".*/(table|grid|prefix|frequencies)", None),  # positions
+    MatrixRule(r".*/(table|grid|prefix|frequencies)", None),  # position embeddings
 )
 
 
@@ -186,25 +190,25 @@ FAMILIES: dict[str, Family] = {
 
 
 def family(name: str) -> Family:
-    """Return the family of a model.
+    """Return the family of a model name.
 
     Raises:
-      ConfigError: No such model.
+      ConfigError: No family accepts the name.
     """
     return _find(name)[0]
 
 
 def stated_fields(name: str) -> dict[str, Any]:
-    """Return what a name states, by path: sizes, patch and the fields that its series changes.
+    """Return the fields that a model name sets, by path: sizes, patch and those of its series.
 
     Raises:
-      ConfigError: No such model.
+      ConfigError: No family accepts the name.
     """
     return _find(name)[1]
 
 
 def list_names() -> list[str]:
-    """Return the names of all families that are listed."""
+    """Return the listed model names of all families."""
     return [name for record in FAMILIES.values() for name in record.names]
 
 

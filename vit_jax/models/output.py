@@ -1,4 +1,4 @@
-"""What all models return."""
+"""The output of all models."""
 
 import flax.struct
 from jaxtyping import Array, Float
@@ -10,12 +10,12 @@ from vit_jax.models.layers.grid import Grid
 class Output:
     """The output of a model for a batch of images.
 
-    Letters: b batch, n tokens, d width, f features (d, or the width of the representation layer),
-    k classes.
+    Shapes: b images, n tokens, width d, f features (d, or the width of the representation layer), k
+    classes.
     """
 
-    logits: Float[Array, "b k"]  # at least float32; k is 0 for a model without classes
-    features: Float[Array, "b f"]  # the input of the head: pooled tokens, in at least float32
-    tokens: Float[Array, "b n d"]  # after the last norm; prefix tokens come first
-    grid: Grid = flax.struct.field(pytree_node=False)  # how the tokens lie
-    aux_logits: tuple[Float[Array, "b k"], ...] = ()  # of further heads; most models have none
+    logits: Float[Array, "b k"]  # at least float32; k is 0 for a model without a head
+    features: Float[Array, "b f"]  # input of the head: the pooled tokens, at least float32
+    tokens: Float[Array, "b n d"]  # after the final norm; prefix tokens come first
+    grid: Grid = flax.struct.field(pytree_node=False)  # layout of the tokens
+    aux_logits: tuple[Float[Array, "b k"], ...] = ()  # of further heads, such as DeiT's

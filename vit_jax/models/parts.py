@@ -1,7 +1,7 @@
-"""Exchangeable parts of a model: each is a class that owns its fields, its checks and its cost.
+"""Exchangeable parts of a model: each is a class with its own fields, checks and cost.
 
-A model holds a `Part`: the class with values for its own fields. Where the module is made, the
-model adds what the part has to know about the model, such as the number of heads.
+A model holds a `Part`: the class, and the values of its own fields. When the model makes the
+module, it adds the fields that depend on the model, such as the number of heads.
 """
 
 import dataclasses
@@ -15,56 +15,57 @@ from flax.core import FrozenDict
 from vit_jax.settings.choices import Choice, choice, own_fields
 from vit_jax.settings.fields import Inherit, field
 
-Constructor = Callable[..., Any]  # of a module
+Constructor = Callable[..., Any]  # makes a module, given the fields that are still missing
 
-# Fields of the architecture: weights need a `fixed` one as it was trained, are adapted to another
-# value of an `adapted` one, and leave a `free` one open. All other fields belong to the run.
+# Fields of the architecture, by what applies to a run that starts from pretrained weights: a
+# `fixed` field must keep the value of the weights, an `adapted` one may change and the weights are
+# adapted, a `free` one may change. Other fields belong to the run.
 fixed = functools.partial(field, inherit="fixed")
 adapted = functools.partial(field, inherit="adapted")
 free = functools.partial(field, inherit="free")
 
-# The path of a field of the model, such as `stem.patch`, and what is wrong with it.
+# The path of a field of the model, such as `stem.patch`, and what is wrong with its value.
 Problem = tuple[str, str]
 
 
 @runtime_checkable
 class Model(Protocol):
-    """What a part may ask about the model that it is in."""
+    """The properties of a model that the checks of its parts read."""
 
     dtype: str
 
     @property
     def stages(self) -> tuple[tuple[int, int], ...]:
-        """Width and number of heads of each stage."""
+        """(width, number of heads) of each stage."""
 
 
 class Component(nn.Module):
-    """A module that a table offers by name.
+    """Base class of the entries of the tables of parts.
 
-    Its fields that are declared by `fixed`, `free` or `field` are settings; the model sets the
-    others.
+    Fields that are declared with `fixed`, `adapted`, `free` or `field` are settings of the config.
+    The model sets all others.
 
     Attributes:
-      cost: What it costs for n tokens of width d and h heads, as text.
+      cost: Compute time or parameters, as text, for n tokens of width d and h heads.
     """
 
     cost: ClassVar[str]
 
     @classmethod
     def check(cls, part: "Part", model: Model) -> Iterator[Problem]:
-        """Yield what is wrong with the part in a model; every field by itself is in its range."""
+        """Yield the problems of a part in a model; the range of each field is checked elsewhere."""
         yield from ()
 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """A constructor of a component: its class, and values of its own fields."""
+    """A component and the values of its own fields."""
 
-    module: type[Any]  # a component
+    module: type[Any]  # a subclass of `Component`
     fields: FrozenDict[str, Any] = dataclasses.field(default_factory=FrozenDict)
 
     def __call__(self, **context: Any) -> Any:
-        """Make the module, given what the model knows."""
+        """Make the module; `context` holds the fields that the model sets."""
         return self.module(**self.fields, **context)
 
     def __getitem__(self, key: str) -> Any:
@@ -75,7 +76,7 @@ class Part:
 
 
 def name_of(chosen: Part, table: Mapping[str, type[Component]]) -> str:
-    """Return the name of a part, or of its class where no table has it."""
+    """Return the name of a part in a table, or the name of its class if the table lacks it."""
     names = (name for name, module in table.items() if module is chosen.module)
     return next(names, chosen.module.__name__)
 
@@ -88,14 +89,14 @@ def part(
     inherit: Inherit = "fixed",
     fields: Mapping[str, Any] | None = None,
 ) -> Any:
-    """Declare a part of a model.
+    """Declare a field of a model that holds a part.
 
     Args:
       table: Components by name.
-      name: The one where nobody chooses.
-      help: What is chosen.
-      inherit: What a run that starts from other weights does with the name.
-      fields: Values of fields where they are not those of the component.
+      name: Name of the default component.
+      help: Description of the field.
+      inherit: How a run that starts from pretrained weights treats the name; see `Inherit`.
+      fields: Defaults that replace those of the component.
     """
 
     def make(chosen: Choice) -> Part:

@@ -1,4 +1,4 @@
-"""Parameters and GFLOPs of a model, counted in its jaxpr; nothing is computed."""
+"""Parameters and GFLOPs of a model, counted in its jaxpr without running it."""
 
 import dataclasses
 import functools
@@ -22,25 +22,25 @@ _WITHOUT_COST = {"name", "parent", "drop_rate"}
 
 @dataclasses.dataclass(frozen=True)
 class Profile:
-    """Size and cost of a model.
+    """Number of parameters and compute cost of a model.
 
-    `gflops` counts billions of multiply-adds for one image, as papers do: those of matrix products
-    and convolutions, including attention. A multiplication with its addition counts as one.
+    As in papers, a GFLOP is a billion multiply-adds: a multiplication and an addition count as one.
+    Matrix products, including those of attention, and convolutions are counted; nothing else is.
     """
 
     parameters: int
-    gflops: float
+    gflops: float  # billions of multiply-adds for one image
 
 
 def profile(model: nn.Module, image_size: tuple[int, int] = (224, 224)) -> Profile:
-    """Return the size and cost of a model for one RGB image.
+    """Return the parameters and the GFLOPs of a model for one RGB image.
 
     Args:
       model: The model.
       image_size: Height and width in pixels.
 
     Raises:
-      ValueError: The model's stride does not divide the image size.
+      ValueError: The stride of the model does not divide the image size.
     """
     images = jax.ShapeDtypeStruct((1, *image_size, 3), jnp.float32)
     cost = _measure(model, (images,), {"train": False})
@@ -157,7 +157,7 @@ def _without(equations: list[Any], results: list[Any]) -> list[Any]:
 
 
 def _multiply_adds(equation: Any) -> int:
-    """Return the multiply-adds of an equation of a jaxpr, with those of the jaxprs inside it."""
+    """Return the multiply-adds of an equation of a jaxpr, including its nested jaxprs."""
     total = 0
     if equation.primitive.name == "dot_general":
         (contracted, _), _ = equation.params["dimension_numbers"]

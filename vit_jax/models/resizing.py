@@ -1,4 +1,4 @@
-"""Parameters that depend on the grid of patches, the patch or the channels, for other ones."""
+"""Adapt parameters to another patch grid, patch size or number of channels."""
 
 import math
 from collections.abc import Mapping
@@ -12,41 +12,51 @@ from vit_jax.models.layers.posemb import resample
 
 
 def resize_table(name: str, table: Any, shape: tuple[int, ...], model: Mapping[str, Any]) -> Any:
-    """Return a parameter as the model uses it for images with another grid.
+    """Return a position table for another patch grid, as the model itself resamples it.
 
     Args:
-      name: Name of the parameter, which `weights.adapt.TABLES` matches.
+      name: Name of the parameter; it must match `weights.adapt.TABLES`.
       table: The parameter, (h, w, d).
-      shape: The new shape.
+      shape: New shape, (height, width, d).
       model: The model section of a config.
     """
     height, width = shape[:2]
-    if "/mix_" in name:  # weights of sums over the grid, which keep their total
+    if "/mix_" in name:  # Linformer: the weights of a sum over the grid keep their total
         return resample(table, height, width) * (math.prod(table.shape[:2]) / (height * width))
     posemb = model["posemb"]
     return resample(table, height, width, posemb["interpolation"], posemb["antialias"])
 
 
 def adapt_channels(kernel: Float[Array, "p q c d"], channels: int) -> Float[Array, "p q C d"]:
-    """Return a kernel for pixels of another number of channels, as timm adapts it.
+    """Return the kernel of a stem for another number of input channels, as timm adapts it.
 
-    For one channel it is the sum over all, so that grey gives what it gave as R = G = B. For more
-    than one they are repeated in their order, and divided among as many as there are now.
+    For one channel it is the sum over the old channels, so that a grey image gives the output that
+    it gave as RGB with R = G = B. For more channels the old ones are repeated in order and scaled
+    by old / new number of channels.
+
+    Args:
+      kernel: The kernel.
+      channels: New number of channels.
     """
-    have = kernel.shape[2]
+    old = kernel.shape[2]
     if channels == 1:
         return kernel.sum(axis=2, keepdims=True)
-    return jnp.take(kernel, np.arange(channels) % have, axis=2) * (have / channels)
+    return jnp.take(kernel, np.arange(channels) % old, axis=2) * (old / channels)
 
 
 def resize_patch(
     kernel: Float[Array, "p q c d"], patch: tuple[int, int]
 ) -> Float[Array, "P Q c d"]:
-    """Return the kernel of a patch embedding for another size of patch.
+    """Return the kernel of a patch embedding for another patch size.
 
-    Where resizing a patch is x -> B x, it is pinv(B^T) w: of all kernels the one whose products
-    with resized patches are the nearest to those of w with the patches themselves, and equal where
-    a patch grows (Beyer et al. 2023, FlexiViT, section 3.4). B is bicubic, as in timm.
+    This is FlexiViT's pseudo-inverse resize (Beyer et al. 2023, section 3.4). If resizing a patch
+    is x -> B x, the new kernel is pinv(B^T) w. Its products with resized patches are closest to
+    those of w with the original patches, and equal to them if the patch grows. B is bicubic, as in
+    timm.
+
+    Args:
+      kernel: The kernel w.
+      patch: New height and width in pixels.
     """
     old = kernel.shape[:2]
     units = np.eye(math.prod(old), dtype=np.float32).reshape(*old, -1)

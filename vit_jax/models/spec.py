@@ -1,4 +1,4 @@
-"""The model section of a config: the name of a model, its fields, and a section for each part.
+"""The model section of a config: the name of a model, its fields, and a section per part.
 
 spec("vit_s16", pool="gap", attention={"name": "window", "window": (4, 4)})
 """
@@ -30,16 +30,16 @@ Fields = dict[str, Any]  # by path, such as `width` and `stem.patch`
 def spec(name: str, **overrides: Any) -> Settings:
     """Return the model section of a config: the name and every field of the model.
 
-    In a config file, the name and the overrides count as set there; the other fields come from the
-    preset.
+    In a config file, the name and the overrides count as set by that file. All other fields come
+    from the preset of the name.
 
     Args:
-      name: Of the model.
-      **overrides: Values of fields. A part is chosen by its name, or by a section with the values
-        of its fields.
+      name: Name of the model.
+      **overrides: Values of fields. A part is set by its name, or by a mapping with its name and
+        fields.
 
     Raises:
-      ConfigError: No such model, part or field.
+      ConfigError: A model, part or field is unknown.
     """
     given = _flatten(name, overrides)
     parts = {key: given[f"{key}.name"] for key in part_choices(name) if f"{key}.name" in given}
@@ -56,10 +56,14 @@ def spec(name: str, **overrides: Any) -> Settings:
 
 
 def create(name: str, **overrides: Any) -> Transformer:
-    """Create a model by name, with some of its fields overridden, as in `spec`.
+    """Create a model by name.
+
+    Args:
+      name: Name of the model.
+      **overrides: Values of fields, as for `spec`.
 
     Raises:
-      ConfigError: No such model, part or field, or a value is of the wrong type or invalid.
+      ConfigError: A model, part or field is unknown, or a value has the wrong type or is invalid.
     """
     section = spec(name, **overrides).to_dict()
     fields = _flatten(name, section)
@@ -81,14 +85,14 @@ def create(name: str, **overrides: Any) -> Transformer:
 
 
 def preset(name: str, parts: Mapping[str, str] | None = None) -> Fields:
-    """Return every field of the named model, by path.
+    """Return the value of every field of a named model, by path.
 
     Args:
-      name: Of the model.
-      parts: Names of parts, where they are not the model's own.
+      name: Name of the model.
+      parts: Names of parts that replace those of the preset, such as `{"attention": "window"}`.
 
     Raises:
-      ConfigError: No such model or part.
+      ConfigError: A model or part is unknown.
     """
     chosen = part_names(name) | dict(parts or {})
     declared = declarations(name, chosen)
@@ -100,29 +104,29 @@ def preset(name: str, parts: Mapping[str, str] | None = None) -> Fields:
 
 
 def part_choices(name: str) -> dict[str, Choice]:
-    """Return the parts of the named model that can be exchanged.
+    """Return the exchangeable parts of a named model, by the name of their section.
 
     Raises:
-      ConfigError: No such model.
+      ConfigError: The model is unknown.
     """
     return own_choices(family(name).module)
 
 
 def part_names(name: str) -> dict[str, str]:
-    """Return the parts of the named model where nobody exchanges them."""
+    """Return the name of each part in the preset of a named model."""
     stated = stated_fields(name)
     return {key: stated.get(f"{key}.name", c.name) for key, c in part_choices(name).items()}
 
 
 def declarations(name: str, parts: Mapping[str, str]) -> dict[str, Declared]:
-    """Return how each field of the named model is declared, by path.
+    """Return the declaration of every field of a named model, by path.
 
     Args:
-      name: Of the model.
-      parts: The name of each of its parts.
+      name: Name of the model.
+      parts: Name of each of its parts.
 
     Raises:
-      ConfigError: No such model or part.
+      ConfigError: A model or part is unknown.
     """
     for key, choice in part_choices(name).items():
         pick(choice.table, parts[key], f"config.model.{key}.name")
@@ -130,10 +134,10 @@ def declarations(name: str, parts: Mapping[str, str]) -> dict[str, Declared]:
 
 
 def all_declarations(name: str) -> dict[str, Declared]:
-    """Return how each field is declared that the named model may have, whatever its parts.
+    """Return the declaration of every field that a named model can have with any parts, by path.
 
     Raises:
-      ConfigError: No such model.
+      ConfigError: The model is unknown.
     """
     declared = declarations(name, part_names(name))
     for key, choice in part_choices(name).items():
@@ -143,10 +147,10 @@ def all_declarations(name: str) -> dict[str, Declared]:
 
 
 def _flatten(name: str, section: Mapping[str, Any]) -> Fields:
-    """Return fields by path; a part that is only a name has the path of its name.
+    """Return the fields of a section by path; a part given as text becomes the path of its name.
 
     Raises:
-      ConfigError: The name of a part is no text, or a field has two values.
+      ConfigError: The name of a part is not text, or a field has two values.
     """
     fields: Fields = {}
     parts = part_choices(name)
@@ -167,7 +171,7 @@ def _flatten(name: str, section: Mapping[str, Any]) -> Fields:
 
 
 def _explain(name: str, path: str, fields: Fields) -> str:
-    """Return why a model does not have a field."""
+    """Return an error message for a field that a model does not have."""
     section, _, key = path.rpartition(".")
     choices = part_choices(name)
     if section in choices:
@@ -178,7 +182,7 @@ def _explain(name: str, path: str, fields: Fields) -> str:
 
 
 def _nest(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the section of fields by path."""
+    """Return nested fields: the inverse of `_flatten`."""
     section: dict[str, Any] = {}
     for path, value in fields.items():
         key, _, inner = path.partition(".")

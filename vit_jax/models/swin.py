@@ -1,8 +1,8 @@
 """Swin (Liu et al. 2021, https://arxiv.org/abs/2103.14030) and Swin v2 (Liu et al. 2022).
 
-image -> patches -> linear projection, norm
-      -> stages of blocks with attention in windows, which every other block shifts;
-         between stages, 2x2 tokens are merged into one of twice the width
+image -> stem: patches, linear projection -> norm
+      -> stages of blocks with attention in windows, which odd blocks shift;
+         between stages, 2x2 tokens are merged to one of twice the width
       -> norm -> mean -> head
 """
 
@@ -28,25 +28,30 @@ from vit_jax.models.transformer import Transformer
 
 
 class Swin(Transformer):
-    """Swin, for images of any size: images are padded to whole patches, and grids to even sizes.
+    """Swin and Swin v2, for images of any size.
 
-    With another attention than windows it is a pyramid of that attention.
+    Images are padded to whole patches, and grids to even sizes before they are merged. The
+    attention can be exchanged; the stages stay.
     """
 
-    width: int = fixed(96, "embedding dimension of the first stage; each merging doubles it", low=1)
+    width: int = fixed(
+        96, "embedding dimension of the first stage; each further stage doubles it", low=1
+    )
     depths: tuple[int, ...] = fixed((2, 2, 6, 2), "blocks per stage", low=1, high=1000)
     num_heads: tuple[int, ...] = fixed((3, 6, 12, 24), "attention heads per stage", low=1)
-    mlp_ratio: float = fixed(4.0, "hidden dimension of the MLP over its width", above=0)
+    mlp_ratio: float = fixed(
+        4.0, "hidden width of the MLP, as a multiple of the width of the stage", above=0
+    )
     stem: Part = part(STEMS, "patch", "patch embedding", fields={"patch": (4, 4)})
     posemb: Part = part(POSEMBS, "relative_bias", "position embedding")
     attention: Part = part(ATTENTIONS, "window", "attention", inherit="free")
     norm_eps: float = fixed(1e-5, "epsilon of LayerNorm", above=0, high=1)
     merge_eps: float = fixed(
-        0.0, "the same after the stem and in merging; 0: norm_eps", low=0, high=1
+        0.0, "epsilon of LayerNorm after the stem and in patch merging; 0: norm_eps", low=0, high=1
     )
 
     def find_problems(self) -> Iterator[Problem]:
-        """Yield also stages that do not match, and a pool of a token that is not there."""
+        """Yield also problems with the number of stages, and a pool that needs a class token."""
         stages = len(self.depths)
         if not stages:
             yield "depths", "expected at least one stage"
@@ -55,23 +60,23 @@ class Swin(Transformer):
             yield "num_heads", problem
         if self.pool.module.reads_class_token:
             name = name_of(self.pool, POOLS)
-            yield "pool.name", f"there is no class token to read; try gap or map, got {name}"
+            yield "pool.name", f"Swin has no class token; use gap or map, got {name}"
         yield from super().find_problems()
 
     @property
     def stride(self) -> tuple[int, int]:
-        """1, 1: images may have any size."""
+        """(1, 1): images can have any size."""
         return 1, 1
 
     @property
     def stages(self) -> tuple[tuple[int, int], ...]:
-        """Width and number of heads of each stage."""
+        """(width, number of heads) of each stage."""
         return tuple((self.width * 2**i, heads) for i, heads in enumerate(self.num_heads))
 
     def fields_from_weights(
         self, other: Transformer, image_size: tuple[int, int]
     ) -> dict[str, Any]:
-        """Return the windows that the weights were trained with, for a model with others."""
+        """Return `posemb.pretrained_window` for a model with other windows than the weights."""
         if self.posemb.module is not LogSpacedBias or other.posemb.module is not LogSpacedBias:
             return {}
         if _window(self.attention) == _window(other.attention):
@@ -80,23 +85,33 @@ class Swin(Transformer):
         return {"posemb.pretrained_window": trained}
 
     def window_sides(self, image_size: tuple[int, int]) -> tuple[int, ...]:
-        """Return the larger side of the windows of each stage, given height and width in pixels."""
-        cells = zip(image_size, self.stem["patch"], strict=True)
-        grid = [ceil_div(pixels, cell) for pixels, cell in cells]
-        sides = []
+        """Return the larger side of the windows of each stage, in tokens.
+
+        Args:
+          image_size: Height and width in pixels.
+        """
+        sides = zip(image_size, self.stem["patch"], strict=True)
+        grid = [ceil_div(pixels, patch) for pixels, patch in sides]
+        window_sides = []
         for _ in self.depths:
             window = _window(self.attention) or grid
-            sides.append(max(min(pair) for pair in zip(grid, window, strict=True)))
+            window_sides.append(max(min(pair) for pair in zip(grid, window, strict=True)))
             grid = [ceil_div(size, 2) for size in grid]
-        return tuple(sides)
+        return tuple(window_sides)
 
     @nn.compact
     def __call__(self, images: Float[Array, "b H W c"], *, train: bool) -> Output:
-        """Classify normalized images; training needs a random key named `dropout`."""
+        """Classify normalized images.
+
+        Args:
+          images: The images, normalized, of any height and width.
+          train: Whether dropout and stochastic depth are active; they need the random key
+          `dropout`.
+        """
         x = self._make_stem(pad=True, name="stem")(images.astype(self.dtype), train=train)
         merge_eps = self.merge_eps or self.norm_eps
         x = nn.LayerNorm(epsilon=merge_eps, dtype=self.dtype, name="stem_norm")(x)
-        _, positions = self._absolute(x.shape[1], x.shape[2], x.shape[3], 0)
+        _, positions = self._added_positions(x.shape[1], x.shape[2], x.shape[3], 0)
         x = x + positions.astype(x.dtype)
         x = nn.Dropout(self._dropout("embed"))(x, deterministic=not train)
         rates = self._drop_rates(sum(self.depths))
@@ -123,7 +138,7 @@ class Swin(Transformer):
 
 
 def _window(attention: Part) -> tuple[int, ...]:
-    """Return height and width of the windows of an attention, or () where it has none."""
+    """Return height and width of the windows of an attention, or () if it has no windows."""
     has_windows = issubclass(attention.module, GroupedAttention)
     return tuple(attention["window"]) if has_windows else ()
 
@@ -131,13 +146,13 @@ def _window(attention: Part) -> tuple[int, ...]:
 class PatchMerging(nn.Module):
     """Linear projection of 2x2 neighbours to twice the width (Liu et al. 2021, section 3.1)."""
 
-    norm_last: bool = False  # normalize the output, as in Swin v2, instead of the input
+    norm_last: bool = False  # norm after the projection, as in Swin v2, instead of before
     norm_eps: float = 1e-5
     dtype: str = "float32"
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w d"]) -> Float[Array, "b h2 w2 2*d"]:
-        """Halve height and width, which are padded with zeros to even sizes."""
+        """Halve height and width; odd sizes are first padded with zeros."""
         norm = nn.LayerNorm(epsilon=self.norm_eps, dtype=self.dtype, name="norm")
         init = nn.with_logical_partitioning(nn.initializers.xavier_uniform(), (None, "embed"))
         reduction = nn.Dense(

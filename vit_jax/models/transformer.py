@@ -1,4 +1,4 @@
-"""What all models share: the fields of their parts, the blocks, the head."""
+"""The base class of all models: the fields of their parts, the blocks and the head."""
 
 import functools
 from collections.abc import Iterator
@@ -23,30 +23,34 @@ from vit_jax.models.parts import Constructor, Part, Problem, fixed, name_of, par
 from vit_jax.settings.fields import field
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float64": jnp.float64}
-POSEMB_SITES = ("tokens", "rotary", "bias", "first_block", "")  # where positions act
-DROPOUT_SITES = ("embed", "attn", "mlp")
+POSEMB_SITES = ("tokens", "rotary", "bias", "first_block", "")  # where a position embedding acts
+DROPOUT_SITES = ("embed", "attn", "mlp")  # after the embedding, the attention and the MLP
 
 
 class Transformer(nn.Module):
-    """A stem, blocks of attention and feed-forward networks, a pool and a head."""
+    """Base class of models: stem, blocks of attention and feed-forward networks, pool and head."""
 
-    num_classes: int = field(1000, "number of classes; 0: from the data, or features only", low=0)
+    num_classes: int = field(
+        1000, "number of classes; 0: inferred from the data (without data: no head)", low=0
+    )
     width: int = fixed(768, "embedding dimension", low=1)
     stem: Part = part(STEMS, "patch", "patch embedding")
     posemb: Part = part(POSEMBS, "learned", "position embedding")
-    block: Part = part(BLOCKS, "pre", "order of norm and residual")
+    block: Part = part(BLOCKS, "pre", "order of norm and residual connection")
     attention: Part = part(ATTENTIONS, "full", "attention", inherit="free")
     mlp: Part = part(MLPS, "mlp", "feed-forward network")
-    pool: Part = part(POOLS, "gap", "what the head sees", inherit="free")
+    pool: Part = part(POOLS, "gap", "how tokens are pooled for the head", inherit="free")
     norm_eps: float = fixed(1e-6, "epsilon of LayerNorm", above=0, high=1)
-    representation_size: int = field(0, "width of a layer before the head; 0: off", low=0)
-    representation_activation: str = fixed("tanh", "activation of that layer", choices=ACTIVATIONS)
+    representation_size: int = field(0, "width of a hidden layer before the head; 0: none", low=0)
+    representation_activation: str = fixed(
+        "tanh", "activation of the hidden layer before the head", choices=ACTIVATIONS
+    )
     head_bias: float = field(
         0.0, "initial bias of the head; about -ln(num_classes) for the sigmoid loss"
     )
-    dropout: float = field(0.0, "dropout rate at dropout_sites", low=0, below=1)
+    dropout: float = field(0.0, "dropout rate at the dropout_sites", low=0, below=1)
     dropout_sites: tuple[str, ...] = field(
-        DROPOUT_SITES, "where dropout acts", choices=dict.fromkeys(DROPOUT_SITES)
+        DROPOUT_SITES, "where dropout applies", choices=dict.fromkeys(DROPOUT_SITES)
     )
     dtype: str = field(
         "float32",
@@ -56,43 +60,44 @@ class Transformer(nn.Module):
 
     @property
     def stride(self) -> tuple[int, int]:
-        """Height and width in pixels which must divide those of an image."""
+        """Height and width in pixels that must divide those of an image."""
         raise NotImplementedError
 
     @property
     def stages(self) -> tuple[tuple[int, int], ...]:
-        """Width and number of heads of each stage."""
+        """(width, number of heads) of each stage."""
         raise NotImplementedError
 
     def fields_from_weights(
         self, other: "Transformer", image_size: tuple[int, int]
     ) -> dict[str, Any]:
-        """Return the fields, by path, that these weights determine in another model.
+        """Return fields, by path, that another model must have to start from weights of this one.
 
         Args:
-          other: The model that starts from them.
-          image_size: Height and width in pixels of the images that this model was trained on.
+          other: The model that starts from the weights.
+          image_size: Height and width in pixels of the images that this model was trained with.
         """
         return {}
 
     def find_problems(self) -> Iterator[Problem]:
-        """Yield each field that contradicts others; every field by itself is in its range."""
+        """Yield the fields that contradict others; the range of each field is checked elsewhere."""
         for chosen in (self.stem, self.block, self.mlp, self.attention, self.posemb, self.pool):
             yield from chosen.module.check(chosen, self)
-        if self.posemb.module.site not in POSEMB_SITES:
-            known = ", ".join(repr(site) for site in POSEMB_SITES)
-            yield "posemb.name", f"unknown site '{self.posemb.module.site}'; it acts at {known}"
-        if self.posemb.module.site == "bias" and not self.attention.module.takes_bias:
-            fitting = [name for name, entry in ATTENTIONS.items() if entry.takes_bias]
-            positions = name_of(self.posemb, POSEMBS)
-            problem = f"{positions} is a bias of the scores of each pair of tokens, which"
-            attention = f"{name_of(self.attention, ATTENTIONS)} attention does not have"
-            yield "posemb.name", f"{problem} {attention}; try {', '.join(fitting)}"
+        site = self.posemb.module.site
+        if site not in POSEMB_SITES:
+            sites = ", ".join(map(repr, POSEMB_SITES))
+            yield "posemb.name", f"unknown site '{site}'; expected one of {sites}"
+        if site == "bias" and not self.attention.module.takes_bias:
+            supporting = [name for name, entry in ATTENTIONS.items() if entry.takes_bias]
+            posemb = name_of(self.posemb, POSEMBS)
+            attention = name_of(self.attention, ATTENTIONS)
+            problem = f"{posemb} adds a bias to the scores, which {attention} does not support"
+            yield "posemb.name", f"{problem}; use attention={' or '.join(supporting)}"
         if self.dtype == "float64" and not jax.config.jax_enable_x64:  # type: ignore[attr-defined]
             yield "dtype", "float64 needs the environment variable JAX_ENABLE_X64=1"
 
     def describe_attention(self) -> str:
-        """Return the implementation of fused attention and why; empty for other attentions."""
+        """Return the implementation of fused attention with its reason; empty for others."""
         if self.attention.module is not FusedAttention:
             return ""
         width, num_heads = self.stages[0]
@@ -105,13 +110,13 @@ class Transformer(nn.Module):
         return stem
 
     def _posemb_at(self, site: str) -> Part | None:
-        """Return the position embedding if it acts there."""
+        """Return the position embedding if it acts at this site, or None."""
         return self.posemb if self.posemb.module.site == site else None
 
-    def _absolute(
+    def _added_positions(
         self, height: int, width: int, dim: int, num_prefix: int, num_registers: int = 0
     ) -> tuple[Any, Any]:
-        """Return the embeddings to add to the prefix tokens, (p, d), and to the grid, (h, w, d)."""
+        """Return the embeddings to add to the prefix tokens, (p, d), and the patches, (h, w, d)."""
         absolute = self._posemb_at("tokens")
         if absolute is None:
             return jnp.zeros((0, dim)), jnp.zeros((height, width, dim))
@@ -132,7 +137,7 @@ class Transformer(nn.Module):
         drop_rates: tuple[float, ...],
         train: bool,
     ) -> Array:
-        """Return the tokens after the blocks of a stage, which have these names."""
+        """Apply the blocks of a stage, with these names, to the tokens."""
         bias = self._posemb_at("bias")
         attention = functools.partial(
             self.attention,
@@ -156,14 +161,14 @@ class Transformer(nn.Module):
         return encoder(tokens, grid, train=train)
 
     def _drop_rates(self, depth: int) -> tuple[float, ...]:
-        """Return the rate of stochastic depth of each block."""
+        """Return the stochastic depth rate of each block."""
         block = self.block
         return drop_path_rates(block["drop_path"], block["drop_path_schedule"], depth)
 
     def _norm_and_pool(
         self, tokens: Array, num_prefix: int, num_heads: int, mlp_dim: int, train: bool
     ) -> tuple[Array, Array]:
-        """Return the tokens, and what the head sees of them; the norm comes before or after."""
+        """Return the tokens and the pooled features; the final norm is before or after the pool."""
         norm_last = self.pool["fc_norm"]
         if not norm_last:
             tokens = self._make_norm("norm")(tokens)
@@ -180,6 +185,7 @@ class Transformer(nn.Module):
         return tokens, features
 
     def _classify(self, tokens: Array, grid: Grid, features: Array) -> Output:
+        """Apply the representation layer and the head, if the model has them."""
         features = at_least_float32(features)
         if self.representation_size:
             init = nn.with_logical_partitioning(nn.initializers.lecun_normal(), ("embed", None))
@@ -199,5 +205,5 @@ class Transformer(nn.Module):
 
 
 def at_least_float32(x: Array) -> Array:
-    """Return the array in float32, or in its own dtype where that is larger."""
+    """Return the array in float32, or in its own dtype if that has more bits."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))

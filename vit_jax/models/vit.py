@@ -1,8 +1,8 @@
 """The Vision Transformer (Dosovitskiy et al. 2021, https://arxiv.org/abs/2010.11929).
 
-image -> patches -> linear projection -> + position embedding
-      -> [class token, distillation token, registers, patches]
-      -> encoder (attention and feed-forward, each normalized and residual) -> norm -> pool -> head
+image -> stem: patches, linear projection -> + position embedding
+      -> [class token, distillation token, register tokens, patch tokens]
+      -> blocks of attention and MLP, each with norm and residual connection -> norm -> pool -> head
 """
 
 import dataclasses
@@ -22,41 +22,49 @@ from vit_jax.models.transformer import Transformer, at_least_float32
 
 
 class ViT(Transformer):
-    """The Vision Transformer; its fields cover every published plain or hybrid variant."""
+    """The Vision Transformer: plain ViT, hybrids, DeiT, DeiT III and DINOv2, by its fields."""
 
     depth: int = fixed(12, "number of blocks", low=1, high=1000)
     num_heads: int = fixed(12, "number of attention heads", low=1)
     mlp_dim: int = fixed(3072, "hidden dimension of the MLP", low=1)
-    pool: Part = part(POOLS, "cls", "what the head sees", inherit="free")
-    keep_class_token: bool = fixed(False, "keep the class token where the pool does not read it")
-    distilled: bool = fixed(False, "distillation token and head (Touvron et al. 2021, section 4)")
-    distilled_head: bool = fixed(True, "the distillation token has a head, where there is one")
-    num_registers: int = fixed(0, "register tokens (Darcet et al. 2024)", low=0, high=4096)
+    pool: Part = part(POOLS, "cls", "how tokens are pooled for the head", inherit="free")
+    keep_class_token: bool = fixed(False, "class token even if the pool does not read it")
+    distilled: bool = fixed(False, "distillation token (Touvron et al. 2021, section 4)")
+    distilled_head: bool = fixed(True, "separate head for the distillation token, if there is one")
+    num_registers: int = fixed(
+        0, "number of register tokens (Darcet et al. 2024)", low=0, high=4096
+    )
 
     @property
     def stride(self) -> tuple[int, int]:
-        """Height and width of a token's cell in pixels, which must divide those of an image."""
+        """Height and width in pixels that a token covers; they must divide those of an image."""
         return self._make_stem(pad=False, parent=None).stride
 
     @property
     def stages(self) -> tuple[tuple[int, int], ...]:
-        """Width and number of heads of the only stage."""
+        """(width, number of heads) of the only stage."""
         return ((self.width, self.num_heads),)
 
     def find_problems(self) -> Iterator[Problem]:
-        """Yield also a second head that would not be trained as the first is."""
+        """Yield also a problem if the two heads of a distilled model would get different inputs."""
         yield from super().find_problems()
         reads_token = self.pool.module is ClassToken and not self.pool["fc_norm"]
         has_two_heads = self.distilled and self.distilled_head
         if has_two_heads and (not reads_token or self.representation_size):
-            yield "distilled", "needs the pool cls, and neither fc_norm nor a representation layer"
+            yield "distilled", "needs pool=cls without fc_norm, and representation_size=0"
 
     @nn.compact
     def __call__(self, images: Float[Array, "b H W c"], *, train: bool) -> Output:
-        """Classify normalized images; training needs a random key named `dropout`.
+        """Classify normalized images.
+
+        Args:
+          images: The images, normalized; their height and width are multiples of the stride.
+          train: Whether dropout and stochastic depth are active; they need the random key
+          `dropout`. In
+            evaluation a distilled model averages the logits of its two heads.
 
         Raises:
-          ValueError: The stride does not divide the image.
+          ValueError: The stride does not divide the image size.
         """
         tokens, grid = self._embed(images.astype(self.dtype), train)
         tokens = self._encode(
@@ -79,7 +87,7 @@ class ViT(Transformer):
         return dataclasses.replace(output, logits=logits, aux_logits=(aux_logits,))
 
     def _embed(self, images: Array, train: bool) -> tuple[Array, Grid]:
-        """Return the tokens (b, n, d) and their layout."""
+        """Return prefix and patch tokens (b, n, d), with absolute positions, and their layout."""
         patches = self._make_stem(pad=False, name="stem")(images, train=train)
         batch, height, width, dim = patches.shape
         names = []
@@ -87,7 +95,7 @@ class ViT(Transformer):
             names.append("cls_token")
         if self.distilled:
             names.append("dist_token")
-        positions, grid_positions = self._absolute(
+        positions, grid_positions = self._added_positions(
             height, width, dim, len(names), self.num_registers
         )
         prefix = [self._token(name, 1, batch, dim) for name in names]
@@ -110,7 +118,7 @@ class ViT(Transformer):
         return tokens, Grid(height, width, len(names) + self.num_registers)
 
     def _token(self, name: str, num: int, batch: int, dim: int) -> Array:
-        """Return learned tokens (b, num, d), the same for every image."""
+        """Return learned tokens (b, num, d), which are the same for every image."""
         init = nn.initializers.zeros_init() if name == "cls_token" else nn.initializers.normal(0.02)
         boxed = nn.with_logical_partitioning(init, (None, "embed"))
         tokens: Any = self.param(name, boxed, (num, dim), jnp.float32)

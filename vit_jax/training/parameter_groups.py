@@ -52,7 +52,7 @@ def layers_of(names: Sequence[str], family: Family) -> dict[str, int]:
     Raises:
       ConfigError: A parameter that the family does not know.
     """
-    positions = {name: family.position(name) for name in names}
+    positions = {name: family.layer_key(name) for name in names}
     ranks = {p: i for i, p in enumerate(sorted({FIRST, LAST, *positions.values()}))}
     return {name: ranks[position] for name, position in positions.items()}
 

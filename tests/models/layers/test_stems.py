@@ -94,7 +94,7 @@ def test_parameters_are_named_and_shaped_by_the_patch():
 @pytest.mark.parametrize("size", [(7, 8), (6, 9)])
 def test_a_patch_that_does_not_divide_the_image_is_an_error(size):
     images = jnp.zeros((1, *size, 3))
-    with pytest.raises(ValueError, match=r"not made of patches of \(3, 2\)"):
+    with pytest.raises(ValueError, match=r"is not a multiple of the stride \(3, 2\)"):
         PatchEmbed(patch=(3, 2), width=5).init(KEY, images, train=False)
 
 
@@ -141,7 +141,7 @@ def test_the_stride_is_a_cell_in_pixels(name, layers, stride):
 @pytest.mark.parametrize("size", [(8, 18), (12, 12)])
 def test_a_stride_that_does_not_divide_the_image_is_an_error(size):
     module = HybridEmbed(patch=(2, 3), width=5, width_factor=0.5)
-    with pytest.raises(ValueError, match=r"not made of patches of \(8, 12\)"):
+    with pytest.raises(ValueError, match=r"is not a multiple of the stride \(8, 12\)"):
         init_shapes(module, jnp.zeros((1, *size, 3)))
 
 
@@ -241,7 +241,7 @@ def test_padding_is_zeros_at_bottom_and_right(name, missing):
 def test_without_padding_an_image_of_another_size_is_an_error(name, axis):
     size = [2 * cell for cell in CELLS[name][1]]
     size[axis] += 1
-    with pytest.raises(ValueError, match="not made of patches"):
+    with pytest.raises(ValueError, match="is not a multiple of the stride"):
         init_shapes(make(name), jnp.zeros((1, *size, 3)))
 
 
@@ -253,9 +253,7 @@ def test_stems_that_halve_the_image_take_a_square_power_of_two(name, patch):
     if not issubclass(STEMS[name], HalvingStem):
         init_shapes(module, images)
         return
-    with pytest.raises(
-        ValueError, match="expected a square whose side is a power of two from 2, got"
-    ):
+    with pytest.raises(ValueError, match="expected a square patch with side 2, 4, 8"):
         init_shapes(module, images)
 
 

@@ -1,1 +1,1 @@
-"""Building blocks of the models: each module has the variants of one block, and their names."""
+"""Building blocks of the models: each module has the variants of one part, and a table of them."""

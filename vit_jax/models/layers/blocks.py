@@ -12,45 +12,48 @@ from vit_jax.models.layers.grid import Grid
 from vit_jax.models.parts import Component, Constructor, free
 from vit_jax.settings.fields import field
 
-# Block i of n has this fraction of the rate `drop_path`.
+# The fraction of the rate `drop_path` that block i of n has.
 DROP_PATH_SCHEDULES: dict[str, Callable[[int, int], float]] = {
     "linear": lambda i, n: i / max(n - 1, 1),
     "constant": lambda i, n: 1.0,
 }
 
-# Stochastic depth: drops the whole residual branch of an image (Huang et al. 2016).
+# Stochastic depth (Huang et al. 2016): drops the residual branch of whole images.
 DropPath = functools.partial(nn.Dropout, broadcast_dims=(1, 2))
 
 
 class LayerScale(nn.Module):
-    """A learned factor for each channel of a residual branch (Touvron et al. 2021, CaiT, eq. 4)."""
+    """A learned factor per channel of a residual branch (Touvron et al. 2021, CaiT, eq. 4)."""
 
-    initial: float
+    initial: float  # initial value of the factors
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
-        """Scale the channels."""
+        """Multiply each channel by its factor."""
         init = nn.initializers.constant(self.initial)
         scale = self.param("scale", init, (x.shape[-1],), jnp.float32)
         return x * scale.astype(x.dtype)
 
 
 class Block(Component):
-    """The fields of all blocks, and what they do at the end of a residual branch."""
+    """Base class of Transformer blocks: their fields, LayerScale and stochastic depth."""
 
     cost: ClassVar[str] = "none; LayerScale has 2 d parameters a block"
 
     attention: Constructor
     mlp: Constructor
     norm: Constructor
-    drop_rate: float = 0.0  # of the residual branches of this block
+    drop_rate: float = 0.0  # stochastic depth rate of this block
     layer_scale: float = free(0.0, "initial value of LayerScale; 0: off", low=0)
-    drop_path: float = field(0.0, "stochastic depth: rate of the last block", low=0, below=1)
+    drop_path: float = field(0.0, "stochastic depth rate of the last block", low=0, below=1)
     drop_path_schedule: str = field(
-        "linear", "stochastic depth over the blocks", choices=DROP_PATH_SCHEDULES
+        "linear",
+        "schedule of the stochastic depth rate over the blocks",
+        choices=DROP_PATH_SCHEDULES,
     )
 
     def _scale_and_drop(self, x: Array, index: int, train: bool) -> Array:
+        """Apply LayerScale and stochastic depth to the output of residual branch 1 or 2."""
         if self.layer_scale:
             x = LayerScale(self.layer_scale, name=f"scale{index}")(x)
         return DropPath(self.drop_rate)(x, deterministic=not train)
@@ -63,7 +66,7 @@ class PreNormBlock(Block):
     def __call__(
         self, x: Float[Array, "b n d"], grid: Grid, *, train: bool
     ) -> Float[Array, "b n d"]:
-        """Map tokens to tokens."""
+        """Apply the block to tokens that have the layout `grid`."""
         y = self.attention(name="attn")(self.norm(name="norm1")(x), grid, train=train)
         x = x + self._scale_and_drop(y, 1, train)
         y = self.mlp(name="mlp")(self.norm(name="norm2")(x), train=train)
@@ -77,7 +80,7 @@ class PostNormBlock(Block):
     def __call__(
         self, x: Float[Array, "b n d"], grid: Grid, *, train: bool
     ) -> Float[Array, "b n d"]:
-        """Map tokens to tokens."""
+        """Apply the block to tokens that have the layout `grid`."""
         y = self.attention(name="attn")(x, grid, train=train)
         x = self.norm(name="norm1")(x + self._scale_and_drop(y, 1, train))
         y = self.mlp(name="mlp")(x, train=train)
@@ -91,7 +94,7 @@ class ResidualPostNormBlock(Block):
     def __call__(
         self, x: Float[Array, "b n d"], grid: Grid, *, train: bool
     ) -> Float[Array, "b n d"]:
-        """Map tokens to tokens."""
+        """Apply the block to tokens that have the layout `grid`."""
         y = self.norm(name="norm1")(self.attention(name="attn")(x, grid, train=train))
         x = x + self._scale_and_drop(y, 1, train)
         y = self.norm(name="norm2")(self.mlp(name="mlp")(x, train=train))
@@ -106,5 +109,11 @@ BLOCKS: dict[str, type[Block]] = {
 
 
 def drop_path_rates(rate: float, schedule: str, depth: int) -> tuple[float, ...]:
-    """Return the rate of each block: rising from 0 (linear), or the same for all (constant)."""
+    """Return the stochastic depth rate of each block.
+
+    Args:
+      rate: Rate of the last block.
+      schedule: `linear` (from 0 to `rate`) or `constant`.
+      depth: Number of blocks.
+    """
     return tuple(rate * DROP_PATH_SCHEDULES[schedule](i, depth) for i in range(depth))

@@ -1,4 +1,4 @@
-"""The stack of blocks: the only loop over depth."""
+"""The stack of Transformer blocks."""
 
 import functools
 
@@ -10,23 +10,23 @@ from vit_jax.models.parts import Constructor
 
 
 class Encoder(nn.Module):
-    """Blocks that map tokens to tokens of the same layout, one after another.
+    """A stack of blocks that keep number, width and layout of the tokens.
 
-    Its parameters are those of the model that holds it (`nn.share_scope`), under the names of the
-    blocks.
+    The caller applies `nn.share_scope`, so that the parameters of the blocks belong to the model
+    itself and `encoder` is not part of their names.
     """
 
-    block: Constructor  # of a block, which still lacks its attention and its `drop_rate`
-    attention: Constructor  # which still lacks the index of its block
-    names: tuple[str, ...]  # of the blocks
-    drop_rates: tuple[float, ...]
-    conditional: Constructor | None = None  # a position embedding, after the first block
+    block: Constructor  # called with `attention`, `drop_rate` and `name`
+    attention: Constructor  # called with the index `block`
+    names: tuple[str, ...]  # names of the blocks
+    drop_rates: tuple[float, ...]  # stochastic depth rates of the blocks
+    conditional: Constructor | None = None  # position embedding that follows the first block
 
     @nn.compact
     def __call__(
         self, tokens: Float[Array, "b n d"], grid: Grid, *, train: bool
     ) -> Float[Array, "b n d"]:
-        """Map tokens to tokens."""
+        """Apply the blocks to tokens that have the layout `grid`."""
         for i, (name, rate) in enumerate(zip(self.names, self.drop_rates, strict=True)):
             attention = functools.partial(self.attention, block=i)
             block = self.block(attention=attention, drop_rate=rate, name=name)

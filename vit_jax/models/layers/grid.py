@@ -8,7 +8,7 @@ Integers = TypeVar("Integers", int, np.ndarray)
 
 
 class Grid(NamedTuple):
-    """Prefix tokens first, then height x width patches in row-major order."""
+    """The token sequence of an image: prefix tokens, then height x width patches, row by row."""
 
     height: int
     width: int
@@ -16,12 +16,12 @@ class Grid(NamedTuple):
 
     @property
     def coords(self) -> np.ndarray:
-        """Row and column of each token, (n, 2); prefix tokens are at (0, 0)."""
+        """Row and column of each token, in patches, (n, 2); prefix tokens are at (0, 0)."""
         rows, columns = np.mgrid[: self.height, : self.width]
         patches = np.stack([rows, columns], axis=-1).reshape(-1, 2)
         return np.concatenate([np.zeros((self.num_prefix, 2)), patches])
 
 
 def ceil_div(dividend: Integers, divisor: int) -> Integers:
-    """Return the quotient rounded up."""
+    """Return the quotient, rounded up."""
     return -(-dividend // divisor)

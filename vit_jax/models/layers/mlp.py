@@ -1,4 +1,4 @@
-"""Feed-forward networks of a Transformer block."""
+"""Feed-forward networks of Transformer blocks."""
 
 import functools
 from collections.abc import Callable
@@ -10,8 +10,8 @@ from jaxtyping import Array, Float
 
 from vit_jax.models.parts import Component, fixed
 
-# Google's weights were trained with the tanh approximation of GELU, timm's and Hugging Face's with
-# the exact function.
+# Google's weights were trained with the tanh approximation of GELU, those of timm and Hugging Face
+# with the exact function.
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "gelu": functools.partial(nn.gelu, approximate=False),
     "gelu_tanh": functools.partial(nn.gelu, approximate=True),
@@ -23,10 +23,10 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 
 
 class FeedForward(Component):
-    """What a model tells its feed-forward networks."""
+    """Base class of feed-forward networks, with the fields that the model sets."""
 
-    mlp_dim: int  # of the hidden layer
-    dropout: float = 0.0  # rate after each linear layer but a gate's
+    mlp_dim: int  # hidden width
+    dropout: float = 0.0  # dropout rate after each linear layer, except that of a gate
     dtype: str = "float32"
 
 
@@ -36,12 +36,12 @@ class Mlp(FeedForward):
     cost: ClassVar[str] = "2 n d m for a hidden width of m"
 
     activation: str = fixed(
-        "gelu", "activation; the exact gelu, or its tanh approximation", choices=ACTIVATIONS
+        "gelu", "activation; gelu is exact, gelu_tanh its tanh approximation", choices=ACTIVATIONS
     )
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n d"], *, train: bool) -> Float[Array, "b n d"]:
-        """Map each token independently."""
+        """Apply the network to each token independently."""
         up = nn.with_logical_partitioning(nn.initializers.xavier_uniform(), ("embed", "mlp"))
         down = nn.with_logical_partitioning(nn.initializers.xavier_uniform(), ("mlp", "embed"))
         bias = nn.with_logical_partitioning(nn.initializers.normal(1e-6), ("mlp",))
@@ -61,16 +61,16 @@ class Mlp(FeedForward):
 
 
 class SwiGlu(FeedForward):
-    """A linear layer gated by the SiLU of another, then a third (Shazeer 2020, section 2).
+    """SwiGLU: a linear layer gated by the SiLU of another, then a third (Shazeer 2020, section 2).
 
-    `fc1` computes the gate and the gated features, in this order, of `mlp_dim` each.
+    `fc1` computes the gate, then the features that it gates, with `mlp_dim` channels each.
     """
 
     cost: ClassVar[str] = "3 n d m"
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n d"], *, train: bool) -> Float[Array, "b n d"]:
-        """Map each token independently."""
+        """Apply the network to each token independently."""
         up = nn.with_logical_partitioning(nn.initializers.xavier_uniform(), ("embed", "mlp"))
         down = nn.with_logical_partitioning(nn.initializers.xavier_uniform(), ("mlp", "embed"))
         width = x.shape[-1]

@@ -1,6 +1,6 @@
-"""Pools: from the tokens of an image to one vector.
+"""Pools: reduce the tokens of an image to one vector.
 
-All entries of `POOLS` are called with the tokens and the number of prefix tokens.
+Each entry of `POOLS` is called with the tokens (b, n, d) and the number of prefix tokens.
 """
 
 from typing import ClassVar
@@ -15,15 +15,15 @@ from vit_jax.models.parts import Component, fixed
 
 
 class Pool(Component):
-    """What a model tells its pool."""
+    """Base class of pools, with the fields that the model sets."""
 
     num_heads: int
     mlp_dim: int
     norm_eps: float = 1e-6
     dtype: str = "float32"
-    fc_norm: bool = fixed(False, "the model's last norm comes after the pool instead of before")
+    fc_norm: bool = fixed(False, "final norm after the pool instead of before it")
 
-    reads_class_token: ClassVar[bool] = False
+    reads_class_token: ClassVar[bool] = False  # whether the model needs a class token
 
 
 class ClassToken(Pool):
@@ -37,12 +37,12 @@ class ClassToken(Pool):
     def __call__(
         self, tokens: Float[Array, "b n d"], num_prefix: int, *, train: bool
     ) -> Float[Array, "b d"]:
-        """Return the first token."""
+        """Return the class token, which is the first token."""
         return tokens[:, 0]
 
 
 class GlobalAverage(Pool):
-    """The mean of the patch tokens, without class token and registers."""
+    """Global average pooling: the mean of the patch tokens, without prefix tokens."""
 
     cost: ClassVar[str] = "none"
 
@@ -50,12 +50,12 @@ class GlobalAverage(Pool):
     def __call__(
         self, tokens: Float[Array, "b n d"], num_prefix: int, *, train: bool
     ) -> Float[Array, "b d"]:
-        """Return the mean."""
+        """Return the mean of the patch tokens."""
         return jnp.mean(tokens[:, num_prefix:], axis=1)
 
 
 class ClassTokenAndAverage(Pool):
-    """Class token and mean of the patch tokens, concatenated (as in DINOv2's linear classifier)."""
+    """Class token and mean of the patch tokens, concatenated (Oquab et al. 2023, DINOv2)."""
 
     cost: ClassVar[str] = "a token, and a head of twice the width"
 
@@ -65,12 +65,15 @@ class ClassTokenAndAverage(Pool):
     def __call__(
         self, tokens: Float[Array, "b n d"], num_prefix: int, *, train: bool
     ) -> Float[Array, "b 2*d"]:
-        """Return both, the class token first."""
+        """Return the class token, then the mean, along the last dimension."""
         return jnp.concatenate([tokens[:, 0], jnp.mean(tokens[:, num_prefix:], axis=1)], axis=-1)
 
 
 class MultiheadAttention(Pool):
-    """A learned probe that attends to the patch tokens (Zhai et al. 2022, 3.2; Lee et al. 2019)."""
+    """Attention pooling: one learned query, the probe, attends to the patch tokens.
+
+    Zhai et al. 2022, section 3.2; Lee et al. 2019.
+    """
 
     cost: ClassVar[str] = "about a block, for one query"
 
@@ -80,7 +83,7 @@ class MultiheadAttention(Pool):
     def __call__(
         self, tokens: Float[Array, "b n d"], num_prefix: int, *, train: bool
     ) -> Float[Array, "b d"]:
-        """Return the probe's output, after a residual feed-forward network."""
+        """Return the output of the probe after a residual feed-forward network."""
         batch, _, width = tokens.shape
         init = nn.initializers.xavier_uniform()
         probe = self.param("probe", init, (1, 1, width), jnp.float32)

@@ -1,7 +1,7 @@
-"""The ResNet of Big Transfer (Kolesnikov et al. 2020), for hybrids: a root, then bottlenecks.
+"""The ResNet of Big Transfer (Kolesnikov et al. 2020), which is the stem of hybrid models.
 
-Weights are standardized (Qiao et al. 2019) and features are normalized in groups (Wu and He 2018),
-so that no batch statistics are needed.
+It uses weight standardization (Qiao et al. 2019) and GroupNorm (Wu and He 2018), so that it needs
+no batch statistics.
 """
 
 import functools
@@ -16,26 +16,26 @@ from jaxtyping import Array, Float
 NUM_GROUPS = 32
 
 
-def _by_std(kernel: Array) -> Array:
+def _divide_by_std(kernel: Array) -> Array:
     mean, std = (f(kernel, axis=(0, 1, 2), keepdims=True) for f in (jnp.mean, jnp.std))
     return (kernel - mean) / (std + 1e-5)
 
 
-def _by_variance(kernel: Array) -> Array:
+def _divide_by_root_variance(kernel: Array) -> Array:
     mean, variance = (f(kernel, axis=(0, 1, 2), keepdims=True) for f in (jnp.mean, jnp.var))
     return (kernel - mean) / jnp.sqrt(variance + 1e-8)
 
 
-# Standardization of the weights of each output channel: (w - mean) / (std + 1e-5) in Google's code,
+# Weight standardization per output channel: (w - mean) / (std + 1e-5) in Google's code,
 # (w - mean) / sqrt(var + 1e-8) in timm's hybrids.
 WEIGHT_STANDARDIZATIONS: dict[str, Callable[[Array], Array]] = {
-    "std": _by_std,
-    "variance": _by_variance,
+    "std": _divide_by_std,
+    "variance": _divide_by_root_variance,
 }
 
 
 class StdConv(nn.Module):
-    """A convolution with standardized weights and no bias; padding is SAME."""
+    """A convolution with standardized weights, SAME padding and no bias."""
 
     features: int
     size: int
@@ -60,7 +60,7 @@ class StdConv(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """Three convolutions with a residual connection; the output has 4 * `features` channels."""
+    """A residual block of 1x1, 3x3 and 1x1 convolutions with 4 * `features` output channels."""
 
     features: int
     stride: int
@@ -70,33 +70,33 @@ class Bottleneck(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b H W f"]:
-        """Return the features; height and width are divided by the stride and rounded up."""
+        """Apply the block; height and width are divided by the stride and rounded up."""
         conv = functools.partial(StdConv, standardization=self.standardization, dtype=self.dtype)
         norm = functools.partial(nn.GroupNorm, NUM_GROUPS, epsilon=self.norm_eps, dtype=self.dtype)
-        wide = 4 * self.features
+        out_features = 4 * self.features
         residual = x
-        if self.stride > 1 or x.shape[-1] != wide:
-            residual = conv(wide, 1, self.stride, name="conv_proj")(x)
+        if self.stride > 1 or x.shape[-1] != out_features:
+            residual = conv(out_features, 1, self.stride, name="conv_proj")(x)
             residual = norm(name="norm_proj")(residual)
         x = nn.relu(norm(name="norm1")(conv(self.features, 1, name="conv1")(x)))
         x = nn.relu(norm(name="norm2")(conv(self.features, 3, self.stride, name="conv2")(x)))
         zeros = nn.initializers.zeros_init()
-        x = norm(scale_init=zeros, name="norm3")(conv(wide, 1, name="conv3")(x))
+        x = norm(scale_init=zeros, name="norm3")(conv(out_features, 1, name="conv3")(x))
         return nn.relu(residual + x)
 
 
 class ResNet(nn.Module):
-    """A root that divides the size by 4, then stages; each after the first divides it by 2."""
+    """A root that reduces height and width by 4, then stages; all but the first halve them."""
 
-    layers: tuple[int, ...]  # bottlenecks per stage; (): only the root
-    features: int
+    layers: tuple[int, ...]  # bottleneck blocks per stage; (): only the root
+    features: int  # channels of the root
     standardization: str
     norm_eps: float
     dtype: str = "float32"
 
     @nn.compact
     def __call__(self, images: Float[Array, "b H W c"]) -> Float[Array, "b h w f"]:
-        """Return the features of the last stage."""
+        """Return the feature map of the last stage."""
         x = StdConv(self.features, 7, 2, self.standardization, self.dtype, name="conv_root")(images)
         norm = nn.GroupNorm(NUM_GROUPS, epsilon=self.norm_eps, dtype=self.dtype, name="norm_root")
         x = nn.max_pool(nn.relu(norm(x)), (3, 3), strides=(2, 2), padding="SAME")

@@ -1,6 +1,6 @@
-"""Stems: from the pixels of an image to a grid of tokens.
+"""Stems: map the pixels of an image to a grid of tokens.
 
-A token stands for a cell of `stride` pixels.
+Each token covers `stride` (height, width) pixels.
 """
 
 from collections.abc import Iterator
@@ -13,38 +13,39 @@ from jaxtyping import Array, Float
 from vit_jax.models.layers.resnet import NUM_GROUPS, WEIGHT_STANDARDIZATIONS, ResNet
 from vit_jax.models.parts import Component, Model, Part, Problem, adapted, fixed
 
-NORMS = ("layer", "batch")  # of the features between the layers of a stem
+NORMS = ("layer", "batch")  # between the layers of a stem
 
 
 class Stem(Component):
-    """What all stems share."""
+    """Base class of stems."""
 
     width: int
     dtype: str = "float32"
-    pad: bool = False  # pad images to whole cells, with zeros at bottom and right
+    pad: bool = False  # pad images with zeros at the bottom and right to a multiple of the stride
     patch: tuple[int, int] = fixed((16, 16), "height and width of a patch in pixels", low=1)
 
     @property
     def stride(self) -> tuple[int, int]:
-        """Height and width of a token's cell in pixels."""
+        """Height and width in pixels that a token covers."""
         return self.patch
 
     @nn.compact
     def __call__(self, images: Float[Array, "b H W c"], *, train: bool) -> Float[Array, "b h w d"]:
-        """Return one vector per cell.
+        """Return one token per `stride` pixels.
 
         Raises:
-          ValueError: The stride does not divide the image, or the stem does not take this patch.
+          ValueError: The stride does not divide the image size and `pad` is false, or the stem does
+            not support the patch.
         """
         size = images.shape[1:3]
-        missing = [-pixels % cell for pixels, cell in zip(size, self.stride, strict=True)]
-        if any(missing) and not self.pad:
-            raise ValueError(f"images of {size} pixels are not made of patches of {self.stride}")
-        images = jnp.pad(images, ((0, 0), *((0, pixels) for pixels in missing), (0, 0)))
+        padding = [-pixels % stride for pixels, stride in zip(size, self.stride, strict=True)]
+        if any(padding) and not self.pad:
+            raise ValueError(f"image size {size} is not a multiple of the stride {self.stride}")
+        images = jnp.pad(images, ((0, 0), *((0, pixels) for pixels in padding), (0, 0)))
         return self._embed(images, train)
 
     def _embed(self, images: Array, train: bool) -> Array:
-        """Return one vector per cell, for images that the stride divides."""
+        """Return one token per `stride` pixels, for images whose size the stride divides."""
         raise NotImplementedError
 
     def _conv(
@@ -56,8 +57,8 @@ class Stem(Component):
         stride: tuple[int, int],
         padding: tuple[int, int] = (0, 0),
     ) -> Array:
-        """Convolve; `padding` counts the rows and columns of zeros on each side."""
-        # Only a dimension of `width` channels is sharded: the mesh need not divide any other.
+        """Apply a convolution with `padding` rows and columns of zeros on each side."""
+        # Only `width` channels are sharded, so that the mesh need not divide smaller dimensions.
         names = (None, None, None, "embed" if features == self.width else None)
         init = nn.with_logical_partitioning(nn.initializers.lecun_normal(), names)
         conv = nn.Conv(
@@ -78,7 +79,7 @@ class Stem(Component):
 class PatchEmbed(Stem):
     """Linear projection of the patches of an image (Dosovitskiy et al. 2021, eq. 1).
 
-    It is computed as a convolution whose kernel and stride have the size of a patch.
+    It is a convolution whose kernel size and stride are the patch size.
     """
 
     cost: ClassVar[str] = "one product for each pixel and channel"
@@ -90,33 +91,33 @@ class PatchEmbed(Stem):
 
 
 class HybridEmbed(Stem):
-    """Linear projection of patches of a ResNet's map (Dosovitskiy et al. 2021, section 3.1).
-
-    A patch is measured in cells of the map.
-    """
+    """Linear projection of patches of a ResNet's feature map (Dosovitskiy et al. 2021, 3.1)."""
 
     cost: ClassVar[str] = "grows with `layers` and with `width_factor` squared"
 
-    layers: tuple[int, ...] = fixed(
-        (), "bottlenecks per stage of the ResNet; (): only its root", low=1, high=1000
+    patch: tuple[int, int] = fixed(
+        (16, 16), "height and width of a patch in positions of the ResNet's feature map", low=1
     )
-    width_factor: float = fixed(1.0, "width of the ResNet: times 64 features in its root", above=0)
+    layers: tuple[int, ...] = fixed(
+        (), "bottleneck blocks per stage of the ResNet; (): only its root", low=1, high=1000
+    )
+    width_factor: float = fixed(1.0, "width of the ResNet; 1 is 64 channels in its root", above=0)
     weight_standardization: str = fixed(
-        "std", "form of weight standardization", choices=WEIGHT_STANDARDIZATIONS
+        "std", "denominator of weight standardization", choices=WEIGHT_STANDARDIZATIONS
     )
     norm_eps: float = fixed(1e-6, "epsilon of GroupNorm", above=0, high=1)
 
     @classmethod
     def check(cls, part: Part, model: Model) -> Iterator[Problem]:
-        """Yield a width that the groups of its norms do not divide."""
+        """Yield a problem if GroupNorm cannot divide the channels of the root into its groups."""
         root = round(64 * part["width_factor"])
         if not root or root % NUM_GROUPS:
-            problem = f"64 times it is the features of the root: a multiple of {NUM_GROUPS}"
+            problem = f"gives {root} channels in the root; expected a multiple of {NUM_GROUPS}"
             yield "stem.width_factor", problem
 
     @property
     def stride(self) -> tuple[int, int]:
-        """Height and width of a token's cell in pixels."""
+        """Height and width in pixels that a token covers."""
         reduction = 4 * 2 ** max(0, len(self.layers) - 1)
         return self.patch[0] * reduction, self.patch[1] * reduction
 
@@ -133,23 +134,21 @@ class HybridEmbed(Stem):
 
 
 class HalvingStem(Stem):
-    """A stem that halves the image until a patch is one cell.
+    """Base class of stems that halve height and width until a patch is one token.
 
-    Between its layers the papers have BatchNorm, which is the option `norm = batch`. The default is
-    LayerNorm over the channels, with which the outputs of an image do not depend on other images.
+    The papers use BatchNorm between the layers, which is `norm=batch`. The default is LayerNorm
+    over the channels: the output for an image then does not depend on the other images of the
+    batch.
     """
 
-    norm: str = fixed("layer", "norm between the layers", choices=dict.fromkeys(NORMS))
+    norm: str = fixed("layer", "norm between the layers of the stem", choices=dict.fromkeys(NORMS))
 
     @classmethod
     def check(cls, part: Part, model: Model) -> Iterator[Problem]:
-        """Yield a patch that cannot be halved to one cell."""
-        if not halves(part["patch"]):
+        """Yield a problem if the patch cannot be halved to one pixel."""
+        if not is_halvable(part["patch"]):
             patch = tuple(part["patch"])
-            yield (
-                "stem.patch",
-                f"expected a square whose side is a power of two from 2, got {patch}",
-            )
+            yield "stem.patch", f"expected a square with side 2, 4, 8, 16 ..., got {patch}"
 
     def _norm(self, x: Array, name: str, train: bool) -> Array:
         if self.norm == "layer":
@@ -158,28 +157,29 @@ class HalvingStem(Stem):
             use_running_average=not train,
             momentum=0.9,
             epsilon=1e-5,
-            use_fast_variance=False,  # whose cancellation depends on the number of devices
+            use_fast_variance=False,  # E[x²] - E[x]² rounds differently on other numbers of devices
             dtype=self.dtype,
             name=name,
         )
         return norm(x)
 
     def _reduced_width(self, divisor: int) -> int:
-        """Return a fraction of the width, at least 4: LayerNorm of 2 channels keeps only a sign."""
+        """Return width / divisor, at least 4, because LayerNorm reduces 2 channels to a sign."""
         return min(self.width, max(4, self.width // divisor))
 
 
 class ConvStem(HalvingStem):
-    """Convolutions of stride 2 until a patch is one cell (Xiao et al. 2021, section 3).
+    """3x3 convolutions with stride 2 until a patch is one token (Xiao et al. 2021, section 3).
 
-    The channels double up to the width; a linear projection follows.
+    The channels double from layer to layer, up to the width of the model. A linear projection
+    follows.
     """
 
     cost: ClassVar[str] = "about d / 50 times `patch`, for patches of 16"
 
     def _embed(self, images: Array, train: bool) -> Array:
         x = images
-        halvings = _halvings(self.patch)
+        halvings = _num_halvings(self.patch)
         for i in range(halvings):
             features = self._reduced_width(2 ** (halvings - 1 - i))
             x = self._conv(x, f"conv_{i}", features, (3, 3), (2, 2), (1, 1))
@@ -188,17 +188,18 @@ class ConvStem(HalvingStem):
 
 
 class HierarchicalMlp(HalvingStem):
-    """An MLP that merges pieces within a patch, never across (Touvron et al. 2022, section 5).
+    """Linear layers that merge subpatches within each patch (hMLP; Touvron et al. 2022, section 5).
 
-    Pieces of 4x4 pixels, or of 2x2 where the patch is smaller than 8, are merged two by two, with a
-    quarter of the width until the patch is whole.
+    The first layer maps 4x4 pixels, or 2x2 if the patch is smaller than 8x8. Each further layer
+    merges 2x2 subpatches. All layers but the last have a quarter of the width. No layer connects
+    different patches.
     """
 
     cost: ClassVar[str] = "about d / 320 times `patch`, for patches of 16"
 
     def _embed(self, images: Array, train: bool) -> Array:
         x = images
-        halvings = _halvings(self.patch)
+        halvings = _num_halvings(self.patch)
         sides = [4] + [2] * (halvings - 3) if halvings > 2 else [2] * (halvings - 1)
         for i, side in enumerate(sides):
             x = self._conv(x, f"conv_{i}", self._reduced_width(4), (side, side), (side, side))
@@ -210,7 +211,7 @@ class HierarchicalMlp(HalvingStem):
 class OverlapEmbed(Stem):
     """Linear projection of overlapping windows, LayerNorm (Wang et al. 2022, PVT v2, section 3).
 
-    A window is two patches less one pixel high and wide; its bottom right pixel is that of its
+    For a patch of side p, the window has side 2 p - 1, and its bottom right pixel is that of the
     patch. The image is padded with zeros.
     """
 
@@ -224,16 +225,16 @@ class OverlapEmbed(Stem):
         return nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name="norm")(x)
 
 
-def halves(patch: tuple[int, ...]) -> bool:
-    """Return whether a patch is square, with a side that is a power of two from 2."""
+def is_halvable(patch: tuple[int, ...]) -> bool:
+    """Return whether a patch is square and its side is a power of two, at least 2."""
     side = patch[0]
     return len(set(patch)) == 1 and side >= 2 and not side & (side - 1)
 
 
-def _halvings(patch: tuple[int, int]) -> int:
-    """Return how often a patch is halved until it is one pixel."""
-    if not halves(patch):
-        raise ValueError(f"expected a square whose side is a power of two from 2, got {patch}")
+def _num_halvings(patch: tuple[int, int]) -> int:
+    """Return the number of halvings that reduce a patch to one pixel."""
+    if not is_halvable(patch):
+        raise ValueError(f"expected a square patch with side 2, 4, 8, 16 ..., got {patch}")
     return patch[0].bit_length() - 1
 
 

@@ -1,1 +1,1 @@
-"""The fields that the name of a model stands for, by family."""
+"""Presets: the fields that the name of a model sets, by family."""

@@ -1,4 +1,4 @@
-"""Names of Swin: SERIES_SIZE_wWINDOW, with patches of 4 and any window, such as `swin_t_w7`."""
+"""Model names of Swin: SERIES_SIZE_wWINDOW, such as `swin_t_w7`, with patches of 4x4 pixels."""
 
 import re
 from typing import Any
@@ -43,7 +43,7 @@ _NAME = re.compile(r"(?P<series>\w+)_(?P<size>[a-z]+)_w(?P<window>[1-9]\d*)")
 
 
 def find(name: str) -> Fields | None:
-    """Return the fields that a name states, or None where no Swin has that name."""
+    """Return the fields that a model name sets, or None if it is not a name of Swin."""
     match = _NAME.fullmatch(name)
     if not match:
         return None

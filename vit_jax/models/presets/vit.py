@@ -1,6 +1,6 @@
-"""Names of ViT: SERIES_SIZEPATCH and a variant, such as `vit_b14` or `deit_s16_distilled`.
+"""Model names of ViT: SERIES_SIZEPATCH[_VARIANT], such as `vit_b14` or `deit_s16_distilled`.
 
-Any size of a series may have any patch. The only hybrids are `HYBRIDS`.
+Every size of a series can be combined with any patch. The only hybrids are `HYBRIDS`.
 """
 
 import re
@@ -30,11 +30,11 @@ SIZES = {
 
 
 class Series(NamedTuple):
-    """Models that share sizes, and the fields in which they differ from the published ViT."""
+    """Models that share sizes, and the fields in which they differ from the original ViT."""
 
     sizes: dict[str, Fields]
     fields: Fields
-    variants: dict[str, Fields]  # by the suffix of the name
+    variants: dict[str, Fields]  # by suffix of the name
 
 
 SERIES = {
@@ -43,8 +43,8 @@ SERIES = {
         {},
         {
             "": {},
-            # The textbook Transformer encoder: norm after the residual, ReLU, dropout only inside
-            # the feed-forward network and on the attention weights.
+            # The textbook Transformer encoder: post-norm, ReLU, dropout only in the feed-forward
+            # network and on the attention weights.
             "_textbook": {
                 "block.name": "post",
                 "mlp.activation": "relu",
@@ -67,8 +67,8 @@ SERIES = {
     ),
 }
 
-# R+ViT (Steiner et al. 2021, table 1 and section 3.1). The number is the stride that the paper's
-# names give; R+Ti/16 projects 8x8 cells of a map that is a quarter of the image.
+# R+ViT (Steiner et al. 2021, table 1 and section 3.1). The numbers in the names are the paper's.
+# R+Ti/16 projects 8x8 patches of a feature map with a quarter of the image size: its stride is 32.
 HYBRIDS = {
     "vit_r_ti16": ("ti", (8, 8), ()),
     "vit_r26_s32": ("s", (1, 1), (2, 2, 2, 2)),
@@ -121,7 +121,7 @@ _NAME = re.compile(rf"(?P<series>\w+)_(?P<size>{_SIZES})(?P<patch>[1-9]\d*)(?P<v
 
 
 def find(name: str) -> Fields | None:
-    """Return the fields that a name states, or None where no ViT has that name."""
+    """Return the fields that a model name sets, or None if it is not a name of ViT."""
     if name in HYBRIDS:
         size, patch, layers = HYBRIDS[name]
         stem = {"stem.name": "resnet", "stem.patch": patch, "stem.layers": layers}

@@ -240,7 +240,7 @@ def test_fused_attention_has_the_gradients_of_full_attention():
         ("gpu", "float32", 64, False, ("xla", "not float32")),
         ("gpu", "bfloat16", 20, False, ("xla", "not 20")),
         ("gpu", "bfloat16", 136, False, ("xla", "not 136")),
-        ("gpu", "bfloat16", 64, True, ("xla", "biases the scores")),
+        ("gpu", "bfloat16", 64, True, ("xla", "a position bias")),
         ("tpu", "bfloat16", 64, False, ("xla", "on tpu")),
         ("cpu", "bfloat16", 64, False, ("xla", "on cpu")),
     ],

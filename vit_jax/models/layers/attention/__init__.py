@@ -1,7 +1,7 @@
-"""Multi-head attention; all entries of `ATTENTIONS` are modules with the same fields.
+"""Multi-head self-attention, by name.
 
-The docstring of an entry says what it computes and cites its source; `cost` says how its time grows
-with the number of tokens n.
+Each entry of `ATTENTIONS` is a linen module. Its docstring cites the source, and its class
+attribute `cost` states how the compute time scales with the number of tokens n.
 """
 
 from vit_jax.models.layers.attention.base import Attention, FullAttention, FusedAttention

@@ -1,4 +1,4 @@
-"""Multi-head attention: what all variants share, and attention to every token."""
+"""Multi-head attention: base classes, full and fused self-attention, and cross-attention."""
 
 import functools
 from collections.abc import Iterator
@@ -15,17 +15,17 @@ from vit_jax.models.layers.posemb.rotary import rotate
 from vit_jax.models.parts import Component, Constructor, Model, Part, Problem, fixed
 from vit_jax.settings.fields import field
 
-# Each projection of the stack is initialized with its own fan-in and fan-out.
+# Xavier uniform, with the fan-in and fan-out of each projection rather than of the whole stack.
 _QKV_INIT = nn.initializers.variance_scaling(
     1.0, "fan_avg", "uniform", in_axis=0, out_axis=(2, 3), batch_axis=(1,)
 )
 _OUT_INIT = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform", in_axis=(0, 1), out_axis=2)
 
-MAX_TEMPERATURE = 100.0  # of cosine attention
+MAX_LOGIT_SCALE = 100.0  # of cosine attention, where tau > 0.01 (Liu et al. 2022, section 3.2)
 
 
 class QKVProjection(nn.Module):
-    """Linear projection of the tokens to `num` stacks of per-head vectors: queries, keys, values.
+    """`num` linear projections of the tokens to per-head vectors, such as queries, keys and values.
 
     The kernel has the shape (d, num, heads, d / heads).
     """
@@ -33,12 +33,12 @@ class QKVProjection(nn.Module):
     num: int
     num_heads: int
     bias: bool = True
-    key_bias: bool = True  # False: the keys, second of three stacks, have no bias
+    key_bias: bool = True  # False: no bias for the keys, which are the second of three projections
     dtype: str = "float32"
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "num b n heads c"]:
-        """Return the stacks along the first dimension."""
+        """Return the projections, stacked along the first dimension."""
         width = x.shape[-1]
         shape = (self.num, self.num_heads, width // self.num_heads)
         names = ("qkv", "heads", "kv")
@@ -76,30 +76,30 @@ class OutProjection(nn.Module):
 
 
 class Attention(Component):
-    """Self-attention: what all variants share, and the projections before and after them.
+    """Base class of self-attention: project to queries, keys and values, attend, project back.
 
-    Letters: b batch, n tokens of which p are prefix tokens, d width, c channels of a head.
+    Shapes: b images, n tokens of which the first p are prefix tokens, width d, c channels per head.
     """
 
     num_heads: int
     norm_eps: float = 1e-6
-    rotary: Constructor | None = None  # rotates queries and keys by their coordinates
-    bias: Constructor | None = None  # added to the scores, by relative position
+    rotary: Constructor | None = None  # rotary position embedding of queries and keys
+    bias: Constructor | None = None  # relative position bias of the scores
     out_dropout: float = 0.0  # dropout rate of the output
     dtype: str = "float32"
-    block: int = 0  # index of the block; odd blocks may attend to other tokens than even ones
+    block: int = 0  # index of the block; some attentions differ between even and odd blocks
     qk_norm: bool = fixed(False, "LayerNorm of queries and keys (Dehghani et al. 2023, section 2)")
     cosine: bool = fixed(
         False, "cosine attention with a learned temperature (Liu et al. 2022, Swin v2, eq. 2)"
     )
-    qkv_bias: bool = fixed(True, "queries, keys and values have biases")
+    qkv_bias: bool = fixed(True, "biases in the projections of queries, keys and values")
 
-    cost: ClassVar[str]  # for n tokens, as text
-    takes_bias: ClassVar[bool] = True
+    cost: ClassVar[str]  # compute time for n tokens, as text
+    takes_bias: ClassVar[bool] = True  # whether it can add a relative position bias to the scores
 
     @classmethod
     def check(cls, part: Part, model: Model) -> Iterator[Problem]:
-        """Yield heads that do not divide the width of their stage."""
+        """Yield a problem if the number of heads does not divide the width of a stage."""
         for width, num_heads in model.stages:
             if width % num_heads:
                 yield "num_heads", f"{num_heads} does not divide width {width}"
@@ -108,7 +108,7 @@ class Attention(Component):
     def __call__(
         self, x: Float[Array, "b n d"], grid: Grid, *, train: bool
     ) -> Float[Array, "b n d"]:
-        """Attend among the tokens, which are laid out as `grid`."""
+        """Apply self-attention to tokens that have the layout `grid`."""
         q, k, v = self._project_qkv(x, grid)
         q, k = self._scale_qk(q, k)
         x = self._attend(q, k, v, grid, train)
@@ -128,7 +128,7 @@ class Attention(Component):
         return q, k, v
 
     def _scale_qk(self, q: Array, k: Array) -> tuple[Array, Array]:
-        """Normalize and scale queries and keys, so that scores are their dot products."""
+        """Normalize and scale queries and keys, so that their dot products are the scores."""
         if self.qk_norm:
             norm = functools.partial(nn.LayerNorm, epsilon=self.norm_eps, dtype=self.dtype)
             q = norm(name="q_norm")(q)
@@ -137,13 +137,16 @@ class Attention(Component):
             return q * q.shape[-1] ** -0.5, k
         init = nn.with_logical_partitioning(nn.initializers.constant(np.log(10.0)), ("heads",))
         log_scale: Any = self.param("logit_scale", init, (self.num_heads,), jnp.float32)
-        scale = jnp.exp(jnp.minimum(log_scale, np.log(MAX_TEMPERATURE)))
-        return (_unit(q) * scale[:, None]).astype(q.dtype), _unit(k).astype(k.dtype)
+        scale = jnp.exp(jnp.minimum(log_scale, np.log(MAX_LOGIT_SCALE)))
+        return (_normalize(q) * scale[:, None]).astype(q.dtype), _normalize(k).astype(k.dtype)
 
     def _rotate_qk(
         self, q: Array, k: Array, grid: Grid, key_coords: np.ndarray | None = None
     ) -> tuple[Array, Array]:
-        """Rotate queries and keys by their coordinates, where the position embedding is rotary."""
+        """Apply the rotary position embedding to queries and keys, if there is one.
+
+        `key_coords` are the coordinates of the keys, if they differ from those of the queries.
+        """
         if self.rotary is None:
             return q, k
         rotary = self.rotary(num_heads=self.num_heads, head_dim=q.shape[-1], name="rotary")
@@ -152,7 +155,7 @@ class Attention(Component):
         return rotate(q, rotary(coords)), rotate(k, rotary(key_coords))
 
     def _bias(self, height: int, width: int, num_prefix: int) -> Array:
-        """Return the bias of the scores on a grid of this size, (heads or 1, n, n)."""
+        """Return the position bias of the scores, (heads or 1, n, n), for all n tokens."""
         if self.bias is None:
             num_tokens = num_prefix + height * width
             return jnp.zeros((1, num_tokens, num_tokens))
@@ -164,22 +167,22 @@ class Attention(Component):
 
 
 class WeightedAttention(Attention):
-    """Attention that computes one weight per pair of tokens, which dropout can act on."""
+    """Base class of attention with one weight per pair of query and key, which supports dropout."""
 
     dropout: float = field(0.0, "dropout rate of the attention weights", low=0, below=1)
 
     def _attention_weights(
         self, scores: Array, v: Array, train: bool, name: str = "attn_dropout"
     ) -> Array:
-        """Return the softmax of the scores, which are at least float32, in the dtype of `v`."""
+        """Return the softmax of the scores (at least float32) in the dtype of `v`, with dropout."""
         weights = jax.nn.softmax(scores).astype(v.dtype)
         return nn.Dropout(self.dropout, name=name)(weights, deterministic=not train)
 
 
 class FullAttention(WeightedAttention):
-    """Attention of every token to every token (Vaswani et al. 2017, section 3.2).
+    """Softmax attention of every token to every token (Vaswani et al. 2017, section 3.2).
 
-    Scores and softmax are at least float32, whatever the compute dtype.
+    Scores and softmax are computed in at least float32, whatever `dtype` is.
     """
 
     cost: ClassVar[str] = "n^2"
@@ -191,19 +194,20 @@ class FullAttention(WeightedAttention):
 
 
 class FusedAttention(Attention):
-    """Full attention in one kernel that does not materialize the scores (Dao et al. 2022).
+    """Full attention by one fused kernel that does not store the scores (Dao et al. 2022).
 
-    `implementation` says where such a kernel exists; elsewhere XLA compiles the plain form.
+    The kernel is cuDNN's, where `implementation` returns `cudnn`. Elsewhere XLA compiles the
+    unfused computation.
     """
 
     cost: ClassVar[str] = "n^2 time, n memory"
 
     @classmethod
     def check(cls, part: Part, model: Model) -> Iterator[Problem]:
-        """Yield also a precision that the kernel does not have."""
+        """Yield also a problem if the kernel does not support the dtype."""
         yield from super().check(part, model)
         if model.dtype == "float64":
-            yield "dtype", "fused attention has its softmax in float32; try attention=full"
+            yield "dtype", "fused attention computes its softmax in float32; use attention=full"
 
     def _attend(self, q: Array, k: Array, v: Array, grid: Grid, train: bool) -> Array:
         q, k = self._rotate_qk(q, k, grid)
@@ -217,20 +221,29 @@ class FusedAttention(Attention):
 def implementation(
     dtype: str, head_dim: int, *, biased: bool
 ) -> tuple[Literal["xla", "cudnn"], str]:
-    """Return the implementation of fused attention on this backend, `cudnn` or `xla`, and why."""
+    """Choose the implementation of fused attention on the current backend.
+
+    Args:
+      dtype: Compute dtype.
+      head_dim: Number of channels per head.
+      biased: Whether a position bias is added to the scores.
+
+    Returns:
+      `cudnn` or `xla`, and the reason as text.
+    """
     if jax.default_backend() != "gpu":
         return "xla", f"on {jax.default_backend()}"
     if dtype != "bfloat16":
-        return "xla", f"cuDNN takes bfloat16, not {dtype}"
+        return "xla", f"cuDNN needs bfloat16, not {dtype}"
     if head_dim % 8 or head_dim > 128:
-        return "xla", f"cuDNN takes heads of a multiple of 8 up to 128 channels, not {head_dim}"
+        return "xla", f"cuDNN needs a multiple of 8 channels per head, at most 128, not {head_dim}"
     if biased:
-        return "xla", "the position embedding biases the scores"
+        return "xla", "cuDNN needs scores without a position bias"
     return "cudnn", "on gpu"
 
 
 class CrossAttention(nn.Module):
-    """Attention to the tokens of another sequence (Vaswani et al. 2017, section 3.2)."""
+    """Attention from one sequence of tokens to another (Vaswani et al. 2017, section 3.2)."""
 
     num_heads: int
     dtype: str = "float32"
@@ -239,7 +252,7 @@ class CrossAttention(nn.Module):
     def __call__(
         self, x: Float[Array, "b n d"], context: Float[Array, "b m d"]
     ) -> Float[Array, "b n d"]:
-        """Attend from `x` to `context`."""
+        """Attend from the queries of `x` to the keys and values of `context`."""
         project = functools.partial(QKVProjection, num_heads=self.num_heads, dtype=self.dtype)
         (q,) = project(num=1, name="q")(x)
         k, v = project(num=2, name="kv")(context)
@@ -256,8 +269,8 @@ def scores(
     return jnp.einsum("bnhc,bmhc->bhnm", q, k, preferred_element_type=dtype)
 
 
-def _unit(x: Array) -> Array:
-    """Return the vectors scaled to length 1, in at least float32; zero vectors stay zero."""
+def _normalize(x: Array) -> Array:
+    """Return the vectors divided by their length, in at least float32; zero vectors stay zero."""
     x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     square = jnp.sum(x * x, axis=-1, keepdims=True)
     return x * jax.lax.rsqrt(jnp.maximum(square, 1e-24))

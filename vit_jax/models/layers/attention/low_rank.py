@@ -17,25 +17,25 @@ from vit_jax.models.layers.attention.base import (
     scores,
 )
 from vit_jax.models.layers.grid import Grid, ceil_div
-from vit_jax.models.layers.posemb.interpolation import resample, stored
+from vit_jax.models.layers.posemb.interpolation import resample, resizable_param
 from vit_jax.models.parts import fixed, free
 
 
 class KeyProjection(nn.Module):
-    """Learned projection from n tokens to `rank` weighted sums of them (Wang et al. 2020).
+    """Learned projection of n keys or values to `rank` weighted sums (Wang et al. 2020, section 4).
 
-    The parameter has the grid of the images it was initialized with; for another grid it is
-    resampled and rescaled, so that the weights of each sum keep their total.
+    The parameter has the grid size of the images that it was initialized with. For another grid it
+    is resampled and rescaled, so that the weights of each sum keep their total.
     """
 
     rank: int
 
     @nn.compact
     def __call__(self, grid: Grid) -> Float[Array, "n rank"]:
-        """Return the weights of a grid's tokens."""
+        """Return the weights of the tokens of a grid."""
         height, width, num_prefix = grid
         init = nn.initializers.normal((num_prefix + height * width) ** -0.5)
-        weights = stored(self, "grid", init, (height, width, self.rank))
+        weights = resizable_param(self, "grid", init, (height, width, self.rank))
         rescale = math.prod(weights.shape[:2]) / (height * width)
         weights = resample(weights, height, width) * rescale
         weights = weights.reshape(height * width, self.rank)
@@ -67,15 +67,15 @@ class Linformer(WeightedAttention):
 class NystromAttention(Attention):
     """Full attention, approximated through landmarks (Xiong et al. 2021, eq. 13).
 
-    Landmarks are the prefix tokens and the means over the cells of a coarse grid of about
-    `landmarks` cells. With one landmark per token the result is that of full attention.
+    The landmarks are the prefix tokens and the means over about `landmarks` rectangular regions of
+    the patch grid. With one landmark per token the result equals full attention.
     """
 
-    landmarks: int = free(64, "number of landmarks besides the prefix tokens, about", low=1)
+    landmarks: int = free(64, "approximate number of landmarks, without the prefix tokens", low=1)
 
     cost: ClassVar[str] = "n k for k landmarks"
     takes_bias: ClassVar[bool] = False
-    iterations: int = 6  # for the pseudo-inverse (Xiong et al. 2021, eq. 11)
+    iterations: int = 6  # of the pseudo-inverse (Xiong et al. 2021, eq. 11)
 
     def _attend(self, q: Array, k: Array, v: Array, grid: Grid, train: bool) -> Array:
         q, k = self._rotate_qk(q, k, grid)
@@ -91,12 +91,14 @@ class NystromAttention(Attention):
 
 
 class ReducedAttention(WeightedAttention):
-    """Attention to a coarser grid, made by a strided convolution (Wang et al. 2021, PVT, eq. 3-5).
+    """Attention to keys and values on a coarser grid (Wang et al. 2021, PVT, eq. 3-5).
 
-    A cell of the coarser grid is `reduction` tokens high and wide. Prefix tokens are keys as well.
+    A convolution with stride `reduction` makes the coarser grid. Prefix tokens are keys as well.
     """
 
-    reduction: int = fixed(2, "height and width in tokens of a cell of keys and values", low=1)
+    reduction: int = fixed(
+        2, "factor by which the grid of keys and values is coarser, per side", low=1
+    )
 
     cost: ClassVar[str] = "n^2 / r^2 for cells of r x r"
     takes_bias: ClassVar[bool] = False
@@ -105,16 +107,16 @@ class ReducedAttention(WeightedAttention):
         height, width, p = grid
         stride = (self.reduction, self.reduction)
         patches = x[:, p:].reshape(len(x), height, width, -1)
-        missing = [-size % self.reduction for size in (height, width)]
-        patches = jnp.pad(patches, ((0, 0), *((0, size) for size in missing), (0, 0)))
+        padding = [-size % self.reduction for size in (height, width)]
+        patches = jnp.pad(patches, ((0, 0), *((0, size) for size in padding), (0, 0)))
         init = nn.with_logical_partitioning(
             nn.initializers.lecun_normal(), (None, None, None, "embed")
         )
         dim = x.shape[-1]
         conv = nn.Conv(dim, stride, stride, kernel_init=init, dtype=self.dtype, name="reduce")
-        cells = conv(patches).reshape(len(x), -1, dim)
-        cells = nn.LayerNorm(epsilon=self.norm_eps, dtype=self.dtype, name="norm")(cells)
-        context = jnp.concatenate([x[:, :p], cells], axis=1)
+        coarse = conv(patches).reshape(len(x), -1, dim)
+        coarse = nn.LayerNorm(epsilon=self.norm_eps, dtype=self.dtype, name="norm")(coarse)
+        context = jnp.concatenate([x[:, :p], coarse], axis=1)
         project = functools.partial(
             QKVProjection, num_heads=self.num_heads, bias=self.qkv_bias, dtype=self.dtype
         )
@@ -133,30 +135,35 @@ class ReducedAttention(WeightedAttention):
 
 
 def _landmarks(x: Array, grid: Grid, side: int) -> Array:
-    """Return the prefix tokens and the means over the cells of a grid of at most side x side."""
+    """Return the prefix tokens and the means over at most side x side regions of the grid."""
     height, width, p = grid
-    rows, columns = (_cells(size, min(side, size)).astype(x.dtype) for size in (height, width))
+    rows, columns = (
+        _averaging_matrix(size, min(side, size)).astype(x.dtype) for size in (height, width)
+    )
     patches = x[:, p:].reshape(len(x), height, width, *x.shape[2:])
     means = jnp.einsum("ri,sj,bijhc->brshc", rows, columns, patches)
     means = means.reshape(len(x), -1, *x.shape[2:])
     return jnp.concatenate([x[:, :p], means], axis=1)
 
 
-def _cells(size: int, number: int) -> np.ndarray:
-    """Return the weights (number, size) that average each cell; neighbours may overlap by one."""
+def _averaging_matrix(size: int, number: int) -> np.ndarray:
+    """Return the matrix (number, size) that averages each of `number` segments of an axis.
+
+    Neighbouring segments overlap by one position where `number` does not divide `size`.
+    """
     positions = np.arange(size)
-    cells = np.arange(number)[:, None]
-    first = cells * size // number
-    end = ceil_div((cells + 1) * size, number)
-    inside = ((positions >= first) & (positions < end)).astype(np.float64)
-    return inside / inside.sum(axis=1, keepdims=True)
+    segments = np.arange(number)[:, None]
+    first = segments * size // number
+    end = ceil_div((segments + 1) * size, number)
+    members = ((positions >= first) & (positions < end)).astype(np.float64)
+    return members / members.sum(axis=1, keepdims=True)
 
 
 def _pseudo_inverse(a: Array, iterations: int) -> Array:
-    """Return the Moore-Penrose inverse of matrices of attention weights, by iteration."""
+    """Approximate the Moore-Penrose inverse of attention weights (Xiong et al. 2021, eq. 11)."""
     eye = jnp.eye(a.shape[-1], dtype=a.dtype)
-    largest = jnp.abs(a).sum(axis=-2).max(axis=-1) * jnp.abs(a).sum(axis=-1).max(axis=-1)
-    z = jnp.swapaxes(a, -1, -2) / largest[..., None, None]
+    scale = jnp.abs(a).sum(axis=-2).max(axis=-1) * jnp.abs(a).sum(axis=-1).max(axis=-1)
+    z = jnp.swapaxes(a, -1, -2) / scale[..., None, None]
     for _ in range(iterations):
         az = a @ z
         z = z @ (13 * eye - az @ (15 * eye - az @ (7 * eye - az))) / 4

@@ -1,6 +1,6 @@
-"""Attention within groups of tokens: windows of neighbours, or sparse grids over the image.
+"""Attention within groups of patches: contiguous windows, or dilated grids over the image.
 
-Prefix tokens belong to every group, and attend to all tokens.
+Prefix tokens belong to every group and attend to all tokens.
 """
 
 from collections.abc import Callable
@@ -15,39 +15,40 @@ from vit_jax.models.layers.attention.base import WeightedAttention, scores
 from vit_jax.models.layers.grid import Grid, ceil_div
 from vit_jax.models.parts import fixed, free
 
-NEIGHBOURS = "b (i r) (j s) ... -> b (i j) (r s) ..."
+CONTIGUOUS = "b (i r) (j s) ... -> b (i j) (r s) ..."
 DILATED = "b (r i) (s j) ... -> b (i j) (r s) ..."
 
-# A grid that the windows do not divide is padded at bottom and right. Libraries that published
-# weights differ in the order of padding and shift.
+# A grid that the windows do not divide is padded at the bottom and right. The libraries with
+# published weights differ in whether they shift before or after padding.
 PAD_ORDERS = {"shift_pad": "timm", "pad_shift": "Hugging Face"}
 
-# The height and width that a window is no larger than, and along which it is shifted where they are
-# larger: from those of the grid. The libraries differ where a grid is not square.
+# Maps height and width of the grid to the limits of a window: it is at most that large, and it is
+# shifted only along a side whose limit is larger. The libraries differ for grids that are not
+# square.
 LIMITS: dict[str, Callable[[int, int], tuple[int, int]]] = {
     "each": lambda height, width: (height, width),  # timm
     "shorter": lambda height, width: (min(height, width),) * 2,  # Hugging Face's Swin
     "height": lambda height, width: (height, height),  # Hugging Face's Swin v2
 }
 
-_MASKED = -1e30  # a score whose weight is 0
+_MASKED = -1e30  # score of a masked pair of tokens, whose weight becomes 0
 
 
 class Groups(NamedTuple):
-    """How a grid is divided into groups of `window` height x width tokens."""
+    """The division of a patch grid into groups of `window` height x width patches."""
 
     window: tuple[int, int]
     padded: tuple[int, int]  # size of the grid, padded to whole groups
-    shift: tuple[int, int] = (0, 0)  # rows and columns that are rolled to the other end first
-    pattern: str = NEIGHBOURS
+    shift: tuple[int, int] = (0, 0)  # rows and columns by which the grid is rolled first
+    pattern: str = CONTIGUOUS
 
     def split(self, x: Any) -> Any:
-        """Return the groups of a grid of the padded size, (b, groups, tokens, ...)."""
+        """Divide a padded grid (b, h, w, ...) into groups (b, groups, patches, ...)."""
         r, s = self.window
         return einops.rearrange(x, self.pattern, r=r, s=s)
 
     def join(self, x: Any) -> Any:
-        """Return the grid of the padded size, given its groups."""
+        """Return the padded grid, given its groups: the inverse of `split`."""
         left, right = self.pattern.split("->")
         height, width = self.padded
         r, s = self.window
@@ -55,10 +56,10 @@ class Groups(NamedTuple):
 
 
 class GroupedAttention(WeightedAttention):
-    """Attention within groups of tokens of one size; what both variants share.
+    """Base class of attention within groups of patches of one size.
 
-    A window is no larger than the grid, of which `limit` says the sides that count. A grid that the
-    windows do not divide is padded with tokens that are zero before the projection.
+    A window is at most as large as the grid, as defined by `limit`. A grid that the windows do not
+    divide is padded with tokens that are zero before the projection.
     """
 
     window: tuple[int, int] = free((7, 7), "height and width of a window in tokens", low=1)
@@ -67,21 +68,21 @@ class GroupedAttention(WeightedAttention):
     mask_padding: bool = True
 
     def _groups(self, grid: Grid) -> Groups:
-        """Return how a grid is divided in this block."""
+        """Return the division of a grid in this block."""
         raise NotImplementedError
 
     def _windows(self, grid: Grid) -> Groups:
-        """Return the division into windows of neighbours, without shift."""
+        """Return the division into contiguous windows, without a shift."""
         window = tuple(min(pair) for pair in zip(self.window, self._limits(grid), strict=True))
         padded = tuple(ceil_div(n, w) * w for n, w in zip(grid[:2], window, strict=True))
         return Groups(_pair(window), _pair(padded))
 
     def _limits(self, grid: Grid) -> tuple[int, int]:
-        """Return height and width that a window is no larger than."""
+        """Return the largest height and width of a window."""
         return LIMITS[self.limit](grid.height, grid.width)
 
     def _project_qkv(self, x: Array, grid: Grid) -> tuple[Array, Array, Array]:
-        """Return queries, keys and values; those of a padding token come last."""
+        """Return queries, keys and values, ending with a padding token if the grid is padded."""
         if self._groups(grid).padded != grid[:2]:
             x = jnp.pad(x, ((0, 0), (0, 1), (0, 0)))
         return super()._project_qkv(x, grid)
@@ -94,29 +95,33 @@ class GroupedAttention(WeightedAttention):
         bias = self._bias(*groups.window, p)
         group_q, group_k, group_v = (self._partition(x, grid, groups) for x in (q, k, v))
         dtype = jnp.promote_types(q.dtype, jnp.float32)
-        to_group = jnp.einsum("bgmhc,bgkhc->bghmk", group_q, group_k, preferred_element_type=dtype)
-        to_group = jnp.where(self._mask(grid, groups), to_group + bias[:, p:, p:], _MASKED)
+        patch_scores = jnp.einsum(
+            "bgmhc,bgkhc->bghmk", group_q, group_k, preferred_element_type=dtype
+        )
+        patch_scores = jnp.where(self._mask(grid, groups), patch_scores + bias[:, p:, p:], _MASKED)
         if not p:
-            weights = self._attention_weights(to_group, v, train)
+            weights = self._attention_weights(patch_scores, v, train)
             patches = jnp.einsum("bghmk,bgkhc->bgmhc", weights, group_v)
             return self._reverse(patches, grid, groups)
-        to_prefix = jnp.einsum("bgmhc,bphc->bghmp", group_q, k[:, :p], preferred_element_type=dtype)
-        to_prefix = to_prefix + bias[:, p:, :p]
-        to_both = jnp.concatenate([to_prefix, to_group], axis=-1)
-        weights = self._attention_weights(to_both, v, train)
+        prefix_key_scores = jnp.einsum(
+            "bgmhc,bphc->bghmp", group_q, k[:, :p], preferred_element_type=dtype
+        )
+        prefix_key_scores = prefix_key_scores + bias[:, p:, :p]
+        all_scores = jnp.concatenate([prefix_key_scores, patch_scores], axis=-1)
+        weights = self._attention_weights(all_scores, v, train)
         patches = jnp.einsum("bghmk,bgkhc->bgmhc", weights[..., p:], group_v)
         patches += jnp.einsum("bghmp,bphc->bgmhc", weights[..., :p], v[:, :p])
-        bias_to_patches = jnp.repeat(bias[:, :p, p : p + 1], n - p, axis=-1)
-        prefix_scores = scores(q[:, :p], k[:, :n])
-        prefix_scores += jnp.concatenate([bias[:, :p, :p], bias_to_patches], axis=-1)
-        weights = self._attention_weights(prefix_scores, v, train, "prefix_dropout")
+        prefix_bias = jnp.repeat(bias[:, :p, p : p + 1], n - p, axis=-1)
+        prefix_query_scores = scores(q[:, :p], k[:, :n])
+        prefix_query_scores += jnp.concatenate([bias[:, :p, :p], prefix_bias], axis=-1)
+        weights = self._attention_weights(prefix_query_scores, v, train, "prefix_dropout")
         prefix = jnp.einsum("bhpn,bnhc->bphc", weights, v[:, :n])
         return jnp.concatenate([prefix, self._reverse(patches, grid, groups)], axis=1)
 
     def _partition(self, x: Array, grid: Grid, groups: Groups) -> Array:
-        """Return the groups (b, g, m, heads, c) of the patch tokens.
+        """Divide the patch tokens into groups (b, g, m, heads, c).
 
-        `x` is (b, n, heads, c), with a padding token at the end where the grid is padded.
+        `x` is (b, n, heads, c), with a padding token at the end if the grid is padded.
         """
         height, width, p = grid
         n = p + height * width
@@ -135,7 +140,7 @@ class GroupedAttention(WeightedAttention):
         return groups.split(patches)
 
     def _reverse(self, x: Array, grid: Grid, groups: Groups) -> Array:
-        """Return the patch tokens (b, height * width, heads, c), given their groups."""
+        """Return the patch tokens (b, height * width, heads, c): the inverse of `_partition`."""
         patches = groups.join(x)
         if self.pad_order == "pad_shift":
             patches = _roll(patches, groups.shift, 1)
@@ -145,14 +150,14 @@ class GroupedAttention(WeightedAttention):
         return patches.reshape(len(x), grid.height * grid.width, *x.shape[3:])
 
     def _mask(self, grid: Grid, groups: Groups) -> np.ndarray:
-        """Return which query (first) of a group attends to which key (last), (g, 1, m, m)."""
+        """Return the mask (g, 1, m, m): whether a query of a group (first m) attends to a key."""
         regions = np.zeros((1, *groups.padded), int)
         is_patch = np.ones((1, *groups.padded), bool)
         for axis, (size, shift) in enumerate(zip(groups.padded, groups.shift, strict=True), 1):
             coords = np.arange(size)
             shape = [1, 1, 1]
             shape[axis] = size
-            # Tokens that were rolled to the other end are no neighbours of those before them.
+            # The roll brings opposite ends of the grid together; they do not attend to each other.
             region = (coords >= size - groups.window[axis - 1]) * 1 + (coords >= size - shift)
             regions = 3 * regions + (region if shift else 0 * region).reshape(shape)
             if self.pad_order == "pad_shift":
@@ -167,22 +172,22 @@ class GroupedAttention(WeightedAttention):
 
 
 class WindowAttention(GroupedAttention):
-    """Attention within windows, which odd blocks shift by half (Liu et al. 2021, section 3.2).
+    """Attention within windows, shifted by half in odd blocks (Liu et al. 2021, section 3.2).
 
-    Tokens attend to the padding, as in the published weights, unless `mask_padding`.
+    Tokens attend to the padding, as in the published models, unless `mask_padding` is set.
     """
 
     pad_order: str = fixed(
         "shift_pad",
-        "order of padding and shift, in timm and in Hugging Face",
+        "order of padding and shift (timm's, Hugging Face's)",
         choices=PAD_ORDERS,
     )
     limit: str = fixed(
         "each",
-        "sides of the grid that limit window and shift, in timm and in Hugging Face's v1 and v2",
+        "sides of the grid that limit a window (timm's, Hugging Face's Swin's, its Swin v2's)",
         choices=LIMITS,
     )
-    mask_padding: bool = free(False, "mask the tokens that pad the grid to whole windows")
+    mask_padding: bool = free(False, "mask the padding, so that no token attends to it")
 
     cost: ClassVar[str] = "n w^2 of w x w windows"
 
@@ -194,10 +199,10 @@ class WindowAttention(GroupedAttention):
 
 
 class DilatedAttention(GroupedAttention):
-    """Attention within windows in even blocks, and within evenly spaced tokens in odd blocks.
+    """Attention within windows in even blocks, and within dilated grids in odd blocks.
 
-    Two consecutive blocks connect all tokens (Tu et al. 2022, MaxViT, section 3.2; Child et al.
-    2019). Padding is always masked.
+    A dilated grid takes every k-th patch of a row or column, so that two consecutive blocks connect
+    all tokens (Tu et al. 2022, MaxViT, section 3.2; Child et al. 2019). Padding is always masked.
     """
 
     cost: ClassVar[str] = "n w^2 of w x w tokens"

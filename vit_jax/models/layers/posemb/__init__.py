@@ -1,7 +1,8 @@
-"""Position embeddings, for grids of any size.
+"""Position embeddings, for patch grids of any size.
 
-Each acts at one `site` of a model: on the `tokens` before the encoder, as a `rotary` of queries and
-keys, as a `bias` of the scores, after the `first_block`, or nowhere.
+The class attribute `site` of an entry of `POSEMBS` says where in the model it acts: `tokens` (added
+to the tokens before the encoder), `rotary` (rotates queries and keys), `bias` (added to the
+attention scores), `first_block` (applied after the first block) or an empty string (nowhere).
 """
 
 from typing import ClassVar
@@ -17,7 +18,7 @@ __all__ = ["POSEMBS", "POSEMB_INTERPOLATIONS", "NoPositions", "resample"]
 
 
 class NoPositions(Component):
-    """No position embedding: the tokens are a set."""
+    """No position embedding."""
 
     cost: ClassVar[str] = "none"
 

@@ -1,4 +1,4 @@
-"""Position embeddings that are computed from the tokens."""
+"""Position embeddings computed from the tokens."""
 
 from typing import ClassVar
 
@@ -13,7 +13,7 @@ from vit_jax.models.parts import Component
 class Conditional(Component):
     """A residual depthwise 3x3 convolution of the patches (Chu et al. 2021, CPVT, section 3.2).
 
-    Its zero padding tells a patch where the border is. Prefix tokens are unchanged.
+    The zero padding carries the position information. Prefix tokens are unchanged.
     """
 
     cost: ClassVar[str] = "10 d parameters, 9 n d multiplications"
@@ -24,7 +24,7 @@ class Conditional(Component):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n d"], grid: Grid) -> Float[Array, "b n d"]:
-        """Add to each patch the convolution of its neighbourhood."""
+        """Add the convolution of its neighbourhood to each patch token."""
         batch, _, dim = x.shape
         height, width, num_prefix = grid
         patches = x[:, num_prefix:].reshape(batch, height, width, dim)
@@ -32,7 +32,7 @@ class Conditional(Component):
             dim,
             (3, 3),
             padding=1,
-            feature_group_count=dim,  # small enough to be replicated on every device
+            feature_group_count=dim,  # the kernel is small, so that it is replicated, not sharded
             dtype=self.dtype,
             name="conv",
         )

@@ -12,10 +12,21 @@ from jaxtyping import Array, Float
 Resize = Callable[[Array, tuple[int, int, int], bool], Array]
 
 
-def stored(
+def resizable_param(
     module: nn.Module, name: str, init: Callable[..., Any], shape: tuple[int, ...]
 ) -> Float[Array, "..."]:
-    """Return a parameter in the shape that it was stored with; initialize it with `shape`."""
+    """Declare a parameter that may have another shape than `shape`, such as a table to resample.
+
+    Args:
+      module: The module of the parameter.
+      name: Name of the parameter.
+      init: Initializer.
+      shape: Shape for the initialization.
+
+    Returns:
+      The parameter in the shape that it has in the variables; `nn.Module.param` would refuse any
+      other shape than `shape`.
+    """
     if module.has_variable("params", name) and not module.is_initializing():
         return nn.unbox(module.get_variable("params", name))
     return module.param(name, init, shape, jnp.float32)
@@ -28,20 +39,31 @@ def resample(
     interpolation: str = "bicubic",
     antialias: bool = True,
 ) -> Float[Array, "height width d"]:
-    """Resize a grid of vectors to another height and width; the same size is returned unchanged."""
+    """Resample a grid of vectors to another height and width.
+
+    Args:
+      grid: The grid.
+      height: New height.
+      width: New width.
+      interpolation: A name of `POSEMB_INTERPOLATIONS`.
+      antialias: Whether methods of `jax.image` smooth the grid before they shrink it.
+
+    Returns:
+      The resampled grid, or `grid` itself if it has this size already.
+    """
     if grid.shape[:2] == (height, width):
         return grid
     return POSEMB_INTERPOLATIONS[interpolation](grid, (height, width, grid.shape[-1]), antialias)
 
 
-def _by_jax(method: str) -> Resize:
+def _jax_image(method: str) -> Resize:
     return lambda grid, shape, antialias: jax.image.resize(
         grid, shape, method=method, antialias=antialias
     )
 
 
-def _by_rows_and_columns(weights: Callable[[int, int], np.ndarray]) -> Resize:
-    """Make a separable method from the weights (new, old) along one dimension."""
+def _separable(weights: Callable[[int, int], np.ndarray]) -> Resize:
+    """Return a separable method, given a function for the weights (new, old) of one axis."""
 
     def resize(grid: Array, shape: tuple[int, int, int], antialias: bool) -> Array:
         rows, columns = (weights(grid.shape[i], shape[i]).astype(grid.dtype) for i in (0, 1))
@@ -51,13 +73,13 @@ def _by_rows_and_columns(weights: Callable[[int, int], np.ndarray]) -> Resize:
 
 
 def _spline(old: int, new: int) -> np.ndarray:
-    """Linear, with first and last positions aligned (scipy.ndimage.zoom, order 1)."""
+    """Return linear weights with aligned corners, as scipy.ndimage.zoom with order 1."""
     positions = np.linspace(0, old - 1, new)
     return np.maximum(0, 1 - np.abs(positions[:, None] - np.arange(old)))
 
 
 def _bicubic_torch(old: int, new: int) -> np.ndarray:
-    """Keys' kernel with a = -0.75, the edge repeated (torch's bicubic without antialiasing)."""
+    """Return bicubic weights (Keys 1981, a = -0.75) with repeated edges, as torch's interpolate."""
     positions = (np.arange(new) + 0.5) * old / new - 0.5
     neighbours = np.floor(positions).astype(int)[:, None] + np.arange(-1, 3)
     x = np.abs(positions[:, None] - neighbours)
@@ -71,10 +93,10 @@ def _bicubic_torch(old: int, new: int) -> np.ndarray:
 
 
 def _geometric(old: int, new: int) -> np.ndarray:
-    """Linear between old offsets in geometric progression, dense around the middle (BEiT).
+    """Return linear weights between old offsets in geometric progression (BEiT's fine-tuning code).
 
-    Both sizes are odd, as tables of offsets are. The ratio of the progression is the one between
-    1.01 and 1.5 for which the old offsets best span the new ones; it is found by bisection.
+    Both sizes are odd, because tables of offsets are. The old offsets are densest at 0. Bisection
+    finds the ratio of the progression, from 1.01 to 1.5, with which they span the new offsets.
     """
     old_half = old // 2
     new_half = new // 2
@@ -98,16 +120,15 @@ def _geometric(old: int, new: int) -> np.ndarray:
     return weights
 
 
-# How position tables are resampled. Only the first four, those of jax.image, can antialias. The
-# others are what published weights were made with: `spline` in Google's Vision Transformer,
-# `bicubic_torch` in Hugging Face, DINOv2 and Swin, and `geometric`, for tables of offsets only, in
-# timm's Swin.
+# Methods to resample position tables. Only the first four, which are those of jax.image, support
+# antialiasing. The others are needed for published weights: `spline` for Google's, `bicubic_torch`
+# for Hugging Face's, DINOv2 and Swin, and `geometric`, only for tables of offsets, for timm's Swin.
 POSEMB_INTERPOLATIONS: dict[str, Resize] = {
-    "nearest": _by_jax("nearest"),
-    "bilinear": _by_jax("bilinear"),
-    "bicubic": _by_jax("bicubic"),
-    "lanczos3": _by_jax("lanczos3"),
-    "spline": _by_rows_and_columns(_spline),
-    "bicubic_torch": _by_rows_and_columns(_bicubic_torch),
-    "geometric": _by_rows_and_columns(_geometric),
+    "nearest": _jax_image("nearest"),
+    "bilinear": _jax_image("bilinear"),
+    "bicubic": _jax_image("bicubic"),
+    "lanczos3": _jax_image("lanczos3"),
+    "spline": _separable(_spline),
+    "bicubic_torch": _separable(_bicubic_torch),
+    "geometric": _separable(_geometric),
 }

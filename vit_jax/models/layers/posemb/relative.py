@@ -1,8 +1,9 @@
-"""Biases of the attention scores by relative position.
+"""Relative position biases of the attention scores.
 
-They are called with a number of heads, and return the bias for p prefix tokens and n patches,
-(heads, p + n, p + n). Prefix tokens have no position: each head has one bias from patches to them,
-one from them to patches, and one among them (Bao et al. 2022, BEiT).
+A module is called with the height and width of the patch grid and the number p of prefix tokens.
+For n patches it returns the bias (heads, p + n, p + n), queries first. Prefix tokens have no
+position: each head has one bias for attention from patches to prefix tokens, one for the opposite
+direction and one among prefix tokens (Bao et al. 2022, BEiT).
 """
 
 import functools
@@ -17,22 +18,22 @@ from jaxtyping import Array, Float
 from vit_jax.models.layers.posemb.interpolation import (
     POSEMB_INTERPOLATIONS,
     resample,
-    stored,
+    resizable_param,
 )
 from vit_jax.models.parts import Component, Model, Part, Problem, fixed, free
 
 
 class Relative(Component):
-    """What a model tells both biases, and how a table of offsets becomes a bias."""
+    """Base class of relative position biases: look up each pair of patches by its offset."""
 
     num_heads: int
-    stage: int = 0  # of the model
+    stage: int = 0  # index of the stage of the model
 
     site: ClassVar[str] = "bias"
 
     @nn.compact
     def __call__(self, height: int, width: int, num_prefix: int) -> Float[Array, "heads n n"]:
-        """Return the bias from query (first) to key (last)."""
+        """Return the bias of each pair of query (first n) and key (last n)."""
         table = self._table(2 * height - 1, 2 * width - 1)
         rows, columns = (
             np.arange(size)[:, None] - np.arange(size) + size - 1 for size in (height, width)
@@ -56,49 +57,49 @@ class Relative(Component):
         return jnp.block([[among_prefix, from_prefix], [to_prefix, bias]])
 
     def _table(self, height: int, width: int) -> Array:
-        """Return the bias of each offset, (height, width, heads)."""
+        """Return the bias of each offset, (height, width, heads); both sizes are odd."""
         raise NotImplementedError
 
 
 class RelativeBias(Relative):
-    """A learned bias for each offset of row and column (Liu et al. 2021, Swin, eq. 4).
+    """A learned bias per offset of row and column (Liu et al. 2021, Swin, eq. 4).
 
-    The parameter has the offsets of the grid it was initialized with; for another grid it is
+    The parameter has the offsets of the grid that it was initialized with. For another grid it is
     resampled.
     """
 
     cost: ClassVar[str] = "about 4 n h parameters a block, n^2 h additions"
 
     interpolation: str = fixed(
-        "bicubic", "how the table is resampled for a new grid", choices=POSEMB_INTERPOLATIONS
+        "bicubic", "interpolation of the table for another grid size", choices=POSEMB_INTERPOLATIONS
     )
-    antialias: bool = fixed(True, "antialias when the table is resampled")
+    antialias: bool = fixed(True, "antialiasing when the table is resampled to a smaller grid")
 
     def _table(self, height: int, width: int) -> Array:
         init = nn.with_logical_partitioning(nn.initializers.normal(0.02), (None, None, "heads"))
-        table = stored(self, "table", init, (height, width, self.num_heads))
+        table = resizable_param(self, "table", init, (height, width, self.num_heads))
         return resample(table, height, width, self.interpolation, self.antialias)
 
 
 class LogSpacedBias(Relative):
-    """An MLP of the offsets on a logarithmic scale (Liu et al. 2022, Swin v2, section 3.3).
+    """An MLP of the log-spaced offsets (Liu et al. 2022, Swin v2, section 3.3).
 
-    Offsets are relative to the side of the window that the weights were trained with, so that
-    nothing has to be resampled.
+    Offsets are relative to the largest offset in the windows that the weights were trained with, so
+    that the bias of another window needs no resampling.
     """
 
     cost: ClassVar[str] = "512 (h + 3) parameters a block, n^2 h additions"
 
-    hidden_dim: int = 512
+    hidden_dim: int = 512  # hidden width of the MLP
     pretrained_window: tuple[int, ...] = free(
         (),
-        "side of the windows that the weights were trained with, per stage; (): the windows of now",
+        "window side, in tokens per stage, that the weights were trained with; (): the current one",
         low=0,
     )
 
     @classmethod
     def check(cls, part: Part, model: Model) -> Iterator[Problem]:
-        """Yield another number of windows than of stages."""
+        """Yield a problem if there is not one window side per stage."""
         sides, stages = part["pretrained_window"], len(model.stages)
         if sides and len(sides) != stages:
             problem = f"expected one number for each of {stages} stages, got {sides}"
@@ -114,7 +115,7 @@ class LogSpacedBias(Relative):
         return 16 * nn.sigmoid(dense(self.num_heads, kernel_init=down, name="fc2")(nn.relu(x)))
 
     def _scaled_offsets(self, num_offsets: int) -> np.ndarray:
-        """Return sign(x) log2(|x| + 1) / log2(8) of the offsets; the largest trained is x = 8."""
+        """Return sign(x) log2(|x| + 1) / log2(8) of offsets x, where the largest trained x is 8."""
         largest = num_offsets // 2
         side = self.pretrained_window[self.stage] if self.pretrained_window else 0
         pretrained_largest = side - 1 if side else largest

@@ -1,9 +1,10 @@
 """Rotary position embeddings in two dimensions (Su et al. 2021; Heo et al. 2024, section 3).
 
-Each pair of channels of a query or a key is rotated by an angle that is linear in the coordinates
-of its token, so that their dot product depends on the difference of the coordinates. Entries are
-called with a number of heads and the channels c of a head, and map coordinates (n, 2) to angles
-(n, heads or 1, half), where half = c / 2. At (0, 0), where prefix tokens are, all angles are zero.
+Each pair of channels of a query or key is rotated by an angle that is linear in the coordinates of
+its token. The dot product of a query and a key then depends on the difference of their coordinates.
+
+A module maps coordinates (n, 2) to angles in radians (n, heads or 1, half), where half = c / 2 for
+heads of c channels. All angles are zero at (0, 0), the coordinates of prefix tokens.
 """
 
 from collections.abc import Iterator
@@ -18,24 +19,24 @@ from vit_jax.models.parts import Component, Model, Part, Problem
 
 
 class Rotary(Component):
-    """What a model tells a rotary embedding."""
+    """Base class of rotary position embeddings."""
 
     num_heads: int
-    head_dim: int  # a multiple of 4
+    head_dim: int  # channels per head, a multiple of 4
 
     site: ClassVar[str] = "rotary"
 
     @classmethod
     def check(cls, part: Part, model: Model) -> Iterator[Problem]:
-        """Yield heads whose channels are not pairs for rows and for columns."""
+        """Yield a problem if the number of channels per head is not a multiple of 4."""
         for width, num_heads in model.stages:
             if width // num_heads % 4:
-                problem = "rotary positions need heads of a multiple of 4 channels"
+                problem = "rotary positions need a multiple of 4 channels per head"
                 yield "num_heads", f"{problem}, got {width // num_heads}"
 
 
 class AxialRotary(Rotary):
-    """Fixed frequencies: half of the pairs rotate with the column, half with the row."""
+    """Fixed frequencies: half of the channel pairs rotate with the column, half with the row."""
 
     cost: ClassVar[str] = "4 n d multiplications a block"
 
@@ -49,7 +50,7 @@ class AxialRotary(Rotary):
 
 
 class MixedRotary(Rotary):
-    """Learned frequencies: one for rows and one for columns, for each pair and head."""
+    """Learned frequencies of row and column, per channel pair and head."""
 
     cost: ClassVar[str] = "d parameters a block"
 
@@ -67,22 +68,25 @@ class MixedRotary(Rotary):
         return jnp.einsum("na,ahc->nhc", jnp.asarray(coords, frequencies.dtype), frequencies)
 
     def _init(self, key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
-        """Return two orthogonal directions per frequency, in a random orientation per head."""
+        """Return two orthogonal frequency vectors per magnitude, randomly oriented per head."""
         norms = _frequencies(self.head_dim, self.temperature)
         angle = nn.initializers.uniform(2 * np.pi)(key, (self.num_heads, 1), dtype)
         angles = jnp.concatenate([angle + 0 * norms, angle + np.pi / 2 + 0 * norms], axis=-1)
-        both_norms = jnp.concatenate([norms, norms])
-        return (both_norms * jnp.stack([jnp.sin(angles), jnp.cos(angles)])).astype(dtype)
+        doubled_norms = jnp.concatenate([norms, norms])
+        return (doubled_norms * jnp.stack([jnp.sin(angles), jnp.cos(angles)])).astype(dtype)
 
 
 def rotate(
     x: Float[Array, "b n heads c"], angles: Float[Array, "m k half"]
 ) -> Float[Array, "b n heads c"]:
-    """Rotate adjacent channel pairs; tokens without an angle are unchanged.
+    """Rotate pairs of adjacent channels.
 
     Args:
       x: Queries or keys.
-      angles: In radians, of the first m tokens, for k heads; k = 1 applies to all heads.
+      angles: Angles in radians of the first m <= n tokens, for k heads; k = 1 applies to all heads.
+
+    Returns:
+      The rotated vectors in the dtype of `x`; tokens after the first m are unchanged.
     """
     angles = jnp.pad(angles, ((0, x.shape[1] - len(angles)), (0, 0), (0, 0)))
     cos = jnp.cos(angles)
@@ -93,6 +97,6 @@ def rotate(
 
 
 def _frequencies(head_dim: int, temperature: float) -> np.ndarray:
-    """Return the radians per row or column of each pair (Heo et al. 2024, eq. 9)."""
+    """Return the frequencies in radians per row or column, (c / 4,) (Heo et al. 2024, eq. 9)."""
     quarter = head_dim // 4
     return temperature ** -(np.arange(quarter) / quarter)
