@@ -87,7 +87,7 @@ def test_a_field_that_is_no_setting_cannot_be_set(key, name):
     entry = TABLES[key][name]
     assert name_of(Part(entry), TABLES[key]) == name
     others = {field.name for field in dataclasses.fields(entry)} - own_fields(entry).keys()
-    reasons = rf"({name} has no such field|no setting of {name}, whose class does not declare it)"
+    reasons = rf"({name} has no such field|not a setting of {name}; its class does not declare it)"
     for inner in others - {"name"}:
         with pytest.raises(ConfigError, match=rf"^config\.model\.{key}\.{inner}: {reasons}"):
             models.spec("vit_s16", **{key: {"name": name, inner: 1}})

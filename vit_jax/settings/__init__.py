@@ -1,1 +1,1 @@
-"""Settings by themselves: fields of a schema, and sections that remember who set what."""
+"""Settings: the fields of a schema, and sections that record who set each value."""

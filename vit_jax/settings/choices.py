@@ -1,9 +1,9 @@
-"""Sections that are one of a table: a name, and the fields of the class that the table has for it.
+"""Config sections that select a class from a table by name, and have the fields of that class.
 
-    attention.name = window        # chooses the class
+    attention.name = window        # selects the class
     attention.window = (7, 7)      # a field of that class
 
-A field of a class is a setting if it is declared by `fields.field`, which describes it.
+A dataclass field is a setting if it is declared with `fields.field`.
 """
 
 import dataclasses
@@ -19,51 +19,54 @@ Table = Mapping[str, type]
 
 
 class Choice(NamedTuple):
-    """A section that is one of a table: its default name, and fields with other defaults."""
+    """The declaration of such a section."""
 
     table: Table
-    name: str
-    fields: Mapping[str, Any]
+    name: str  # default entry of the table
+    fields: Mapping[str, Any]  # defaults that replace those of the entry
 
     def defaults(self, name: str) -> dict[str, Any]:
-        """Return the fields of an entry where nobody sets them."""
+        """Return the default value of each field of an entry."""
         own = {
             key: declared.field.default for key, declared in own_fields(self.table[name]).items()
         }
         return own | {key: value for key, value in self.fields.items() if key in own}
 
     def section(self) -> dict[str, Any]:
-        """Return the section where nobody sets anything."""
+        """Return the section with all default values."""
         return {"name": self.name, **self.defaults(self.name)}
 
     def owners(self, key: str) -> list[str]:
-        """Return the entries that have a field."""
+        """Return the names of the entries that have a field."""
         return [name for name, schema in self.table.items() if key in own_fields(schema)]
 
     def describe_owners(self, section: str, name: str, key: str) -> str:
-        """Return why an entry does not have a field, or nothing where there is no more to say.
+        """Explain why an entry does not have a field.
 
         Args:
-          section: The path of the section.
-          name: Of the entry.
-          key: Of the field.
+          section: Path of the section.
+          name: Name of the entry.
+          key: Name of the field.
+
+        Returns:
+          The explanation, or an empty text if no entry has such a field.
         """
         if owners := " or ".join(self.owners(key)):
             return f"{name} has no such field; it belongs to {section}={owners}"
         if key in {field.name for field in dataclasses.fields(self.table[name])}:
-            return f"no setting of {name}, whose class does not declare it by `field` or the like"
+            return f"not a setting of {name}; its class does not declare it with `field`"
         return ""
 
 
 class Declared(NamedTuple):
-    """A setting as a class declares it."""
+    """The declaration of a setting: its type and its dataclass field."""
 
     type: Any
     field: dataclasses.Field[Any]
 
     @property
     def help(self) -> str:
-        """What it means; with the names that it may have."""
+        """The description, followed by the allowed names, if any."""
         text: str = self.field.metadata["help"]
         choice = self.field.metadata.get("choice")
         choices = choice.table if choice else self.field.metadata.get("choices")
@@ -71,9 +74,9 @@ class Declared(NamedTuple):
 
     @property
     def inherit(self) -> Inherit:
-        """What a run that starts from other weights does with it."""
-        how: Inherit = self.field.metadata["inherit"]
-        return how
+        """How a run that starts from pretrained weights treats the setting."""
+        inherit: Inherit = self.field.metadata["inherit"]
+        return inherit
 
 
 def choice(
@@ -85,15 +88,15 @@ def choice(
     inherit: Inherit = "never",
     fields: Mapping[str, Any] | None = None,
 ) -> Any:
-    """Declare a section that is one of a table.
+    """Declare a section that selects an entry of a table.
 
     Args:
       table: Classes by name.
-      name: The entry where nobody chooses one.
-      help: What is chosen.
-      make: What a class holds that is made without this field.
-      inherit: What a run that starts from other weights does with the name.
-      fields: Values of fields where they are not those of the chosen class.
+      name: Name of the default entry.
+      help: Description of the section.
+      make: Function that makes the default value of the field from the `Choice`.
+      inherit: How a run that starts from pretrained weights treats the name.
+      fields: Defaults that replace those of the entry.
     """
     chosen = Choice(table, name, fields or {})
     metadata = {"help": help, "inherit": inherit, "choice": chosen}
@@ -101,21 +104,21 @@ def choice(
 
 
 def own_fields(schema: type) -> dict[str, Declared]:
-    """Return the settings of a class, by name; those that are sections are not among them.
+    """Return the settings of a class that are not sections, by name.
 
     Raises:
-      ValueError: One is called `name`, which is what chooses the class.
+      ValueError: A setting is called `name`, which is reserved for the name of the entry.
     """
-    fields = {key: found for key, found in _declared(schema).items() if not _choice_of(found)}
+    fields = {key: field for key, field in _declared(schema).items() if not _choice_of(field)}
     if "name" in fields:
-        raise ValueError(f"{schema.__name__}: a setting cannot be called 'name'")
+        raise ValueError(f"{schema.__name__}: a setting cannot be called 'name'; rename it")
     return fields
 
 
 def own_choices(schema: type) -> dict[str, Choice]:
-    """Return the sections of a class that are one of a table, by name."""
-    found = {key: _choice_of(declared) for key, declared in _declared(schema).items()}
-    return {key: chosen for key, chosen in found.items() if chosen}
+    """Return the sections of a class that select an entry of a table, by name."""
+    choices = {key: _choice_of(declared) for key, declared in _declared(schema).items()}
+    return {key: choice for key, choice in choices.items() if choice}
 
 
 def declare(schema: type, chosen: Mapping[str, str]) -> dict[str, Declared]:
@@ -123,7 +126,7 @@ def declare(schema: type, chosen: Mapping[str, str]) -> dict[str, Declared]:
 
     Args:
       schema: The class.
-      chosen: The name of each of its sections.
+      chosen: Name of the selected entry of each section.
     """
     settings = {}
     for key, declared in _declared(schema).items():
@@ -138,10 +141,15 @@ def declare(schema: type, chosen: Mapping[str, str]) -> dict[str, Declared]:
 
 
 def check_values(declared: Mapping[str, Declared], values: Mapping[str, Any], path: str) -> None:
-    """Check every value, by path, against the range and the choices of its field.
+    """Check values by path against the range and the choices of their fields.
+
+    Args:
+      declared: Declarations by path.
+      values: Values by path.
+      path: Path of the section, for errors.
 
     Raises:
-      ConfigError: One is out of range, or not a choice.
+      ConfigError: A value is out of range, or not one of the choices.
     """
     for key, setting in declared.items():
         section = _choice_of(setting)
@@ -162,5 +170,5 @@ def _declared(schema: type) -> dict[str, Declared]:
 
 
 def _choice_of(declared: Declared) -> Choice | None:
-    found: Choice | None = declared.field.metadata.get("choice")
-    return found
+    choice: Choice | None = declared.field.metadata.get("choice")
+    return choice

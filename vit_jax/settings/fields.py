@@ -1,6 +1,6 @@
-"""One field of a dataclass schema: its description and range, its type, and the text of a flag.
+"""Fields of a dataclass schema: declaration, type checks, range checks and parsing of flags.
 
-Everything that is wrong is a `ConfigError` with the full path of the field.
+Every error is a `ConfigError` with the full path of the field.
 """
 
 import ast
@@ -14,15 +14,15 @@ from typing import Any, ClassVar, Literal
 
 from vit_jax.errors import ConfigError, pick, suggest
 
-# What a run that starts from other weights does with a field of the run that trained them.
+# How a run that starts from pretrained weights treats a field of the run that trained them.
 Inherit = Literal[
-    "fixed",  # the weights need this very value
-    "adapted",  # the weights are adapted to another value, but never used as they are with it
-    "free",  # the value comes with the weights, and another may be set
-    "never",  # every run has its own
+    "fixed",  # inherited; any other value is an error
+    "adapted",  # inherited; a run may set another value, to which the weights are adapted
+    "free",  # inherited; a run may set another value
+    "never",  # not inherited
 ]
 
-# The type that a scalar field accepts, and how an error calls it.
+# The types that a scalar field accepts, and their names in errors.
 SCALARS: dict[Any, tuple[type, str]] = {
     bool: (bool, "true or false"),
     int: (numbers.Integral, "an integer"),
@@ -42,17 +42,17 @@ def field(
     choices: Mapping[str, Any] | None = None,
     inherit: Inherit = "never",
 ) -> Any:
-    """Declare a field.
+    """Declare a field. For a tuple, the bounds and choices apply to each item.
 
     Args:
-      default: Its value where nobody sets it.
-      help: What it means, with its unit.
-      low: The least value that it may have, or that each item of a tuple may have.
-      high: The largest.
-      above: A value that it must exceed.
-      below: A value that it must stay under.
-      choices: The names that it may have, or that each item of a tuple may have.
-      inherit: What a run that starts from other weights does with it.
+      default: Default value.
+      help: Description, with the unit.
+      low: Inclusive lower bound.
+      high: Inclusive upper bound.
+      above: Exclusive lower bound.
+      below: Exclusive upper bound.
+      choices: Table whose keys are the allowed names.
+      inherit: How a run that starts from pretrained weights treats the field.
     """
     metadata = {
         "help": help,
@@ -67,12 +67,12 @@ def field(
 
 
 class Section:
-    """A section of a schema, which remembers which of its fields were passed to it."""
+    """Base class of the sections of a schema; records which fields were passed to it."""
 
-    passed: ClassVar[frozenset[str]] = frozenset()
+    passed: ClassVar[frozenset[str]] = frozenset()  # names of these fields
 
     def __new__(cls, *args: Any, **kwargs: Any) -> "Section":
-        """Note the names of the arguments."""
+        """Record the names of the arguments."""
         section = super().__new__(cls)
         names = [declaration.name for declaration in dataclasses.fields(cls)]  # type: ignore[arg-type]
         object.__setattr__(section, "passed", frozenset([*names[: len(args)], *kwargs]))
@@ -80,10 +80,15 @@ class Section:
 
 
 def build(schema: type, values: Mapping[Any, Any], path: str) -> Any:
-    """Build one section from a mapping; missing fields get their defaults.
+    """Build a section from a mapping; missing fields get their defaults.
+
+    Args:
+      schema: Dataclass of the section.
+      values: Values by name.
+      path: Path of the section, for errors.
 
     Raises:
-      ConfigError: A field is unknown, of the wrong type or out of range.
+      ConfigError: A field is unknown, has the wrong type or is out of range.
     """
     hints = typing.get_type_hints(schema)
     for key in values:
@@ -98,10 +103,15 @@ def build(schema: type, values: Mapping[Any, Any], path: str) -> Any:
 
 
 def coerce(value: Any, hint: Any, path: str) -> Any:
-    """Return the value in the type of its field; JSON's lists become tuples, integers floats.
+    """Convert a value to the type of its field: lists to tuples, integers to floats for a float.
+
+    Args:
+      value: The value.
+      hint: Type of the field.
+      path: Path of the field, for errors.
 
     Raises:
-      ConfigError: It is of another type.
+      ConfigError: The value has another type.
     """
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         if not isinstance(value, Mapping):
@@ -123,15 +133,15 @@ def coerce(value: Any, hint: Any, path: str) -> Any:
 
 
 def parse_flag(text: str, hint: Any, path: str) -> Any:
-    """Read the text of a flag.
+    """Parse the text of a flag.
 
     Args:
-      text: What stands after the flag's `=`.
-      hint: The type of the field, which says how to read the text.
-      path: Of the field.
+      text: The text after `=`.
+      hint: Type of the field.
+      path: Path of the field, for errors.
 
     Raises:
-      ConfigError: The text is not of that type.
+      ConfigError: The text is not a value of that type.
     """
     if hint is str:
         return text
@@ -146,7 +156,7 @@ def parse_flag(text: str, hint: Any, path: str) -> Any:
     try:
         return ast.literal_eval(literal)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        if is_tuple:  # of bare words, such as patterns
+        if is_tuple:  # of words without quotes, such as regexes
             return tuple(word.strip() for word in text.split(","))
         raise ConfigError(path, f"expected {_describe(hint)}, got {text!r}") from None
 
@@ -162,8 +172,13 @@ def _describe(hint: Any) -> str:
 def check_value(value: Any, declaration: dataclasses.Field[Any], path: str) -> None:
     """Check a value, or each item of a tuple, against the range and the choices of its field.
 
+    Args:
+      value: The value, of the type of the field.
+      declaration: The dataclass field.
+      path: Path of the field, for errors.
+
     Raises:
-      ConfigError: It is out of range, or not a choice.
+      ConfigError: The value is out of range, or not one of the choices.
     """
     for item in value if isinstance(value, tuple) else (value,):
         for key, (holds, text) in _RANGES.items():

@@ -1,4 +1,4 @@
-"""Sections of settings that remember which of them were set, and by which line."""
+"""Sections of settings that record which values were set, and by which line of which file."""
 
 import os
 import pathlib
@@ -16,7 +16,7 @@ RECIPES = _PACKAGE / "configs"
 if not RECIPES.is_dir():
     RECIPES = _PACKAGE.parent / "configs"
 
-# Whoever calls these packages sets a value, not they; jaxtyping wraps functions under test.
+# A value is set by the code that calls these packages. (jaxtyping wraps functions in tests.)
 _PACKAGES = tuple(
     f"{folder}{os.sep}"
     for folder in (
@@ -28,17 +28,17 @@ _PACKAGES = tuple(
 
 
 class Setting(NamedTuple):
-    """A value, and who set it."""
+    """A value and its origin."""
 
     value: Any
     origin: str  # such as `configs/x.py:12`
 
 
 class Settings(ml_collections.ConfigDict):
-    """A section of settings, which config files assign to.
+    """A section of settings that config files assign to.
 
-    Values it is made with count as defaults, those that are assigned as set. A section that is
-    assigned sets every leaf in it, but for another `Settings`, which knows itself what was set.
+    Values that are passed to the constructor are defaults; values that are assigned are set. To
+    assign a mapping sets all of its leaves. To assign another `Settings` keeps what that recorded.
     """
 
     def __init__(self, defaults: Mapping[str, Any] | None = None) -> None:
@@ -58,7 +58,7 @@ class Settings(ml_collections.ConfigDict):
         object.__setattr__(self, "_stale", set(state["_stale"]))
 
     def update(self, *others: Any, **values: Any) -> None:
-        """Set what mappings hold; what they do not hold stays, in sections too."""
+        """Set the values of mappings, recursively; other values are unchanged."""
         for other in (*others, values):
             for key, value in dict(other).items():
                 section = self.get(key)
@@ -68,7 +68,7 @@ class Settings(ml_collections.ConfigDict):
                     self[key] = value
 
     def copy_and_resolve_references(self, visit_map: dict[int, Any] | None = None) -> "Settings":
-        """Return a copy that remembers the same, with plain values for references."""
+        """Return a copy with the same records, in which plain values replace references."""
         resolved = Settings()
         for key in self:
             value = self[key]
@@ -79,10 +79,15 @@ class Settings(ml_collections.ConfigDict):
         return resolved
 
     def record(self, key: Any, value: Any, origin: str) -> None:
-        """Set a value on behalf of another line than the calling one.
+        """Set a value and record its origin.
 
-        Text for a section that has a name is its name. What was set in a section before it got
-        another name is stale.
+        A text that is assigned to a section with a name sets that name. Values that were set in the
+        section for another name become stale.
+
+        Args:
+          key: Name of the setting.
+          value: The value.
+          origin: File and line that set it, such as `configs/x.py:12`; empty: a default.
         """
         section = self.get(key)
         if isinstance(value, str) and isinstance(section, Settings) and "name" in section:
@@ -103,7 +108,7 @@ class Settings(ml_collections.ConfigDict):
             self._origins[key] = origin
 
     def leaves(self) -> Iterator[tuple[str, Setting]]:
-        """Yield path and setting of every leaf; the origin of one that was not set is empty."""
+        """Yield the path and the setting of every leaf; the origin of a default is empty."""
         for key in self:
             value = self[key]
             if isinstance(value, Settings):
@@ -112,7 +117,7 @@ class Settings(ml_collections.ConfigDict):
                 yield str(key), Setting(value, self._origins.get(key, ""))
 
     def stale(self) -> Iterator[str]:
-        """Yield the path of each leaf that was set before its section got another name."""
+        """Yield the path of each leaf that was set before the name of its section changed."""
         for key in self:
             value = self[key]
             if isinstance(value, Settings):
