@@ -94,7 +94,7 @@ def assign(path, value):
         ("optim.freeze", "head", "config.optim.freeze: expected a tuple of any number (text)"),
         ("optim.decay_rules", ((1, 2.0),), "config.optim.decay_rules[0][0]: expected text, got 1"),
         ("data.image_size", (8, 8, 8), "config.data.image_size: expected a tuple of 2 (an integer"),
-        ("data.mean", (0.5,), "config.data.mean: expected 3 numbers, one a channel"),
+        ("data.mean", (0.5,), "config.data.mean: expected 3 numbers, one per channel"),
         ("log.tensorboard", 1, "config.log.tensorboard: expected true or false, got 1"),
         ("checkpoint.keep", 1, "config.checkpoint.keep: expected at least 2, got 1"),
         ("mesh.data", 0, "config.mesh: expected positive sizes and at most one -1, got (0, 1, 1)"),

@@ -383,7 +383,7 @@ def test_a_run_that_resumes_keeps_what_nobody_sets_again(donor, tmp_path):
     again = config_lib.resolve(file_of(), {"init_from": donor}, run=run)
     assert again.config == first.config
     assert again.origins["model.mlp.activation"] == f"donor {donor}"
-    assert again.notes == ("config.optim.b1 stays 0.8, as this run was started (flag)",)
+    assert again.notes == ("config.optim.b1 keeps the value of this run: 0.8 (flag)",)
     changed = config_lib.resolve(file_of(), {"optim.b1": "0.9"}, run=run)
     assert changed.config.optim.b1 == 0.9
 

@@ -339,8 +339,8 @@ def test_a_run_that_is_resumed_keeps_its_parts(run):
         assert f"{HERE}:" in again.origins["model.attention.window"]
     notes = config_lib.resolve(windowed(), run=layer).notes
     assert notes == (
-        "config.model.stem.name stays 'conv', as this run was started (flag)",
-        "config.model.posemb.name stays 'rope', as this run was started (flag)",
+        "config.model.stem.name keeps the value of this run: 'conv' (flag)",
+        "config.model.posemb.name keeps the value of this run: 'rope' (flag)",
     )
 
 
@@ -503,7 +503,7 @@ def test_an_update_sets_names_and_fields():
 
 def test_a_field_that_a_class_does_not_declare_is_no_setting():
     with pytest.raises(
-        ConfigError, match="out_dropout: no setting of dilated, whose class does not"
+        ConfigError, match="out_dropout: not a setting of dilated; its class does not"
     ):
         config_lib.resolve(
             file_of(), {"model.attention": "dilated", "model.attention.out_dropout": "0.1"}

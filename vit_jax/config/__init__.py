@@ -1,8 +1,8 @@
-"""The settings of a run: a typed schema, and layers of settings that remember who set them.
+"""The settings of a run: a typed schema, merged from layers that record who set each value.
 
 c = config.to_config_dict(config.Config())           # in a config file
 c.optim.learning_rate = 3e-4
-resolved = config.resolve(c, {"batch_size": "64"})   # and flags
+resolved = config.resolve(c, {"batch_size": "64"})   # with flags
 resolved.config.batch_size, resolved.origins["batch_size"]
 """
 

@@ -1,4 +1,4 @@
-"""The fields of a config against each other."""
+"""Checks that involve several fields of a config."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,10 +11,10 @@ from vit_jax.errors import ConfigError
 
 
 def check(config: Config) -> None:
-    """Check the fields against each other.
+    """Check the combinations of fields.
 
     Raises:
-      ConfigError: Two do not fit; with the path of one.
+      ConfigError: Two fields contradict each other; the path is that of one of them.
     """
     _check_image_size(config, models.create(**config.model))
     _check_channels(config.data)
@@ -29,19 +29,19 @@ def check(config: Config) -> None:
 def _check_image_size(config: Config, model: models.Transformer) -> None:
     stride = model.stride
     is_patch = tuple(stride) == tuple(config.model["stem"]["patch"])
-    part = "config.model.stem.patch" if is_patch else "the model's stride"
+    divisor_name = "config.model.stem.patch" if is_patch else "the stride of the model"
     sides = zip(config.data.image_size, stride, ("height", "width"), strict=True)
-    for size, cell, side in sides:
-        if size % cell:
-            near = max(cell, round(size / cell) * cell)
-            problem = f"{side} {size} is not a multiple of {part} {cell}; try {near}"
+    for size, divisor, side in sides:
+        if size % divisor:
+            nearest = max(divisor, round(size / divisor) * divisor)
+            problem = f"{side} {size} is not a multiple of {divisor_name} {divisor}; try {nearest}"
             raise ConfigError("config.data.image_size", problem)
 
 
 def _check_channels(data: Data) -> None:
     for key in ("mean", "std"):
         if len(getattr(data, key)) != data.channels:
-            problem = f"expected {data.channels} numbers, one a channel"
+            problem = f"expected {data.channels} numbers, one per channel"
             raise ConfigError(f"config.data.{key}", problem)
 
 
@@ -57,7 +57,9 @@ def _check_training(config: Config) -> None:
         problem = f"{micro} does not divide config.batch_size {config.batch_size}"
         raise ConfigError("config.optim.accum_steps", problem)
     if config.optim.name == "adam" and config.optim.weight_decay:
-        raise ConfigError("config.optim.weight_decay", "adam has none; take optim.name=adamw")
+        raise ConfigError(
+            "config.optim.weight_decay", "adam does not support weight decay; use optim.name=adamw"
+        )
 
 
 def _check_eval(section: Eval) -> None:

@@ -1,7 +1,7 @@
-"""The sections of a config that are one of a table: which entry is chosen, and which fields it has.
+"""Layers of config sections that select an entry of a table: the entry, and the fields it has.
 
-A layer that chooses another entry leaves the fields of the former one, in the layers below it,
-without a use: they are dropped, with a note if the config file set them.
+If a layer selects another entry than the layers below it, the fields that only the former entry has
+are dropped from those layers, with a note if the config file set them.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -12,12 +12,12 @@ from vit_jax.settings.choices import own_fields
 from vit_jax.settings.recorded import Setting
 
 
-def names_in(stack: Iterable[Layer], name: str) -> Layer:
-    """Return the name of each section, by the path of the section, as layers have it.
+def names_set_by(stack: Iterable[Layer], name: str) -> Layer:
+    """Return the name of the entry of each section, as set by layers, by the path of the section.
 
     Args:
       stack: Layers, lowest first.
-      name: Of the model.
+      name: Name of the model.
     """
     merged = merge(stack)
     return {
@@ -26,38 +26,38 @@ def names_in(stack: Iterable[Layer], name: str) -> Layer:
     }
 
 
-def choose(stack: Iterable[Layer], flags: Mapping[str, str], name: str) -> Layer:
-    """Return the name of each section, by the path of the section.
+def select_entries(stack: Iterable[Layer], flags: Mapping[str, str], name: str) -> Layer:
+    """Return the name of the entry of each section, by the path of the section.
 
     Args:
       stack: Layers, lowest first.
-      flags: Texts by path, above all layers.
-      name: Of the model.
+      flags: Texts by path, which win over all layers.
+      name: Name of the model.
 
     Raises:
-      ConfigError: A table has no such entry.
+      ConfigError: A name is not an entry of its table.
     """
-    chosen = names_in(stack, name)
+    chosen = names_set_by(stack, name)
     for section, choice in choices(name).items():
         path = f"{section}.name"
         if path in flags:
             chosen[section] = Setting(flags[path], FLAG)
         value, origin = chosen[section]
         if not isinstance(value, str):
-            problem = f"expected a name, got {value!r}{where(origin)}"
+            problem = f"expected a name, got {value!r}{origin_suffix(origin)}"
             raise ConfigError(f"config.{path}", problem)
         if value not in choice.table:
             problem = f"unknown '{value}'; {suggest_or_import(value, choice.table)}"
-            raise ConfigError(f"config.{path}", f"{problem}{where(origin)}")
+            raise ConfigError(f"config.{path}", f"{problem}{origin_suffix(origin)}")
     return chosen
 
 
-def of_choices(chosen: Layer, name: str) -> Layer:
-    """Return the defaults of the fields of each chosen entry.
+def default_fields(chosen: Layer, name: str) -> Layer:
+    """Return the default fields of the selected entries, except those of the model.
 
     Args:
-      chosen: The name of each section.
-      name: Of the model.
+      chosen: Name of the entry of each section.
+      name: Name of the model.
     """
     table = choices(name)
     return {
@@ -69,21 +69,22 @@ def of_choices(chosen: Layer, name: str) -> Layer:
 
 
 def drop_unused(layer: Layer, chosen: Layer, name: str) -> tuple[Layer, tuple[str, ...]]:
-    """Return a layer without the fields that the chosen entries do not have.
+    """Drop from a layer the fields that the selected entries do not have.
 
     Args:
       layer: The layer.
-      chosen: The name of each section that is looked at.
-      name: Of the model.
+      chosen: Name of the entry of each section to consider.
+      name: Name of the model.
 
     Returns:
-      The rest of the layer, and a note on each field that is not in it.
+      The remaining layer, and a note on each dropped field.
     """
     dropped = {
         path: setting
         for section, setting in chosen.items()
         for path in layer
-        if path.startswith(f"{section}.") and _is_of_another(path, section, setting.value, name)
+        if path.startswith(f"{section}.")
+        and _belongs_to_other_entry(path, section, setting.value, name)
     }
     notes = (
         f"config.{path} ({layer[path].origin}) is not used: {setting.value} has no such field"
@@ -95,33 +96,36 @@ def drop_unused(layer: Layer, chosen: Layer, name: str) -> tuple[Layer, tuple[st
 def drop_stale(
     layer: Layer, stale: Collection[str], chosen: Layer, name: str
 ) -> tuple[Layer, tuple[str, ...]]:
-    """Return a layer without what it sets for an entry before it chooses another one itself.
+    """Drop from a layer the fields that it set for an entry before it selected another one.
 
     Args:
       layer: The layer.
-      stale: The paths of what it sets before.
-      chosen: The name of each section.
-      name: Of the model.
+      stale: Paths that the layer set before it selected another entry.
+      chosen: Name of the entry of each section.
+      name: Name of the model.
+
+    Returns:
+      The remaining layer, and a note on each dropped field.
     """
-    before = {path: setting for path, setting in layer.items() if path in stale}
-    kept, notes = drop_unused(before, chosen, name)
-    return {path: s for path, s in layer.items() if path not in before or path in kept}, notes
+    set_before = {path: setting for path, setting in layer.items() if path in stale}
+    kept, notes = drop_unused(set_before, chosen, name)
+    return {path: s for path, s in layer.items() if path not in set_before or path in kept}, notes
 
 
 def describe_owners(path: str, chosen: Layer, name: str) -> str:
-    """Return why a field of a section does not exist, or nothing where no entry has it."""
+    """Explain why a section does not have a field; empty if no entry has such a field."""
     section, _, key = path.rpartition(".")
     choice = choices(name).get(section)
     return choice.describe_owners(section, chosen[section].value, key) if choice else ""
 
 
-def where(origin: str) -> str:
-    """Return the end of a message about a setting, where its path does not tell who set it."""
+def origin_suffix(origin: str) -> str:
+    """Return ` (ORIGIN)` for the end of an error; empty for defaults, presets and flags."""
     return "" if origin in ("", DEFAULT, FLAG) or origin.startswith("preset ") else f" ({origin})"
 
 
-def _is_of_another(path: str, section: str, entry: str, name: str) -> bool:
-    """Return whether other entries have a field that this one lacks."""
+def _belongs_to_other_entry(path: str, section: str, entry: str, name: str) -> bool:
+    """Return whether an entry lacks a field that other entries have."""
     key = path.removeprefix(f"{section}.")
     choice = choices(name)[section]
     return key not in ("name", *own_fields(choice.table[entry])) and bool(choice.owners(key))

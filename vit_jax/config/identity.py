@@ -1,4 +1,4 @@
-"""What makes a run the same run: settings that may change on resuming, and all others."""
+"""The identity of a run: which settings may change when it resumes, and which may not."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping
@@ -8,23 +8,28 @@ from vit_jax.config.data import Data
 from vit_jax.config.schema import DURATIONS, Config, as_dict, flatten
 from vit_jax.errors import ConfigError, suggest
 
-# A resumed run may change these and stay the same run.
+# Sections and keys that may change when a run resumes.
 FREE_SECTIONS = ("checkpoint", "log", "mesh")
 FREE_KEYS = ("data.data_dir", "data.root", "data.threads", "data.workers")
-# What is there may be elsewhere by now, but it cannot come or go.
+# Paths that may change to another path, but neither from nor to an empty one.
 LOCATIONS = ("objective.teacher",)
-# The hosts of a run may have these in different places.
+# Keys that may differ between the hosts of a run.
 HOST_KEYS = (*FREE_KEYS, *LOCATIONS, "init_from")
 
-# What the outputs of a model depend on, beside its own section and how it sees images.
+# Keys that affect the outputs of a model, in addition to its own section and the preprocessing.
 OUTPUT_KEYS = ("data.background", "objective.loss", "optim.ema_decay")
 
-# In the fingerprint of the data, beside a key for each split field: those of `eval.sets` by name.
+# Key of `eval.sets`, by name, in the fingerprint of the data; the other keys are the split fields.
 SETS = "sets"
 
 
 def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Return the paths that differ and that a resumed run must not change."""
+    """Return the paths of settings that differ and must not change when a run resumes.
+
+    Args:
+      old: The config of the run, as dictionaries.
+      new: The config to resume with.
+    """
     before, after = flatten(old), flatten(new)
     return [
         key
@@ -37,11 +42,11 @@ def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 
 def replaced_sections(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """Return the sections with another name, and so with other fields, by path.
+    """Return the paths of sections whose name changed, and with it their fields.
 
     Args:
-      before: Settings by path.
-      after: The same later.
+      before: Old settings by path.
+      after: New settings by path.
     """
     suffix = ".name"
     sections = [p.removesuffix(suffix) for p in before.keys() & after.keys() if p.endswith(suffix)]
@@ -54,7 +59,7 @@ def replaced_sections(before: Mapping[str, Any], after: Mapping[str, Any]) -> li
 
 
 def _own_keys(section: str, settings: Mapping[str, Any]) -> set[str]:
-    """Return the keys right below a section."""
+    """Return the keys of a section, without those of its subsections."""
     inside = {
         path.removeprefix(f"{section}.") for path in settings if path.startswith(f"{section}.")
     }
@@ -62,7 +67,7 @@ def _own_keys(section: str, settings: Mapping[str, Any]) -> set[str]:
 
 
 def shapes_outputs(key: str) -> bool:
-    """Return whether the outputs of a trained model depend on a setting."""
+    """Return whether the outputs of a trained model depend on the setting with this path."""
     section, _, name = key.partition(".")
     if section == "data":
         fields = {field.name: field.metadata for field in dataclasses.fields(Data)}
@@ -72,14 +77,17 @@ def shapes_outputs(key: str) -> bool:
 
 
 def check_names(names: Iterable[str], keys: Iterable[str]) -> list[str]:
-    """Return the names of settings that may differ, without `config.`.
+    """Check the names that are passed to `--allow_config_change`.
 
     Args:
-      names: Of keys, sections or durations.
-      keys: All that there are.
+      names: Names of keys, sections or durations, with or without `config.`.
+      keys: All keys.
+
+    Returns:
+      The names without `config.`.
 
     Raises:
-      ConfigError: No key has such a name.
+      ConfigError: A name does not cover any key.
     """
     keys = list(keys)
     plain = [name.removeprefix("config.") for name in names]
@@ -91,22 +99,22 @@ def check_names(names: Iterable[str], keys: Iterable[str]) -> list[str]:
 
 
 def covers(name: str, key: str) -> bool:
-    """Return whether a name means a key: the key, its section, or its duration in any unit."""
+    """Return whether a name is the key itself, its section, or its duration without the unit."""
     return key == name or key.startswith(f"{name}.") or key in DURATIONS.get(name, ())
 
 
 def name_to_allow(key: str) -> str:
-    """Return the shortest name that covers a key: of a duration that of all units."""
+    """Return the name that allows a key to change: for a duration, the name without the unit."""
     return next((name for name, keys in DURATIONS.items() if key in keys), key)
 
 
 def shared_by_hosts(config: Config, data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what must be the same on all hosts, by the path of the field.
+    """Return the settings and data fingerprints that must be equal on all hosts, by path.
 
     Args:
-      config: Of the run.
-      data: The fingerprint of what each split field names, and of the `SETS`.
+      config: The config of the run.
+      data: Fingerprint of the data of each split field and of the `SETS`.
     """
     settings = flatten(as_dict(config))
-    fixed = {key: value for key, value in settings.items() if key not in HOST_KEYS}
-    return flatten({"config": {**fixed, "data": data}})
+    shared = {key: value for key, value in settings.items() if key not in HOST_KEYS}
+    return flatten({"config": {**shared, "data": data}})

@@ -1,4 +1,4 @@
-"""Layers of settings, each from one place; later ones win, and every value keeps its origin."""
+"""Layers of settings from different origins; later layers win, and every value keeps its origin."""
 
 import dataclasses
 import typing
@@ -19,7 +19,7 @@ Tree: TypeAlias = ml_collections.ConfigDict | Mapping[str, Any]
 
 MODEL_NAME = Declared(
     str,
-    field("", "a model of `python -m vit_jax.models`, whose preset fills the section"),
+    field("", "name of the model, which sets its preset; `python -m vit_jax.models` lists them"),
 )
 
 DEFAULT = "default"
@@ -30,25 +30,28 @@ NAME = "model.name"
 
 @dataclasses.dataclass(frozen=True)
 class File:
-    """What a config file gives: the values that it starts from, and those that it sets."""
+    """A config file: the defaults that it starts from, and the values that it sets."""
 
     defaults: Layer
     layer: Layer
-    stale: frozenset[str] = frozenset()  # paths of what it sets before it chooses another entry
+    stale: frozenset[str] = frozenset()  # paths set before their section got another entry
 
     @classmethod
     def of(cls, layer: Layer) -> "File":
-        """Return what sets these leaves over the defaults of the schema."""
+        """Return a file that sets the values of a layer, over the defaults of the schema."""
         return cls(from_values(as_dict(Config()), DEFAULT), layer)
 
 
 def from_values(values: Mapping[str, Any], origin: str) -> Layer:
-    """Return the layer that sets every leaf of a tree."""
+    """Return the layer that sets every leaf of a tree, with one origin."""
     return {path: Setting(value, origin) for path, value in flatten(values).items()}
 
 
 def from_file(tree: Tree | File | None) -> File:
-    """Return the layers of a tree from `get_config`; any other tree sets all of its leaves."""
+    """Return the layers of the tree that `get_config` returns.
+
+    A plain mapping or `ConfigDict` sets all of its leaves.
+    """
     if isinstance(tree, File):
         return tree
     if not isinstance(tree, Settings):
@@ -58,37 +61,37 @@ def from_file(tree: Tree | File | None) -> File:
     leaves = dict(tree.leaves())
     layer = {path: setting for path, setting in leaves.items() if setting.origin}
     for path in leaves.keys() - layer.keys():
-        # What `models.spec` filled in belongs to the preset, whose name is set.
+        # The values that `models.spec` filled in belong to the preset of the name.
         if not (path.startswith("model.") and "model.name" in layer):
             defaults[path] = Setting(leaves[path].value, DEFAULT)
     return File(defaults, layer, frozenset(tree.stale()))
 
 
 def from_preset(name: str, parts: Mapping[str, str] | None = None) -> Layer:
-    """Return every field of a named model, some of whose parts may have other names."""
+    """Return every field of the preset of a model; `parts` replaces the names of some parts."""
     origin = f"preset {name}"
     fields = models.preset(name, parts)
     return {f"model.{path}": Setting(value, origin) for path, value in fields.items()}
 
 
 def was_set(origin: str) -> bool:
-    """Return whether somebody set a value of this origin: by a flag, or in a config file."""
+    """Return whether an origin is a flag or a line of a config file."""
     inherited = origin.startswith(("preset ", "donor ", "data ")) or origin.endswith("config.json")
     return origin != DEFAULT and not inherited
 
 
 def choices(name: str) -> dict[str, Choice]:
-    """Return the sections that are one of a table, by path, where the model has this name."""
+    """Return the sections that select an entry of a table, by path, for a named model."""
     parts = {f"model.{key}": choice for key, choice in models.part_choices(name).items()}
     return parts | own_choices(Config)
 
 
 def declarations(name: str, chosen: Mapping[str, str]) -> dict[str, Declared]:
-    """Return how each setting is declared, by path, for a config whose model has this name.
+    """Return the declaration of each setting, by path.
 
     Args:
-      name: Of the model.
-      chosen: The name of each section of `choices`.
+      name: Name of the model.
+      chosen: Name of the entry of each section of `choices`.
     """
     prefix = "model."
     parts = {p.removeprefix(prefix): text for p, text in chosen.items() if p.startswith(prefix)}
@@ -97,7 +100,7 @@ def declarations(name: str, chosen: Mapping[str, str]) -> dict[str, Declared]:
 
 
 def named_sections(name: str) -> list[str]:
-    """Return the paths of the sections that have a name, which text may stand for."""
+    """Return the paths of the sections with a name; a text can be assigned to them instead."""
     chosen = {section: choice.name for section, choice in choices(name).items()}
     suffix = ".name"
     paths = declarations(name, chosen)
@@ -115,14 +118,14 @@ def _declared(
 
 
 def expand(layer: Mapping[str, Any], sections: Iterable[str]) -> dict[str, Any]:
-    """Return a layer where text for a section is its name: `model.attention = window`.
+    """Replace texts for sections by their names: `model.attention` by `model.attention.name`.
 
     Args:
-      layer: Values, settings or texts by path.
-      sections: Paths of sections that have a name.
+      layer: Values, settings or texts of flags by path.
+      sections: Paths of sections with a name.
 
     Raises:
-      ConfigError: A section has two names.
+      ConfigError: A section has two different names.
     """
     expanded = dict(layer)
     for section in sections:
@@ -141,16 +144,15 @@ def _value(item: Any) -> Any:
 
 
 def merge(stack: Iterable[Layer]) -> Layer:
-    """Merge layers, of which later ones win.
+    """Merge layers; later ones win.
 
-    A duration that a layer sets takes the place of the earlier layers' in whatever unit.
+    A duration in a later layer also replaces that duration in any other unit.
     """
     merged: Layer = {}
     for layer in stack:
         for paths in DURATIONS.values():
             setters = [layer[path] for path in paths if path in layer]
             if setters:
-                off = {p: Setting(0, setters[0].origin) for p in paths if p in merged}
-                merged |= off
+                merged |= {p: Setting(0, setters[0].origin) for p in paths if p in merged}
         merged |= layer
     return merged

@@ -1,6 +1,6 @@
-"""What a run learns: the fields of each objective, by its name.
+"""The fields of each objective, by name.
 
-A table of `training.objectives` has, by the same names, what they compute.
+`training.objectives` implements the objectives of the same names.
 """
 
 import dataclasses
@@ -11,47 +11,55 @@ from vit_jax.settings.fields import Section, field
 
 @dataclasses.dataclass(frozen=True)
 class Objective(Section):
-    """The fields of an objective: none."""
+    """Base class of the fields of an objective."""
 
     def find_problems(self) -> Iterator[tuple[str, str]]:
-        """Yield each field that contradicts others, and how."""
+        """Yield the name of each field that contradicts others, and the problem."""
         yield from ()
 
 
 @dataclasses.dataclass(frozen=True)
 class Classification(Objective):
-    """The label of an image, by one of the cross-entropies."""
+    """Classification of labelled images with a cross-entropy loss."""
 
-    loss: str = field("softmax", "softmax, sigmoid, binary (cross-entropies)")
-    label_smoothing: float = field(0.0, "label smoothing", low=0, high=1)
+    loss: str = field(
+        "softmax",
+        "cross-entropy: softmax, sigmoid, binary (sigmoid with every target above 0 set to 1)",
+    )
+    label_smoothing: float = field(
+        0.0, "label smoothing: probability that is spread over all classes", low=0, high=1
+    )
 
     def find_problems(self) -> Iterator[tuple[str, str]]:
-        """Yield a smoothing that the loss would undo."""
+        """Yield a problem if the loss would undo label smoothing."""
         if self.loss == "binary" and self.label_smoothing:
-            problem = "with loss=binary every target above 0 counts as 1; expected 0"
+            problem = "expected 0 with loss=binary, where every target above 0 counts as 1"
             yield "label_smoothing", problem
 
 
 @dataclasses.dataclass(frozen=True)
 class Distillation(Classification):
-    """The label, and what a teacher says (Hinton et al. 2015; Touvron et al. 2021, DeiT)."""
+    """Classification with a teacher (Hinton et al. 2015; Touvron et al. 2021, DeiT, section 4)."""
 
     teacher: str = field(
-        "", "run folder of the teacher (its average, if any), or converted weights"
+        "", "run folder or converted weights of the teacher; its EMA is used, if any"
     )
     kind: str = field(
-        "hard", "hard: the teacher's top-1 class as the label; soft: its probabilities"
+        "hard", "hard: the top-1 class of the teacher is the label; soft: its probabilities"
     )
     alpha: float = field(
-        0.5, "weight of the teacher's loss; the label's is 1 - alpha", low=0, high=1
+        0.5, "weight of the distillation loss; the label loss has 1 - alpha", low=0, high=1
     )
     temperature: float = field(1.0, "temperature of soft distillation", low=0.01)
 
     def find_problems(self) -> Iterator[tuple[str, str]]:
-        """Yield also a teacher that is missing."""
+        """Yield also a problem if there is no teacher."""
         yield from super().find_problems()
         if not self.teacher:
-            yield "teacher", "expected the run folder of the teacher, or converted weights"
+            yield (
+                "teacher",
+                "expected the run folder of the teacher; pass --config.objective.teacher=DIR",
+            )
 
 
 OBJECTIVES: dict[str, type[Objective]] = {

@@ -1,4 +1,4 @@
-"""`--print_config`: every setting, its value, who set it, and what it means."""
+"""`--print_config`: every setting with its value, origin and description."""
 
 from collections.abc import Iterator
 
@@ -11,22 +11,22 @@ from vit_jax.console.progress import say
 
 
 def define_print_flag(values: flags.FlagValues) -> None:
-    """Add the flag `--print_config` to those of a command."""
+    """Define the flag `--print_config` of a command."""
     text = (
-        "Print every setting, its value, who set it (default, preset NAME, donor DIR, FILE:LINE or "
-        "flag) and its description, and start nothing."
+        "Print every setting with its value, origin (default, preset NAME, donor DIR, FILE:LINE or "
+        "flag) and description, then exit."
     )
     flags.DEFINE_bool("print_config", False, text, flag_values=values)
 
 
 def print_config(resolved: Resolved) -> None:
-    """Print a line for each setting, and the notes."""
+    """Print one line per setting, then the notes."""
     for line in format_config(resolved):
         say(line)
 
 
 def format_config(resolved: Resolved) -> Iterator[str]:
-    """Yield `path = value  [origin]  description` for each setting, in columns."""
+    """Yield `path = value  [origin]  description` for each setting, aligned, then the notes."""
     texts = describe(resolved.config)
     rows = [
         (f"{path} = {value!r}", f"[{resolved.origins[path]}]", texts[path])
@@ -40,12 +40,12 @@ def format_config(resolved: Resolved) -> Iterator[str]:
 
 
 def _width(texts: list[str]) -> int:
-    """Return a width that all but a few of the texts fit into."""
+    """Return a width that fits 95 % of the texts."""
     return sorted(map(len, texts))[int(0.95 * len(texts))]
 
 
 def describe(config: Config) -> dict[str, str]:
-    """Return what each setting means, by path."""
+    """Return the description of each setting of a config, by path."""
     values = flatten(as_dict(config))
     name = config.model["name"]
     chosen = {section: values[f"{section}.name"] for section in choices(name)}

@@ -1,4 +1,4 @@
-"""From layers of settings to one frozen config, of which every value keeps its origin.
+"""Merge layers of settings to one frozen config in which every value keeps its origin.
 
 resolve(file, flags): default < preset < donor | run < file < flags -> typed -> checked
 """
@@ -11,7 +11,7 @@ from etils import epath
 
 from vit_jax.config import layers, model_layers, stored
 from vit_jax.config.checks import check
-from vit_jax.config.choice_layers import where
+from vit_jax.config.choice_layers import origin_suffix
 from vit_jax.config.donor import Donor
 from vit_jax.config.layers import FLAG, NAME, File, Layer, Tree
 from vit_jax.config.schema import Config, flatten, unflatten
@@ -25,7 +25,7 @@ from vit_jax.settings.recorded import Setting
 
 @dataclasses.dataclass(frozen=True)
 class Resolved:
-    """A config, who set each of its values, and what the user should know about them."""
+    """A config, the origin of each value, and notes for the user."""
 
     config: Config
     origins: Mapping[str, str]  # by path, such as `optim.learning_rate`
@@ -38,20 +38,20 @@ def resolve(
     *,
     run: Layer | None = None,
 ) -> Resolved:
-    """Merge all layers, once, and check the result.
+    """Merge all layers and check the result.
 
     Args:
-      file: What `get_config` of a config file returns, any tree of settings, or their layer.
+      file: The tree that `get_config` of a config file returns, any other tree, or its layers.
       flags: Texts by path, such as `{"optim.learning_rate": "1e-3"}`.
-      run: The settings of a run that is evaluated or resumed; `init_from` is not read again.
+      run: Settings of a run to evaluate or resume; `init_from` is then not read again.
 
     Raises:
-      ConfigError: A field is unknown, of the wrong type or impossible, or set to what the weights
-        of `init_from` were not trained with; with its full path.
-      InputMissingError: `init_from` is not the folder of a run.
+      ConfigError: A field is unknown, has the wrong type, is out of range, or contradicts another
+        field or the weights of `init_from`. The error has its full path.
+      InputMissingError: `init_from` is not a run folder.
     """
     resolved = merge(file, flags, run=run)
-    with _naming_origin(resolved.origins):
+    with _append_origin(resolved.origins):
         check(resolved.config)
     return resolved
 
@@ -62,11 +62,11 @@ def merge(
     *,
     run: Layer | None = None,
 ) -> Resolved:
-    """Merge as `resolve` does; every field is of its type, and no more is checked."""
+    """Merge like `resolve`, and check types and ranges, but not combinations of fields."""
     given = layers.from_file(file)
     given = dataclasses.replace(given, layer=layers.expand(given.layer, ["model"]))
     texts = layers.expand(flags or {}, ["model"])
-    donor = _read_donor(_text("init_from", given, texts)) if run is None else None
+    donor = _read_donor(_text_setting("init_from", given, texts)) if run is None else None
     below = donor.layer if donor else run or {}
     name = model_layers.find_name(given, below, texts)
     if NAME in below:
@@ -79,24 +79,27 @@ def merge(
     declared = layers.declarations(name.value, {k: s.value for k, s in stack.chosen.items()})
     check_known({**texts, **merged}, declared, name.value, stack.chosen)
     merged = layers.merge([merged, _parse(texts, declared), {NAME: name}])
-    notes = stack.notes + _kept_from(run or {}, merged)
+    notes = stack.notes + _notes_on_kept_values(run or {}, merged)
     origins = {path: setting.origin for path, setting in merged.items()}
-    with _naming_origin(origins):
+    with _append_origin(origins):
         config = _build(merged, declared)
     resolved = Resolved(config, origins, notes)
     return _fit_to(donor, resolved, adapts=True) if donor else resolved
 
 
 def fit_to_weights(resolved: Resolved, directory: str, trained: Config) -> Resolved:
-    """Return settings that suit weights, with a note on each one that is not theirs.
+    """Check settings against the config of trained weights, and complete them from it.
 
     Args:
       resolved: The settings.
-      directory: Where the weights are, for messages.
-      trained: The config that they were trained with.
+      directory: Folder of the weights, for messages.
+      trained: The config that the weights were trained with.
+
+    Returns:
+      The settings, with a note on each value that differs from that of the weights.
 
     Raises:
-      ConfigError: A field is set to what the weights were not trained with.
+      ConfigError: A field has another value than the weights need.
     """
     return _fit_to(Donor(directory, trained), resolved, adapts=False)
 
@@ -112,31 +115,34 @@ def _fit_to(donor: Donor, resolved: Resolved, *, adapts: bool) -> Resolved:
     return Resolved(config, origins, (*resolved.notes, *notes))
 
 
-def _kept_from(run: Layer, merged: Layer) -> tuple[str, ...]:
-    """Return a note on each value that was set when a run was started, and is not set now."""
+def _notes_on_kept_values(run: Layer, merged: Layer) -> tuple[str, ...]:
+    """Return a note on each value that the run keeps, although no file or flag sets it now."""
     return tuple(
-        f"config.{path} stays {setting.value!r}, as this run was started ({setting.origin})"
+        f"config.{path} keeps the value of this run: {setting.value!r} ({setting.origin})"
         for path, setting in run.items()
         if merged.get(path) is setting and layers.was_set(setting.origin)
     )
 
 
 def read_config(directory: epath.Path) -> Config:
-    """Read the resolved config of a run from its `config.json`; run no Python file.
+    """Read the config of a run from its `config.json`, without executing a config file.
+
+    Args:
+      directory: The work directory.
 
     Raises:
-      InputMissingError: There is no such file, or it is not one of ours.
-      ConfigError: A setting in it is wrong.
+      InputMissingError: There is no `config.json`, or it does not hold settings.
+      ConfigError: A setting in it is invalid.
     """
     return resolve(run=stored.read_layer(directory)).config
 
 
 def read_named_config(directory: str, path: str) -> Config:
-    """Read the config of a run that a setting names; see `read_config`.
+    """Read the config of a run that is the value of a setting; see `read_config`.
 
     Args:
-      directory: Of the run.
-      path: Of the setting, for errors.
+      directory: The work directory.
+      path: Path of the setting, for errors.
     """
     try:
         return read_config(open_path(directory, path))
@@ -150,8 +156,8 @@ def _read_donor(directory: str) -> Donor | None:
     return Donor(directory, read_named_config(directory, "config.init_from"))
 
 
-def _text(path: str, given: File, texts: Mapping[str, str]) -> str:
-    """Return a setting of text before all layers are merged."""
+def _text_setting(path: str, given: File, texts: Mapping[str, str]) -> str:
+    """Return a setting of type text from the file and the flags, before the layers are merged."""
     value = texts.get(path, (given.defaults | given.layer)[path].value)
     if not isinstance(value, str):
         raise ConfigError(f"config.{path}", f"expected text, got {value!r}")
@@ -159,7 +165,7 @@ def _text(path: str, given: File, texts: Mapping[str, str]) -> str:
 
 
 def _parse(texts: Mapping[str, str], declared: Mapping[str, Declared]) -> Layer:
-    """Return the layer of the flags."""
+    """Parse the texts of the flags to a layer."""
     return {
         path: Setting(parse_flag(text, declared[path].type, f"config.{path}"), FLAG)
         for path, text in texts.items()
@@ -168,7 +174,7 @@ def _parse(texts: Mapping[str, str], declared: Mapping[str, Declared]) -> Layer:
 
 
 def _build(layer: Layer, declared: Mapping[str, Declared]) -> Config:
-    """Return the config with every field of its type, and in its range."""
+    """Build the config; check the type and the range of every field."""
     values = {
         path: coerce(layer[path].value, setting.type, f"config.{path}")
         for path, setting in declared.items()
@@ -179,13 +185,13 @@ def _build(layer: Layer, declared: Mapping[str, Declared]) -> Config:
 
 
 @contextlib.contextmanager
-def _naming_origin(origins: Mapping[str, str]) -> Iterator[None]:
-    """Add to an error about a field who set it."""
+def _append_origin(origins: Mapping[str, str]) -> Iterator[None]:
+    """Append the origin of the field to a `ConfigError`."""
     try:
         yield
     except ConfigError as error:
         path = error.path.removeprefix("config.").partition("[")[0]
-        by = where(origins.get(path, layers.DEFAULT))
+        by = origin_suffix(origins.get(path, layers.DEFAULT))
         if not by:
             raise
         raise ConfigError(error.path, f"{error.problem}{by}") from None

@@ -1,7 +1,7 @@
-"""The schema: every setting of a run, its default, its meaning and its range, in one place.
+"""The schema: every setting of a run, with its default, description and range.
 
-A config file starts from `to_config_dict(Config())`, assigns fields and names a model; see
-`resolution` for what else sets them. Off is `0`, `""` or `()`, never `None`.
+A config file starts from `to_config_dict(Config())`, assigns fields and sets a model. `resolution`
+merges it with the other layers. A feature is off at `0`, `""` or `()`; no setting is `None`.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from vit_jax.settings.choices import Choice, choice
 from vit_jax.settings.fields import Section, field
 from vit_jax.settings.recorded import Settings, calling_line
 
-# A duration has a field for each unit, of which one is set.
+# A duration has one field per unit; at most one of them is set.
 DURATIONS = {
     name: tuple(f"{name}_{unit}" for unit in ("steps", "epochs", "images"))
     for name in ("total", "optim.warmup", "optim.cooldown")
@@ -25,71 +25,78 @@ DURATIONS = {
 
 @dataclasses.dataclass(frozen=True)
 class Mesh(Section):
-    """Devices along each axis; at most one size may be -1: the remaining devices."""
+    """Devices along each mesh axis; at most one size can be -1, for all remaining devices."""
 
-    data: int = field(-1, "devices that share the batch; -1: the remaining devices", low=-1)
-    fsdp: int = field(1, "devices that share the batch and the parameters", low=-1)
-    tensor: int = field(1, "devices that share heads and hidden units", low=-1)
+    data: int = field(
+        -1, "devices along the axis that shards the batch; -1: all remaining devices", low=-1
+    )
+    fsdp: int = field(1, "devices along the axis that shards the batch and the parameters", low=-1)
+    tensor: int = field(1, "devices along the axis that shards heads and hidden units", low=-1)
 
     @property
     def sizes(self) -> tuple[int, int, int]:
-        """Devices along each axis of the mesh."""
+        """Number of devices along each axis of the mesh."""
         return self.data, self.fsdp, self.tensor
 
 
 @dataclasses.dataclass(frozen=True)
 class Eval(Section):
-    """When, on what and how to evaluate."""
+    """Evaluation during and after training."""
 
     every_steps: int = field(
-        0, "steps between evaluations on val and sets; 0: only at the end", low=0
+        0, "number of steps between evaluations of val and sets; 0: only at the end", low=0
     )
     batch_size: int = field(
-        0, "global batch size of evaluation; 0: that of training", low=0, high=2**24
+        0, "global batch size of evaluation; 0: the same as for training", low=0, high=2**24
     )
     sets: tuple[tuple[str, str], ...] = field(
-        (), "further sets: (name, a split such as test[:100], or DATASET:SPLIT)"
+        (),
+        "further sets to evaluate: (name, split), with a split such as test[:100] or DATASET:SPLIT",
     )
     evaluators: tuple[str, ...] = field(
-        (), "what is measured: classification; empty: what the objective says"
+        (), "evaluators: classification; empty: that of the objective"
     )
     best: str = field(
-        "", "what chooses the best checkpoint: SET or SET/EVALUATOR; empty: val, if there is one"
+        "", "evaluation that selects the best checkpoint: SET or SET/EVALUATOR; empty: val, if any"
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint(Section):
-    """When to save, and how much to keep."""
+    """Checkpoints."""
 
-    every_steps: int = field(1000, "steps between checkpoints; 0: only at the end", low=0)
-    keep: int = field(2, "newest checkpoints to keep, besides the best", low=2)
+    every_steps: int = field(1000, "number of steps between checkpoints; 0: only at the end", low=0)
+    keep: int = field(2, "number of newest checkpoints to keep, besides the best", low=2)
 
 
 @dataclasses.dataclass(frozen=True)
 class Log(Section):
-    """What to write, and how often."""
+    """Progress lines and TensorBoard."""
 
-    every_seconds: float = field(10.0, "seconds between progress lines without a terminal", low=0)
+    every_seconds: float = field(
+        10.0, "seconds between progress lines if the output is not a terminal", low=0
+    )
     tensorboard: bool = field(True, "write TensorBoard events")
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(Section):
-    """A run: all of its settings, resolved and checked."""
+    """All settings of a run."""
 
     seed: int = field(
-        0, "seed of initialization, data order and augmentation", low=0, high=2**32 - 1
+        0, "random seed of initialization, data order and augmentation", low=0, high=2**32 - 1
     )
     batch_size: int = field(
         128, "global batch size: images per step over all devices", low=1, high=2**24
     )
-    total_epochs: float = field(0.0, "length of the run in epochs; set one of the units", low=0)
+    total_epochs: float = field(
+        0.0, "length of the run in epochs; set one of the three units", low=0
+    )
     total_steps: int = field(0, "length of the run in steps", low=0)
     total_images: int = field(0, "length of the run in images", low=0)
-    max_skipped: int = field(10, "non-finite steps in a row that end the run", low=1)
+    max_skipped: int = field(10, "number of consecutive non-finite steps that ends the run", low=1)
     init_from: str = field(
-        "", "run folder or converted weights to start from (their average, if any); empty: random"
+        "", "run folder or converted weights to start from (the EMA, if any); empty: random weights"
     )
     model: Mapping[str, Any] = dataclasses.field(
         default_factory=lambda: models.spec("vit_s16").to_dict()
@@ -97,7 +104,7 @@ class Config(Section):
     data: Data = dataclasses.field(default_factory=Data)
     mix: Mix = dataclasses.field(default_factory=Mix)
     objective: Mapping[str, Any] = choice(
-        OBJECTIVES, "classification", "what is learned", make=Choice.section
+        OBJECTIVES, "classification", "training objective", make=Choice.section
     )
     optim: Optim = dataclasses.field(default_factory=Optim)
     mesh: Mesh = dataclasses.field(default_factory=Mesh)
@@ -107,7 +114,7 @@ class Config(Section):
 
 
 def as_dict(config: Any) -> dict[str, Any]:
-    """Return the config as plain dictionaries, strings, numbers and tuples."""
+    """Return a config as nested dictionaries of strings, numbers and tuples."""
     return {
         f.name: as_dict(value) if dataclasses.is_dataclass(value) else _plain(value)
         for f in dataclasses.fields(config)
@@ -122,10 +129,10 @@ def _plain(value: Any) -> Any:
 
 
 def to_config_dict(config: Config) -> Settings:
-    """Return the config as the `ConfigDict` that config files assign to.
+    """Return a config as the `ConfigDict` that config files assign to.
 
-    What was passed to `Config(...)` and what is assigned counts as set, all else as default. It
-    accepts anything; `resolve` then checks all of it, and knows the paths.
+    Values that were passed to `Config(...)` or are assigned later count as set, all others as
+    defaults. Assignments are not checked here; `resolve` checks everything.
     """
     tree, origin = Settings(as_dict(config)), calling_line()
     for path in _passed(config):
@@ -138,7 +145,7 @@ def to_config_dict(config: Config) -> Settings:
 
 
 def _passed(section: Section) -> Iterator[tuple[str, ...]]:
-    """Yield the path of each leaf that was passed to a section, or to one in it."""
+    """Yield the path of each leaf that was passed to a section or to a section in it."""
     for key in sorted(section.passed):
         value = getattr(section, key)
         if isinstance(value, Section):
@@ -150,7 +157,7 @@ def _passed(section: Section) -> Iterator[tuple[str, ...]]:
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "", separator: str = ".") -> dict[str, Any]:
-    """Return the leaves by path: `{"optim.learning_rate": 1e-3, ...}`."""
+    """Return the leaves of a tree by path: `{"optim.learning_rate": 1e-3, ...}`."""
     leaves: dict[str, Any] = {}
     for key, value in tree.items():
         name = f"{prefix}{key}"
@@ -160,7 +167,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = "", separator: str = ".") -> 
 
 
 def unflatten(leaves: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the tree of leaves by path."""
+    """Return the tree, given its leaves by path: the inverse of `flatten`."""
     tree: dict[str, Any] = {}
     for path, value in leaves.items():
         *sections, key = path.split(".")

@@ -1,4 +1,4 @@
-"""The settings in the folder of a run: `config.json`, and beside it who set each value."""
+"""The settings in the folder of a run: `config.json` and `origins.json`."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -13,8 +13,8 @@ from vit_jax.errors import ConfigError, InputMissingError
 from vit_jax.settings.recorded import Setting
 
 CONFIG = "config.json"
-ORIGINS = "origins.json"  # no part of the run's identity
-# The settings that name a place to read from, which may be on another machine.
+ORIGINS = "origins.json"  # the origin of each value; not part of the identity of the run
+# Settings with a path that may be on another machine, such as gs://...
 REMOTE_KEYS = ("data.data_dir", "data.root", "init_from", "objective.teacher")
 
 
@@ -22,7 +22,7 @@ def read_layer(directory: epath.Path) -> Layer:
     """Read the settings of a run; their origin is its `config.json`.
 
     Raises:
-      InputMissingError: There is no such file, or it is not one of ours.
+      InputMissingError: There is no `config.json`, or it does not hold settings.
     """
     path = directory / CONFIG
     if not is_regular(path):
@@ -37,10 +37,10 @@ def read_layer(directory: epath.Path) -> Layer:
 
 
 def read_layer_to_resume(directory: epath.Path) -> Layer:
-    """Read the settings of a run, with the origins that they had in it, for whatever devices.
+    """Read the settings of a run to resume, with their origins in that run and without the mesh.
 
     Raises:
-      InputMissingError: There is no such file, or it is not one of ours.
+      InputMissingError: There is no `config.json`, or it does not hold settings.
     """
     origins = _read_origins(directory / ORIGINS)
     return {
@@ -50,37 +50,39 @@ def read_layer_to_resume(directory: epath.Path) -> Layer:
 
 
 def check_places(config: Config, run: Layer, named: Collection[str]) -> None:
-    """Check that nothing is fetched from another machine because the folder of a run says so.
+    """Check that no remote path comes from the `config.json` of a run alone.
+
+    A run folder may come from someone else; it must not make this process read from the network.
 
     Args:
       config: The merged config.
-      run: The layer of the run's `config.json`.
-      named: The paths that the user sets, in a file or by flags.
+      run: The layer of the `config.json`.
+      named: Paths of the settings that the config file or the flags set.
 
     Raises:
-      ConfigError: A place on another machine is named by the run alone.
+      ConfigError: Only the run sets a remote path.
     """
     values = flatten(as_dict(config))
     for path in REMOTE_KEYS:
         value = values.get(path) or ""
         if "://" in value and path in run and path not in named:
             problem = f"{value} is on another machine, and only the run's {CONFIG} names it"
-            raise ConfigError(f"config.{path}", f"{problem}; to read it: --config.{path}={value}")
+            raise ConfigError(f"config.{path}", f"{problem}; allow it: --config.{path}={value}")
 
 
 def without_mesh(layer: Layer) -> Layer:
-    """Return the settings of a run but for its mesh: the devices may be others today."""
+    """Return the settings of a run without its mesh, because the devices may differ now."""
     return {path: setting for path, setting in layer.items() if not path.startswith("mesh.")}
 
 
 def write(directory: epath.Path, config: Config, origins: Mapping[str, str]) -> None:
-    """Write the settings of a run and their origins; only the first process does."""
+    """Write the settings of a run and their origins; call it on the first process only."""
     write_json(directory / CONFIG, as_dict(config))
     write_json(directory / ORIGINS, origins)
 
 
 def _read_origins(path: epath.Path) -> dict[str, Any]:
-    """Return origins by path; nothing depends on them, so damaged ones are left out."""
+    """Return origins by path; they are only informative, so that invalid ones are ignored."""
     try:
         origins = read_json(path)
     except (OSError, ValueError):
