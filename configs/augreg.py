@@ -1,13 +1,14 @@
-"""AugReg on ImageNet-1k from scratch, per size (Steiner et al. 2021; big_vision's `vit_i1k.py`).
+"""AugReg on ImageNet-1k from scratch, one recipe per size (Steiner et al. 2021).
 
   python -m vit_jax.train --config=configs/augreg.py:b16      # ti16, s32, s16, b32, b16 or l16
 
-Expected top-1 of Google's weights at 224, as timm evaluates them: S/16 78.84, B/32 74.91, B/16
-79.15; trained on TPUs, hours not published. Nobody has run it with this code yet.
+It follows big_vision's `vit_i1k.py`. timm evaluates the authors' weights at 224 pixels with top-1
+S/16 78.84, B/32 74.91, B/16 79.15. They were trained on TPUs; the time is not published. Nobody has
+run this recipe with this code yet.
 
-Effective batch 4,096 for 300 epochs: 384 million images, 4,450 a second for a day. Parameters,
-gradients and moments take 14 bytes per parameter (the first moment is bfloat16): B/16 1.2 GB, L/16
-4.3 GB; activations come on top.
+Cost: batch size 4,096 for 300 epochs, which is 384 million images; a run of one day needs 4,450
+images/s. Parameters, gradients and moments take 14 bytes per parameter (the first moment is
+bfloat16): B/16 1.2 GB, L/16 4.3 GB, plus activations.
 """
 
 from typing import NamedTuple
@@ -20,7 +21,7 @@ from vit_jax.training import optim
 
 
 class Level(NamedTuple):
-    """How much augmentation: RandAugment's layers and magnitude, and mixup's alpha."""
+    """Amount of augmentation: RandAugment with (layers, magnitude), and alpha of mixup."""
 
     augment: str
     mixup: float
@@ -30,7 +31,7 @@ LIGHT1 = Level(augment="randaug(2,0)", mixup=0.0)
 MEDIUM1 = Level(augment="randaug(2,15)", mixup=0.2)
 MEDIUM2 = Level(augment="randaug(2,15)", mixup=0.5)
 
-# The best level of each size.
+# The best level for each size.
 LEVELS = {
     "ti16": LIGHT1,
     "s32": MEDIUM1,
@@ -42,7 +43,7 @@ LEVELS = {
 
 
 def get_config(size: str = "b16") -> ml_collections.ConfigDict:
-    """Return the recipe of a size."""
+    """Return the config for a model size."""
     level = pick(LEVELS, size, "--config=configs/augreg.py:SIZE")
     c = config.to_config_dict(config.Config())
     c.batch_size = 4096

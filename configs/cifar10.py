@@ -1,15 +1,15 @@
-"""A small ViT from scratch on CIFAR-10 (Krizhevsky 2009): 32x32 colour, 10 classes.
+"""A small ViT from scratch on CIFAR-10 (Krizhevsky 2009): 32x32 color images, 10 classes.
 
   pip install 'vit_jax[tfds]'
   python -m vit_jax.prepare --dataset=cifar10
   python -m vit_jax.train --config=configs/cifar10.py
 
-What should make it work without pretraining: a convolutional stem (Xiao et al. 2021), RandAugment,
-mixup and cutmix, stochastic depth and an EMA of the weights. Nobody has run it with this code yet,
-and no figure is promised.
+To train without pretraining it combines a convolutional stem (Xiao et al. 2021), RandAugment, mixup
+and cutmix, stochastic depth and an EMA of the weights. It is our own recipe, not that of a paper.
+Nobody has run it with this code yet, so no accuracy is given.
 
-Effective batch 256: 9.8 million images, 2,700 a second for an hour. Parameters, gradients, moments
-and EMA take 20 bytes per parameter, 70 MB; activations come on top.
+Cost: batch size 256, 9.8 million images; a run of one hour needs 2,700 images/s. Parameters,
+gradients, moments and EMA take 20 bytes per parameter: 70 MB, plus activations.
 """
 
 import ml_collections
@@ -18,7 +18,7 @@ from vit_jax import config, models
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """Return the recipe."""
+    """Return the config."""
     c = config.to_config_dict(config.Config())
     c.batch_size = 256
     c.total_epochs = 200.0

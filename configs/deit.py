@@ -4,15 +4,16 @@
   python -m vit_jax.train --config=configs/deit.py:s_distilled --config.objective.teacher=DIR
   python -m vit_jax.train --config=configs/deit.py:b_384 --config.init_from=runs/deit_b
 
-Expected top-1, theirs at 224: Ti 72.2, S 79.9, B 81.8 (B at 384: 82.9); distilled from a
-RegNetY-16GF Ti 74.5, S 81.2, B 83.4. deit3-jax, also JAX: Ti 73.1, S 79.68, B 81.46 in 2 h 40,
-2 h 43 and 4 h 40 on a TPU v4-64. Nobody has run it with this code yet.
+The paper reports top-1 at 224 pixels: Ti 72.2, S 79.9, B 81.8 (82.9 at 384 pixels); distilled from
+a RegNetY-16GF: Ti 74.5, S 81.2, B 83.4. The JAX code deit3-jax reports Ti 73.1, S 79.68, B 81.46
+after 2 h 40, 2 h 43 and 4 h 40 on a TPU v4-64. Nobody has run this recipe with this code yet.
 
-Effective batch 1,024 for 300 epochs: 384 million images, 4,450 a second for a day. Parameters,
-gradients and moments take 16 bytes per parameter: 0.09, 0.35 and 1.4 GB; activations come on top.
+Cost: batch size 1,024 for 300 epochs, which is 384 million images; a run of one day needs 4,450
+images/s. Parameters, gradients and moments take 16 bytes per parameter: Ti 0.09 GB, S 0.35 GB, B
+1.4 GB, plus activations.
 
-Theirs differs: they have no decay of the rate within an epoch, the last of an epoch's batches
-counts, and their colour jitter of 0.3 has no effect: RandAugment makes timm drop it.
+Differences: the authors change the learning rate once per epoch, not per step. They set a color
+jitter of 0.3, but timm ignores it together with RandAugment, so that this recipe has none.
 """
 
 import ml_collections
@@ -32,7 +33,7 @@ MODELS = {
 
 
 def get_config(size: str = "s") -> ml_collections.ConfigDict:
-    """Return the recipe of a size."""
+    """Return the config for a model size."""
     name = pick(MODELS, size, "--config=configs/deit.py:SIZE")
     c = config.to_config_dict(config.Config())
     c.batch_size = 1024
@@ -55,7 +56,7 @@ def get_config(size: str = "s") -> ml_collections.ConfigDict:
     c.data.erasing = 0.25
     c.mix.mixup = 0.8
     c.mix.cutmix = 1.0
-    c.optim.learning_rate = 1e-3  # 5e-4 for each 512 images
+    c.optim.learning_rate = 1e-3  # 5e-4 per 512 images of the batch
     c.optim.warmup_epochs = 5.0
     c.optim.warmup_learning_rate = 1e-6
     c.optim.end_learning_rate = 1e-5

@@ -3,16 +3,17 @@
   python -m vit_jax.train --config=configs/deit3.py:s_800     # s, b or l; _400 or _800
   python -m vit_jax.train --config=configs/deit3.py:b_finetune --config.init_from=runs/deit3_b_800
 
-Expected top-1, theirs after 800 epochs and the fine-tune: S 81.4, B 83.8, L 84.9; after 400: 80.4,
-83.5, 84.5. deit3-jax: 400 epochs 80.7, 83.6, 84.62 in 2 h 38, 4 h 42 and 14 h 10 on a TPU v4-64,
-800 epochs S 81.44, B 83.91. Nobody has run it with this code yet.
+B and L are trained at 192 pixels and then fine-tuned at 224. The authors report top-1 after that: S
+81.4, B 83.8, L 84.9 with 800 epochs; S 80.4, B 83.5, L 84.5 with 400. The JAX code deit3-jax
+reports S 80.7, B 83.6, L 84.62 with 400 epochs in 2 h 38, 4 h 42 and 14 h 10 on a TPU v4-64, and S
+81.44, B 83.91 with 800. Nobody has run this recipe with this code yet.
 
-Effective batch 2,048. 800 epochs are 1.02 billion images, 11,900 a second for a day. Parameters,
-gradients and moments take 16 bytes per parameter: 0.35, 1.4 and 4.9 GB; activations come on top.
+Cost: batch size 2,048; 800 epochs are 1.02 billion images, so that a run of one day needs 11,900
+images/s. Parameters, gradients and moments take 16 bytes per parameter: S 0.35 GB, B 1.4 GB, L 4.9
+GB, plus activations.
 
-400 epochs follow deit3-jax: decay 0.02, less stochastic depth. Gradients are clipped at 1, which
-is the default of NVIDIA's LAMB that the authors used. B and L train at 192 pixels, and are
-fine-tuned at 224.
+Differences: the recipes for 400 epochs follow deit3-jax, with weight decay 0.02 and less stochastic
+depth. Gradients are clipped at 1, the default of NVIDIA's LAMB, which the authors used.
 """
 
 from typing import NamedTuple
@@ -24,7 +25,7 @@ from vit_jax.errors import pick
 
 
 class Recipe(NamedTuple):
-    """What differs between sizes and durations."""
+    """The settings that depend on size and duration."""
 
     model: str
     learning_rate: float
@@ -45,7 +46,7 @@ RECIPES = {
 
 
 def get_config(recipe: str = "s_800") -> ml_collections.ConfigDict:
-    """Return a recipe."""
+    """Return the config for a size and a number of epochs, or for fine-tuning."""
     chosen = pick(RECIPES, recipe, "--config=configs/deit3.py:RECIPE")
     c = config.to_config_dict(config.Config())
     c.batch_size = 2048

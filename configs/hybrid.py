@@ -2,12 +2,12 @@
 
   python -m vit_jax.train --config=configs/hybrid.py:cifar10 --config.init_from=weights/r50_b16
 
-Expected top-1 (README of vision_transformer, without dropout): CIFAR-10 98.72, CIFAR-100 90.88,
-ImageNet 83.72 in 9.9 hours on A100s. Nobody has run it with this code yet.
+The authors report top-1 (README of vision_transformer, without dropout): CIFAR-10 98.72, CIFAR-100
+90.88, ImageNet 83.72 after 9.9 hours on A100s. Nobody has run this recipe with this code yet.
 
-Effective batch 512 at 384 pixels; 20,000 steps in 9.9 hours are 290 images a second. Parameters,
-gradients and momentum take 10 bytes per parameter, 1 GB; activations come on top. On one
-accelerator of 16 GB, use --config.optim.accum_steps=8.
+Cost: batch size 512 at 384 pixels; 20,000 steps in 9.9 hours are 290 images/s. Parameters,
+gradients and momentum take 10 bytes per parameter: 1 GB, plus activations. On one accelerator with
+16 GB, add --config.optim.accum_steps=8.
 """
 
 import ml_collections
@@ -19,7 +19,7 @@ STEPS = {"cifar10": 10_000, "cifar100": 10_000, "imagenet": 20_000}
 
 
 def get_config(data: str = "cifar10") -> ml_collections.ConfigDict:
-    """Return the recipe of a data set."""
+    """Return the config for a data set."""
     steps = pick(STEPS, data, "--config=configs/hybrid.py:DATA")
     c = config.to_config_dict(config.Config())
     c.batch_size = 512

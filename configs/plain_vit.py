@@ -2,15 +2,16 @@
 
   python -m vit_jax.train --config=configs/plain_vit.py:s_90     # s or b; 90, 150 or 300 epochs
 
-As big_vision's `vit_s16_i1k.py`. Expected top-1, theirs: S/16 76.5 after 90 epochs in 6 to 7 hours
-on a TPU v3-8, about 80 after 300 in less than a day. B/16 is in the paper, not in their
-repository. Nobody has run it with this code yet.
+It follows big_vision's `vit_s16_i1k.py`. The authors report top-1 S/16 76.5 after 90 epochs, in 6
+to 7 hours on a TPU v3-8, and about 80 after 300 epochs, in less than a day. B/16 is in the paper,
+but not in the authors' repository. Nobody has run this recipe with this code yet.
 
-Effective batch 1,024. 90 epochs are 115 million images: 4,900 a second for 6.5 hours. Parameters,
-gradients and moments take 14 bytes per parameter (the first moment is bfloat16): 0.3 and 1.2 GB.
+Cost: batch size 1,024; 90 epochs are 115 million images, so that a run of 6.5 hours needs 4,900
+images/s. Parameters, gradients and moments take 14 bytes per parameter (the first moment is
+bfloat16): S/16 0.3 GB, B/16 1.2 GB, plus activations.
 
-Theirs differs: RandAugment's contrast is TensorFlow's, images are resized without antialiasing,
-and mixup draws from Beta(0.2, 0.2) a weight that is at least a half.
+Differences: big_vision uses TensorFlow's contrast in RandAugment, resizes without antialiasing, and
+mixes with a weight from Beta(0.2, 0.2) that is at least 0.5.
 """
 
 import ml_collections
@@ -19,12 +20,12 @@ from vit_jax import config, models
 from vit_jax.errors import pick
 from vit_jax.training import optim
 
-# Size and epochs.
+# (size, epochs) of each recipe.
 RECIPES = {f"{size}_{epochs}": (size, epochs) for size in ("s", "b") for epochs in (90, 150, 300)}
 
 
 def get_config(recipe: str = "s_90") -> ml_collections.ConfigDict:
-    """Return the recipe of a size and a number of epochs."""
+    """Return the config for a size and a number of epochs."""
     size, epochs = pick(RECIPES, recipe, "--config=configs/plain_vit.py:RECIPE")
     c = config.to_config_dict(config.Config())
     c.batch_size = 1024

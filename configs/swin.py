@@ -2,13 +2,15 @@
 
   python -m vit_jax.train --config=configs/swin.py:t         # t, s or b
 
-Expected top-1, theirs: T 81.2, S 83.2, B 83.5; 755, 437 and 278 images/s on a V100 (inference);
-hours not published. Nobody has run it with this code yet.
+The paper reports top-1 T 81.2, S 83.2, B 83.5; inference at 755, 437 and 278 images/s on a V100.
+The training time is not published. Nobody has run this recipe with this code yet.
 
-Effective batch 1,024 for 300 epochs: 384 million images, 4,450 a second for a day. Parameters,
-gradients and moments take 16 bytes per parameter: 0.45, 0.8 and 1.4 GB; activations come on top.
+Cost: batch size 1,024 for 300 epochs, which is 384 million images; a run of one day needs 4,450
+images/s. Parameters, gradients and moments take 16 bytes per parameter: T 0.45 GB, S 0.8 GB, B 1.4
+GB, plus activations.
 
-Theirs differs: they set a colour jitter of 0.4, which timm drops when RandAugment is on.
+Difference: the authors set a color jitter of 0.4, but timm ignores it together with RandAugment, so
+that this recipe has none.
 """
 
 import ml_collections
@@ -20,7 +22,7 @@ DROP_PATH = {"t": 0.2, "s": 0.3, "b": 0.5}
 
 
 def get_config(size: str = "t") -> ml_collections.ConfigDict:
-    """Return the recipe of a size."""
+    """Return the config for a model size."""
     drop_path = pick(DROP_PATH, size, "--config=configs/swin.py:SIZE")
     c = config.to_config_dict(config.Config())
     c.batch_size = 1024
@@ -40,9 +42,9 @@ def get_config(size: str = "t") -> ml_collections.ConfigDict:
     c.data.erasing = 0.25
     c.mix.mixup = 0.8
     c.mix.cutmix = 1.0
-    c.optim.learning_rate = 1e-3  # 5e-4 for each 512 images
+    c.optim.learning_rate = 1e-3  # 5e-4 per 512 images of the batch
     c.optim.warmup_epochs = 20.0
-    c.optim.warmup_learning_rate = 1e-6  # 5e-7 for each 512
+    c.optim.warmup_learning_rate = 1e-6  # 5e-7 per 512 images
     c.optim.end_learning_rate = 1e-5
     c.optim.weight_decay = 0.05
     c.optim.clip_norm = 5.0

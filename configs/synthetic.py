@@ -1,6 +1,6 @@
-"""ViT-S/16 on made-up 224-pixel images: a dry run of an ImageNet-sized job, and its speed.
+"""ViT-S/16 on generated 224-pixel images: a dry run of an ImageNet-sized job, and its throughput.
 
-The images are noise whose brightness tells the class; the accuracy means nothing.
+The images are noise whose brightness depends on the class, so the accuracy means nothing.
 
 python -m vit_jax.train --config=configs/synthetic.py
 python -m vit_jax.train --config=configs/synthetic.py --config.model.name=vit_b16
@@ -12,7 +12,7 @@ from vit_jax import config, models
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """Return the recipe."""
+    """Return the config."""
     c = config.to_config_dict(config.Config())
     c.batch_size = 64
     c.total_steps = 100

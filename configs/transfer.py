@@ -1,15 +1,15 @@
-"""Transfer of AugReg weights to small data sets, as big_vision does (its `configs/transfer.py`).
+"""Transfer of AugReg weights to small data sets, as in big_vision (its `configs/transfer.py`).
 
   python -m vit_jax.prepare --dataset=oxford_iiit_pet
   python -m vit_jax.train --config=configs/transfer.py:pets --config.init_from=weights/b32
 
-Expected top-1 of B/32, theirs, mean and range of five: Pets 93.78 [93.62, 94.00], Flowers 99.43
-[99.42, 99.45], CIFAR-10 98.55 [98.46, 98.60], CIFAR-100 91.35 [91.09, 91.62], ImageNet 83.27
-[83.22, 83.33]. Nobody has run it with this code yet.
+big_vision reports top-1 of B/32, mean and range of five runs: Pets 93.78 [93.62, 94.00], Flowers
+99.43 [99.42, 99.45], CIFAR-10 98.55 [98.46, 98.60], CIFAR-100 91.35 [91.09, 91.62], ImageNet 83.27
+[83.22, 83.33]. Nobody has run this recipe with this code yet.
 
-Effective batch 512 at 384 pixels, 500 steps for Pets and Flowers: 256,000 images, 430 a second for
-ten minutes. Parameters, gradients and momentum take 10 bytes per parameter, 0.9 GB; activations
-come on top. `--config.model.name` takes other sizes.
+Cost: batch size 512 at 384 pixels; 500 steps for Pets and Flowers are 256,000 images, so that a run
+of ten minutes needs 430 images/s. Parameters, gradients and momentum take 10 bytes per parameter:
+0.9 GB, plus activations. `--config.model.name` selects another size.
 """
 
 from typing import NamedTuple
@@ -21,7 +21,7 @@ from vit_jax.errors import pick
 
 
 class Recipe(NamedTuple):
-    """What depends on the data set, beside its splits."""
+    """The settings that depend on the data set, besides its splits."""
 
     dataset: str
     steps: int
@@ -39,7 +39,7 @@ RECIPES = {
 
 
 def get_config(recipe: str = "pets") -> ml_collections.ConfigDict:
-    """Return the recipe of a data set."""
+    """Return the config for a data set."""
     chosen = pick(RECIPES, recipe, "--config=configs/transfer.py:DATA")
     c = config.to_config_dict(config.Config())
     c.batch_size = 512
