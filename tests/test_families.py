@@ -1,4 +1,4 @@
-"""Every family trains, stops, resumes and evaluates; the families are read off the registry."""
+"""One model of each structure in the registry trains, stops, resumes and evaluates."""
 
 import itertools
 import json
@@ -22,7 +22,7 @@ from vit_jax.errors import Interrupted
 from vit_jax.training import state
 from vit_jax.training.run import open_run
 
-# Models that differ in these only are of one family, but for a ResNet with and without stages.
+# Models that differ only in these fields have the same structure, except ResNets without stages.
 SIZES = {
     "width",
     "depth",
@@ -39,40 +39,40 @@ SIZES = {
 
 
 def families():
-    """Returns the first registered name of each set of fields that are no sizes."""
-    found = {}
+    """Returns the first registered name of each structure."""
+    names = {}
     for name in models.list_models():
         fields = models.preset(name)
         structure = {key: value for key, value in fields.items() if key not in SIZES}
-        kind = (models.family(name).name, bool(fields.get("stem.layers")))
-        found.setdefault(str((structure, kind)), name)
-    return list(found.values())
+        family = (models.family(name).name, bool(fields.get("stem.layers")))
+        names.setdefault(str((structure, family)), name)
+    return list(names.values())
 
 
 FAMILIES = families()
 
 
 def tiny(name):
-    """Returns what makes a model of the family as small as it gets: of few patches."""
+    """Returns overrides that make a model as small as possible."""
     fields = models.preset(name)
     smaller = {"name": name, "depth": "1", "stem.patch": "4,4"}
-    if models.family(name).name == "swin":  # whose second block shifts its windows
+    if models.family(name).name == "swin":  # the second block shifts its windows
         smaller = {"name": name, "depths": "2,1", "mlp_dim": None}
         smaller |= {"stem.patch": "2,2", "attention.window": "3,3"}
         smaller |= {"width": "8", "num_heads": "2,2", "mlp_ratio": "1"}
-    if fields["stem.name"] == "resnet":  # whose root takes the place of larger patches
+    if fields["stem.name"] == "resnet":  # the root reduces the image instead of larger patches
         stages = (1,) * bool(fields["stem.layers"])
         smaller |= {"stem.layers": str(stages), "stem.width_factor": "0.5", "stem.patch": "1,1"}
     overrides: dict[str, str | None] = {f"model.{key}": value for key, value in smaller.items()}
     return overrides | {
         "total_steps": "3",
-        "optim.weight_decay": "0",  # which would move parameters that no gradient reaches
+        "optim.weight_decay": "0",  # it would change parameters without a gradient
     }
 
 
 @pytest.fixture(autouse=True)
 def one_device(monkeypatch):
-    """Meshes have tests of their own; a program for one device compiles faster."""
+    """Uses one device, because its program compiles faster; other tests cover meshes."""
     make_mesh = sharding.make_mesh
     monkeypatch.setattr(
         sharding,
@@ -82,7 +82,7 @@ def one_device(monkeypatch):
 
 
 def train(config, workdir, stop_at=None):
-    """Trains; the step that takes the batch `stop_at` is the last."""
+    """Trains; stops after the step with batch number `stop_at`."""
     real, numbers = loader.train_batches, itertools.count(1)
 
     def batches(*args, **kwargs):
@@ -108,7 +108,7 @@ def initial_params(config):
 
 
 def evaluation(workdir, capsys, *flags):
-    """Returns the last line of the command."""
+    """Runs the evaluation command and returns its last line of output."""
     capsys.readouterr()
     argv = ["evaluate", f"--workdir={workdir}", *flags]
     assert run_command(evaluate.main, evaluate._flags(), "", argv) == 0
@@ -168,8 +168,8 @@ def test_a_run_of_two_heads_that_resumes_is_the_uninterrupted_run(name, tiny_con
         np.testing.assert_array_equal(leaf, parts[path], err_msg=path)
 
 
-def test_families_tell_apart_what_is_built_differently():
-    kinds = {(models.spec(name).stem.name, models.spec(name).mlp.name) for name in FAMILIES}
-    assert kinds == {("patch", "mlp"), ("patch", "swiglu"), ("resnet", "mlp")}
+def test_families_covers_all_structures():
+    structures = {(models.spec(name).stem.name, models.spec(name).mlp.name) for name in FAMILIES}
+    assert structures == {("patch", "mlp"), ("patch", "swiglu"), ("resnet", "mlp")}
     assert {"swin_t_w7", "swinv2_t_w8"} <= set(FAMILIES)
     assert len(FAMILIES) < len(models.list_models()) / 2

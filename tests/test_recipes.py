@@ -1,6 +1,6 @@
-"""Every config starts, steps, evaluates, saves and resumes, with a small model and few images.
+"""Every recipe trains, evaluates, saves and resumes, with a small model and few images.
 
-A proxy keeps what the recipe is about: augmentation, mixing, losses, optimizer, schedule, decay.
+The reduced recipe, its proxy, keeps augmentation, mixing, loss, optimizer, schedule and decay.
 """
 
 import ast
@@ -25,7 +25,7 @@ from vit_jax.errors import ConfigError, Interrupted
 from vit_jax.training import loop
 
 FILES = sorted((ROOT / "configs").glob("*.py"))
-# Of recipes that differ in sizes and durations only, one is trained.
+# Settings of the proxies. Of recipes that differ only in sizes and durations, one is trained.
 SMALL = {
     **{"batch_size": 16, "total_steps": 4, "total_epochs": 0.0, "seed": 0},
     "data": {
@@ -53,7 +53,7 @@ RESNET = {"layers": (1,), "width_factor": 0.5, "patch": (2, 2)}
 
 
 def recipes():
-    """Returns `FILE` or `FILE:ARGUMENT` of every recipe, from the table that each file picks of."""
+    """Returns `FILE` or `FILE:ARGUMENT` of every recipe, from the table of each file."""
     found = []
     for path in FILES:
         names = re.findall(r"pick\((\w+), ", path.read_text())
@@ -67,7 +67,7 @@ RECIPES = [recipe for recipe in recipes() if not recipe.endswith("finetune_folde
 
 
 def load(recipe):
-    """Returns the config, with a model where it leaves that to `init_from`, and with a teacher."""
+    """Returns the config of a recipe, completed with a model and a teacher if it needs them."""
     tree = config.load_config_file(recipe)
     flags = {} if tree.model.name else {"model.name": "vit_ti16"}
     if tree.objective.name == "distillation":
@@ -97,14 +97,14 @@ def proxy(recipe):
 
 
 def structure(settings):
-    """Returns what tells proxies apart: whether a number is zero, and which words there are."""
+    """Returns a text that is equal for proxies that differ only in numbers that are not zero."""
     values = config.flatten(config.as_dict(settings))
-    kinds = {}
+    reduced = {}
     for key, value in values.items():
         if key != "model.name":
             number = isinstance(value, int | float)
-            kinds[key] = bool(value) if number else re.sub(r"\d+", "0", str(value))
-    return str(kinds)
+            reduced[key] = bool(value) if number else re.sub(r"\d+", "0", str(value))
+    return str(reduced)
 
 
 PROXIES = {}
@@ -114,7 +114,7 @@ for name in RECIPES:
 
 @pytest.fixture(autouse=True)
 def one_device(monkeypatch):
-    """Meshes have tests of their own; a program for one device compiles faster."""
+    """Uses one device, because its program compiles faster; other tests cover meshes."""
     make_mesh = sharding.make_mesh
     monkeypatch.setattr(
         sharding,
@@ -131,7 +131,7 @@ def short(recipe):
 def test_a_recipe_names_a_model_and_data_that_there_are(recipe):
     settings = load(recipe)
     model = models.create(**settings.model)
-    assert settings.model["num_classes"] == 0, "as many as the data have"
+    assert settings.model["num_classes"] == 0, "the data should determine the classes"
     assert settings.total_epochs or settings.total_steps
     assert all(s % c == 0 for s, c in zip(settings.data.image_size, model.stride, strict=True))
 
@@ -153,7 +153,7 @@ def test_a_recipe_is_a_document(path):
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory):
-    """A trained run that knows the classes of the proxies."""
+    """A trained run with the classes of the proxies."""
     folder = tmp_path_factory.mktemp("teacher")
     train_lib.train(resolved(proxy(f"{ROOT}/configs/deit.py:ti")), epath.Path(folder))
     return folder
@@ -189,15 +189,15 @@ def test_a_recipe_starts_evaluates_saves_and_resumes(
     assert len(losses) == 4 and np.isfinite(losses).all()
 
 
-# --- A folder of images.
+# --- An image folder.
 
 
 @pytest.fixture
 def photos(tmp_path):
     rng = np.random.default_rng(0)
-    for kind, value in (("cat", 60), ("dog", 190)):
+    for label, value in (("cat", 60), ("dog", 190)):
         for i in range(20):
-            path = tmp_path / "photos" / kind / f"{i}.png"
+            path = tmp_path / "photos" / label / f"{i}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             pixels = rng.normal(value, 20, (20, 24, 3)).clip(0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(path)
@@ -230,7 +230,9 @@ def folder_config(**overrides):
         ({"optim__freeze": "stem.*,blocks_.*"}, "part"),
     ],
 )
-def test_a_folder_and_a_run_are_enough(flags, moved, photos, donor, tmp_path, capsys):
+def test_a_folder_of_images_and_a_run_are_enough_to_fine_tune(
+    flags, moved, photos, donor, tmp_path, capsys
+):
     settings = folder_config(data__root=str(photos), init_from=str(donor), **flags)
     assert settings.data.image_size == (8, 8) and settings.data.mean == (0.4, 0.4, 0.4)
     assert (settings.model["name"], settings.model["pool"]["name"]) == ("vit_mu4", "gap")
@@ -256,7 +258,7 @@ def test_a_folder_and_a_run_are_enough(flags, moved, photos, donor, tmp_path, ca
     assert changed == {"all": rest, "head": set(), "part": rest - {"stem", "blocks_0"}}[moved]
 
 
-def test_a_name_trains_from_scratch_and_neither_is_refused(photos):
+def test_a_model_name_trains_from_scratch_and_without_both_it_is_refused(photos):
     settings = folder_config(data__root=str(photos), model__name="vit_ti16")
     assert (settings.model["name"], settings.model["block"]["drop_path"]) == ("vit_ti16", 0.1)
     with pytest.raises(Exception, match=r"^config\.init_from: expected a run folder or conv"):

@@ -1,4 +1,4 @@
-"""The schema is the only source of settings, and its one checker knows every path."""
+"""The schema defines all settings, and every error names the path of a setting."""
 
 import ast
 import dataclasses
@@ -101,7 +101,7 @@ def assign(path, value):
         ("optim.accum_steps", 3, "config.optim.accum_steps: 3 does not divide config.batch_size 1"),
     ],
 )
-def test_wrong_setting_is_refused_with_its_path(path, value, message):
+def test_an_invalid_setting_is_refused_with_its_path(path, value, message):
     with pytest.raises(ConfigError) as error:
         config_lib.resolve(assign(path, value))
     assert message in str(error.value)
@@ -125,7 +125,7 @@ def test_wrong_setting_is_refused_with_its_path(path, value, message):
         ("model.depth", "3", 3),
     ],
 )
-def test_flag_text_is_read_as_the_type_of_the_field(path, text, value):
+def test_the_text_of_a_flag_is_parsed_by_the_type_of_the_field(path, text, value):
     config = config_lib.resolve(tree(), {path: text}).config
     assert config_lib.flatten(config_lib.as_dict(config))[path] == value
 
@@ -158,7 +158,7 @@ def test_flag_text_is_read_as_the_type_of_the_field(path, text, value):
         ("model.name", "vit_x16", "config.model.name: unknown 'vit_x16'; did you mean 'vit_"),
     ],
 )
-def test_wrong_flag_is_refused_with_its_path(path, text, message):
+def test_an_invalid_flag_is_refused_with_its_path(path, text, message):
     with pytest.raises(ConfigError) as error:
         config_lib.resolve(tree(), {path: text})
     assert message in str(error.value)
@@ -173,7 +173,7 @@ def test_another_model_name_brings_its_sizes_and_keeps_the_rest_of_the_file():
     assert (model["mlp_dim"], model["width"]) == (3072, 384)
 
 
-def test_another_model_name_takes_none_of_the_sizes_that_the_file_set():
+def test_another_model_name_replaces_the_sizes_that_the_file_set():
     config = tree()
     config.model = models.spec("vit_mu4", width=64, depth=4, mlp_dim=128, num_classes=10)
     model = config_lib.resolve(config, {"model.name": "vit_s32"}).config.model
@@ -198,7 +198,7 @@ def test_every_field_of_the_schema_is_read_somewhere():
     source = "".join(path.read_text() for path in (ROOT / "vit_jax").rglob("*.py"))
     nodes = list(ast.walk(ast.parse(source)))
     read = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
-    read |= {node.value for node in nodes if isinstance(node, ast.Constant)}  # tables of fields
+    read |= {node.value for node in nodes if isinstance(node, ast.Constant)}  # names in tables
     sections = [value for value in vars(config_lib).values() if dataclasses.is_dataclass(value)]
     fields = {field.name for section in sections for field in dataclasses.fields(section)}
     assert fields <= read
@@ -209,7 +209,7 @@ def test_no_hidden_defaults():
         assert "config.get(" not in path.read_text(), path
 
 
-def test_a_free_key_may_change_and_no_other():
+def test_only_free_keys_may_change():
     old = config_lib.as_dict(valid())
     new = json.loads(json.dumps(old))
     new["log"]["every_seconds"] = 1.0
@@ -218,7 +218,9 @@ def test_a_free_key_may_change_and_no_other():
     assert config_lib.changed_keys(json.loads(json.dumps(old)), new) == []
     new["objective"]["teacher"] = "DIR"
     changed = config_lib.changed_keys(json.loads(json.dumps(old)), new)
-    assert changed == ["objective.teacher"]  # it came; it may move
+    assert changed == [
+        "objective.teacher"
+    ]  # it may change to another path, but not from an empty one
     old["objective"]["teacher"] = "ELSEWHERE"
     new["optim"]["learning_rate"] = 1.0
     new["seed"] = 7
@@ -227,7 +229,7 @@ def test_a_free_key_may_change_and_no_other():
 
 
 @pytest.mark.parametrize("key", ["momentum", "b1", "b2", "ema_decay"])
-def test_a_decay_of_one_would_change_nothing_and_is_refused(key):
+def test_a_decay_of_one_is_refused(key):
     with pytest.raises(
         ConfigError, match=rf"^config\.optim\.{key}: expected less than 1, got 1\.0"
     ):

@@ -1,4 +1,4 @@
-"""Layers of settings: every origin against each other one, and what a run does with its weights."""
+"""Layers of settings: which origin wins, and what a run inherits from pretrained weights."""
 
 import copy
 import dataclasses
@@ -19,7 +19,7 @@ SMALL = {"width": 16, "depth": 1, "num_heads": 2, "mlp_dim": 32}
 
 
 def write_donor(folder, **fields):
-    """Writes the settings of a run with ImageNet's statistics and the tanh form of GELU."""
+    """Writes the settings of a run with ImageNet's mean and std, and GELU's tanh form."""
     c = config_lib.to_config_dict(config_lib.Config())
     c.model = models.spec("vit_mu4", **{**SMALL, "mlp.activation": "gelu_tanh", **fields})
     c.data.image_size = (8, 8)
@@ -46,7 +46,7 @@ def file_of(model=None, **settings):
         *sections, name = key.split("__")
         node = c
         for section in sections:
-            if section not in node:  # of a model without a name
+            if section not in node:  # a model without a name has no sections
                 node[section] = {}
             node = node[section]
         node[name] = value
@@ -57,7 +57,7 @@ def leaves(resolved):
     return config_lib.flatten(config_lib.as_dict(resolved.config))
 
 
-# --- Values that equal a default are set all the same.
+# --- A value that equals the default counts as set.
 
 
 @pytest.mark.parametrize(
@@ -82,12 +82,16 @@ def leaves(resolved):
         ),
     ],
 )
-def test_numerics_against_the_weights_are_refused_with_both_origins(setting, origin, tmp_path):
+def test_numerics_that_contradict_the_weights_are_refused_with_both_origins(
+    setting, origin, tmp_path
+):
     folder = write_donor(tmp_path / "donor", **setting.get("fields", {}))
     tree = file_of(init_from=folder, **setting.get("file", {}))
     (path,) = {**setting.get("flags", {}), **setting.get("file", {})}
-    said = rf"^config\.{path.replace('__', '.')}: .*{origin}.*trained with .* \(donor {folder}\)$"
-    with pytest.raises(ConfigError, match=said):
+    message = (
+        rf"^config\.{path.replace('__', '.')}: .*{origin}.*trained with .* \(donor {folder}\)$"
+    )
+    with pytest.raises(ConfigError, match=message):
         config_lib.resolve(tree, setting.get("flags"))
 
 
@@ -110,9 +114,9 @@ def test_the_value_of_the_weights_may_be_repeated(donor):
     assert resolved.origins["model.mlp.activation"] == "flag"
 
 
-# --- Each origin against each other one: later layers win.
+# --- Later layers win.
 
-# Path, text of a flag, and the value that each layer has.
+# Path, and the value that each layer sets.
 NUMERICS = ("model.pool.name", {"preset": "cls", "donor": "map", "file": "gap", "flag": "cls_gap"})
 DATA = ("data.fit", {"default": "crop", "donor": "squash", "file": "crop", "flag": "squash"})
 ORDER = ("default", "preset", "donor", "file", "flag")
@@ -151,7 +155,7 @@ def test_the_last_layer_that_sets_a_value_wins(path, values, mask, tmp_path):
 
 
 @pytest.mark.parametrize("value", [0.5, 1e-3])
-def test_the_optimizer_is_the_runs_own(value, donor):
+def test_the_optimizer_is_not_inherited_from_the_weights(value, donor):
     flags = {"init_from": donor}
     assert config_lib.resolve(file_of(), flags).config.optim.learning_rate == 1e-3
     resolved = config_lib.resolve(file_of(optim__learning_rate=value), flags)
@@ -173,7 +177,7 @@ COOLDOWN = tuple(f"optim.cooldown_{unit}" for unit in ("steps", "epochs", "image
 @pytest.mark.parametrize("group", [TOTAL, WARMUP, COOLDOWN], ids=["total", "warmup", "cooldown"])
 @pytest.mark.parametrize("in_file", range(3))
 @pytest.mark.parametrize("by_flag", range(3))
-def test_a_duration_by_a_flag_replaces_the_files_in_any_unit(group, in_file, by_flag):
+def test_a_duration_by_a_flag_replaces_that_of_the_file_in_any_unit(group, in_file, by_flag):
     tree = file_of(models.spec("vit_s16"), **{group[in_file].replace(".", "__"): 30})
     resolved = config_lib.resolve(tree, {group[by_flag]: "60"})
     values = leaves(resolved)
@@ -196,7 +200,7 @@ def test_two_units_in_one_layer_both_stay(donor):
 # --- The model's name.
 
 
-def test_a_name_by_a_flag_takes_the_preset_of_the_files_name_away():
+def test_a_name_by_a_flag_replaces_the_preset_of_the_file():
     tree = file_of(models.spec("deit3_s16", **{"block.drop_path": 0.3}))
     model = config_lib.resolve(tree, {"model.name": "vit_b16"}).config.model
     assert dict(model) == models.spec("vit_b16", **{"block.drop_path": 0.3}).to_dict()
@@ -209,7 +213,7 @@ def test_the_same_name_by_a_flag_changes_nothing():
     assert resolved.origins["model.name"] == "flag"
 
 
-def test_a_model_of_another_family_keeps_head_and_regularization_alone():
+def test_a_model_of_another_family_keeps_only_head_and_regularization():
     fields = {"posemb": "sincos2d", "mlp.activation": "relu", "block.drop_path": 0.2}
     fields["num_classes"] = 7
     resolved = config_lib.resolve(
@@ -230,8 +234,10 @@ def test_the_weights_of_the_named_model_may_have_other_sizes(donor):
 @pytest.mark.parametrize(("in_file", "flag"), [("vit_ti16", None), ("", "vit_ti16")])
 def test_another_model_than_that_of_the_weights_is_refused(in_file, flag, donor):
     tree = file_of(models.spec(in_file) if in_file else None, init_from=donor)
-    said = r"^config\.model\.name: vit_ti16 \(.*\) has depth 12, but .* holds a vit_mu4 with depth"
-    with pytest.raises(ConfigError, match=said):
+    message = (
+        r"^config\.model\.name: vit_ti16 \(.*\) has depth 12, but .* holds a vit_mu4 with depth"
+    )
+    with pytest.raises(ConfigError, match=message):
         config_lib.resolve(tree, {"model.name": flag} if flag else None)
 
 
@@ -244,7 +250,7 @@ def test_images_of_other_channels_need_weights_that_are_adapted(donor):
         config_lib.fit_to_weights(resolved, donor, trained)
 
 
-# --- Trees.
+# --- Trees of config files.
 
 
 def test_a_replaced_section_sets_its_leaves_and_no_others():
@@ -257,25 +263,25 @@ def test_a_replaced_section_sets_its_leaves_and_no_others():
     assert resolved.origins["optim.learning_rate"] == "default"
 
 
-def test_what_spec_fills_in_is_preset_and_its_arguments_are_the_files():
+def test_spec_sets_its_arguments_and_the_preset_sets_the_rest():
     origins = config_lib.resolve(file_of(models.spec("vit_b16", pool="gap"))).origins
     assert origins["model.depth"] == "preset vit_b16"
     assert f"{HERE}:" in origins["model.pool.name"] and f"{HERE}:" in origins["model.name"]
 
 
-def test_a_copy_of_a_tree_remembers():
+def test_a_copy_of_a_tree_keeps_the_origins():
     resolved = config_lib.resolve(copy.deepcopy(file_of(models.spec("vit_b16"), seed=3)))
     assert resolved.config.seed == 3 and f"{HERE}:" in resolved.origins["seed"]
 
 
-def test_another_tree_sets_all_that_it_holds():
+def test_a_plain_tree_sets_all_of_its_values():
     tree = ml_collections.ConfigDict({"seed": 3, "optim": {"name": "sgd"}})
     resolved = config_lib.resolve(tree)
     assert (resolved.config.seed, resolved.config.optim.name) == (3, "sgd")
     assert resolved.origins["seed"] == "config"
 
 
-def test_what_is_passed_to_a_config_is_set(donor):
+def test_arguments_of_config_count_as_set(donor):
     config = config_lib.Config(
         seed=0,
         init_from=donor,
@@ -284,7 +290,7 @@ def test_what_is_passed_to_a_config_is_set(donor):
         optim=config_lib.Optim(learning_rate=0.5),
     )
     resolved = config_lib.resolve(config_lib.to_config_dict(config))
-    assert resolved.config.data.mean == (0.5, 0.5, 0.5)  # as set, over the weights
+    assert resolved.config.data.mean == (0.5, 0.5, 0.5)  # set, so that it wins over the weights
     assert resolved.config.data.std == (0.229, 0.224, 0.225)
     set_here = {path for path, origin in resolved.origins.items() if f"{HERE}:" in origin}
     assert set_here == {
@@ -296,7 +302,7 @@ def test_what_is_passed_to_a_config_is_set(donor):
     }
 
 
-def test_references_are_resolved_without_forgetting():
+def test_references_are_resolved_and_keep_their_origins():
     c = file_of(models.spec("vit_s16"), batch_size=24)
     c.eval.batch_size = c.get_ref("batch_size")
     resolved = config_lib.resolve(c.copy_and_resolve_references())
@@ -305,7 +311,7 @@ def test_references_are_resolved_without_forgetting():
     assert resolved.origins["seed"] == "default"
 
 
-def test_a_flag_is_read_as_its_field_whatever_the_file_holds():
+def test_a_flag_is_parsed_by_the_type_of_its_field_even_if_the_file_is_wrong():
     tree = file_of(models.spec("vit_s16"), batch_size="x", data__name=3, optim__freeze="a")
     flags = {"batch_size": "4", "data.name": "synthetic", "optim.freeze": "b,c"}
     config = config_lib.resolve(tree, flags).config
@@ -316,14 +322,14 @@ def test_a_flag_is_read_as_its_field_whatever_the_file_holds():
     )
 
 
-def test_a_key_that_is_no_text_is_refused():
+def test_a_key_that_is_not_text_is_refused():
     c = file_of(models.spec("vit_s16"))
     c.optim[3] = 4
     with pytest.raises(ConfigError, match=r"^config\.optim\.3: no such field"):
         config_lib.resolve(c)
 
 
-def test_a_name_that_is_no_text_is_refused():
+def test_a_name_that_is_not_text_is_refused():
     with pytest.raises(ConfigError, match=r"^config\.model\.name: expected the name of a model"):
         config_lib.resolve(file_of({"name": 3}), {"model.name": "vit_ti16"})
 
@@ -335,7 +341,7 @@ def test_a_field_of_the_file_that_a_name_overrides_is_noted():
     assert note.startswith("config.model.dropout is 0.1 (vit_b16_textbook, by flag), not 0.2 (")
 
 
-def test_a_run_of_another_family_is_named_by_its_model(tmp_path):
+def test_a_run_of_another_family_is_refused(tmp_path):
     first = config_lib.resolve(file_of(models.spec("vit_s16")))
     stored.write(epath.Path(tmp_path), first.config, first.origins)
     run = stored.read_layer_to_resume(epath.Path(tmp_path))
@@ -345,12 +351,12 @@ def test_a_run_of_another_family_is_named_by_its_model(tmp_path):
         config_lib.resolve(file_of(models.spec("swin_t_w7")), run=run)
 
 
-def test_a_wrong_value_of_a_file_is_named_with_its_line():
+def test_an_invalid_value_in_a_file_is_reported_with_its_line():
     with pytest.raises(ConfigError, match=rf"^config\.seed: expected an integer, .* \(.*{HERE}:"):
         config_lib.resolve(file_of(models.spec("vit_s16"), seed="x"))
 
 
-# --- What a run remembers.
+# --- Settings of a stored run.
 
 
 def test_a_run_is_read_back_with_its_origins_but_for_the_mesh(tmp_path):
@@ -366,7 +372,7 @@ def test_a_run_is_read_back_with_its_origins_but_for_the_mesh(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"seed": 3}'])
-def test_damaged_origins_cost_nothing_but_themselves(text, tmp_path):
+def test_invalid_origins_are_ignored(text, tmp_path):
     folder = epath.Path(tmp_path)
     resolved = config_lib.resolve(file_of(models.spec("vit_s16"), seed=3))
     stored.write(folder, resolved.config, resolved.origins)
@@ -375,7 +381,7 @@ def test_damaged_origins_cost_nothing_but_themselves(text, tmp_path):
     assert layer["seed"] == (3, str(folder / "config.json"))
 
 
-def test_a_run_that_resumes_keeps_what_nobody_sets_again(donor, tmp_path):
+def test_a_resumed_run_keeps_values_that_are_not_set_again(donor, tmp_path):
     first = config_lib.resolve(file_of(), {"init_from": donor, "optim.b1": "0.8"})
     stored.write(epath.Path(tmp_path), first.config, first.origins)
     (pathlib.Path(donor) / "config.json").unlink()  # the weights are not needed again
@@ -410,7 +416,7 @@ def test_every_field_has_a_description():
         ("runs/x/config.json", False),
     ],
 )
-def test_an_origin_tells_whether_somebody_set_the_value(origin, is_set):
+def test_was_set_is_true_for_flags_and_lines_of_files(origin, is_set):
     assert layers.was_set(origin) == is_set
 
 

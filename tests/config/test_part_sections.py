@@ -1,4 +1,4 @@
-"""A part is a section of the config: which one is chosen, and which fields it has by that."""
+"""A part is a section of the config: its name, and the fields of the entry with that name."""
 
 import dataclasses
 import itertools
@@ -48,7 +48,7 @@ def expected_section(name, **fields):
     return {"name": name, **defaults, **fields}
 
 
-# --- The short form is the long one.
+# --- A name can replace a section.
 
 
 def in_file(value, *then):
@@ -83,7 +83,7 @@ FLAGS = [
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_name_stands_for_the_section_in_a_file(way):
+def test_a_name_can_replace_the_section_in_a_file(way):
     resolved = config_lib.resolve(WAYS[way])
     assert section(resolved) == expected_section("window")
     origin = resolved.origins["model.attention.name"]
@@ -93,7 +93,7 @@ def test_a_name_stands_for_the_section_in_a_file(way):
 
 
 @pytest.mark.parametrize("flags", FLAGS)
-def test_a_name_stands_for_the_section_in_a_flag(flags):
+def test_a_name_can_replace_the_section_in_a_flag(flags):
     resolved = config_lib.resolve(file_of(models.spec("vit_s16")), flags)
     assert section(resolved) == expected_section("window")
     assert resolved.origins["model.attention.name"] == "flag"
@@ -106,7 +106,7 @@ def test_all_ways_make_the_same_config():
 
 
 @pytest.mark.parametrize("model", ["vit_b16", {"name": "vit_b16"}])
-def test_names_of_model_optimizer_and_data_are_short_for_their_sections(model):
+def test_model_optimizer_and_data_can_be_set_by_name(model):
     in_file = config_lib.resolve(file_of(model, optim="lion", data="synthetic"))
     mapping = config_lib.resolve({"model": model, "optim": "lion", "data": "synthetic"})
     flags = {"model": "vit_b16", "optim": "lion", "data": "synthetic"}
@@ -132,9 +132,9 @@ def test_two_names_for_one_section_are_an_error(path, names):
         flags = {first: names[0], second: names[1]}
         with pytest.raises(ConfigError) as error:
             config_lib.resolve(file_of(models.spec("vit_s16")), flags)
-        said = str(error.value)
-        assert said.startswith(f"config.{path}: expected one name, got ")
-        assert all(name in said for name in names)
+        message = str(error.value)
+        assert message.startswith(f"config.{path}: expected one name, got ")
+        assert all(name in message for name in names)
 
 
 # --- Fields of the chosen part.
@@ -162,7 +162,7 @@ def test_the_order_of_flags_does_not_matter(paths):
 
 
 @pytest.mark.parametrize("name", ATTENTIONS)
-def test_a_flag_that_picks_another_part_drops_the_files_fields_of_the_old_one(name):
+def test_a_flag_that_selects_another_part_drops_the_fields_of_the_old_one(name):
     resolved = config_lib.resolve(windowed(), {"model.attention": name})
     set_in_file = {"window": (4, 4), "dropout": 0.1}
     kept = {key: set_in_file[key] for key in set_in_file if key in own_fields(ATTENTIONS[name])}
@@ -188,7 +188,7 @@ def test_a_file_that_chooses_a_part_keeps_it_where_a_flag_names_another_model():
     assert resolved.notes == ()
 
 
-def test_what_a_file_sets_for_a_part_waits_for_the_flag_that_picks_it():
+def test_a_file_may_set_fields_of_a_part_that_a_flag_selects():
     c = file_of(models.spec("vit_s16"))
     c.model.attention.window = (4, 4)
     resolved = config_lib.resolve(c, {"model.attention": "window"})
@@ -198,19 +198,19 @@ def test_what_a_file_sets_for_a_part_waits_for_the_flag_that_picks_it():
 OF_WINDOWS = "it belongs to model.attention=window or dilated"
 
 
-def test_a_flag_for_a_part_that_is_not_chosen_is_refused_by_name():
+def test_a_flag_for_a_part_that_is_not_selected_is_refused():
     for tree in (file_of(models.spec("vit_s16")), file_of()):
         with pytest.raises(ConfigError) as error:
             config_lib.resolve(tree, {"model.attention.window": "4,4"})
-        said = f"config.model.attention.window: full has no such field; {OF_WINDOWS}"
-        assert str(error.value) == said
+        message = f"config.model.attention.window: full has no such field; {OF_WINDOWS}"
+        assert str(error.value) == message
     with pytest.raises(ConfigError, match=f": linear has no such field; {OF_WINDOWS}$"):
         config_lib.resolve(
             windowed(), {"model.attention.window": "4,4", "model.attention": "linear"}
         )
 
 
-def test_a_field_in_a_file_for_a_part_that_is_not_chosen_is_refused_with_its_line():
+def test_a_field_of_a_part_that_is_not_selected_is_refused_with_its_line():
     c = file_of(models.spec("vit_s16"))
     c.model.attention.window = (4, 4)
     with pytest.raises(ConfigError, match=rf"^config\.model\.attention\.window: full .*{HERE}:\d"):
@@ -258,10 +258,12 @@ def test_a_field_is_found_in_its_part(path, message):
     assert str(error.value).startswith(f"config.{path}: {message}")
 
 
-def test_an_unknown_part_is_named_with_its_line_unless_a_flag_picks_another():
+def test_an_unknown_part_is_reported_with_its_line_unless_a_flag_replaces_it():
     tree = in_file("widow")
-    said = rf"^config\.model\.attention\.name: unknown 'widow'; did you mean 'window'\? .*{HERE}:\d"
-    with pytest.raises(ConfigError, match=said):
+    message = (
+        rf"^config\.model\.attention\.name: unknown 'widow'; did you mean 'window'\? .*{HERE}:\d"
+    )
+    with pytest.raises(ConfigError, match=message):
         config_lib.resolve(tree)
     resolved = config_lib.resolve(tree, {"model.attention": "full"})
     assert section(resolved) == expected_section("full")
@@ -291,16 +293,16 @@ def test_an_unknown_part_is_named_with_its_line_unless_a_flag_picks_another():
         ),
     ],
 )
-def test_a_wrong_value_of_a_part_is_named_in_full(flags, message):
+def test_an_invalid_value_of_a_part_is_reported_with_its_path(flags, message):
     with pytest.raises(ConfigError) as error:
         config_lib.resolve(file_of(), flags)
     assert str(error.value) == f"config.model.{message}"
 
 
-# --- What is written and read back.
+# --- Settings that are written and read back.
 
 
-def test_config_json_has_the_long_form_alone(tmp_path):
+def test_config_json_has_full_sections(tmp_path):
     flags = {"model.posemb": "rope", "optim": "lion"}
     resolved = config_lib.resolve(windowed(), flags)
     stored.write(epath.Path(tmp_path), resolved.config, resolved.origins)
@@ -321,7 +323,7 @@ def test_config_json_has_the_long_form_alone(tmp_path):
 
 @pytest.fixture
 def run(tmp_path):
-    """The config of a run whose parts are set by file and flag, and its folder."""
+    """A config with parts that are set by file and flag, and its run folder."""
     flags = {"model.posemb": "rope", "model.stem": "conv"}
     resolved = config_lib.resolve(windowed(), flags)
     stored.write(epath.Path(tmp_path), resolved.config, resolved.origins)
@@ -380,14 +382,14 @@ def test_print_config_shows_each_field_of_each_part_once():
     assert "[flag]" in shown["model.mlp.name"]
 
 
-# --- The weights that a run starts from.
+# --- Pretrained weights.
 
 UNNAMED = {"name": ""}
 
 
 @pytest.fixture
 def donor(tmp_path):
-    """The folder of a run whose fields of attention differ from the preset's."""
+    """The folder of a run with another attention than the preset."""
     fields = {**WINDOWED, "mask_padding": True, "qk_norm": True}
     tree = file_of(models.spec("vit_mu4", attention=fields, pool="gap"))
     tree.data.image_size = (16, 16)
@@ -397,10 +399,10 @@ def donor(tmp_path):
 
 
 @pytest.mark.parametrize("model", [UNNAMED, "vit_mu4", models.spec("vit_mu4")])
-def test_the_weights_parts_and_their_fields_come_along(model, donor):
+def test_parts_and_their_fields_are_inherited(model, donor):
     resolved = config_lib.resolve(file_of(model), {"init_from": donor})
-    brought = {"window": (4, 4), "mask_padding": True, "qk_norm": True}
-    assert section(resolved) == expected_section("window", **brought)  # dropout is the run's own
+    inherited = {"window": (4, 4), "mask_padding": True, "qk_norm": True}
+    assert section(resolved) == expected_section("window", **inherited)  # dropout is not inherited
     for key in ("name", "window", "mask_padding", "qk_norm"):
         assert resolved.origins[f"model.attention.{key}"] == f"donor {donor}"
     assert resolved.origins["model.attention.dropout"] == "preset vit_mu4"
@@ -409,7 +411,7 @@ def test_the_weights_parts_and_their_fields_come_along(model, donor):
 
 @pytest.mark.parametrize("by", ["flag", "file", "section"])
 @pytest.mark.parametrize("name", ["full", "dilated", "linformer"])
-def test_another_attention_than_the_weights_takes_their_fields_that_it_has(name, by, donor):
+def test_another_attention_inherits_the_fields_that_it_has(name, by, donor):
     model = {
         "flag": UNNAMED,
         "file": {**UNNAMED, "attention": name},
@@ -424,7 +426,7 @@ def test_another_attention_than_the_weights_takes_their_fields_that_it_has(name,
     assert note.endswith(f"), not window (donor {donor})")
 
 
-def test_a_free_field_of_the_weights_part_may_be_set_and_the_run_says_so(donor):
+def test_a_free_field_may_be_set_with_a_note(donor):
     flags = {"init_from": donor, "model.attention.window": "2,2"}
     resolved = config_lib.resolve(file_of(UNNAMED), flags)
     assert section(resolved)["window"] == (2, 2)
@@ -442,29 +444,27 @@ def test_a_free_field_of_the_weights_part_may_be_set_and_the_run_says_so(donor):
         ("block", "post", "pre"),
     ],
 )
-def test_another_part_that_the_weights_need_is_refused_with_both_origins(
-    path, value, trained, donor
-):
+def test_another_value_of_a_fixed_part_is_refused_with_both_origins(path, value, trained, donor):
     for model, flags in ((UNNAMED, {f"model.{path}": value}), ({**UNNAMED, path: value}, {})):
         with pytest.raises(ConfigError) as error:
             config_lib.resolve(file_of(model), {"init_from": donor, **flags})
-        said = str(error.value)
-        assert said.startswith(f"config.model.{path}.name: {value} (")
-        assert ("(flag)" if flags else f"{HERE}:") in said
-        assert said.endswith(f", but the weights were trained with {trained} (donor {donor})")
+        message = str(error.value)
+        assert message.startswith(f"config.model.{path}.name: {value} (")
+        assert ("(flag)" if flags else f"{HERE}:") in message
+        assert message.endswith(f", but the weights were trained with {trained} (donor {donor})")
 
 
-def test_a_fixed_field_of_the_weights_part_is_refused_otherwise(donor):
+def test_another_value_of_a_fixed_field_is_refused(donor):
     flags = {"init_from": donor, "model.attention.qk_norm": "false"}
     with pytest.raises(ConfigError, match=r"^config\.model\.attention\.qk_norm: False \(flag\)"):
         config_lib.resolve(file_of(UNNAMED), flags)
 
 
-# --- A file that derives from another.
+# --- A file that selects a part twice.
 
 
 def derived(*more):
-    """Returns the tree of a file that chooses another part than the one it starts from."""
+    """Returns the tree of a file that selects a part, sets its fields, and selects another part."""
     c = file_of(models.spec("vit_s16"))
     c.model.attention = "window"
     c.model.attention.window = (4, 4)
@@ -475,7 +475,7 @@ def derived(*more):
     return c
 
 
-def test_a_file_may_choose_again_and_says_what_it_leaves_out():
+def test_a_file_may_select_another_part_with_a_note():
     resolved = config_lib.resolve(derived(("landmarks", 16)))
     assert section(resolved) == expected_section("linformer", landmarks=16, dropout=0.1)
     (note,) = resolved.notes
@@ -485,7 +485,7 @@ def test_a_file_may_choose_again_and_says_what_it_leaves_out():
     assert section(config_lib.resolve(copied)) == expected_section("linformer", dropout=0.1)
 
 
-def test_a_file_that_sets_what_its_choice_lacks_is_refused():
+def test_a_file_that_sets_a_field_that_its_part_lacks_is_refused():
     message = "linformer has no such field; it belongs to model.attention=window or dilated"
     with pytest.raises(ConfigError, match=message):
         config_lib.resolve(derived(("window", (2, 2))))
@@ -501,7 +501,7 @@ def test_an_update_sets_names_and_fields():
     assert HERE in resolved.origins["model.attention.window"]
 
 
-def test_a_field_that_a_class_does_not_declare_is_no_setting():
+def test_a_field_that_a_class_does_not_declare_is_not_a_setting():
     with pytest.raises(
         ConfigError, match="out_dropout: not a setting of dilated; its class does not"
     ):

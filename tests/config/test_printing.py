@@ -1,4 +1,4 @@
-"""`--print_config` shows every setting, who set it and what it means, and starts nothing."""
+"""`--print_config` prints every setting with its origin and description, and exits."""
 
 import re
 
@@ -32,7 +32,7 @@ def rows(out):
     return {path: rest for path, *rest in found}
 
 
-def test_a_fine_tuning_shows_all_five_origins(folder, tmp_path, capsys):
+def test_a_fine_tuning_run_shows_all_five_origins(folder, tmp_path, capsys):
     workdir = tmp_path / "run"
     path = ROOT / "configs" / "finetune_folder.py"
     out = run(
@@ -60,7 +60,7 @@ def test_a_fine_tuning_shows_all_five_origins(folder, tmp_path, capsys):
     assert not workdir.exists()
 
 
-def test_the_line_of_a_setting_is_the_one_in_the_file(tmp_path, capsys):
+def test_the_origin_of_a_setting_is_its_line_in_the_file(tmp_path, capsys):
     path = ROOT / "configs" / "digits.py"
     out = run(train, capsys, f"--config={path}", f"--workdir={tmp_path}", "--print_config")
     file, line = rows(out)["optim.weight_decay"][1].rsplit(":", 1)
@@ -68,7 +68,7 @@ def test_the_line_of_a_setting_is_the_one_in_the_file(tmp_path, capsys):
     assert path.read_text().splitlines()[int(line) - 1].strip() == "c.optim.weight_decay = 0.05"
 
 
-def test_evaluate_shows_the_settings_of_the_run(folder, capsys):
+def test_evaluate_prints_the_settings_of_the_run(folder, capsys):
     out = run(
         evaluate, capsys, f"--workdir={folder}", "--config.eval.batch_size=3", "--print_config"
     )
@@ -78,7 +78,7 @@ def test_evaluate_shows_the_settings_of_the_run(folder, capsys):
     assert shown["mesh.fsdp"][:2] == ["1", "default"]
 
 
-def test_help_says_so(capsys):
+def test_help_lists_the_flag(capsys):
     for command in (train, evaluate):
         assert "--[no]print_config" in run(command, capsys, "--help")
 

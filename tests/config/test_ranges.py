@@ -1,4 +1,4 @@
-"""Numbers that no run can have: each is refused by its field, before memory is taken."""
+"""Impossible numbers are refused with the path of their field, before memory is allocated."""
 
 import time
 import typing
@@ -21,17 +21,17 @@ PARTS = {
 
 
 def numbers(name, parts=()):
-    """Returns the paths of all numbers in a config, and how many each takes."""
+    """Returns the paths of all numeric settings, and how many numbers each takes."""
     chosen = {section: choice.name for section, choice in layers.choices(name).items()}
     chosen |= {f"model.{key}": text for key, text in (part.split("=") for part in parts)}
-    found = {}
+    counts = {}
     for path, declared in layers.declarations(name, chosen).items():
         args = typing.get_args(declared.type)
         if declared.type in (int, float):
-            found[path] = 1
+            counts[path] = 1
         elif args and args[0] in (int, float):
-            found[path] = 1 if args[-1] is Ellipsis else len(args)
-    return found
+            counts[path] = 1 if args[-1] is Ellipsis else len(args)
+    return counts
 
 
 def attempt(overrides):
@@ -59,9 +59,9 @@ def test_no_number_hangs_or_ends_in_a_traceback(name):
         if name != "vit_mu4" and not path.startswith("model."):
             continue
         for text in ABSURD:
-            began = time.monotonic()
+            start = time.monotonic()
             attempt({**given, path: ",".join([text] * count)})
-            assert time.monotonic() - began < 30, f"{path}={text}"
+            assert time.monotonic() - start < 30, f"{path}={text}"
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_no_number_hangs_or_ends_in_a_traceback(name):
         ("checkpoint.keep", "0"),
     ],
 )
-def test_what_cannot_be_or_trains_nothing_is_refused(path, text):
+def test_an_impossible_number_is_refused(path, text):
     tree = config_lib.to_config_dict(config_lib.Config())
     duration = {"total_steps": "0"} if path in ("total_epochs", "total_images") else {}
     with pytest.raises(ConfigError) as error:

@@ -1,11 +1,11 @@
-"""The field that somebody meant is found anywhere in the tree."""
+"""Suggestions for an unknown field."""
 
 import pytest
 
 from vit_jax import config as config_lib
 from vit_jax.config.suggestions import suggest_path
 
-KNOWN = config_lib.flatten(config_lib.as_dict(config_lib.Config())).keys()
+FIELDS = config_lib.flatten(config_lib.as_dict(config_lib.Config())).keys()
 
 
 @pytest.mark.parametrize(
@@ -27,23 +27,25 @@ KNOWN = config_lib.flatten(config_lib.as_dict(config_lib.Config())).keys()
         ("depth", "'model.depth'"),
     ],
 )
-def test_a_near_miss_names_the_field(path, meant):
-    assert suggest_path(path, KNOWN) == f"did you mean {meant}?"
+def test_a_similar_name_is_suggested(path, meant):
+    assert suggest_path(path, FIELDS) == f"did you mean {meant}?"
 
 
-def test_a_name_of_several_sections_names_them():
-    said = suggest_path("every_steps", KNOWN)
-    assert said == "did you mean 'checkpoint.every_steps' or 'eval.every_steps'?"
+def test_a_name_in_several_sections_suggests_all_of_them():
+    suggestion = suggest_path("every_steps", FIELDS)
+    assert suggestion == "did you mean 'checkpoint.every_steps' or 'eval.every_steps'?"
 
 
 @pytest.mark.parametrize("path", ["warmup", "optim.warmup"])
-def test_a_duration_without_its_unit_names_the_units(path):
-    assert "'optim.warmup_steps'" in suggest_path(path, KNOWN)
-    assert "ema" not in suggest_path(path, KNOWN)
+def test_a_duration_without_its_unit_suggests_the_units(path):
+    assert "'optim.warmup_steps'" in suggest_path(path, FIELDS)
+    assert "ema" not in suggest_path(path, FIELDS)
 
 
-def test_what_is_near_nothing_gets_the_choices():
-    assert suggest_path("mix.zzz", KNOWN) == (
+def test_a_name_without_similar_ones_lists_the_choices():
+    assert suggest_path("mix.zzz", FIELDS) == (
         "choose from mix.cutmix, mix.mixup, mix.probability, mix.switch"
     )
-    assert "batch_size, " in suggest_path("zzz", KNOWN) and "optim.KEY" in suggest_path("z", KNOWN)
+    assert "batch_size, " in suggest_path("zzz", FIELDS) and "optim.KEY" in suggest_path(
+        "z", FIELDS
+    )

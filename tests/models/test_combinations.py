@@ -1,4 +1,4 @@
-"""Every two parts of different tables in one model: trained two steps, or refused."""
+"""Every pair of parts from different tables trains for two steps in one model, or is refused."""
 
 import functools
 import itertools
@@ -23,8 +23,7 @@ KEY = jax.random.key(0, impl="unsafe_rbg")
 IMAGES = jnp.asarray(np.random.default_rng(0).normal(size=(2, 12, 16, 3)), jnp.float32)
 TARGETS = losses.targets(jnp.asarray([0, 2]), 3)
 TINY = {"width": 8, "num_heads": 2, "mlp_dim": 8, "num_classes": 3, "num_registers": 1}
-# Sizes of parts, for those that have them. The root and the pool of a ResNet make cells of 4 x 4 by
-# themselves.
+# Sizes of the parts that have them.
 SIZES = {
     "attention.window": (2, 2),
     "attention.landmarks": 4,
@@ -40,8 +39,8 @@ TABLES = {
     "block": BLOCKS,
 }
 
-# A bias is added to the score of a pair of tokens. Mixtures of tokens, landmarks and cells are no
-# tokens, and linear attention never has a score.
+# A relative bias needs one score per pair of tokens. Linformer, Nystrom and reduced attention have
+# other keys than tokens; linear attention has no scores.
 BIASES = ("relative_bias", "log_cpb")
 WITHOUT_SCORES = ("linformer", "nystrom", "reduced", "linear")
 REFUSED = [*itertools.product(WITHOUT_SCORES, BIASES)]
@@ -52,12 +51,12 @@ def is_refused(parts):
 
 
 def pairs_of(parts):
-    """Every two of the parts, in the order of the tables."""
+    """All pairs of the parts, in the order of the tables."""
     return set(itertools.combinations([(key, parts[key]) for key in TABLES if key in parts], 2))
 
 
 def pairs_to_train():
-    """Every two entries of different tables, but for what is refused."""
+    """All pairs of entries from different tables, without the refused ones."""
     entries = [[(key, name) for name in table] for key, table in TABLES.items()]
     pairs = [
         pair for a, b in itertools.combinations(entries, 2) for pair in itertools.product(a, b)
@@ -67,7 +66,7 @@ def pairs_to_train():
 
 
 def cover(pairs):
-    """Few models that have all pairs: each has the first that is left, and as many more as fit."""
+    """Few models that contain all pairs, by greedy search."""
     chosen = []
     left = dict.fromkeys(pairs)
     possible = set(pairs)
@@ -75,9 +74,9 @@ def cover(pairs):
         parts = dict(next(iter(left)))
         for key in TABLES:
             if key not in parts:
-                ways = [{**parts, key: name} for name in TABLES[key]]
-                ways = [way for way in ways if pairs_of(way) <= possible]
-                parts = max(ways, key=lambda way: len(pairs_of(way) & left.keys()))
+                options = [{**parts, key: name} for name in TABLES[key]]
+                options = [option for option in options if pairs_of(option) <= possible]
+                parts = max(options, key=lambda option: len(pairs_of(option) & left.keys()))
         left = {pair: None for pair in left if pair not in pairs_of(parts)}
         chosen.append(parts)
     return chosen
@@ -96,12 +95,12 @@ ALL = [
 
 
 def fields_of(parts):
-    # Even blocks of these differ from odd ones.
+    # In these, even and odd blocks differ.
     depth = 2 if parts["attention"] in ("window", "dilated") else 1
-    known = models.preset("vit_mu4", parts)
-    sizes = {path: value for path, value in SIZES.items() if path in known}
+    fields = models.preset("vit_mu4", parts)
+    sizes = {path: value for path, value in SIZES.items() if path in fields}
     sizes |= {"stem.patch": (1, 1)} if parts["stem"] == "resnet" else {}
-    # A second head reads the second token, beside a first that reads the first.
+    # The distillation head needs the pool cls.
     distilled = parts["pool"] == "cls"
     return {**TINY, "depth": depth, **parts, **sizes, "distilled": distilled}
 
@@ -116,7 +115,7 @@ def random_params(model):
 
 
 def train_two_steps(name, **fields):
-    """Trains from random parameters; returns the losses before, between and after."""
+    """Trains from random parameters; returns the losses before, between and after the steps."""
     model = models.create(name, **fields)
     params = random_params(model)
 
@@ -140,8 +139,8 @@ def train_two_steps(name, **fields):
 def check(parts):
     fields = fields_of(parts)
     if is_refused(parts):
-        said = rf"^config\.model\.posemb\.name: {parts['posemb']} adds a bias"
-        with pytest.raises(ConfigError, match=said) as error:
+        message = rf"^config\.model\.posemb\.name: {parts['posemb']} adds a bias"
+        with pytest.raises(ConfigError, match=message) as error:
             models.create("vit_mu4", **fields)
         assert parts["attention"] in str(error.value) and "\n" not in str(error.value)
         return
@@ -155,7 +154,7 @@ def test_the_tables_are_those_of_the_model():
     assert {key: choice.table for key, choice in choices.items()} == TABLES
 
 
-def test_every_two_entries_of_different_tables_are_trained_or_refused():
+def test_every_pair_of_entries_is_trained_or_refused():
     trained = {pair for parts in TRAINED for pair in pairs_of(parts)}
     assert trained == set(pairs_to_train())
     assert len(TRAINED) <= 1.2 * len(ATTENTIONS) * len(POSEMBS)
@@ -175,7 +174,7 @@ def test_every_pair_of_parts_trains(parts):
 
 
 @pytest.mark.parametrize(("attention", "posemb"), REFUSED)
-def test_a_pair_that_makes_no_sense_is_refused(attention, posemb):
+def test_an_unsupported_pair_is_refused(attention, posemb):
     check({**TRAINED[0], "attention": attention, "posemb": posemb})
 
 
@@ -193,7 +192,7 @@ def test_all_parts_train_together_or_are_refused(parts):
         {"attention": "full", "posemb": "learned", "stem": "overlap", "block": "post"},
     ],
 )
-def test_swin_takes_other_parts(parts):
+def test_swin_trains_with_other_parts(parts):
     fields = {"width": 8, "depths": (2, 1), "num_heads": (1, 2), "mlp_ratio": 1.0, **parts}
     fields |= {"attention.window": (2, 2)} if parts["attention"] == "dilated" else {}
     first, second, third = train_two_steps("swin_t_w7", **fields, num_classes=3)
@@ -251,7 +250,7 @@ WITH_WEIGHTS = "model.attention=full or window or dilated or linformer or reduce
         ),
     ],
 )
-def test_what_makes_no_sense_is_refused_in_one_line(name, fields, problem):
+def test_an_invalid_field_is_refused_in_one_line(name, fields, problem):
     with pytest.raises(ConfigError) as error:
         models.create(name, **fields)
     assert str(error.value).startswith(f"config.model.{problem}")
@@ -276,7 +275,7 @@ def at_sizes(posemb, attention):
     ("posemb", "attention"),
     [*((name, "full") for name in POSEMBS), *(("learned", name) for name in ATTENTIONS)],
 )
-def test_parameters_of_one_size_of_image_serve_others(posemb, attention):
+def test_parameters_work_at_other_image_sizes(posemb, attention):
     for output, num_patches in zip(at_sizes(posemb, attention), (16, 10), strict=True):
         assert output.tokens.shape == (1, 3 + num_patches, 8)
         assert np.isfinite(output.tokens).all()

@@ -1,4 +1,4 @@
-"""The records of families: layers and matrices by name, and what it takes to add a family."""
+"""The records of families: layers and matrices by parameter name, and a user-defined family."""
 
 import dataclasses
 import re
@@ -52,7 +52,7 @@ OF_VIT = {"distilled": True, "num_registers": 1}
 
 
 def parameters(family):
-    """Yields name and number of dimensions of the parameters of models with each part."""
+    """Yields name and number of dimensions of each parameter, for models with each part."""
     variants = [{}, ALL, {"stem": {"name": "resnet", "layers": (1,), "width_factor": 0.5}}]
     variants.append({"attention.name": "reduced", "posemb.name": "rope_mixed"})
     choices = models.part_choices(TINY[family]["name"])
@@ -62,7 +62,7 @@ def parameters(family):
     for fields in variants:
         try:
             model = models.create(**TINY[family], **fields)
-        except ConfigError:  # parts that do not go together
+        except ConfigError:  # an unsupported combination
             continue
         size = [max(32, 4 * side) for side in model.stride]
         tree = nn.unbox(models.abstract_variables(model, (*size, 3)))["params"]
@@ -71,7 +71,7 @@ def parameters(family):
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_a_family_knows_all_its_parameters(name):
+def test_a_family_covers_all_its_parameters(name):
     family = FAMILIES[name]
     found = {(re.sub(r"\d+", "*", p), family.matrix(p, ndim)) for p, ndim in parameters(name)}
     assert {name: axes for name, axes in found if axes} == EXPECTED[name]
@@ -84,11 +84,11 @@ def test_names_are_those_of_the_records():
     listed = models.list_models()
     assert len(set(listed)) == len(listed)
     for name in listed:
-        knowing = [f.name for f in FAMILIES.values() if f.find_preset(name) is not None]
-        assert knowing == [models.family(name).name]
+        accepting = [f.name for f in FAMILIES.values() if f.find_preset(name) is not None]
+        assert accepting == [models.family(name).name]
 
 
-# --- A family of somebody else's.
+# --- A user-defined family.
 
 
 class Layer(nn.Module):
@@ -104,7 +104,7 @@ class Layer(nn.Module):
 
 
 class Tower(models.ViT):
-    """A Transformer whose blocks have names of their own."""
+    """A Transformer with other names of blocks."""
 
     @nn.compact
     def __call__(self, images, *, train):
@@ -137,7 +137,7 @@ TOWER = Family(
 
 @pytest.fixture
 def tower(monkeypatch, tiny_config):
-    """Returns a function from changes of the record to the config of a run."""
+    """Returns a function that registers the family, with changes, and returns a config for it."""
 
     def config(fields, **changes):
         monkeypatch.setitem(FAMILIES, "tower", dataclasses.replace(TOWER, **changes))
@@ -151,7 +151,7 @@ def tower(monkeypatch, tiny_config):
 MUON = {"optim.name": "muon", "optim.layer_decay": "0.75"}
 
 
-def test_a_family_of_other_names_is_a_record(tower, tmp_path):
+def test_a_family_with_other_parameter_names_trains(tower, tmp_path):
     config = tower(MUON)
     assert "tower_s" in models.list_models("tower*")
     run = open_run(config)
@@ -170,7 +170,7 @@ def test_a_family_of_other_names_is_a_record(tower, tmp_path):
     assert (results["step"], results["skipped"]) == (2, 0)
 
 
-def test_each_matrix_of_a_batch_of_them_is_made_orthogonal(tower):
+def test_muon_orthogonalizes_each_matrix_of_a_batch(tower):
     run = open_run(tower(MUON | {"optim.weight_decay": "0", "optim.layer_decay": "1"}))
     params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), run.shapes.params)
     keys = iter(jax.random.split(jax.random.key(0), 99))
@@ -201,17 +201,17 @@ def test_each_matrix_of_a_batch_of_them_is_made_orthogonal(tower):
         ),
     ],
 )
-def test_what_a_record_forgets_is_an_error_by_name(changes, fields, message, tower):
+def test_a_parameter_that_the_record_does_not_cover_is_an_error(changes, fields, message, tower):
     with pytest.raises(ConfigError, match=re.escape(message)):
         open_run(tower(fields, **changes))
 
 
-def test_what_a_record_says_of_no_use_to_a_run_is_not_asked(tower):
+def test_an_incomplete_record_is_enough_without_layer_decay_and_muon(tower):
     assert open_run(tower({}, layer_of=FAMILIES["vit"].layer_of, matrices=())).total_steps == 2
 
 
 class Tempered(FullAttention):
-    """Full attention, whose heads learn a temperature from a start that is a setting."""
+    """Full attention with a learned temperature per head; its initial value is a setting."""
 
     temperature: float = free(1.0, "temperature of the scores at the start", above=0)
 

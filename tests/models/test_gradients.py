@@ -1,4 +1,4 @@
-"""Gradients of every attention, position embedding and stem, in float64, by finite differences."""
+"""Gradients of every attention, position embedding and stem against finite differences."""
 
 import functools
 
@@ -31,7 +31,7 @@ FIELDS = {
         "num_classes": 3,
     },
 }
-# Sizes of parts, for those that have them.
+# Sizes of the parts that have them.
 SIZES = {
     "stem.patch": (4, 4),
     "stem.width_factor": 0.5,
@@ -41,16 +41,16 @@ SIZES = {
 
 
 def sized(name, **fields):
-    """The fields of a small model, with the sizes that its parts have."""
+    """The fields of a small model, with those of the SIZES that its parts have."""
     small = {**FIELDS[models.family(name).name], **fields}
-    known = models.spec(name, **small)
-    sizes = {path: value for path, value in SIZES.items() if path in flatten(known.to_dict())}
-    if known.stem.name == "resnet":  # whose root and pool make cells of 4 x 4 by themselves
+    spec = models.spec(name, **small)
+    sizes = {path: value for path, value in SIZES.items() if path in flatten(spec.to_dict())}
+    if spec.stem.name == "resnet":  # the ResNet itself reduces height and width by 4
         sizes["stem.patch"] = (1, 1)
     return {**small, **sizes}
 
 
-# Every entry once beside the defaults; those that act on others with one that they act on.
+# Every entry once with the defaults, and combinations that interact.
 MODELS = {
     **{f"{name} attention": ("vit_mu4", {"attention": name}) for name in ATTENTIONS},
     **{f"{name} positions": ("vit_mu4", {"posemb": name}) for name in POSEMBS},
@@ -66,7 +66,7 @@ MODELS = {
 def test_gradients_equal_central_differences(case):
     name, fields = MODELS[case]
     size = (16, 16) if fields.get("stem") == "resnet" else (12, 16)
-    # What is fused has a softmax in float32, whatever else is.
+    # Fused attention computes its softmax in float32 in any case.
     fused = fields.get("attention") == "fused"
     dtype, step, rtol = ("float32", 1e-2, 2e-3) if fused else ("float64", 1e-5, 1e-6)
     rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""The registry: every name, its parameter count, its fields, and what its model returns."""
+"""The registry: parameter counts, fields and outputs of every model name."""
 
 import dataclasses
 import functools
@@ -44,8 +44,8 @@ TINY = {
 }
 
 
-# Parameters for 224x224 and 1000 classes, exact: models_test.py of google-research's
-# vision_transformer, and DeiT as torch counts it. For the others there is timm, below.
+# Exact numbers of parameters for 224x224 pixels and 1000 classes: models_test.py of
+# google-research's vision_transformer, and DeiT as counted by torch. TIMM has the other models.
 PARAMETERS = {
     "vit_ti16": 5_717_416,
     "vit_s16": 22_050_664,
@@ -70,7 +70,7 @@ PARAMETERS = {
     "deit_b16_distilled": 87_338_192,
 }
 
-# The first source again.
+# From the same models_test.py, with global average pooling.
 PARAMETERS_OF_GAP = {
     "vit_s16": 22_049_896,
     "vit_s32": 22_878_184,
@@ -78,9 +78,9 @@ PARAMETERS_OF_GAP = {
     "vit_b32": 88_222_696,
 }
 
-# Millions of parameters and billions of multiply-adds, each to 0.01, by image size: timm,
-# results/benchmark-infer-amp-nchw-pt240-cu124-rtx3090.csv, param_count and infer_gmacs. The names
-# there differ, and the fields here are those that its models have.
+# Millions of parameters and billions of multiply-adds, both to 0.01, by image size: param_count and
+# infer_gmacs in timm's results/benchmark-infer-amp-nchw-pt240-cu124-rtx3090.csv. Its model names
+# differ; the fields here describe its models.
 HEADLESS = {"num_classes": 0}
 NO_PREFIX = {"posemb.prefix": False}
 TIMM = [
@@ -91,7 +91,7 @@ TIMM = [
     ("vit_b8", 224, {}, 86.58, 78.22),
     ("vit_b16", 224, {}, 86.57, 17.58),
     ("vit_b32", 224, {}, 88.22, 4.41),
-    ("vit_b16_textbook", 224, {}, 86.57, 17.58),  # vit_base: the order of the norms is no cost
+    ("vit_b16_textbook", 224, {}, 86.57, 17.58),  # vit_base: the order of the norms has no cost
     ("vit_l16", 224, {}, 304.33, 61.6),
     ("vit_l32", 224, HEADLESS, 305.51, 15.39),
     ("vit_so400m14", 224, {**HEADLESS, "pool": "gap"}, 412.44, 109.57),  # siglip_gap
@@ -124,11 +124,11 @@ TIMM = [
     ("dinov2_g14_reg4", 518, {**HEADLESS, **NO_PREFIX}, 1136.48, 1790.08),
 ]
 
-# Nobody publishes them in any form.
+# Models without published numbers.
 BY_HAND = ["vit_mu16"]
 
 # Liu et al. 2021 and 2022, and timm's model cards: millions of parameters to 0.01, and billions of
-# multiply-adds, which timm counts with the norms' elements and we do not: to 1 %.
+# multiply-adds to 1 %, because timm also counts the elements of norms.
 SWIN = [
     ("swin_t_w7", 224, 28.29, 4.51),
     ("swin_s_w7", 224, 49.61, 8.77),
@@ -163,7 +163,7 @@ def count_by_hand(model, height, width):
 
 @functools.cache
 def shapes(model, image_size=(224, 224)):
-    """Boxed parameters, arrays of the output and what norms return; nothing is computed."""
+    """Shapes of the boxed parameters, of the output arrays and of the outputs of norms."""
 
     def init(key, images):
         output, variables = model.init_with_output(
@@ -190,16 +190,16 @@ def dimension_names(model):
 
 @functools.cache
 def cost(name, image_size=(224, 224), **overrides):
-    """Parameters, multiply-adds, and what timm counts besides.
+    """Parameters, multiply-adds, and the further operations that timm counts.
 
-    The second block tells what each further one adds.
+    The difference of models with two blocks and with one gives the cost of each further block.
     """
     further = models.create(name).depth - 1
     short, long = (models.create(name, **overrides, depth=depth) for depth in (1, 2))
     profiles = [models.profile(model, image_size) for model in (short, long)]
     one, two = (np.array([p.parameters, round(p.gflops * 1e9)]) for p in profiles)
-    # fvcore, which timm counts with, takes 5 for an element that a norm makes, and 4 for a weight
-    # that is standardized, which timm does with a norm that has no scale.
+    # timm counts with fvcore: 5 operations per element of a norm, and 4 per standardized weight,
+    # because timm standardizes with a norm without scale.
     params, output, norms = shapes(short, image_size)
     elements = (num_params(norms) + further * 2 * output["tokens"].size) // 2  # of two images
     leaves = flax.traverse_util.flatten_dict(nn.unbox(params), sep="/").items()
@@ -216,7 +216,7 @@ def tiny():
     return model, nn.unbox(params), images
 
 
-def test_every_registered_name_has_expected_figures():
+def test_every_registered_name_has_expected_numbers():
     named = {name for name, *_ in (*TIMM, *SWIN)} | {*BY_HAND}
     assert named == set(models.list_models())
     assert set(PARAMETERS) <= set(models.list_models())
@@ -251,19 +251,19 @@ def test_parameters_and_multiply_adds_of_swin_are_the_published_ones(name, size,
     ("name", "image_size"),
     [*((name, (224, 224)) for name in BY_HAND), ("vit_ti16", (224, 224)), ("vit_mu16", (32, 48))],
 )
-def test_profile_is_the_sum_written_by_hand(name, image_size):
+def test_profile_equals_the_sum_by_hand(name, image_size):
     model = models.create(name)
     profile = models.profile(model, image_size)
     expected = count_by_hand(model, *image_size)
     assert (profile.parameters, round(profile.gflops * 1e9)) == expected
 
 
-def test_the_second_block_tells_what_a_further_one_adds():
+def test_the_cost_of_a_block_is_the_difference_of_two_models():
     profile = models.profile(models.create("vit_s32"))
     assert (profile.parameters, round(profile.gflops * 1e9)) == cost("vit_s32")[:2]
 
 
-def test_profile_counts_what_jitted_and_repeated_parts_contain():
+def test_profile_counts_nested_jaxprs():
     class Twice(nn.Module):
         @nn.compact
         def __call__(self, images, *, train):
@@ -276,7 +276,7 @@ def test_profile_counts_what_jitted_and_repeated_parts_contain():
     assert profile.gflops * 1e9 == pytest.approx(8 * 4 * (9 * 6 + 6 * 5 + 5 * 7))
 
 
-def test_profile_of_a_size_that_does_not_fit_is_an_error():
+def test_profile_of_a_size_that_the_stride_does_not_divide_is_an_error():
     with pytest.raises(ValueError, match="is not a multiple of the stride"):
         models.profile(models.create("vit_mu16"), (224, 225))
 
@@ -291,7 +291,7 @@ def value_of(model, path):
 
 
 def shallow(name):
-    """A model of the name with one block, or one a stage."""
+    """A model of the name with one block, or one block per stage."""
     if models.family(name).name == "swin":
         return models.create(name, depths=(1,) * len(models.spec(name).depths))
     return models.create(name, depth=1)
@@ -368,7 +368,7 @@ def test_every_dimension_name_of_an_optional_parameter_has_a_sharding_rule(pool)
         ("vit_r50_b16", {"stem.layers": (1,), "stem.patch": (2, 3)}, (8, 12)),
     ],
 )
-def test_the_stride_is_the_cell_of_a_token_in_pixels(name, fields, stride):
+def test_a_token_covers_the_stride(name, fields, stride):
     model = models.create(name, **fields, depth=1)
     assert model.stride == stride
     _, output, _ = shapes(model, (2 * stride[0], 3 * stride[1]))
@@ -400,7 +400,7 @@ def test_create_takes_any_size_of_a_family_with_any_patch(name, expected):
     assert {path: value_of(model, path) for path in expected} == expected
 
 
-def test_sizes_are_told_by_their_case():
+def test_sizes_are_case_sensitive():
     assert (models.create("vit_g14").width, models.create("vit_G14").width) == (1408, 1664)
 
 
@@ -523,19 +523,19 @@ WINDOWED = Part(
         {"attention": models.spec("swin_t_w4").attention},
     ],
 )
-def test_a_part_is_chosen_by_a_name_a_section_or_paths_in_any_order(fields):
+def test_a_part_is_set_by_a_name_a_section_or_paths_in_any_order(fields):
     assert models.create("vit_s16", **fields).attention == WINDOWED
 
 
 @pytest.mark.parametrize("field", ["base", "parent"])
-def test_what_is_not_the_users_to_set_is_no_field(field):
+def test_internal_attributes_are_not_fields(field):
     with pytest.raises(ConfigError, match=rf"config\.model\.{field}: vit_s16 has no such field"):
         models.spec("vit_s16", **{field: "vit_b16"})
 
 
 def test_declarations_have_the_type_of_every_field():
     declared = models.declarations("vit_s16", models.part_names("vit_s16"))
-    types = {path: found.type for path, found in declared.items()}
+    types = {path: setting.type for path, setting in declared.items()}
     assert set(types) == set(flatten(models.spec("vit_s16").to_dict())) - {"name"}
     assert (types["pool.name"], types["width"], types["dropout"]) == (str, int, float)
     assert (types["stem.patch"], types["dropout_sites"]) == (tuple[int, int], tuple[str, ...])
@@ -547,7 +547,7 @@ def test_every_registered_model_is_created_from_its_spec(name):
     assert models.create(**spec) == models.create(**spec.to_dict()) == models.create(name)
 
 
-# Every field that is one of a table; for those of a part, with the part that has them.
+# Every field with a table of names, with the part that has it.
 CHOICES = {
     "stem.name": (STEMS, {}),
     "posemb.name": (POSEMBS, {}),
@@ -569,11 +569,11 @@ CHOICES = {
 }
 
 
-# Numbers that start at 1, of the attention that has them.
+# Fields of at least 1, by the attention that has them.
 SIZES = [("linformer", "landmarks"), ("nystrom", "landmarks"), ("reduced", "reduction")]
 
 
-def test_the_fields_with_choices_are_these():
+def test_choices_lists_all_fields_with_a_table_of_names():
     fields = {
         path
         for path, declared in models.all_declarations("vit_s16").items()
@@ -598,7 +598,7 @@ def test_a_table_of_offsets_is_resampled_by_every_method(choice):
     assert models.create("vit_s16", **fields).posemb["interpolation"] == choice
 
 
-def test_create_rejects_float64_where_jax_does_not_have_it():
+def test_create_rejects_float64_if_jax_does_not_enable_it():
     with pytest.raises(ConfigError, match=r"^config\.model\.dtype: float64 needs .*JAX_ENABLE_X64"):
         models.create("vit_s16", dtype="float64")
 
@@ -634,13 +634,13 @@ def test_create_rejects_an_impossible_value(field, value, parts):
 @pytest.mark.parametrize(
     "fields", [{"pool": "gap"}, {"pool": "map"}, {"representation_size": 8}, {"pool.fc_norm": True}]
 )
-def test_create_rejects_what_a_second_head_does_not_go_with(fields):
+def test_create_rejects_fields_that_a_second_head_does_not_support(fields):
     with pytest.raises(ConfigError, match=r"^config\.model\.distilled: needs pool=cls"):
         models.create("deit_s16_distilled", **fields)
 
 
 @pytest.mark.parametrize("representation_size", [0, 8])
-def test_a_distillation_token_without_a_head_is_attended_to_and_not_read(representation_size):
+def test_a_distillation_token_without_a_head_is_attended_to(representation_size):
     sizes = {"width": 8, "depth": 1, "num_heads": 2, "mlp_dim": 8, "num_classes": 3}
     fields = {**sizes, "distilled_head": False, "representation_size": representation_size}
     model = models.create("deit_ti4_distilled", **fields)
@@ -655,7 +655,7 @@ def test_a_distillation_token_without_a_head_is_attended_to_and_not_read(represe
 
 
 @pytest.mark.parametrize("width", [0.001, 0.25, 0.75, 1.1])
-def test_create_rejects_a_root_whose_features_do_not_fall_into_the_groups(width):
+def test_create_rejects_a_root_that_group_norm_cannot_divide(width):
     with pytest.raises(
         ConfigError, match=r"^config\.model\.stem\.width_factor: .*a multiple of 32"
     ):
@@ -663,7 +663,7 @@ def test_create_rejects_a_root_whose_features_do_not_fall_into_the_groups(width)
 
 
 @pytest.mark.parametrize("width", [4, 18])
-def test_create_rejects_a_width_that_sincos2d_cannot_quarter(width):
+def test_create_rejects_a_width_that_sincos2d_does_not_support(width):
     with pytest.raises(ConfigError, match=r"^config\.model\.width: sincos2d needs"):
         models.create("vit_s16", width=width, num_heads=2, posemb="sincos2d")
 
@@ -699,7 +699,7 @@ def test_forward_train_is_training(tiny):
         ("swin_t_w7", {"depths": (1, 1), "num_heads": (1, 2), "width": 8}, (1, 2, 0)),
     ],
 )
-def test_an_output_says_how_its_tokens_lie(name, fields, grid):
+def test_an_output_has_the_layout_of_its_tokens(name, fields, grid):
     model = models.create(name, **fields)
     images = jnp.zeros((1, 8, 12, 3))
     output = jax.jit(lambda: model.init_with_output(KEY, images, train=False)[0])()
@@ -743,7 +743,7 @@ def run_command(capsys, *argv):
     return code, *capsys.readouterr()
 
 
-def test_the_command_prints_a_line_a_model(capsys):
+def test_the_command_prints_one_line_per_model(capsys):
     code, out, err = run_command(capsys, "vit_mu*", "--image_size=32,40", "vit_mu4", "vit_mu16")
     assert (code, err) == (0, "")
     head, *lines = (line.split(maxsplit=3) for line in out.splitlines())
@@ -754,12 +754,12 @@ def test_the_command_prints_a_line_a_model(capsys):
         assert line == [name, f"{profile.parameters:,}", f"{profile.gflops:.4g}", note]
 
 
-def test_the_command_takes_one_side_of_a_square_and_at_least_one_cell(capsys):
+def test_the_command_takes_the_side_of_a_square_and_at_least_one_patch(capsys):
     _, out, _ = run_command(capsys, "vit_mu16", "--image_size=5")
     assert out.splitlines()[1].endswith("  16x16, stride 16x16")
 
 
-def test_the_command_asked_for_nothing_lists_all(capsys, monkeypatch):
+def test_the_command_without_names_lists_all_models(capsys, monkeypatch):
     monkeypatch.setattr(models, "profile", lambda model, size: models.Profile(1, 1.0))
     _, out, _ = run_command(capsys)
     assert [line.split()[0] for line in out.splitlines()[1:]] == models.list_models()
@@ -775,7 +775,7 @@ def test_the_command_asked_for_nothing_lists_all(capsys, monkeypatch):
         (["--image=8"], "--image: no such flag; did you mean 'image_size'?"),
     ],
 )
-def test_a_mistake_in_the_command_is_one_line_and_64(capsys, argv, message):
+def test_an_error_of_the_command_is_one_line_and_exit_code_64(capsys, argv, message):
     code, out, err = run_command(capsys, *argv)
     assert (code, out) == (64, "")
     assert err.startswith(f"error: {message}")

@@ -1,4 +1,4 @@
-"""Parts: each entry of a table owns its fields, and one class and one line make another entry."""
+"""Parts: every entry of a table has its own fields, and a new entry is one class and one line."""
 
 import copy
 import dataclasses
@@ -50,11 +50,11 @@ def names(params):
     return set(flax.traverse_util.flatten_dict(params, sep="/"))
 
 
-# --- Who has how many fields.
+# --- Fields.
 
 
 @pytest.mark.parametrize("module", [models.ViT, models.Swin, Attention, *ATTENTIONS.values()])
-def test_a_class_can_be_read_at_a_glance(module):
+def test_a_class_has_few_fields(module):
     own = {field.name for field in dataclasses.fields(module)} - {"parent", "name"}
     assert len(own) <= MOST_FIELDS
 
@@ -71,11 +71,11 @@ def test_an_entry_states_its_fields_with_their_meaning_and_range(key, name):
     for inner, declared in own_fields(entry).items():
         path = f"model.{key}.{inner}"
         assert declared.field.metadata["help"], path
-        kinds = {declared.type, *typing.get_args(declared.type)}
+        types = {declared.type, *typing.get_args(declared.type)}
         bounds = [declared.field.metadata[bound] for bound in ("low", "high", "above", "below")]
-        if kinds & {int, float}:
+        if types & {int, float}:
             assert any(bound is not None for bound in bounds), path
-        if str in kinds:
+        if str in types:
             assert declared.field.metadata["choices"], path
         default = coerce(declared.field.default, declared.type, path)
         assert default == declared.field.default
@@ -83,7 +83,7 @@ def test_an_entry_states_its_fields_with_their_meaning_and_range(key, name):
 
 
 @pytest.mark.parametrize(("key", "name"), ENTRIES)
-def test_a_field_that_is_no_setting_cannot_be_set(key, name):
+def test_a_field_that_is_not_a_setting_cannot_be_set(key, name):
     entry = TABLES[key][name]
     assert name_of(Part(entry), TABLES[key]) == name
     others = {field.name for field in dataclasses.fields(entry)} - own_fields(entry).keys()
@@ -118,11 +118,11 @@ def test_a_part_has_the_values_of_its_fields_or_their_defaults():
     assert (module.window, module.num_heads, module.block) == ((4, 4), 2, 3)
 
 
-def test_a_class_of_no_table_has_its_own_name():
+def test_a_class_that_is_not_in_the_table_has_its_own_name():
     assert name_of(Part(Mlp), TABLES["attention"]) == "Mlp"
 
 
-# --- Another attention: one class, and one line in the table.
+# --- A new attention: one class and one line in the table.
 
 
 class TemperedAttention(FullAttention):
@@ -169,7 +169,7 @@ def test_a_new_attention_is_one_class_and_one_line(tempered):
     cold, _ = tokens({"model.attention": "tempered"}, params)
     chex.assert_trees_all_equal(cold, expected)
     assert np.isfinite(warm).all() and not np.allclose(warm, expected, atol=1e-3)
-    # Queries that are divided by the temperature are those of a smaller kernel and bias.
+    # To divide the queries by the temperature is to divide their kernel and bias.
     smaller = copy.deepcopy(params)
     for block in ("blocks_0", "blocks_1"):
         qkv = smaller[block]["attn"]["qkv"]
@@ -220,7 +220,7 @@ def test_the_fields_of_a_new_attention_are_checked(tempered, flags, message):
         ),
     ],
 )
-def test_the_encoder_has_no_name_of_its_own(name, fields, blocks):
+def test_the_encoder_is_not_part_of_parameter_names(name, fields, blocks):
     model = models.create(name, **fields)
     params = params_of(model)
     rest = {"stem", "norm", "head", "posemb", "cls_token"}
@@ -246,10 +246,10 @@ def test_the_names_of_a_blocks_parameters_are_those_of_its_parts():
 
 
 @pytest.mark.parametrize(("key", "name"), ENTRIES)
-def test_the_page_says_what_an_entry_costs(key, name):
+def test_the_documentation_states_the_cost_of_every_entry(key, name):
     page = (ROOT / "docs" / "models.md").read_text()
     entry = TABLES[key][name]
-    if key == "block":  # one sentence for all of them
+    if key == "block":  # one sentence covers all blocks
         assert "The order costs nothing; LayerScale has 2 d parameters a block." in page
         assert entry.cost == "none; LayerScale has 2 d parameters a block"
         return

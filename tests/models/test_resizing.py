@@ -1,4 +1,4 @@
-"""Kernels for other channels and patches: the same outputs where that can be, timm's elsewhere."""
+"""Kernels for other channels and patches: the same outputs where possible, otherwise timm's."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +14,7 @@ def normal(*shape):
     return jnp.asarray(RNG.normal(size=shape), jnp.float32)
 
 
-def test_grey_gives_what_it_gave_as_colour():
+def test_a_grey_image_gives_the_output_of_the_same_image_in_rgb():
     kernel, grey = normal(4, 4, 3, 5), normal(4, 4, 1)
     expected = np.einsum("pqc,pqcd->d", np.repeat(grey, 3, axis=2), kernel)
     found = np.einsum("pqc,pqcd->d", grey, adapt_channels(kernel, 1))
@@ -38,8 +38,8 @@ def test_a_patch_that_grows_gives_the_same_products(old, new):
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
 
 
-# Of timm 1.0.31's `resample_patch_embed`, for the sines of 0 to 15.
-OF_TIMM = {
+# Outputs of timm 1.0.31's `resample_patch_embed` for the sines of 0 to 15.
+TIMM_OUTPUTS = {
     (2, 2): [[-0.8613319, 1.1492826], [1.0870353, -0.1152732]],
     (2, 6): [
         [-0.37718335, -0.26180077, -0.04328999, 0.2312759, 0.3449133, 0.3663636],
@@ -48,7 +48,9 @@ OF_TIMM = {
 }
 
 
-@pytest.mark.parametrize("patch", OF_TIMM)
+@pytest.mark.parametrize("patch", TIMM_OUTPUTS)
 def test_a_patch_is_resized_as_in_timm(patch):
     kernel = jnp.sin(jnp.arange(16.0)).reshape(4, 4, 1, 1)
-    np.testing.assert_allclose(resize_patch(kernel, patch)[:, :, 0, 0], OF_TIMM[patch], atol=1e-5)
+    np.testing.assert_allclose(
+        resize_patch(kernel, patch)[:, :, 0, 0], TIMM_OUTPUTS[patch], atol=1e-5
+    )

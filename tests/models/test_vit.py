@@ -1,4 +1,4 @@
-"""The Vision Transformer, against an independent one in NumPy, and each of its choices."""
+"""The Vision Transformer against an independent implementation in NumPy, and each of its fields."""
 
 import functools
 import itertools
@@ -100,8 +100,9 @@ def pre_norm(x, block, activation, eps):
 
 
 def embed(image, params):
-    """Patches row by row, projected, after the other tokens; those before the registers and the
-    patches have positions."""
+    """Prefix tokens, then the projected patches row by row.
+
+    Class and distillation token and patches have positions; registers have none."""
     kernel = params["stem"]["proj"]["kernel"]
     height, width = kernel.shape[:2]
     rows, columns = image.shape[0] // height, image.shape[1] // width
@@ -121,7 +122,7 @@ def pool(x, num_patches, name):
 
 
 def reference(image, params, block, activation, eps, pool_name="cls"):
-    """The logits of one image: pooled tokens, normalized before or after, mapped to the classes."""
+    """The logits of one image; the final norm is before or after the pool."""
     x, num_patches = embed(image, params)
     for i in range(sum(name.startswith("blocks_") for name in params)):
         x = block(x, params[f"blocks_{i}"], activation, eps)
@@ -226,7 +227,7 @@ HYBRID = {
     "stem.patch": (1, 1),
 }
 
-# Every pool with every block, and with every position embedding; then what else there is.
+# Every pool with every block, and every position embedding; then the other choices.
 CHOICES = {
     f"{pool}, {order}": {"pool": pool, "block": order, "posemb": posemb}
     for (pool, order), posemb in zip(
@@ -265,7 +266,7 @@ def gradients():
     """
     fields = {"depth": 1, "num_registers": 1}
     built = {name: create(**{**fields, **choice}) for name, choice in CHOICES.items()}
-    # So that a group of the last stage has more than one value.
+    # Larger images, so that a group of the last stage has more than one value.
     larger = jnp.asarray(np.random.default_rng(2).normal(size=(2, 16, 16, 3)), jnp.float32)
     images = {name: larger if built[name].stem.module is HybridEmbed else IMAGES for name in built}
 
@@ -283,11 +284,11 @@ def gradients():
 def test_every_parameter_has_a_finite_gradient_that_is_not_zero(choice):
     for path, leaf in flax.traverse_util.flatten_dict(gradients()[choice], sep="/").items():
         assert np.isfinite(leaf).all(), path
-        # What is added to all keys alike changes no softmax.
+        # A constant that is added to all keys does not change the softmax.
         assert np.abs(leaf).max() > 1e-6 or path.endswith("attn/k_norm/bias"), path
 
 
-# --- Names.
+# --- Names of parameters.
 
 BLOCK = {
     "norm1/scale": (8,),
@@ -369,7 +370,7 @@ BOTTLENECK = {
     **{f"norm{i}/{part}": (32,) for i in (1, 2) for part in ("scale", "bias")},
     **{f"norm{i}/{part}": (128,) for i in ("3", "_proj") for part in ("scale", "bias")},
 }
-# By the fields: the parameters of a plain model that they add or change, and those that they take.
+# (fields, parameters that they add to a plain model or change, parameters that they remove)
 CHANGES = [
     ({}, {}, {}),
     (
@@ -389,7 +390,7 @@ CHANGES = [
         {"fc_norm/scale": (16,), "fc_norm/bias": (16,), "head/kernel": (16, 3)},
         NORM,
     ),
-    ({"keep_class_token": True}, {}, {}),  # there is one anyway
+    ({"keep_class_token": True}, {}, {}),  # the pool reads it anyway
     ({"keep_class_token": True, "pool": "gap"}, {}, {}),
     ({"keep_class_token": True, "pool": "map"}, POOL["map"], {}),
     ({"posemb.prefix": False}, {}, {"posemb/prefix": (1, 8)}),
@@ -417,10 +418,10 @@ def test_names_and_shapes_of_the_parameters_are_the_checkpoint_format(pool, bloc
     assert {name: leaf.shape for name, leaf in leaves.items()} == EVERYTHING | POOL[pool]
 
 
-@pytest.mark.parametrize(("fields", "added", "taken"), CHANGES)
-def test_what_a_field_changes_in_the_checkpoint_format(fields, added, taken):
+@pytest.mark.parametrize(("fields", "added", "removed"), CHANGES)
+def test_how_a_field_changes_the_checkpoint_format(fields, added, removed):
     leaves = flax.traverse_util.flatten_dict(param_shapes(create(depth=1, **fields)), sep="/")
-    kept = {name: shape for name, shape in PLAIN.items() if name not in taken}
+    kept = {name: shape for name, shape in PLAIN.items() if name not in removed}
     assert {name: leaf.shape for name, leaf in leaves.items()} == kept | added
 
 
@@ -429,7 +430,7 @@ def test_sincos2d_has_no_parameters():
     assert names == {"posemb"}
 
 
-# --- Tokens before the encoder: without blocks, the model returns them after one norm.
+# --- Tokens before the encoder: a model without blocks returns them after one norm.
 
 
 def encoderless(**fields):
@@ -440,7 +441,7 @@ def encoderless(**fields):
 
 
 def expected_tokens(params, *parts):
-    """The tokens as the sum and order of the parts say, each the same for the two images."""
+    """The expected tokens, which are the same for both images."""
     tokens = np.concatenate([np.broadcast_to(part, (2, *part.shape[-2:])) for part in parts], 1)
     return layer_norm(tokens, jax.tree.map(np.asarray, params["norm"]), 1e-6)
 
@@ -470,7 +471,7 @@ def test_without_posemb_prefix_the_class_token_has_no_position():
 
 
 @pytest.mark.parametrize("pool", POOLS)
-def test_a_class_token_can_be_kept_where_the_pool_does_not_read_it(pool):
+def test_a_class_token_can_be_kept_even_if_the_pool_does_not_read_it(pool):
     params, tokens = encoderless(pool=pool, keep_class_token=True)
     grid = params["posemb"]["grid"].reshape(4, 8)
     token = params["cls_token"] + params["posemb"]["prefix"]
@@ -502,7 +503,7 @@ def test_only_the_pools_that_read_a_class_token_have_one(pool):
     chex.assert_trees_all_close(tokens, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_registers_lie_between_class_token_and_patches_and_have_no_position():
+def test_registers_come_between_class_token_and_patches_without_positions():
     params, tokens = encoderless(num_registers=3)
     token = params["cls_token"] + params["posemb"]["prefix"]
     grid = params["posemb"]["grid"].reshape(4, 8)
@@ -510,7 +511,7 @@ def test_registers_lie_between_class_token_and_patches_and_have_no_position():
     chex.assert_trees_all_close(tokens, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_registers_have_positions_after_those_of_the_other_tokens_where_the_model_says_so():
+def test_registers_have_positions_after_those_of_the_other_tokens_if_enabled():
     params, tokens = encoderless(num_registers=3, **{"posemb.registers": True})
     first, *others = params["posemb"]["prefix"]
     grid = params["posemb"]["grid"].reshape(4, 8)
@@ -519,12 +520,12 @@ def test_registers_have_positions_after_those_of_the_other_tokens_where_the_mode
     chex.assert_trees_all_close(tokens, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_registers_have_no_positions_where_no_token_has():
+def test_positions_of_registers_without_those_of_other_tokens_are_refused():
     with pytest.raises(ConfigError, match=r"model.posemb.registers: expected false"):
         create(num_registers=3, **{"posemb.registers": True, "posemb.prefix": False})
 
 
-def test_registers_come_first_where_there_is_no_class_token():
+def test_registers_come_first_without_a_class_token():
     params, tokens = encoderless(num_registers=3, pool="gap")
     grid = params["posemb"]["grid"].reshape(4, 8)
     expected = expected_tokens(params, params["registers"], patches(params) + grid)
@@ -538,14 +539,14 @@ def test_gap_is_the_mean_of_the_patches_without_the_registers():
     chex.assert_trees_all_close(output.features, expected, rtol=1e-6, atol=1e-6)
 
 
-def test_gap_does_not_count_a_class_token_that_is_kept():
+def test_gap_ignores_a_class_token_that_is_kept():
     model = create(pool="gap", num_registers=3, keep_class_token=True)
     output = run(model, random_params(model))
     expected = output.tokens[:, 4:].mean(axis=1)
     chex.assert_trees_all_close(output.features, expected, rtol=1e-6, atol=1e-6)
 
 
-def test_cls_gap_leaves_out_the_registers():
+def test_cls_gap_ignores_the_registers():
     model = create(pool="cls_gap", num_registers=3)
     output = run(model, random_params(model))
     parts = [output.tokens[:, 0], output.tokens[:, 4:].mean(axis=1)]
@@ -553,14 +554,14 @@ def test_cls_gap_leaves_out_the_registers():
     chex.assert_trees_all_close(output.features, expected, rtol=1e-6, atol=1e-6)
 
 
-def test_with_fc_norm_the_tokens_are_as_the_last_block_leaves_them():
+def test_with_fc_norm_the_tokens_are_the_output_of_the_last_block():
     params, tokens = encoderless(**{"pool.fc_norm": True})
     grid = params["posemb"]["grid"].reshape(4, 8)
     expected = patches(params) + grid
     chex.assert_trees_all_close(tokens[:, 1:], expected, rtol=1e-5, atol=1e-5)
 
 
-def test_a_hybrids_tokens_are_the_stems():
+def test_the_tokens_of_a_hybrid_are_those_of_its_stem():
     fields = {"width_factor": 0.5, "weight_standardization": "variance", "norm_eps": 0.1}
     stem = {"name": "resnet", "patch": (1, 1), **fields}
     model = models.create("vit_s16", **SIZE, stem=stem, pool="gap").clone(depth=0)
@@ -574,7 +575,7 @@ def test_a_hybrids_tokens_are_the_stems():
     chex.assert_trees_all_close(tokens, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_the_pool_map_has_the_models_heads_and_epsilon_and_its_own_activation():
+def test_the_pool_map_has_heads_and_epsilon_of_the_model_and_its_own_activation():
     fields = {"num_heads": 4, "mlp_dim": 12, "norm_eps": 0.1}
     model = create(pool={"name": "map", "activation": "relu"}, depth=1, **fields)
     params = random_params(model)
@@ -584,7 +585,7 @@ def test_the_pool_map_has_the_models_heads_and_epsilon_and_its_own_activation():
     chex.assert_trees_all_close(output.features, expected, rtol=1e-6, atol=1e-6)
 
 
-def test_positions_of_another_grid_are_resampled_as_the_fields_say():
+def test_positions_of_another_grid_are_resampled_by_the_fields():
     fields = {"posemb.interpolation": "bilinear", "posemb.antialias": False, "pool": "gap"}
     model = create(**fields).clone(depth=0)
     params = random_params(model, jnp.zeros((1, 16, 16, 3)))
@@ -596,7 +597,7 @@ def test_positions_of_another_grid_are_resampled_as_the_fields_say():
 # --- The head.
 
 
-def test_without_classes_there_are_features_and_empty_logits():
+def test_a_model_without_classes_returns_features_and_empty_logits():
     model, headless = create(), create(num_classes=0)
     params = random_params(model)
     expected, output = run(model, params), run(headless, {**params, "head": {}})
@@ -605,7 +606,7 @@ def test_without_classes_there_are_features_and_empty_logits():
     chex.assert_trees_all_close(output.features, expected.features, rtol=1e-6, atol=1e-6)
 
 
-def test_a_distilled_model_trains_two_heads_and_answers_with_their_mean():
+def test_a_distilled_model_trains_two_heads_and_predicts_with_their_mean():
     model = create("deit_s16_distilled", depth=1)
     params = random_params(model)
     forward = jax.jit(functools.partial(model.apply, {"params": params}), static_argnames="train")
@@ -645,7 +646,7 @@ def test_representation_is_a_tanh_layer_before_the_head():
 
 
 @pytest.mark.parametrize("distilled", [False, True])
-def test_a_new_model_answers_with_the_heads_initial_bias(distilled):
+def test_a_new_model_returns_the_initial_bias_of_the_head(distilled):
     model = create(head_bias=-6.5, depth=1, distilled=distilled)
     logits = jax.jit(lambda: model.init_with_output(KEY, IMAGES, train=False)[0].logits)()
     chex.assert_trees_all_equal(logits, np.full((2, 3), -6.5, np.float32))
@@ -688,16 +689,16 @@ def changed_by_training(model, params):
         (
             {"block.drop_path": 0.5, "block.drop_path_schedule": "linear"},
             None,
-        ),  # nothing in the first block
+        ),  # rate 0 in the first block
     ],
 )
-def test_dropout_acts_at_its_sites(fields, first_changed):
+def test_dropout_applies_at_its_sites(fields, first_changed):
     model = create(depth=1, **fields)
     after = ORDER[ORDER.index(first_changed) :] if first_changed else ()
     assert changed_by_training(model, random_params(model)) == set(after)
 
 
-def test_linear_drop_path_spares_the_first_block_and_drops_the_last():
+def test_linear_drop_path_keeps_the_first_block_and_drops_the_last():
     model, one_block = create(**{"block.drop_path": 0.999}), create(depth=1)
     params = random_params(model)
     expected = run(one_block, {name: params[name] for name in params if name != "blocks_1"})

@@ -21,7 +21,7 @@ GRID = Grid(1, 3)
 
 
 class Part(nn.Module):
-    """Stands for a part of the block: any function, so that the order can be told."""
+    """A part of a block that applies any function, to test the order of the parts."""
 
     function: Callable
 
@@ -48,7 +48,7 @@ def make(order, attention=double, mlp=add_three, norm=square, **fields):
 
 
 def only_attention(order, rate):
-    """A block that adds one to each token, if the branch is not dropped."""
+    """A block that adds 1 to each token, unless the branch is dropped."""
     return make(
         order, attention=jnp.ones_like, mlp=jnp.zeros_like, norm=lambda x: x, drop_rate=rate
     )
@@ -93,7 +93,7 @@ def test_drop_path_does_nothing_in_evaluation(order):
 
 
 @pytest.mark.parametrize("order", BLOCKS)
-def test_the_two_branches_are_dropped_apart(order):
+def test_the_two_branches_are_dropped_independently(order):
     block = make(order, jnp.ones_like, lambda x: 0 * x + 10, lambda x: x, drop_rate=0.5)
     x = jnp.zeros((64, 1, 1))
     output = block.apply({}, x, GRID, train=True, rngs={"dropout": KEY})

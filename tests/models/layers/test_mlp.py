@@ -1,4 +1,4 @@
-"""The feed-forward networks."""
+"""Feed-forward networks."""
 
 import math
 
@@ -15,7 +15,7 @@ from vit_jax.settings.choices import own_fields
 KEY = jax.random.key(0, impl="unsafe_rbg")  # compiles faster than the default
 X = np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32)
 
-# The published definitions, apart from the library: Hendrycks and Gimpel 2016, section 2.
+# Independent implementations of the published definitions: Hendrycks and Gimpel 2016, section 2.
 FORMULAS = {
     "gelu": np.vectorize(lambda x: x * (1 + math.erf(x / math.sqrt(2))) / 2),
     "gelu_tanh": lambda x: x / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))),
@@ -37,13 +37,13 @@ def random_params(width, mlp_dim, gates=1):
 
 
 def make(name, mlp_dim):
-    """A network with dropout; where there is an activation, one that keeps what is positive."""
+    """A network with dropout, and with ReLU if it has an activation."""
     fields = {"activation": "relu"} if "activation" in own_fields(MLPS[name]) else {}
     return MLPS[name](mlp_dim, dropout=0.5, **fields)
 
 
 def ones_and_identity(module, width):
-    """Parameters that map everything to one value, and what it is: the hidden units' own."""
+    """Parameters that map every input to a constant, and that constant."""
     gates = 2 if isinstance(module, SwiGlu) else 1
     zeros = np.zeros((width, gates * width), np.float32)
     eye = np.eye(width, dtype=np.float32)

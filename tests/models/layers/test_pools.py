@@ -1,4 +1,4 @@
-"""Pools: one vector an image."""
+"""Pools: one vector per image."""
 
 import chex
 import flax
@@ -33,13 +33,13 @@ def pooled(name, tokens, num_prefix):
 
 
 @pytest.mark.parametrize("name", POOLS)
-def test_gives_one_vector_an_image(name):
+def test_gives_one_vector_per_image(name):
     size = 16 if name == "cls_gap" else 8
     assert jax.eval_shape(lambda: pooled(name, TOKENS, 1)).shape == (2, size)
 
 
 @pytest.mark.parametrize("name", POOLS)
-def test_the_pools_that_read_the_class_token_are_told(name):
+def test_reads_class_token_is_true_for_the_pools_that_do(name):
     changed = pooled(name, TOKENS.at[:, 0].add(1), 1)
     different = not np.array_equal(changed, pooled(name, TOKENS, 1))
     assert POOLS[name].reads_class_token == different
@@ -101,7 +101,7 @@ def test_map_is_the_probes_attention_and_a_feed_forward_residual():
     chex.assert_trees_all_close(pooled("map", TOKENS, 1), expected, rtol=1e-6, atol=1e-6)
 
 
-def test_map_attends_to_the_patches_alike_and_to_no_other_token():
+def test_map_ignores_the_order_of_patches_and_all_prefix_tokens():
     expected = pooled("map", TOKENS, 2)
     permuted = pooled("map", TOKENS[:, np.array([0, 1, 5, 3, 2, 4])], 2)
     chex.assert_trees_all_close(permuted, expected, rtol=1e-5, atol=1e-5)

@@ -1,4 +1,4 @@
-"""The convolutional network of a hybrid, against an independent one in NumPy."""
+"""The ResNet of hybrid models against an independent implementation in NumPy."""
 
 import functools
 
@@ -29,12 +29,12 @@ def random_params(module, images, scale=0.5):
 
 
 def windows(x, size, stride, fill):
-    """The windows (row, column, size, size, channel) that SAME means: ceil(n / stride) of them."""
+    """The windows (row, column, size, size, channel) of SAME padding: ceil(n / stride) per axis."""
     counts = [-(-n // stride) for n in x.shape[:2]]
     missing = [
         max(0, (k - 1) * stride + size - n) for k, n in zip(counts, x.shape[:2], strict=True)
     ]
-    padding = [(n // 2, n - n // 2) for n in missing]  # the odd one goes to the end
+    padding = [(n // 2, n - n // 2) for n in missing]  # an odd row or column goes to the end
     x = np.pad(x, [*padding, (0, 0)], constant_values=fill)
     rows, columns = (np.arange(k) * stride for k in counts)
     return np.array([[x[i : i + size, j : j + size] for j in columns] for i in rows])
@@ -75,7 +75,7 @@ def resnet(x, params, layers, standardization):
     return x
 
 
-# A height that stays even down to the last stage, and a width that gets odd on the way.
+# The height stays even down to the last stage; the width becomes odd.
 @pytest.mark.parametrize(
     ("standardization", "layers"), [("std", (2, 1)), ("variance", (1, 1)), ("std", ())]
 )
@@ -123,7 +123,7 @@ def test_weights_are_standardized_before_they_are_rounded():
     exact, rounded = StdConv(4, 3), StdConv(4, 3, dtype="bfloat16")
     images = jnp.ones((1, 3, 3, 2))
     params = random_params(exact, images, scale=1e-3)
-    params["kernel"] += 1  # of which bfloat16 would leave nothing but ones
+    params["kernel"] += 1  # bfloat16 would round all weights to 1
     expected, output = (m.apply({"params": params}, images) for m in (exact, rounded))
     assert output.dtype == jnp.bfloat16
     chex.assert_trees_all_close(np.float32(output), expected, rtol=0.05, atol=0.05)
@@ -136,7 +136,7 @@ def test_the_residual_is_projected_only_where_its_shape_changes(channels, stride
     assert ("conv_proj" in params, "norm_proj" in params) == (projects, projects)
 
 
-def test_a_new_bottleneck_passes_its_input_on():
+def test_a_new_bottleneck_is_the_identity_followed_by_relu():
     module = Bottleneck(32, 1, "std", EPS)
     x = jnp.asarray(RNG.normal(size=(1, 4, 4, 128)))
     output, _ = jax.jit(functools.partial(module.init_with_output, KEY))(x)

@@ -1,4 +1,4 @@
-"""The stems: patches of the image, or of what a network makes of it, cut and projected."""
+"""Stems: shapes, parameters, receptive fields, and equality to independent implementations."""
 
 import functools
 import math
@@ -16,7 +16,7 @@ from vit_jax.models.layers.stems import STEMS, HalvingStem, HybridEmbed, PatchEm
 
 KEY = jax.random.key(0, impl="unsafe_rbg")  # compiles faster than the default
 
-# Of each stem: a patch, and the cell in pixels that it makes.
+# By stem: a patch, and the height and width in pixels that a token then covers.
 CELLS = {
     "patch": ((3, 2), (3, 2)),
     "resnet": ((1, 2), (4, 8)),
@@ -27,13 +27,13 @@ CELLS = {
 
 
 def make(name, patch=None, width=8, **fields):
-    """A stem, small but for what the test says."""
+    """A small stem."""
     fields |= {"width_factor": 0.5} if name == "resnet" else {}
     return STEMS[name](patch=patch or CELLS[name][0], width=width, **fields)
 
 
 def init_shapes(module, images):
-    """Variables of a stem, boxed; nothing is computed."""
+    """The shapes of the variables of a stem, boxed."""
     return jax.eval_shape(functools.partial(module.init, train=False), KEY, images)
 
 
@@ -42,7 +42,7 @@ def make_images(height, width, channels=3, batch=2):
 
 
 def make_params(module, images):
-    """Parameters of which none is zero or one."""
+    """Random parameters."""
     shapes = nn.unbox(init_shapes(module, images))["params"]
     rng = np.random.default_rng(1)
     return jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes)
@@ -55,7 +55,7 @@ def apply(module, images, params=None):
 
 
 def normalize(x, layer):
-    """LayerNorm, by its definition."""
+    """LayerNorm by its definition."""
     x = np.asarray(x, np.float64)
     variance = x.var(-1, keepdims=True)
     x = (x - x.mean(-1, keepdims=True)) / np.sqrt(variance + 1e-6)
@@ -67,7 +67,7 @@ def random_params(rng, patch, channels, width):
     return {"proj": {"kernel": kernel, "bias": rng.normal(size=width).astype(np.float32)}}
 
 
-def test_equals_cutting_patches_by_hand_and_a_matrix_product():
+def test_equals_a_matrix_product_per_patch():
     rng = np.random.default_rng(0)
     height, width = 6, 8
     patch = (3, 2)
@@ -133,7 +133,7 @@ def test_a_hybrid_projects_patches_of_the_resnets_map():
         ("resnet", (2, 2, 2, 2), (64, 96)),
     ],
 )
-def test_the_stride_is_a_cell_in_pixels(name, layers, stride):
+def test_the_stride_in_pixels(name, layers, stride):
     fields = {"layers": layers} if name == "resnet" else {}
     assert STEMS[name](patch=(2, 3), width=5, **fields).stride == stride
 
@@ -145,16 +145,16 @@ def test_a_stride_that_does_not_divide_the_image_is_an_error(size):
         init_shapes(module, jnp.zeros((1, *size, 3)))
 
 
-# --- What every stem does.
+# --- All stems.
 
 
-def test_every_stem_is_in_the_tables_of_these_tests():
+def test_every_stem_is_tested():
     assert CELLS.keys() == STEMS.keys()
 
 
 @pytest.mark.parametrize("grid", [(2, 2), (1, 3)])
 @pytest.mark.parametrize("name", STEMS)
-def test_a_cell_is_a_token(name, grid):
+def test_a_token_covers_the_stride(name, grid):
     height, width = CELLS[name][1]
     rows, columns = grid
     images = jnp.zeros((2, rows * height, columns * width, 3))
@@ -165,7 +165,7 @@ def test_a_cell_is_a_token(name, grid):
     assert variables.keys() == {"params"}  # no statistics of batches
 
 
-def q(d):
+def quarter(d):
     return d // 4
 
 
@@ -177,10 +177,18 @@ def q(d):
         ("conv", (2, 2), lambda c, d: 9 * c * d + 3 * d + d * d + d),
         ("conv", (8, 8), lambda c, d: 9 * (c * d // 4 + 5 * d * d // 8) + 21 * d // 4 + d * d + d),
         ("hmlp", (2, 2), lambda c, d: 4 * c * d + 3 * d),
-        ("hmlp", (4, 4), lambda c, d: 4 * (c + d) * q(d) + 3 * (q(d) + d)),
-        ("hmlp", (8, 8), lambda c, d: 4 * (4 * c + d) * q(d) + 3 * (q(d) + d)),
-        ("hmlp", (16, 16), lambda c, d: 4 * (4 * c + q(d) + d) * q(d) + 3 * (2 * q(d) + d)),
-        ("hmlp", (32, 32), lambda c, d: 4 * (4 * c + 2 * q(d) + d) * q(d) + 3 * (3 * q(d) + d)),
+        ("hmlp", (4, 4), lambda c, d: 4 * (c + d) * quarter(d) + 3 * (quarter(d) + d)),
+        ("hmlp", (8, 8), lambda c, d: 4 * (4 * c + d) * quarter(d) + 3 * (quarter(d) + d)),
+        (
+            "hmlp",
+            (16, 16),
+            lambda c, d: 4 * (4 * c + quarter(d) + d) * quarter(d) + 3 * (2 * quarter(d) + d),
+        ),
+        (
+            "hmlp",
+            (32, 32),
+            lambda c, d: 4 * (4 * c + 2 * quarter(d) + d) * quarter(d) + 3 * (3 * quarter(d) + d),
+        ),
         ("overlap", (3, 2), lambda c, d: 5 * 3 * c * d + 3 * d),
     ],
 )
@@ -200,19 +208,19 @@ def test_the_number_of_parameters(name, patch, count, channels, width):
         ("overlap", (3, 2), ["norm", "proj"]),
     ],
 )
-def test_only_the_width_is_split_over_devices(name, patch, parts):
+def test_only_the_width_is_sharded(name, patch, parts):
     module = make(name, patch)
     params = init_shapes(module, jnp.zeros((1, 24, 24, 3)))["params"]
     assert sorted(params) == parts
     for part in params.values():
         if "kernel" in part:
             kernel = part["kernel"]
-            split = kernel.value.shape[-1] == module.width
-            assert kernel.names == (None, None, None, "embed" if split else None)
+            sharded = kernel.value.shape[-1] == module.width
+            assert kernel.names == (None, None, None, "embed" if sharded else None)
 
 
 @pytest.mark.parametrize("name", STEMS)
-def test_bfloat16_computes_in_it_from_parameters_in_float32(name):
+def test_bfloat16_computes_from_float32_parameters(name):
     height, width = CELLS[name][1]
     images = jnp.asarray(make_images(2 * height, 2 * width))
     module = make(name, width=16, dtype="bfloat16")
@@ -247,7 +255,7 @@ def test_without_padding_an_image_of_another_size_is_an_error(name, axis):
 
 @pytest.mark.parametrize("patch", [(6, 6), (3, 3), (2, 4), (8, 4), (1, 1)])
 @pytest.mark.parametrize("name", STEMS)
-def test_stems_that_halve_the_image_take_a_square_power_of_two(name, patch):
+def test_stems_that_halve_the_image_need_a_square_power_of_two(name, patch):
     module = make(name, patch, pad=True)
     images = jnp.zeros((1, 8, 8, 3))
     if not issubclass(STEMS[name], HalvingStem):
@@ -266,7 +274,7 @@ def test_gradients(name):
         images = make_images(height, 2 * width, channels=2, batch=1)
         params = make_params(module, images)
         if name == "resnet":
-            params["resnet"]["conv_root"]["kernel"] *= 10  # away from the ties of the maximum
+            params["resnet"]["conv_root"]["kernel"] *= 10  # avoids ties of the max pooling
         at = jax.tree.map(jnp.float64, (params, images))
         apply = jax.jit(
             lambda params, images: module.apply({"params": params}, images, train=False)
@@ -275,11 +283,11 @@ def test_gradients(name):
         check_grads(apply, at, order=1, modes=("fwd", "rev"), atol=1e-6, rtol=1e-6, eps=1e-5)
 
 
-# --- Who sees what.
+# --- Receptive fields.
 
 
-def seen(module, size):
-    """Returns (token row, token column, image row, image column): is there a gradient?"""
+def receptive_field(module, size):
+    """Returns a mask of nonzero gradients: token row and column, image row and column."""
     images = make_images(*size, batch=1)
     params = make_params(module, images)
     mix = np.random.default_rng(2).normal(size=module.width)  # a plain sum undoes LayerNorm
@@ -292,7 +300,7 @@ def seen(module, size):
 
 
 def windows(grid, patch, before):
-    """The same of tokens that see their patch and `before` rows and columns ahead of it."""
+    """The same for tokens that depend on their patch and `before` rows and columns before it."""
     rows, columns = (
         np.array([[-b <= pixel - s * i < s for pixel in range(n * s)] for i in range(n)])
         for n, s, b in zip(grid, patch, before, strict=True)
@@ -312,14 +320,14 @@ def windows(grid, patch, before):
         ("overlap", (3, 2), (2, 1)),
     ],
 )
-def test_a_token_sees_its_patch_and_no_further_than_the_stem_reaches(name, patch, before):
+def test_the_receptive_field_of_a_token(name, patch, before):
     grid = (3, 4)
     size = tuple(n * s for n, s in zip(grid, patch, strict=True))
-    found = seen(make(name, patch, width=16), size)
+    found = receptive_field(make(name, patch, width=16), size)
     np.testing.assert_array_equal(found, windows(grid, patch, before))
 
 
-def test_the_patches_of_hmlp_do_not_communicate():
+def test_hmlp_does_not_connect_patches():
     module = make("hmlp")
     images = make_images(24, 32)
     params = make_params(module, images)
@@ -332,17 +340,17 @@ def test_the_patches_of_hmlp_do_not_communicate():
 
 
 @pytest.mark.parametrize(("name", "width"), [("conv", 8), ("conv", 4), ("hmlp", 4)])
-def test_a_narrow_stem_sees_the_image_too(name, width):
-    """LayerNorm leaves nothing of one channel, and a sign of two."""
+def test_a_narrow_stem_depends_on_the_image(name, width):
+    """LayerNorm reduces one channel to zero, and two channels to a sign."""
     tokens = apply(make(name, (16, 16), width), make_images(16, 16, batch=8))
     assert np.ptp(tokens, axis=0).max() > 0.1
 
 
-# --- Each stem against its definition.
+# --- Independent implementations.
 
 
 @pytest.mark.parametrize("patch", [(2, 2), (4, 4), (8, 8)])
-def test_conv_is_a_chain_of_convolutions(patch):
+def test_conv_is_a_sequence_of_convolutions(patch):
     images = make_images(8, 24)
     steps = int(math.log2(patch[0]))
     module = make("conv", patch, width=32)
@@ -368,7 +376,7 @@ def test_conv_is_a_chain_of_convolutions(patch):
 
 
 @pytest.mark.parametrize("sides", [(2,), (2, 2), (4, 2), (4, 2, 2), (4, 2, 2, 2)])
-def test_hmlp_joins_pieces_by_matrices(sides):
+def test_hmlp_merges_subpatches_by_matrix_products(sides):
     side = math.prod(sides)
     images = make_images(side, 2 * side)
     module = make("hmlp", (side, side), width=20)
@@ -388,7 +396,7 @@ def test_hmlp_joins_pieces_by_matrices(sides):
     chex.assert_trees_all_close(tokens, np.float32(x), rtol=1e-4, atol=1e-4)
 
 
-def test_overlap_with_a_patchs_kernel_is_the_normalized_patch():
+def test_overlap_with_the_kernel_of_a_patch_is_the_normalized_patch():
     patch = (3, 2)
     images = make_images(9, 8)
     module = make("overlap", patch)
@@ -402,7 +410,7 @@ def test_overlap_with_a_patchs_kernel_is_the_normalized_patch():
     chex.assert_trees_all_close(tokens, np.float32(expected), rtol=1e-4, atol=1e-4)
 
 
-def test_overlap_sees_zeros_beyond_the_image():
+def test_overlap_pads_the_image_with_zeros():
     module = make("overlap")
     images = make_images(9, 8)
     params = make_params(module, images)

@@ -1,4 +1,4 @@
-"""Full attention against its equations, the fused form against it, and what all kinds share."""
+"""Full attention against its equations, fused against full attention, and all variants."""
 
 import functools
 
@@ -45,7 +45,7 @@ def random_params(module, x, grid=None):
 
 
 def plain_params(q, k, v, b=0.0):
-    """Parameters of one head whose projections are the matrices; nothing is mixed on the way out.
+    """Parameters of one head with these projections and an identity as output projection.
 
     `b` is the bias of the values.
     """
@@ -70,7 +70,7 @@ def head(q, k, v):
 
 
 def stacks(params):
-    """The projections of queries, keys and values: a kernel (d, heads, c) and a bias each."""
+    """Kernel (d, heads, c) and bias of the projections to queries, keys and values."""
     names = ("qkv",) if "qkv" in params else ("q", "kv")
     kernel = np.concatenate([params[name]["kernel"] for name in names], axis=1)
     bias = np.concatenate([params[name]["bias"] for name in names])
@@ -122,7 +122,7 @@ def cosine_attention(params, x):
     return output
 
 
-def test_cosine_attention_equals_its_equation_and_stops_at_a_temperature():
+def test_cosine_attention_equals_its_equation_with_a_bounded_scale():
     module = FullAttention(num_heads=2, cosine=True)
     params = random_params(module, X)
     params["logit_scale"] = np.log(np.array([7.0, 1e4], np.float32))
@@ -155,7 +155,7 @@ def test_permuted_tokens_give_the_permuted_output():
 
 
 def test_scores_and_softmax_are_float32_when_computing_in_bfloat16():
-    # Scores of 32 + 3/16 m: exact in float32, apart by less than bfloat16 can tell. Values are
+    # Scores of 32 + 3/16 m: exact in float32, but closer than bfloat16 can resolve. The values are
     # one-hot, so that the output is the weights.
     eye = np.eye(4)
     q, k = np.tile([8, 1, 0, 0], (4, 1)), np.stack([np.full(4, 8), 0.375 * np.arange(4)]).T
@@ -181,7 +181,7 @@ def test_dropout_acts_only_in_training_and_needs_a_key(site):
 
 
 def test_attention_dropout_drops_single_weights_and_scales_the_others():
-    # Equal scores and one-hot values: the output is the weights, 1/4 each where none is dropped.
+    # Equal scores and one-hot values: the output is the weights, which are 1/4 without dropout.
     eye = np.eye(4)
     params = plain_params(0 * eye, 0 * eye, eye)
     module = FullAttention(num_heads=1, dropout=0.5)
@@ -207,7 +207,7 @@ def test_stacked_projections_are_initialized_by_their_own_fans():
         assert 0.99 * limit < largest <= limit
 
 
-# --- The fused form.
+# --- Fused attention.
 
 GRID = Grid(2, 2, num_prefix=1)
 
@@ -245,19 +245,21 @@ def test_fused_attention_has_the_gradients_of_full_attention():
         ("cpu", "bfloat16", 64, False, ("xla", "on cpu")),
     ],
 )
-def test_cudnn_is_taken_where_it_can_be(monkeypatch, backend, dtype, head_dim, biased, expected):
+def test_cudnn_is_used_if_it_supports_the_case(
+    monkeypatch, backend, dtype, head_dim, biased, expected
+):
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     name, reason = base.implementation(dtype, head_dim, biased=biased)
     assert name == expected[0] and reason.endswith(expected[1])
 
 
-# --- All kinds.
+# --- All variants.
 
 SIZES = {"window": (2, 2), "landmarks": 2}
 
 
 def make(name, **fields):
-    """An attention with the sizes of the test, of those that it has."""
+    """An attention, with those of the SIZES that it has."""
     entry = ATTENTIONS[name]
     sizes = {key: value for key, value in SIZES.items() if key in own_fields(entry)}
     return entry(num_heads=2, **sizes, **fields)
@@ -286,7 +288,7 @@ def test_every_entry_computes_in_its_dtype_with_parameters_in_float32(name, dtyp
 WITH_WEIGHTS = [name for name in ATTENTIONS if issubclass(ATTENTIONS[name], WeightedAttention)]
 
 
-def test_all_but_these_have_weights_to_drop():
+def test_all_but_three_support_attention_dropout():
     assert set(ATTENTIONS) - set(WITH_WEIGHTS) == {"fused", "nystrom", "linear"}
     assert [
         name for name in ATTENTIONS if "dropout" in own_fields(ATTENTIONS[name])
@@ -303,7 +305,7 @@ def test_every_entry_with_weights_drops_them_in_training(name):
 
 
 @pytest.mark.parametrize("name", ATTENTIONS)
-def test_the_images_of_a_batch_do_not_see_each_other(name):
+def test_the_images_of_a_batch_do_not_interact(name):
     module = make(name, block=1)
     x = jnp.asarray(RNG.normal(size=(2, 13, 8)), jnp.float32)
     params = random_params(module, x, Grid(3, 4, 1))

@@ -1,4 +1,4 @@
-"""Linear attention: the sum over keys first is the same as the weights first."""
+"""Linear attention equals attention with explicit weights relu(q) . relu(k)."""
 
 import chex
 import flax.linen as nn
@@ -33,7 +33,7 @@ def rotated(x):
 
 
 @pytest.mark.parametrize("rotary", [None, AxialRotary])
-def test_equals_the_normalized_products_of_features(rotary):
+def test_equals_attention_with_explicit_weights(rotary):
     module = LinearAttention(num_heads=2, rotary=rotary)
     params = random_params(module)
     kernel, bias = (np.float64(params["qkv"][name]) for name in ("kernel", "bias"))
@@ -42,13 +42,13 @@ def test_equals_the_normalized_products_of_features(rotary):
     norms = (q @ np.swapaxes(k, -1, -2)).sum(-1, keepdims=True) + 1e-6
     if rotary:
         q, k = rotated(q), rotated(k)
-    found = q @ np.swapaxes(k, -1, -2) / norms @ v
-    expected = np.einsum("bhnc,hcd->bnd", found, params["out"]["kernel"]) + params["out"]["bias"]
+    attended = q @ np.swapaxes(k, -1, -2) / norms @ v
+    expected = np.einsum("bhnc,hcd->bnd", attended, params["out"]["kernel"]) + params["out"]["bias"]
     output = module.apply({"params": params}, jnp.asarray(X, jnp.float32), GRID, train=False)
     chex.assert_trees_all_close(output, np.float32(expected), rtol=1e-4, atol=1e-4)
 
 
-def test_a_query_without_features_finds_nothing():
+def test_a_query_with_zero_features_gives_zero():
     module = LinearAttention(num_heads=2)
     params = jax.tree.map(jnp.zeros_like, random_params(module))
     output = module.apply({"params": params}, jnp.asarray(X, jnp.float32), GRID, train=False)

@@ -1,4 +1,4 @@
-"""Attention to fewer keys, in the limit where they are as many as the tokens."""
+"""Attention to fewer keys: full attention in the limit, and explicit formulas."""
 
 import functools
 
@@ -27,9 +27,9 @@ X = jnp.asarray(RNG.normal(size=(2, 14, 8)), jnp.float32)
 ROTARIES = ["none", "rope", "rope_mixed"]
 
 
-def make(kind, posemb="none", **fields):
+def make(attention, posemb="none", **fields):
     rotary = {} if posemb == "none" else {"rotary": POSEMBS[posemb]}
-    return kind(num_heads=2, **rotary, **fields)
+    return attention(num_heads=2, **rotary, **fields)
 
 
 def random_params(module, grid=GRID):
@@ -97,7 +97,7 @@ def test_projections_for_another_grid_are_resampled_and_keep_their_total():
 
 
 def distinct(params):
-    """Tokens that attend most to themselves, so that their attention weights are invertible."""
+    """Parameters with which tokens attend mostly to themselves, which gives invertible weights."""
     eye = jnp.stack([jnp.eye(8)[:, :4], jnp.eye(8)[:, 4:]], axis=1)
     kernel = jnp.stack([eye * 3, eye * 3, params["qkv"]["kernel"][:, 2]], axis=1)
     return {**params, "qkv": {**params["qkv"], "kernel": kernel}}
@@ -115,7 +115,7 @@ def test_nystrom_with_all_tokens_as_landmarks_is_full_attention(posemb):
     chex.assert_trees_all_close(found, expected, rtol=1e-6, atol=1e-6)
 
 
-def test_nystrom_is_the_product_of_three_kernels_over_means_of_cells():
+def test_nystrom_is_the_product_of_three_kernels():
     grid = Grid(4, 4, num_prefix=1)
     module = make(NystromAttention, landmarks=4, iterations=30)
     x = RNG.normal(size=(2, 17, 8))
@@ -123,16 +123,19 @@ def test_nystrom_is_the_product_of_three_kernels_over_means_of_cells():
     kernel, bias = (np.float64(params["qkv"][name]) for name in ("kernel", "bias"))
     q, k, v = (np.einsum("bnd,dhc->bhnc", x, kernel[:, i]) + bias[i][:, None] for i in range(3))
 
-    def near(y):
-        cells = y[:, :, 1:].reshape(2, 2, 2, 2, 2, 2, 4).mean((3, 5)).reshape(2, 2, 4, 4)
-        return np.concatenate([y[:, :, :1], cells], axis=2)
+    def landmarks(y):
+        means = y[:, :, 1:].reshape(2, 2, 2, 2, 2, 2, 4).mean((3, 5)).reshape(2, 2, 4, 4)
+        return np.concatenate([y[:, :, :1], means], axis=2)
 
     def kernels(a, b):
         exp = np.exp(a @ np.swapaxes(b, -1, -2) / 2)
         return exp / exp.sum(-1, keepdims=True)
 
     found = (
-        kernels(q, near(k)) @ np.linalg.pinv(kernels(near(q), near(k))) @ kernels(near(q), k) @ v
+        kernels(q, landmarks(k))
+        @ np.linalg.pinv(kernels(landmarks(q), landmarks(k)))
+        @ kernels(landmarks(q), k)
+        @ v
     )
     expected = np.einsum("bhnc,hcd->bnd", found, params["out"]["kernel"]) + params["out"]["bias"]
     with jax.enable_x64(True):
@@ -141,7 +144,7 @@ def test_nystrom_is_the_product_of_three_kernels_over_means_of_cells():
     chex.assert_trees_all_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_the_cells_of_landmarks_may_be_uneven():
+def test_the_regions_of_landmarks_may_be_uneven():
     x = jnp.arange(5 * 7, dtype=jnp.float32).reshape(1, 35, 1, 1)
     found = _landmarks(x, Grid(5, 7), 2)[0, :, 0, 0]
     grid = np.arange(35).reshape(5, 7)
@@ -174,7 +177,7 @@ def test_reduction_by_one_with_an_identity_is_full_attention(posemb):
     chex.assert_trees_all_close(found, run(full, params, x), rtol=1e-4, atol=1e-4)
 
 
-def test_every_token_attends_to_all_cells_of_the_reduced_grid():
+def test_every_token_attends_to_the_whole_reduced_grid():
     module = make(ReducedAttention, reduction=2)
     params = random_params(module)
     jacobian = jax.jacobian(lambda x: run(module, params, x)[0, :, 0])(X[:1])
@@ -182,7 +185,7 @@ def test_every_token_attends_to_all_cells_of_the_reduced_grid():
 
 
 @pytest.mark.parametrize("size", [(3, 4), (4, 4), (5, 3)])
-def test_a_grid_that_cells_do_not_divide_is_padded_with_zeros(size):
+def test_a_grid_that_the_reduction_does_not_divide_is_padded_with_zeros(size):
     module = make(ReducedAttention, reduction=2)
     grid = Grid(*size)
     params = random_params(module, grid)
@@ -195,7 +198,7 @@ def test_a_grid_that_cells_do_not_divide_is_padded_with_zeros(size):
     chex.assert_trees_all_close(found, expected[:, : size[0], : size[1]], rtol=1e-5, atol=1e-5)
 
 
-def test_keys_of_cells_are_rotated_by_the_center_of_the_cell():
+def test_reduced_keys_are_rotated_by_the_center_of_their_patches():
     module = make(ReducedAttention, "rope", reduction=2)
     coords = []
     with pytest.MonkeyPatch.context() as patch:

@@ -1,4 +1,4 @@
-"""Attention in groups: equal to dense attention under the mask that each stands for."""
+"""Attention within groups equals dense attention with the corresponding mask."""
 
 import functools
 
@@ -19,10 +19,10 @@ RNG = np.random.default_rng(0)
 POSITIONS = ["none", "rope", "rope_mixed", "relative_bias", "log_cpb"]
 
 
-def make(kind, posemb="none", **fields):
+def make(attention, posemb="none", **fields):
     entry = POSEMBS[posemb]
     positions = {entry.site: entry} if entry.site else {}
-    return kind(num_heads=2, **positions, **fields)
+    return attention(num_heads=2, **positions, **fields)
 
 
 def tokens(grid):
@@ -45,25 +45,25 @@ def run(module, params, x, grid):
 # --- The limit: a window as large as the grid.
 
 
-@pytest.mark.parametrize("kind", [WindowAttention, DilatedAttention])
+@pytest.mark.parametrize("attention", [WindowAttention, DilatedAttention])
 @pytest.mark.parametrize("block", [0, 1])
 @pytest.mark.parametrize("posemb", POSITIONS)
-def test_a_window_as_large_as_the_grid_is_full_attention(kind, block, posemb):
+def test_a_window_as_large_as_the_grid_is_full_attention(attention, block, posemb):
     grid = Grid(3, 4, num_prefix=2)
     full = make(FullAttention, posemb)
     params = random_params(full, grid)
     x = tokens(grid)
     expected = run(full, params, x, grid)
     for window in ((3, 4), (7, 7)):
-        found = run(make(kind, posemb, window=window, block=block), params, x, grid)
+        found = run(make(attention, posemb, window=window, block=block), params, x, grid)
         chex.assert_trees_all_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
-# --- Dense attention under a mask.
+# --- Dense attention with a mask.
 
 
 def dense(params, x, grid, mask, offsets=None):
-    """Attention of every token under a mask, with the bias table at the offsets."""
+    """Attention of all tokens with a mask, and with the bias table at the offsets."""
     kernel, bias = params["qkv"]["kernel"], params["qkv"]["bias"]
     q, k, v = (np.einsum("bnd,dhc->bhnc", x, kernel[:, i]) + bias[i][:, None] for i in range(3))
     scores = np.einsum("bhnc,bhmc->bhnm", q, k) / np.sqrt(q.shape[-1])
@@ -86,7 +86,7 @@ def dense(params, x, grid, mask, offsets=None):
 
 
 def pairs(grid, same, offset):
-    """The mask and the offsets, from functions of two positions; prefix tokens are never masked."""
+    """Mask and offsets, given functions of two positions; prefix tokens are never masked."""
     p = grid.num_prefix
     rows, columns = np.indices((grid.height, grid.width)).reshape(2, -1)
     n = len(rows)
@@ -100,7 +100,7 @@ def pairs(grid, same, offset):
 
 
 def windows(grid, window, shift):
-    """Windows of which the first is cut off by the shift."""
+    """Mask and offsets of windows; the shift cuts off the first one."""
 
     def window_of(position):
         return tuple(
@@ -144,14 +144,14 @@ def test_windows_that_divide_the_grid_equal_the_dense_mask(
     [
         ("each", (4, 8), (4, 4), (0, 2)),
         ("shorter", (4, 8), (4, 4), (0, 0)),
-        ("shorter", (8, 2), (2, 2), (0, 0)),  # of 4, where timm's are 4 x 2
+        ("shorter", (8, 2), (2, 2), (0, 0)),  # timm's limit gives 4 x 2
         ("shorter", (8, 8), (4, 4), (2, 2)),
         ("height", (4, 8), (4, 4), (0, 0)),
         ("height", (8, 4), (4, 4), (2, 2)),
         ("height", (2, 8), (2, 2), (0, 0)),
     ],
 )
-def test_a_limit_says_which_sides_of_the_grid_count(limit, size, window, shift):
+def test_the_limit_defines_size_and_shift_of_the_windows(limit, size, window, shift):
     grid = Grid(*size)
     module = make(WindowAttention, window=(4, 4), block=1, limit=limit)
     params = random_params(module, grid)
@@ -164,8 +164,8 @@ def test_a_limit_says_which_sides_of_the_grid_count(limit, size, window, shift):
 @pytest.mark.parametrize("prefix", [0, 1])
 @pytest.mark.parametrize("block", [0, 1])
 @pytest.mark.parametrize("size", [(3, 5), (4, 7), (5, 5)])
-def test_masked_padding_is_as_if_it_were_not_there(size, block, prefix):
-    # Padded first, so that the shift goes around the padded grid as it does without padding.
+def test_masked_padding_has_no_effect(size, block, prefix):
+    # With pad_shift the roll wraps around the padded grid, as `windows` assumes.
     grid = Grid(*size, prefix)
     window = (2, 3)
     fields = {"window": window, "block": block, "pad_order": "pad_shift", "mask_padding": True}

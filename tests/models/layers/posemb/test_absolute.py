@@ -30,7 +30,7 @@ def sincos(height, width, dim):
 
 
 @pytest.mark.parametrize("name", [name for name in POSEMBS if POSEMBS[name].site == "tokens"])
-def test_gives_the_prefix_and_the_grid_apart(name):
+def test_returns_the_embeddings_of_prefix_and_grid(name):
     module = POSEMBS[name](num_prefix=2)
     embedding, _ = jax.eval_shape(lambda: module.init_with_output(KEY, 3, 4, 8))
     assert jax.tree.map(np.shape, embedding) == ((2, 8), (3, 4, 8))
@@ -46,7 +46,7 @@ def test_learned_has_no_prefix_parameter_without_prefix_tokens():
 
 
 @pytest.mark.parametrize(("registers", "rows"), [(False, 2), (True, 5)])
-def test_registers_have_rows_of_their_own_only_where_asked(registers, rows):
+def test_registers_have_rows_only_if_enabled(registers, rows):
     module = Learned(num_prefix=2, num_registers=3, registers=registers)
     params = nn.unbox(module.init(KEY, 3, 4, 8))["params"]
     assert params["prefix"].shape == (rows, 8)

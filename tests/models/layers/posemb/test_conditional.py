@@ -1,4 +1,4 @@
-"""Positions by convolution."""
+"""Conditional position encoding."""
 
 import chex
 import flax.linen as nn
@@ -25,24 +25,24 @@ def apply(x, grid=GRID, params=PARAMS):
     return np.asarray(Conditional().apply({"params": params}, x, grid))
 
 
-def test_each_patch_gets_its_neighbourhood_channel_by_channel():
+def test_equals_a_depthwise_convolution():
     padded = np.pad(np.asarray(X)[:, 2:].reshape(2, 3, 4, 5), ((0, 0), (1, 1), (1, 1), (0, 0)))
     expected = np.array(X)
     for row, column in np.ndindex(3, 4):
-        near = padded[:, row : row + 3, column : column + 3]
-        sums = (near * np.asarray(PARAMS["conv"]["kernel"])[:, :, 0]).sum((1, 2))
+        neighbourhood = padded[:, row : row + 3, column : column + 3]
+        sums = (neighbourhood * np.asarray(PARAMS["conv"]["kernel"])[:, :, 0]).sum((1, 2))
         expected[:, 2 + 4 * row + column] += sums + PARAMS["conv"]["bias"]
     chex.assert_trees_all_close(apply(X), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_prefix_tokens_stay():
+def test_prefix_tokens_are_unchanged():
     chex.assert_trees_all_equal(apply(X)[:, :2], np.asarray(X[:, :2]))
 
 
-def test_equal_patches_are_told_apart_by_the_border():
-    found = apply(jnp.ones((1, 12, 5)), Grid(3, 4))[0, :, 0].reshape(3, 4)
-    assert len(np.unique(np.round(found, 5))) == 9  # corners, edges and the inside
-    assert found[1, 1] == found[1, 2]
+def test_the_zero_padding_distinguishes_positions():
+    output = apply(jnp.ones((1, 12, 5)), Grid(3, 4))[0, :, 0].reshape(3, 4)
+    assert len(np.unique(np.round(output, 5))) == 9  # corners, edges and the inside
+    assert output[1, 1] == output[1, 2]
 
 
 def test_parameters_have_these_names_and_shapes():

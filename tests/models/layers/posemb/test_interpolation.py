@@ -1,4 +1,4 @@
-"""Grids of vectors made for another height and width."""
+"""Resampling of grids of vectors to another height and width."""
 
 import chex
 import jax
@@ -19,7 +19,7 @@ TABLE = jnp.asarray(RNG.normal(size=(5, 7, 8)), jnp.float32)
 
 @pytest.mark.parametrize("shape", GRIDS)
 def test_spline_is_scipys_zoom_of_order_1(shape):
-    # As Google's code calls it: by the ratio of the sides.
+    # As in Google's code, zoom gets the ratio of the sides.
     zoom = (shape[0] / 4, shape[1] / 6, 1)
     expected = scipy.ndimage.zoom(np.float64(GRID), zoom, order=1)
     assert expected.shape == (*shape, 8)
@@ -88,7 +88,7 @@ def test_antialias_is_for_the_methods_of_jax(interpolation):
 
 
 def geometric_offsets(old, new):
-    """Offsets 1, 1 + r, 1 + r + r^2 ... with the largest ratio that stays within the new table."""
+    """Offsets 1, 1 + r, 1 + r + r^2 ... with the largest ratio r within the new table."""
     half, new_half = old // 2, new // 2
     ratios = np.linspace(1.01, 1.5, 49_001)
     spans = sum(ratios**i for i in range(half))

@@ -1,4 +1,4 @@
-"""Biases of the scores by relative place."""
+"""Relative position biases of the attention scores."""
 
 import chex
 import flax.linen as nn
@@ -36,7 +36,7 @@ def test_the_bias_is_the_entry_of_the_offset_of_query_and_key():
 
 
 @pytest.mark.parametrize("name", BIASES)
-def test_prefix_tokens_have_one_bias_to_them_one_from_them_one_among_them(name):
+def test_prefix_tokens_have_three_biases(name):
     module = BIASES[name](num_heads=2)
     params = random_params(module, 3, 4, 2)
     params["prefix"] = PREFIX
@@ -63,25 +63,27 @@ def test_the_table_of_another_grid_is_resampled(interpolation):
     chex.assert_trees_all_equal(found, expected)
 
 
-def log_spaced(params, i, j, known):
+def log_spaced(params, i, j, trained):
     """Liu et al. 2022, eq. 4, on offsets that are scaled to -8..8, and the code's 16 sigmoid(x)."""
-    place = 8 * np.array([i, j]) / (np.array(known) - 1)
+    place = 8 * np.array([i, j]) / (np.array(trained) - 1)
     x = np.sign(place) * np.log2(1 + np.abs(place)) / np.log2(8)
     hidden = np.maximum(0, x @ params["fc1"]["kernel"] + params["fc1"]["bias"])
     return 16 / (1 + np.exp(-hidden @ params["fc2"]["kernel"]))
 
 
-@pytest.mark.parametrize(("pretrained", "known"), [((), (3, 4)), ((6,), (6, 6)), ((0, 6), (3, 4))])
-def test_log_spaced_bias_is_its_network_of_the_offset(pretrained, known):
+@pytest.mark.parametrize(
+    ("pretrained", "trained"), [((), (3, 4)), ((6,), (6, 6)), ((0, 6), (3, 4))]
+)
+def test_log_spaced_bias_is_its_network_of_the_offset(pretrained, trained):
     module = LogSpacedBias(2, pretrained_window=pretrained, hidden_dim=8)
     params = random_params(module, 3, 4, 0)
     bias = bias_of(module, params, 3, 4, 0)
     for i, j, k, m in np.ndindex(3, 4, 3, 4):
-        expected = log_spaced(params, i - k, j - m, known)
+        expected = log_spaced(params, i - k, j - m, trained)
         np.testing.assert_allclose(bias[:, 4 * i + j, 4 * k + m], expected, rtol=1e-5)
 
 
-def test_log_spaced_bias_of_known_offsets_is_the_same_in_a_larger_window():
+def test_log_spaced_bias_of_trained_offsets_is_the_same_in_a_larger_window():
     module = LogSpacedBias(2, stage=1, pretrained_window=(9, 3))
     params = random_params(module, 3, 3, 0)
     small, large = (bias_of(module, params, size, size, 0) for size in (3, 5))
@@ -89,6 +91,6 @@ def test_log_spaced_bias_of_known_offsets_is_the_same_in_a_larger_window():
     chex.assert_trees_all_close(large[:, inside][:, :, inside], small, rtol=1e-6)
 
 
-def test_log_spaced_bias_of_one_place_is_finite():
+def test_log_spaced_bias_of_a_single_patch_is_finite():
     module = LogSpacedBias(2)
     assert np.isfinite(bias_of(module, random_params(module, 1, 1, 0), 1, 1, 0)).all()

@@ -1,4 +1,4 @@
-"""Rotary positions: products depend on the difference of the coordinates."""
+"""Rotary position embeddings: products depend on the difference of the coordinates."""
 
 import functools
 
@@ -32,7 +32,7 @@ def products(angles, q=Q, k=K):
 
 
 @pytest.mark.parametrize("name", ROTARIES)
-def test_products_do_not_change_where_all_tokens_move_alike(name):
+def test_products_are_invariant_to_a_shift_of_all_tokens(name):
     angles = make(name)
     expected = products(angles(COORDS))
     moved = products(angles(COORDS + np.array([5.0, -2.5])))
@@ -50,7 +50,7 @@ def test_products_change_with_the_difference_of_rows_and_of_columns(name, axis):
 
 
 @pytest.mark.parametrize("name", ROTARIES)
-def test_lengths_and_the_first_token_stay(name):
+def test_lengths_and_the_first_token_are_unchanged(name):
     rotated = rotate(Q, make(name)(COORDS))
     chex.assert_trees_all_close((rotated**2).sum(-1), (Q**2).sum(-1), rtol=1e-5)
     chex.assert_trees_all_equal(rotated[:, 0], Q[:, 0])
@@ -72,14 +72,14 @@ def test_axial_angles_are_those_of_the_paper():
     chex.assert_trees_all_close(angles, expected, rtol=1e-6)
 
 
-def test_rotate_turns_pairs_of_neighbours():
+def test_rotate_rotates_pairs_of_adjacent_channels():
     x = jnp.asarray([1.0, 0.0, 0.0, 2.0]).reshape(1, 1, 1, 4)
     rotated = rotate(x, jnp.asarray([np.pi / 2, np.pi / 6]).reshape(1, 1, 2))
     expected = np.array([0, 1, -2 * 0.5, 2 * np.sqrt(3) / 2]).reshape(1, 1, 1, 4)
     chex.assert_trees_all_close(rotated, np.float32(expected), atol=1e-6)
 
 
-def test_mixed_frequencies_are_learned_a_head_and_start_at_right_angles():
+def test_mixed_frequencies_are_learned_per_head_and_start_orthogonal():
     module = MixedRotary(num_heads=3, head_dim=16)
     frequencies = nn.unbox(module.init(KEY, COORDS))["params"]["frequencies"]
     chex.assert_shape(frequencies, (2, 3, 8))
