@@ -171,9 +171,9 @@ def trained(tmp_path_factory):
 def test_the_average_of_a_run_goes_out_unless_told_otherwise(trained, tmp_path, capsys):
     biases = {}
     for flag, said in (
-        ("", "the average of the weights; --weights=raw takes"),
+        ("", "the average of the weights (EMA); --weights=raw"),
         ("ema", "the average of the weights"),
-        ("raw", "the weights as they were trained, not their average"),
+        ("raw", "the raw weights, not their average"),
     ):
         argv = [
             "--to=timm",

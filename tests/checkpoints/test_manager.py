@@ -120,7 +120,7 @@ def test_a_damaged_newest_falls_back_and_says_so(directory, harm, capsys):
     harm(directory / "2")
     chex.assert_trees_all_equal(restore(directory), state(1))
     out = capsys.readouterr().out
-    assert "warning: checkpoint of step 2 is damaged" in out
+    assert "warning: the checkpoint of step 2 is corrupt" in out
     assert out.count("warning") == 1
     assert (directory / "damaged-2").exists()
     for _ in range(2):  # the same step can be saved again, and be damaged again
@@ -135,7 +135,7 @@ def test_an_empty_step_directory_is_removed_and_named(directory, capsys):
     (directory / "99").mkdir()
     (directory / "5.orbax-checkpoint-tmp").mkdir()
     chex.assert_trees_all_equal(restore(directory), state(1))
-    assert "removed 99, whose save never finished" in capsys.readouterr().out
+    assert "removed step 99, an incomplete save" in capsys.readouterr().out
     assert sorted(path.name for path in directory.iterdir()) == ["1"]
 
 
@@ -218,7 +218,7 @@ def test_variables_are_loaded_by_step_best_or_newest(directory):
     chex.assert_trees_all_equal(average, state(3).ema)
     flip(directory / "3")
     assert load_variables(workdir, "", shapes().variables, ema=False)[0] == 2
-    with pytest.raises(CheckpointError, match="no good checkpoint"):
+    with pytest.raises(CheckpointError, match="no intact checkpoint"):
         load_variables(workdir, "3", shapes().variables, ema=False)
     with pytest.raises(InputMissingError, match="no checkpoint; train first"):
         load_variables(workdir / "nowhere", "", shapes().variables, ema=False)
@@ -257,7 +257,9 @@ def test_checkpoints_of_another_program_are_never_removed(directory, name):
     (directory / "20").mkdir()
     (directory / "20" / name).write_text("precious")
     (directory / "notes.orbax-checkpoint-tmp").mkdir()
-    with pytest.raises(WorkdirError, match="20 is no checkpoint of vit_jax; move it away, or use"):
+    with pytest.raises(
+        WorkdirError, match="20 is not a checkpoint of vit_jax; move it away, or use"
+    ):
         restore(directory)
     assert (directory / "20" / name).read_text() == "precious"
     assert (directory / "notes.orbax-checkpoint-tmp").exists()
@@ -267,4 +269,4 @@ def test_a_save_that_was_cut_off_before_its_seal_is_removed(directory, capsys):
     save(directory, 1, 2)
     (directory / "2" / "seal.json").unlink()
     chex.assert_trees_all_equal(restore(directory), state(1))
-    assert "removed 2, whose save never finished" in capsys.readouterr().out
+    assert "removed step 2, an incomplete save" in capsys.readouterr().out

@@ -27,7 +27,7 @@ def _link_to_nowhere(path):
 
 
 def test_a_sealed_step_is_good(step):
-    assert seals.find_damage(step) == ""
+    assert seals.find_corruption(step) == ""
     assert seals.read_seal(step)["score"] == 0.5
     assert seals.sealed_steps(step.parent) == [7]
 
@@ -41,9 +41,9 @@ def test_any_flipped_bit_is_found(step):
         place = rng.randrange(len(content))
         flipped = bytes([content[place] ^ (1 << rng.randrange(8))])
         path.write_bytes(content[:place] + flipped + content[place + 1 :])
-        assert seals.find_damage(step), (path, place)
+        assert seals.find_corruption(step), (path, place)
         path.write_bytes(content)
-    assert seals.find_damage(step) == ""
+    assert seals.find_corruption(step) == ""
 
 
 @pytest.mark.parametrize(
@@ -58,18 +58,18 @@ def test_any_flipped_bit_is_found(step):
 )
 def test_damage_is_named(step, harm, problem):
     harm(step)
-    assert seals.find_damage(step).startswith(problem)
+    assert seals.find_corruption(step).startswith(problem)
 
 
 def test_files_of_others_are_no_damage(step):
     (step / "params" / ".nfs0001").write_text("x")
-    assert seals.find_damage(step) == ""
+    assert seals.find_corruption(step) == ""
 
 
 def test_sealing_again_changes_the_score(step):
     seals.rescore(step, 0.9)
     assert seals.scores(step.parent) == {7: 0.9}
-    assert seals.find_damage(step) == ""
+    assert seals.find_corruption(step) == ""
 
 
 def test_the_best_is_the_newest_of_the_highest(step):
@@ -83,12 +83,12 @@ def test_the_best_is_the_newest_of_the_highest(step):
 
 def test_a_damaged_seal_is_an_error_of_its_own(step):
     (step / seals.SEAL).write_text((step / seals.SEAL).read_text().replace("0.5", "0.6"))
-    with pytest.raises(CheckpointError, match="the seal is damaged"):
+    with pytest.raises(CheckpointError, match="the seal is corrupt"):
         seals.read_seal(step)
     assert seals.scores(step.parent) == {}
 
 
 def test_a_copied_step_is_not_another_step(step):
     shutil.copytree(step, step.parent / "70")
-    assert seals.find_damage(step.parent / "70") == "its seal is that of step 7"
-    assert seals.find_damage(step) == ""
+    assert seals.find_corruption(step.parent / "70") == "its seal belongs to step 7"
+    assert seals.find_corruption(step) == ""

@@ -143,7 +143,7 @@ def test_a_donor_and_a_teacher_are_compared_too(run, role, tiny_config, tmp_path
     if role == "init_from":
         settings = {"init_from": str(run), "data.mean": None}
     config = tiny_config(settings)
-    with pytest.raises(CheckpointError, match=r"data\.mean is \[0\.25\], but .*mend the file$"):
+    with pytest.raises(CheckpointError, match=r"data\.mean is \[0\.25\], but .*fix the file$"):
         train(resolved(config), epath.Path(tmp_path / "student"))
 
 

@@ -87,8 +87,8 @@ def _large_document(step):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (_pipe, "pipe is no regular file"),
-        (_device, "zero is no regular file"),
+        (_pipe, "pipe is not a regular file"),
+        (_device, "zero is not a regular file"),
         (_loop, "up is a link to a folder"),
         (_everything, "root is a link to a folder"),
         (_large_document, "_METADATA has more than 16,777,216 bytes"),
@@ -113,7 +113,7 @@ def test_sealed_facts_that_are_none_are_refused(run, content):
 
 def test_too_few_names_of_classes_are_refused(tmp_path):
     run = payloads.write_run(tmp_path / "run", classes=["cat", "dog"])
-    with pytest.raises(CheckpointError, match="step 0 names 2 classes, the model has 10"):
+    with pytest.raises(CheckpointError, match="step 0 has 2 class names, the model 10 classes"):
         from_pretrained(str(run))
 
 
@@ -130,7 +130,9 @@ def test_a_checkpoint_that_grows_in_memory_is_refused(run):
     document = json.loads(text) | {"shape": [10], "chunks": [size // 4], "dtype": "<f4"}
     (array / ".zarray").write_text(json.dumps(document))
     payloads.seal(run / "checkpoints" / "0")
-    with pytest.raises(CheckpointError, match=r"head/bias is \(10,\), in chunks of \(268435456,\)"):
+    with pytest.raises(
+        CheckpointError, match=r"head/bias is \(10,\), stored in chunks of \(268435456,\)"
+    ):
         from_pretrained(str(run))
 
 

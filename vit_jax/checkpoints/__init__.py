@@ -1,4 +1,4 @@
-"""Checkpoints: saving and restoring runs, and trained models ready to use.
+"""Checkpoints: save and restore runs, and open trained models.
 
 from vit_jax.checkpoints import from_pretrained
 """

@@ -1,7 +1,8 @@
-"""Whether the `config.json` of a run says of its model what the checkpoint says.
+"""Check that the `config.json` of a run agrees with its checkpoint.
 
-The seal of a checkpoint covers the config that it was trained with (STEP/meta); `config.json` has
-none. What outputs depend on must be the same in both: the model, and how it sees images.
+The seal of a checkpoint covers the config that the weights were trained with (STEP/meta). No seal
+covers `config.json`. Every field that affects the outputs must have the same value in both: the
+fields of the model and of the preprocessing.
 """
 
 import json
@@ -22,17 +23,17 @@ Settings = Mapping[str, Any]
 def check_agreement(
     workdir: epath.Path, step: int, stored: config_lib.Config, allowed: Sequence[str] | None
 ) -> None:
-    """Check that the config of a run is that of its checkpoint, where outputs depend on it.
+    """Check that a run and its checkpoint have the same value in every field that affects outputs.
 
     Args:
       workdir: The run folder.
-      step: Of the checkpoint, whose seal is intact.
-      stored: What `config.json` says.
-      allowed: Keys or sections that may differ; None where the user has no flag to say so.
+      step: The step of the checkpoint. Its seal has been checked.
+      stored: The config in `config.json`.
+      allowed: Keys or sections that may differ. None if the command has no flag to allow any.
 
     Raises:
-      CheckpointError: Others differ; with both values of the first.
-      ConfigError: No key has an allowed name.
+      CheckpointError: Another key differs. The message has both values of the first one.
+      ConfigError: A name in `allowed` is not a key.
     """
     sealed = config_lib.flatten(store.read_meta(workdir / "checkpoints" / str(step))["config"])
     now = config_lib.flatten(json.loads(json.dumps(config_lib.as_dict(stored))))
@@ -47,14 +48,15 @@ def check_agreement(
         more = f" (and {', '.join(others)} differ)" if others else ""
         trained = f"the checkpoint of step {step} was trained with {json.dumps(sealed[key])}{more}"
         problem = f"{workdir / CONFIG}: {key} is {json.dumps(now[key])}, but {trained}"
-        hint = "" if allowed is None else f", or take it as it is: --allow_config_change={key}"
-        raise CheckpointError(f"{problem}; mend the file{hint}")
+        hint = "" if allowed is None else f", or accept it with --allow_config_change={key}"
+        raise CheckpointError(f"{problem}; fix the file{hint}")
 
 
 def _differences(sealed: Settings, now: Settings) -> Iterator[str]:
-    """Yield the keys of other values; a key that one of them lacks is of another version."""
+    """Yield the keys whose values differ. Keys that only one side has come from another version."""
     for key in sorted(filter(shapes_outputs, sealed.keys() & now.keys())):
-        if key == "optim.ema_decay":  # an average would not be taken; one may begin later
+        if key == "optim.ema_decay":
+            # Without a decay the average would be ignored. A run may start to average later.
             if sealed[key] and not now[key]:
                 yield key
         elif sealed[key] != now[key]:

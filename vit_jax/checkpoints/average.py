@@ -1,4 +1,4 @@
-"""Which variables of a run are taken: those that were trained, or their moving average."""
+"""Choose between the trained weights of a run and their exponential moving average (EMA)."""
 
 from vit_jax.config import Config
 from vit_jax.errors import ConfigError, suggest
@@ -7,14 +7,14 @@ CHOICES = ("ema", "raw")
 
 
 def takes_average(config: Config, weights: str) -> bool:
-    """Return whether to take the moving average, which is the default where the run has one.
+    """Return whether to use the EMA of the weights. It is the default if the run has one.
 
     Args:
-      config: Of the run.
-      weights: `ema` or `raw`, or empty.
+      config: The config of the run.
+      weights: `ema`, `raw`, or an empty string for the default.
 
     Raises:
-      ConfigError: The run has no average, and it is asked for; or there is no such choice.
+      ConfigError: `weights` is `ema` and the run has no EMA, or `weights` is another word.
     """
     if weights and weights not in CHOICES:
         raise ConfigError("--weights", f"unknown '{weights}'; {suggest(weights, CHOICES)}")
@@ -27,9 +27,9 @@ def takes_average(config: Config, weights: str) -> bool:
 
 
 def describe(config: Config, weights: str) -> str:
-    """Return which variables are taken, where a run has both; else nothing."""
+    """Return one line on which weights are used, or an empty string if the run has no EMA."""
     if not config.optim.ema_decay > 0:
         return ""
     if takes_average(config, weights):
-        return "the average of the weights; --weights=raw takes them as they were trained"
-    return "the weights as they were trained, not their average"
+        return "the average of the weights (EMA); --weights=raw uses the raw weights"
+    return "the raw weights, not their average (EMA)"

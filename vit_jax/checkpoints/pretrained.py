@@ -1,4 +1,4 @@
-"""A trained run, opened from its work directory: what every use of it starts from."""
+"""Open a trained run from its work directory, for inference or fine-tuning."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -23,40 +23,47 @@ from vit_jax.errors import CheckpointError, DataError
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """A model with the variables of a checkpoint, and what its outputs mean."""
+    """A model with the variables of a checkpoint, and the names of its classes."""
 
     step: int
-    class_names: tuple[str, ...]  # () where nobody knows them
+    class_names: tuple[str, ...]  # () if unknown
     model: nn.Module
-    variables: dict[str, Any]  # `params`, and the model's other collections
+    variables: dict[str, Any]  # by collection: `params` and the others of the model
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The names of the classes, or else their numbers."""
+        """The class names; the class indices if the names are unknown."""
         return self.class_names or tuple(map(str, range(self.model.num_classes)))
 
 
 @dataclasses.dataclass(frozen=True)
 class Pretrained(Trained):
-    """The same on one device, with what turns images into its input."""
+    """A `Trained` model on one device, with its preprocessing."""
 
     data: config_lib.Data
 
     def preprocess(self, images: Any) -> Float[Array, "b h w c"]:
-        """Return what the model takes, for all images that `predict.Predictor` takes.
+        """Preprocess images as in evaluation: resize, crop and normalize.
+
+        Args:
+          images: A sequence of images: paths, PIL images, or uint8 arrays (h, w, c). See
+            `predict.Predictor`.
+
+        Returns:
+          Normalized images (b, h, w, c), float32, at the image size of the model.
 
         Raises:
           DataError: An image cannot be read.
-          TypeError: It is a single image, or nothing that has an order.
+          TypeError: `images` is a single image, or not a sequence.
         """
         source = InMemory(images, self.class_names)
         pipeline = transforms.for_evaluation(self.data)
-        generator = np.random.default_rng(0)  # which evaluation does not touch
+        generator = np.random.default_rng(0)  # unused in evaluation
         batch = np.zeros((len(source), *self.data.image_shape), np.uint8)
         for i, row in enumerate(batch):
             try:
                 pixels = pipeline.decode(source[i]["image"])
-            except Exception as error:  # decoders raise what they like on a broken file
+            except Exception as error:  # decoders raise any exception on a corrupt file
                 raise DataError(f"{source.describe(i)}: {error}") from error
             row[...] = pipeline(pixels, generator)
         return transforms.normalize(jnp.asarray(batch), self.data.mean, self.data.std)
@@ -69,23 +76,27 @@ def from_pretrained(
     weights: str = "",
     allow_config_change: Sequence[str] = (),
 ) -> Pretrained:
-    """Return the model of a run folder or of converted weights, ready to use.
+    """Open the model of a run or of imported weights, ready to use.
 
         pretrained = from_pretrained("runs/digits")
         images = pretrained.preprocess(["a.jpg", "b.png"])
         output = models.forward(pretrained.model, pretrained.variables, images)
 
     Args:
-      directory: Of the run.
-      step: Of the checkpoint: a number, `best`, or `` for the newest good one.
-      weights: `ema`, the moving average, which is the default where the run has one, or `raw`.
-      allow_config_change: Keys of its `config.json` that may differ from what the checkpoint was
-        trained with, such as `data.mean`.
+      directory: The run folder.
+      step: A step number, `best`, or an empty string for the newest intact checkpoint.
+      weights: `ema` for the exponential moving average of the weights, or `raw`. The default is
+        `ema` if the run has one.
+      allow_config_change: Keys of `config.json` that may differ from the config that the checkpoint
+        was trained with, such as `data.mean`.
+
+    Returns:
+      The model and its variables, on one device.
 
     Raises:
       InputMissingError: There is no such run or checkpoint.
-      CheckpointError: The checkpoint is damaged, or was trained with another config.
-      ConfigError: The run has no such weights.
+      CheckpointError: The checkpoint is corrupt, or was trained with another config.
+      ConfigError: The run does not have the requested `weights`.
     """
     workdir = open_path(directory, "from_pretrained")
     config = config_lib.read_config(workdir)
@@ -106,22 +117,25 @@ def restore(
     weights: str = "",
     allowed: Sequence[str] | None = None,
 ) -> Trained:
-    """Restore the variables to evaluate: the moving average, where the run has one.
+    """Restore a model and its variables onto a mesh, for evaluation.
 
     Args:
-      workdir: Of the run.
-      step: A number, `best`, or `` for the newest good one.
-      config: Of the run; the image size may be another by now.
-      mesh: The devices.
-      weights: `ema` or `raw`, where the run has both; the average if empty.
-      allowed: Keys of its `config.json` that may differ from what the checkpoint was trained with;
-        None where the user has no flag to say so.
+      workdir: The run folder.
+      step: A step number, `best`, or an empty string for the newest intact checkpoint.
+      config: The config of the run. Its image size may differ from the stored one.
+      mesh: The devices that the variables are sharded over.
+      weights: `ema`, `raw`, or an empty string for `ema` if the run has an EMA.
+      allowed: Keys of `config.json` that may differ from the config that the checkpoint was trained
+        with. None if the command has no flag to allow any.
+
+    Returns:
+      The model, its variables as sharded `jax.Array`s, the step and the class names.
 
     Raises:
       InputMissingError: There is no such checkpoint.
-      CheckpointError: The one asked for is damaged, or all are, or it is of another model, or was
-        trained with another config.
-      ConfigError: The run has no such weights.
+      CheckpointError: The requested checkpoint is corrupt, or all of them are; or it belongs to
+        another model, or was trained with another config.
+      ConfigError: The run does not have the requested `weights`.
     """
     model = models.create(**config.model)
     stored = config_lib.read_config(workdir)
@@ -133,6 +147,6 @@ def restore(
     )
     class_names = reading.read_class_names(workdir, number)
     if 0 < len(class_names) < model.num_classes:
-        problem = f"step {number} names {len(class_names)} classes, the model has"
-        raise CheckpointError(f"{workdir}: {problem} {model.num_classes}")
+        problem = f"step {number} has {len(class_names)} class names"
+        raise CheckpointError(f"{workdir}: {problem}, the model {model.num_classes} classes")
     return Trained(number, class_names, model, variables)

@@ -1,4 +1,4 @@
-"""Variables from the checkpoints of a run: which step, and its variables and class names."""
+"""Read variables and class names from the checkpoints of a run."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,23 +22,28 @@ def load_variables(
     stored: Config | None = None,
     allowed: Sequence[str] | None = None,
 ) -> tuple[int, dict[str, Any]]:
-    """Return a step and its variables, for evaluation.
+    """Load the variables of one checkpoint, for evaluation.
 
     Args:
       workdir: The run folder.
-      step: A number, `best`, or `` for the newest good one.
+      step: A step number, `best`, or an empty string for the newest intact checkpoint.
       shapes: Trees of `jax.ShapeDtypeStruct` with shardings, by collection.
-      ema: Whether to take the moving average, where the checkpoint has one.
-      stored: What the `config.json` of the run says, to be compared; see `check_agreement`.
-      allowed: Keys in which it may differ from the checkpoint.
+      ema: Whether to read the EMA of the weights, if the checkpoint has one.
+      stored: The config in `config.json`, to compare with the checkpoint; see `check_agreement`.
+        None skips the comparison.
+      allowed: Keys that may differ between `stored` and the checkpoint.
+
+    Returns:
+      The step number, and the variables by collection: trees of `jax.Array` with the shardings of
+      `shapes`.
 
     Raises:
       InputMissingError: There is no such checkpoint.
-      CheckpointError: The one that was requested is damaged, or all are, or it was trained with
-        another config.
+      CheckpointError: The requested checkpoint is corrupt, or all of them are, or it was trained
+        with another config.
     """
     directory = workdir / "checkpoints"
-    number = hosts.run_on_host0(lambda: _find(directory, step))
+    number = hosts.run_on_host0(lambda: _find_step(directory, step))
     if stored is not None:
         check_agreement(workdir, number, stored, allowed)
     path = directory / str(number)
@@ -53,9 +58,24 @@ def load_arrays(
     stored: Config | None = None,
     allowed: Sequence[str] | None = None,
 ) -> tuple[int, dict[str, Any]]:
-    """Return the newest good step and its variables as NumPy arrays; see `load_variables`."""
+    """Load the variables of the newest intact checkpoint as NumPy arrays.
+
+    Args:
+      workdir: The run folder.
+      shapes: Trees of `jax.ShapeDtypeStruct`, by collection.
+      ema: Whether to read the EMA of the weights, if the checkpoint has one.
+      stored: The config in `config.json`, or None; see `load_variables`.
+      allowed: Keys that may differ between `stored` and the checkpoint.
+
+    Returns:
+      The step number, and the variables by collection: trees of `np.ndarray`.
+
+    Raises:
+      InputMissingError: There is no checkpoint.
+      CheckpointError: All checkpoints are corrupt, or it was trained with another config.
+    """
     directory = workdir / "checkpoints"
-    number = _find(directory, "")
+    number = _find_step(directory, "")
     if stored is not None:
         check_agreement(workdir, number, stored, allowed)
     path = directory / str(number)
@@ -63,36 +83,45 @@ def load_arrays(
 
 
 def read_class_names(workdir: epath.Path, step: int) -> tuple[str, ...]:
-    """Return the classes that a checkpoint was trained on, in the order of the logits.
+    """Return the class names that a checkpoint was trained on, in the order of the logits.
+
+    Args:
+      workdir: The run folder.
+      step: The step of the checkpoint.
 
     Raises:
-      CheckpointError: It does not say.
+      CheckpointError: The checkpoint has no list of class names.
     """
     path = workdir / "checkpoints" / str(step)
     try:
         names = tuple(store.read_meta(path)["data"]["train_split"]["classes"])
     except (KeyError, TypeError) as error:
-        raise CheckpointError(f"{path}/meta/metadata: names no classes") from error
+        raise CheckpointError(f"{path}/meta/metadata: has no class names") from error
     if not all(isinstance(name, str) for name in names):
-        raise CheckpointError(f"{path}/meta/metadata: a name of a class is no text")
+        raise CheckpointError(f"{path}/meta/metadata: a class name is not a string")
     return names
 
 
 def list_problems(directory: epath.Path, problems: Mapping[int, str]) -> str:
-    """Return what is wrong with each step, in one line."""
+    """Return one line with the problem of each step.
+
+    Args:
+      directory: The directory of the steps.
+      problems: One problem per step.
+    """
     return "; ".join(f"{directory / str(step)}: {text}" for step, text in problems.items())
 
 
 def _has_average(path: epath.Path) -> bool:
-    """Return whether a checkpoint has a moving average, which it may lack; say if so."""
-    found = (path / store.EMA).exists()
-    if not found:
-        say(f"note      step {path.name} has no moving average; its parameters are taken")
-    return found
+    """Return whether a checkpoint has an EMA of the weights; print a note if it has none."""
+    has_average = (path / store.EMA).exists()
+    if not has_average:
+        say(f"note      step {path.name} has no moving average (EMA); its raw weights are used")
+    return has_average
 
 
-def _find(directory: epath.Path, step: str) -> int:
-    """Return the requested step, after checking it against its seal."""
+def _find_step(directory: epath.Path, step: str) -> int:
+    """Return the number of the requested step, after a check of its seal."""
     steps = seals.sealed_steps(directory)
     if not steps:
         raise InputMissingError(f"{directory}: no checkpoint; train first")
@@ -101,14 +130,14 @@ def _find(directory: epath.Path, step: str) -> int:
         best = seals.best_step(directory) if step == "best" else None
         number = int(step) if step.isdecimal() else best
         if number not in steps:
-            known = ", ".join(map(str, steps))
-            raise InputMissingError(f"--step={step}: no such checkpoint; there are {known}")
+            existing = ", ".join(map(str, steps))
+            raise InputMissingError(f"--step={step}: no such checkpoint; there are {existing}")
         candidates = [number]
-    damaged: dict[int, str] = {}
+    corrupt: dict[int, str] = {}
     for number in candidates:
-        problem = seals.find_damage(directory / str(number))
+        problem = seals.find_corruption(directory / str(number))
         if not problem:
             return number
-        say(f"warning: checkpoint of step {number} is damaged ({problem})")
-        damaged[number] = problem
-    raise CheckpointError(f"no good checkpoint; tried {list_problems(directory, damaged)}")
+        say(f"warning: the checkpoint of step {number} is corrupt ({problem})")
+        corrupt[number] = problem
+    raise CheckpointError(f"no intact checkpoint; tried {list_problems(directory, corrupt)}")

@@ -1,8 +1,8 @@
-"""Seals: what makes a checkpoint count.
+"""Seals: files of SHA-256 digests that mark a checkpoint as complete.
 
-A seal is a file in a step's directory with the name of the step, the SHA-256 of every other file
-there, and of itself. It is written last, so a step without one was cut off; a step that no longer
-matches is damaged.
+A seal is a file in the directory of a step. It has the name of the step, the SHA-256 of every other
+file in the directory, and the SHA-256 of its own content. It is written last. A step without a seal
+is an incomplete save. A step that does not match its seal is corrupt.
 """
 
 import concurrent.futures
@@ -21,9 +21,9 @@ from vit_jax.console.workdir import is_local, write_text
 from vit_jax.errors import CheckpointError
 
 SEAL = "seal.json"
-# What Orbax and TensorStore read into memory as a whole.
+# Files that Orbax and TensorStore read into memory whole.
 DOCUMENTS = ("_METADATA", "_CHECKPOINT_METADATA", "_sharding", ".zarray", "manifest.ocdbt")
-TMP = ".orbax-checkpoint-tmp"  # Orbax's suffix of what is not finished
+TMP = ".orbax-checkpoint-tmp"  # Orbax's suffix for unfinished saves
 
 
 def sealed_steps(directory: epath.Path) -> list[int]:
@@ -43,26 +43,31 @@ def scores(directory: epath.Path) -> dict[int, float]:
 
 
 def best_step(directory: epath.Path) -> int | None:
-    """Return the sealed step with the highest score, the newest of equals."""
+    """Return the sealed step with the highest score; the newest one if several have it."""
     ranked = [(score, step) for step, score in scores(directory).items()]
     return max(ranked)[1] if ranked else None
 
 
 def seal(path: epath.Path, score: float | None) -> None:
-    """Write the SHA-256 of every file of a finished step beside them."""
+    """Write the seal of a finished step.
+
+    Args:
+      path: The directory of the step.
+      score: The result that compares checkpoints, or None.
+    """
     _write(path, {"step": path.name, "score": _finite(score), "files": _digests(path)})
 
 
 def rescore(path: epath.Path, score: float) -> None:
-    """Give a sealed step another score."""
+    """Replace the score of a sealed step."""
     _write(path, {**read_seal(path), "score": _finite(score)})
 
 
 def read_seal(path: epath.Path) -> dict[str, Any]:
-    """Return the seal of a step: the `step`, its `score` and the digest of each of its `files`.
+    """Return the seal of a step: its `step`, its `score`, and `files`, the digest of each file.
 
     Raises:
-      CheckpointError: The seal itself is damaged.
+      CheckpointError: The seal itself is corrupt.
     """
     try:
         content = read_json(path / SEAL)
@@ -71,11 +76,11 @@ def read_seal(path: epath.Path) -> dict[str, Any]:
             return body
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    raise CheckpointError(f"{path / SEAL}: the seal is damaged")
+    raise CheckpointError(f"{path / SEAL}: the seal is corrupt")
 
 
-def find_damage(path: epath.Path) -> str:
-    """Return what is wrong with a sealed step, or nothing; files of others may be there."""
+def find_corruption(path: epath.Path) -> str:
+    """Return what is wrong with a sealed step, or an empty string. Extra files are ignored."""
     try:
         content = read_seal(path)
         found = _digests(path)
@@ -86,7 +91,7 @@ def find_damage(path: epath.Path) -> str:
     except OSError as error:
         return f"it cannot be read: {error.strerror or error}"
     if content["step"] != path.name:
-        return f"its seal is that of step {content['step']}"
+        return f"its seal belongs to step {content['step']}"
     for name, digest in content["files"].items():
         if name not in found:
             return f"{name} is missing"
@@ -96,7 +101,7 @@ def find_damage(path: epath.Path) -> str:
 
 
 def _finite(score: float | None) -> float | None:
-    """Return a score that compares; another is none."""
+    """Return a finite score; None for NaN and infinities, which do not compare."""
     return score if score is not None and math.isfinite(score) else None
 
 
@@ -115,8 +120,8 @@ def _files(path: epath.Path) -> Iterator[epath.Path]:
     """Yield the files of a step.
 
     Raises:
-      ValueError: Something is no file that ends, such as a pipe, or a folder that is elsewhere, or
-        a document of Orbax of absurd size.
+      ValueError: An entry is not a regular file (a pipe, say), is a link to a folder, or is one of
+        `DOCUMENTS` and too large.
     """
     folders = [path]
     while folders:
@@ -126,7 +131,7 @@ def _files(path: epath.Path) -> Iterator[epath.Path]:
                     raise ValueError(f"{child.name} is a link to a folder")
                 folders.append(child)
             elif child.exists() and not is_regular(child):
-                raise ValueError(f"{child.name} is no regular file")
+                raise ValueError(f"{child.name} is not a regular file")
             elif child.name in DOCUMENTS and child.stat().length > MAX_BYTES:
                 raise ValueError(f"{child.name} has more than {MAX_BYTES:,} bytes")
             else:

@@ -1,10 +1,10 @@
-"""The items of one checkpoint on disk: how they are read, checked and written.
+"""Read, check and write the items of one checkpoint.
 
-STEP/params, STEP/ema               arrays: parameters, and their average where there is one
-STEP/collections                    arrays: the model's other collections, where it has any
-STEP/ema_collections                arrays: those that belong to the average
-STEP/rest                           arrays: all else that training needs
-STEP/meta                           JSON: the run's config and a fingerprint of its data
+STEP/params, STEP/ema               arrays: the parameters, and their EMA if the run has one
+STEP/collections                    arrays: the other collections of the model, if it has any
+STEP/ema_collections                arrays: the collections that belong to the EMA
+STEP/rest                           arrays: the rest of the training state
+STEP/meta                           JSON: the config of the run and a fingerprint of its data
 """
 
 import contextlib
@@ -28,24 +28,24 @@ REST = "rest"
 
 
 META = "meta"
-OF_ORBAX = ("_CHECKPOINT_METADATA", "commit_success.txt")  # which it writes beside the items
+ORBAX_FILES = ("_CHECKPOINT_METADATA", "commit_success.txt")  # written beside the items
 
 
-def is_cut_off(path: epath.Path) -> bool:
-    """Return whether a step without a seal is what a save of ours leaves that is cut off."""
+def is_incomplete_save(path: epath.Path) -> bool:
+    """Return whether a step without a seal is an interrupted save of this program."""
     if not path.is_dir():
         return False
     names = {child.name for child in path.iterdir() if not child.name.startswith(".")}
     items = {PARAMS, EMA, COLLECTIONS, EMA_COLLECTIONS, REST, META}
-    return names >= {PARAMS, META} or names <= items | set(OF_ORBAX)
+    return names >= {PARAMS, META} or names <= items | set(ORBAX_FILES)
 
 
 def split_variables(variables: Mapping[str, Any], *, ema: bool = False) -> dict[str, Any]:
-    """Return the items that hold variables: `params`, and other collections where there are any.
+    """Return the items that store variables: the parameters and, if any, the other collections.
 
     Args:
-      variables: By collection, of which one is `params`.
-      ema: Whether they are the moving average.
+      variables: Trees by collection. One collection is `params`.
+      ema: Whether the variables are the EMA.
     """
     others = {name: tree for name, tree in variables.items() if name != "params"}
     items = {EMA if ema else PARAMS: variables["params"]}
@@ -53,7 +53,7 @@ def split_variables(variables: Mapping[str, Any], *, ema: bool = False) -> dict[
 
 
 def join_variables(items: Mapping[str, Any], *, ema: bool = False) -> dict[str, Any]:
-    """Return the variables that items hold; see `split_variables`."""
+    """Return the variables, by collection, from their items; the inverse of `split_variables`."""
     others = items.get(EMA_COLLECTIONS if ema else COLLECTIONS, {})
     return {"params": items[EMA if ema else PARAMS], **others}
 
@@ -62,28 +62,31 @@ def read_item(path: epath.Path, shapes: Any) -> Any:
     """Return one item of a checkpoint.
 
     Args:
-      path: Its directory.
+      path: The directory of the item.
       shapes: Tree of `jax.ShapeDtypeStruct` with shardings.
 
+    Returns:
+      A tree of `jax.Array`.
+
     Raises:
-      CheckpointError: It cannot be read, or holds variables of another model.
+      CheckpointError: The item cannot be read, or has variables of another model.
     """
-    with failing("restore", path), ocp.StandardCheckpointer() as checkpointer:
+    with reporting_errors("restore", path), ocp.StandardCheckpointer() as checkpointer:
         if path.name != REST:
             check_shapes(path, shapes)
         return checkpointer.restore(path.absolute(), shapes)
 
 
 def read_variables(path: epath.Path, shapes: Mapping[str, Any], *, ema: bool) -> dict[str, Any]:
-    """Return the variables in a checkpoint; see `read_item`.
+    """Return the variables in a checkpoint, by collection; see `read_item`.
 
     Args:
       path: The directory of a step.
       shapes: Trees of `jax.ShapeDtypeStruct` with shardings, by collection.
-      ema: Whether to read the moving average.
+      ema: Whether to read the EMA.
 
     Raises:
-      CheckpointError: They cannot be read, or are of another model.
+      CheckpointError: The variables cannot be read, or belong to another model.
     """
     wanted = _items_of(path, shapes, ema=ema)
     items = {name: read_item(path / name, tree) for name, tree in wanted.items()}
@@ -100,23 +103,23 @@ def read_numpy_variables(
 
 
 def check_collections(path: epath.Path, wanted: Mapping[str, Any]) -> None:
-    """Check that a checkpoint has no collections that the model does not have.
+    """Check that a checkpoint has no collections that the model lacks.
 
     Args:
       path: The directory of a step.
-      wanted: The items that are read, by name.
+      wanted: The items to read, by name.
 
     Raises:
-      CheckpointError: It has some.
+      CheckpointError: The checkpoint has such collections.
     """
     for name, variables in ((COLLECTIONS, PARAMS), (EMA_COLLECTIONS, EMA)):
         if variables in wanted and name not in wanted and (path / name).exists():
-            problem = f"it has {name} (statistics of batches, say), which the model does not have"
+            problem = f"it has {name} (such as batch statistics), which the model does not have"
             raise CheckpointError(f"{path}: the checkpoint is of another model: {problem}")
 
 
 def _items_of(path: epath.Path, shapes: Mapping[str, Any], *, ema: bool) -> dict[str, Any]:
-    """Return the shapes by item, all of which are in a checkpoint."""
+    """Return the shapes by item, after a check that the checkpoint has every item."""
     wanted = split_variables(shapes, ema=ema)
     check_collections(path, wanted)
     for name, tree in wanted.items():
@@ -128,9 +131,9 @@ def _items_of(path: epath.Path, shapes: Mapping[str, Any], *, ema: bool) -> dict
 
 def _read_numpy(path: epath.Path, shapes: Mapping[str, Any]) -> dict[str, Any]:
     arrays: dict[str, Any] = {}
-    with failing("restore", path), ocp.PyTreeCheckpointer() as checkpointer:
+    with reporting_errors("restore", path), ocp.PyTreeCheckpointer() as checkpointer:
         check_shapes(path, shapes)
-        for key, part in shapes.items():  # one by one: all at once take twice the memory
+        for key, part in shapes.items():  # one by one, as all at once take twice the memory
             types = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), {key: part})
             args = ocp.args.PyTreeRestore({key: part}, restore_args=types, partial_restore=True)
             arrays |= checkpointer.restore(path.absolute(), args=args)
@@ -138,10 +141,13 @@ def _read_numpy(path: epath.Path, shapes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_meta(path: epath.Path) -> dict[str, Any]:
-    """Return the `config` and the `data` of the run that wrote a checkpoint.
+    """Return the `config` and `data` of the run that wrote a checkpoint.
+
+    Args:
+      path: The directory of a step.
 
     Raises:
-      CheckpointError: They cannot be read, or are no such thing.
+      CheckpointError: The file cannot be read, or does not have both.
     """
     file = path / META / "metadata"
     try:
@@ -151,7 +157,7 @@ def read_meta(path: epath.Path) -> dict[str, Any]:
     if not isinstance(meta, dict) or not all(
         isinstance(meta.get(key), dict) for key in ("config", "data")
     ):
-        raise CheckpointError(f"{file}: expected the config and the data of a run")
+        raise CheckpointError(f"{file}: expected an object with `config` and `data`")
     return meta
 
 
@@ -161,23 +167,23 @@ def write_variables(
     data: Mapping[str, Any],
     config: Mapping[str, Any],
 ) -> None:
-    """Write variables that were not trained here as the sealed checkpoint of step 0.
+    """Write imported variables as the sealed checkpoint of step 0.
 
     Args:
       workdir: The run folder.
       variables: Trees of NumPy arrays, by collection.
-      data: What a trained run says about its data; the classes at least.
+      data: The fingerprint of the data, as a trained run has it. The class names suffice.
       config: The resolved config.
 
     Raises:
-      CheckpointError: It cannot be written.
+      CheckpointError: The checkpoint cannot be written.
     """
     path = workdir / "checkpoints" / "0"
-    # By default Orbax copies all arrays first, and collects all that it writes: twice the memory.
+    # By default Orbax copies all arrays and collects all that it writes, which doubles the memory.
     numpy = ocp.type_handlers.NumpyHandler(deepcopy_host_arrays=False)
     registry = ocp.type_handlers.create_type_handler_registry((np.ndarray, numpy))
     arrays = ocp.PyTreeCheckpointHandler(use_ocdbt=False, type_handler_registry=registry)
-    with failing("save", path):
+    with reporting_errors("save", path):
         with ocp.Checkpointer(arrays) as checkpointer:
             for name, tree in split_variables(variables).items():
                 checkpointer.save((path / name).absolute(), tree)
@@ -189,8 +195,12 @@ def write_variables(
 def check_shapes(path: epath.Path, shapes: Any) -> None:
     """Check the names and shapes of the variables in a checkpoint against those of the model.
 
+    Args:
+      path: The directory of an item.
+      shapes: Tree of `jax.ShapeDtypeStruct`.
+
     Raises:
-      CheckpointError: They differ; the first name that does.
+      CheckpointError: A name or shape differs. The message has the first one.
     """
     with contextlib.closing(ocp.StandardCheckpointHandler()) as handler:
         saved = handler.metadata(path.absolute()).tree
@@ -203,22 +213,22 @@ def check_shapes(path: epath.Path, shapes: Any) -> None:
         if stored.get(name) != expected.get(name):
             raise CheckpointError(
                 f"{path}: the checkpoint is of another model: {name} is "
-                f"{stored.get(name, 'not there')}, expected {expected.get(name, 'none')}"
+                f"{stored.get(name, 'missing')}, expected {expected.get(name, 'none')}"
             )
 
 
 def _check_chunks(path: epath.Path, saved: Any) -> None:
-    """Check that no array is stored in chunks larger than itself, which fill the memory."""
+    """Check that no chunk is larger than its array. Such a chunk could fill the memory."""
     for key, leaf in jax.tree_util.tree_leaves_with_path(saved):
         chunk = leaf.storage.chunk_shape if getattr(leaf, "storage", None) else None
         if any(part > max(side, 1) for part, side in zip(chunk or (), leaf.shape, strict=False)):
             name = jax.tree_util.keystr(key, simple=True, separator="/")
-            raise CheckpointError(f"{path}: {name} is {leaf.shape}, in chunks of {chunk}")
+            raise CheckpointError(f"{path}: {name} is {leaf.shape}, stored in chunks of {chunk}")
 
 
 @contextlib.contextmanager
-def failing(verb: str, path: epath.Path) -> Iterator[None]:
-    """Turn what Orbax and the file system raise into one `CheckpointError`."""
+def reporting_errors(verb: str, path: epath.Path) -> Iterator[None]:
+    """Turn exceptions of Orbax and of the file system into a one-line `CheckpointError`."""
     try:
         yield
     except UserError:
