@@ -107,7 +107,7 @@ def test_the_command_gives_the_figures_of_the_run(trained, capsys):
 def test_the_command_takes_the_average_or_the_weights_themselves(trained, capsys):
     workdir, results = trained
     code, out, _ = evaluate(capsys, workdir, "--weights=raw")
-    assert code == 0 and "weights   the weights as they were trained, not their average" in out
+    assert code == 0 and "weights   the raw weights, not their average" in out
     report = json.loads(out.splitlines()[-1])
     assert report == {"step": 4, "eval": {"test_raw": results["eval"]["test_raw"]}}
     assert (workdir / "evaluations" / "4-test_raw.json").is_file()
