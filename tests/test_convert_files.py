@@ -80,7 +80,7 @@ def test_other_precisions_go_back_as_they_came(dtype, suffix, arrays, bring, tmp
     given = np.dtype(getattr(ml_dtypes, dtype) if dtype == "bfloat16" else dtype)
     given = {name: a if "norm" in name else a.astype(given) for name, a in arrays.items()}
     code, out, err = bring(given, name=f"w{suffix}")
-    assert (code, err) == (0, "") and f"arrays of {dtype} became float32" in out
+    assert (code, err) == (0, "") and f"arrays of {dtype} were converted to float32" in out
     back = tmp_path / f"back{suffix}"
     assert run(capsys, "--to=timm", f"--input={tmp_path / 'run'}", f"--output={back}")[0] == 0
     found = read(back)
@@ -110,8 +110,8 @@ def test_a_precision_that_is_none_is_refused(arrays, bring, tmp_path, capsys):
     [
         ("blocks.0.mlp.fc1.weight", lambda a: a * [np.nan], "is not finite"),
         ("head.bias", lambda a: a * 0 + np.inf, "head.bias is not finite (10 of 10 values)"),
-        ("head.bias", lambda a: a.astype("f8") + 1e300, "head.bias has values beyond float32"),
-        ("head.bias", lambda a: a.astype("i8"), "expected parameters, got whole numbers (int64)"),
+        ("head.bias", lambda a: a.astype("f8") + 1e300, "head.bias has values out of the range of float32"),
+        ("head.bias", lambda a: a.astype("i8"), "expected floating-point numbers, got int64"),
         ("extra", lambda _: np.zeros(3, bool), "extra (3) is an unexpected key"),
     ],
 )
@@ -130,9 +130,9 @@ def test_values_that_are_no_parameters_are_refused(name, change, said, arrays, b
 @pytest.mark.parametrize(
     ("flags", "value", "said"),
     [
-        ([], 1, "took the average of the weights (ema_model)"),
-        (["--weights=ema"], 1, "took the average of the weights (ema_model)"),
-        (["--weights=raw"], 0, "took the weights themselves (model)"),
+        ([], 1, "using the average of the weights (ema_model)"),
+        (["--weights=ema"], 1, "using the average of the weights (ema_model)"),
+        (["--weights=raw"], 0, "using the raw weights (model)"),
     ],
 )
 def test_the_average_of_a_file_is_taken_and_said(flags, value, said, arrays, bring, tmp_path):
@@ -209,7 +209,7 @@ def test_labels_of_the_same_name_are_kept_apart(arrays, bring, tmp_path):
     names = ["tench", "crane", *(f"k{i}" for i in range(7)), "crane"]
     (tmp_path / "labels.txt").write_bytes(("\ufeff" + "\r\n".join(names) + "\r\n\r\n").encode())
     code, out, _ = bring(arrays, f"--labels={tmp_path / 'labels.txt'}")
-    assert code == 0 and "note      1 name stands for several classes; 'crane' became" in out
+    assert code == 0 and "note      1 name occurs more than once; 'crane' became" in out
     found = from_pretrained(str(tmp_path / "run")).class_names
     assert found == ("tench", "crane (1)", *names[2:9], "crane (9)")
 
@@ -217,7 +217,7 @@ def test_labels_of_the_same_name_are_kept_apart(arrays, bring, tmp_path):
 def test_another_number_of_labels_names_both(arrays, bring, tmp_path):
     (tmp_path / "labels.txt").write_text("a\nb\n")
     code, _, err = bring(arrays, f"--labels={tmp_path / 'labels.txt'}")
-    assert code == 65 and "2 class names, and the model has 10 classes" in err
+    assert code == 65 and "2 class names, but the model has 10 classes" in err
 
 
 # --- Places.

@@ -42,16 +42,16 @@ def test_other_line_ends_are_part_of_a_name(tmp_path):
 def test_classes_of_the_same_name_are_kept_apart_and_said(tmp_path):
     names, notes = read_labels(write(tmp_path, "crane\nhen\ncrane\n"), 3)
     assert names == ("crane (0)", "hen", "crane (2)")
-    assert notes == ("1 name stands for several classes; 'crane' became 'crane (0)', 'crane (2)'",)
+    assert notes == ("1 name occurs more than once; 'crane' became 'crane (0)', 'crane (2)'",)
     names, notes = read_labels(write(tmp_path, "a\nb\na\nb\n"), 4)
-    assert notes == ("2 names stand for several classes; 'a' became 'a (0)', 'a (2)'",)
+    assert notes == ("2 names occur more than once; 'a' became 'a (0)', 'a (2)'",)
 
 
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("a\nb\n", "2 class names, and the model has 3 classes"),
-        ("", "0 class names, and the model has 3 classes"),
+        ("a\nb\n", "2 class names, but the model has 3 classes"),
+        ("", "0 class names, but the model has 3 classes"),
         ("a\n\nc\n", "line 2 is empty"),
         ("\na\nb\nc", "line 1 is empty"),
         ("a\nb\nGröße".encode("latin-1"), "line 3 is not UTF-8; save it as UTF-8"),
@@ -59,10 +59,10 @@ def test_classes_of_the_same_name_are_kept_apart_and_said(tmp_path):
         (TEXT.encode("utf-16")[:-1], "is not UTF-16"),
         (TEXT.encode("utf-16-le"), "not"),
         (b"\x89PNG\r\n\x1a\n\0\0", "line 1 is not UTF-8"),
-        ("a\0\nb\nc", "not a text in UTF-8"),
-        ('["a",\n"b",\n"c"]', "expected plain text with a class name a line, no JSON"),
-        ('{\n"0": "a"\n}', "expected plain text with a class name a line, no JSON"),
-        ('{"0": "a", "1": "b", "2": "c"}', "expected plain text with a class name a line"),
+        ("a\0\nb\nc", "not text in UTF-8"),
+        ('["a",\n"b",\n"c"]', "expected plain text with one class name per line, got JSON"),
+        ('{\n"0": "a"\n}', "expected plain text with one class name per line, got JSON"),
+        ('{"0": "a", "1": "b", "2": "c"}', "expected plain text with one class name per line"),
     ],
 )
 def test_what_is_no_list_of_names_is_refused(content, said, tmp_path):

@@ -6,8 +6,9 @@
   python -m vit_jax.convert --to=timm|huggingface|google|big_vision --input=DIR --output=PATH
       [--weights=ema|raw]
 
-The first writes a run folder, which evaluate, predict and config.init_from accept; the second reads
-one. A PATH is a file, or a folder with the documents that the library keeps beside its weights.
+The first command imports weights: it writes a run folder, which evaluate, predict and
+config.init_from accept. The second command exports the weights of a run folder. PATH is a weight
+file, or a folder with weights and the library's documents, such as config.json.
 """
 
 import dataclasses
@@ -34,14 +35,14 @@ from vit_jax.errors import CheckpointError, ConfigError
 from vit_jax.weights import reference
 from vit_jax.weights.library import Original
 
-# Reads fields of the sections model and data from the command line.
+# Parses overrides of the sections `model` and `data`.
 parse_overrides = functools.partial(cli.parse_overrides, sections=("model.", "data."))
 
 
 def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
-    """Convert in the direction that the flags select."""
+    """Import or export weights, as the flags select."""
     if bool(values.source) == bool(values.to):
-        raise ConfigError("--source", "give either --source, to import weights, or --to")
+        raise ConfigError("--source", "give --source to import weights, or --to to export them")
     for flag in ("input", "output"):
         if not values[flag].value:
             raise ConfigError(f"--{flag}", "expected a path")
@@ -52,18 +53,18 @@ def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
     weights = values.weights or ""
     if values.to:
         if values.check or overrides or values.model or values.labels:
-            known = "--input, --output, --weights and --allow_config_change"
-            raise ConfigError("--to", f"takes {known} only")
+            accepted = "--input, --output, --weights and --allow_config_change"
+            raise ConfigError("--to", f"an export accepts only {accepted}")
         allowed = values.allow_config_change
         for note in export_weights(path, values.to, output, weights, allowed):
             say(f"note      {note}")
         say(f"write     {output}")
         return
     if values.allow_config_change:
-        raise ConfigError("--allow_config_change", "goes with --to, which reads a run folder")
+        raise ConfigError("--allow_config_change", "is only for exports (--to); omit it")
     if values.model:
         check_name(values.model)
-    if values.check:  # what is missing is said before the weights are read
+    if values.check:  # report a missing package before the weights are read
         find_original(values.source, values.model)
     imported = import_weights(values.source, path, values.model, overrides, weights)
     if values.labels:
@@ -71,18 +72,18 @@ def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
         names, notes = read_labels(pathlib.Path(values.labels).expanduser(), num_classes)
         notes = (*imported.notes, *notes)
         imported = dataclasses.replace(imported, class_names=names, notes=notes)
-    _describe(imported, path, values.source, is_named=bool(values.model))
+    _print_summary(imported, path, values.source, is_named=bool(values.model))
     if values.check:
         original = find_original(values.source, imported.config.model["name"])
         _check_pixels(imported, path, values.source, original)
         with plain_copy(path, weights) as plain:
-            _check(imported, plain, values.source, original)
+            _check_outputs(imported, plain, values.source, original)
     write_run(imported, values.source, output)
     say(f"write     {output}")
 
 
-def _describe(imported: Imported, path: pathlib.Path, source: str, is_named: bool) -> None:
-    """Print what was read: the model, its preprocessing, and notes."""
+def _print_summary(imported: Imported, path: pathlib.Path, source: str, is_named: bool) -> None:
+    """Print the imported model, its preprocessing and the notes."""
     model = flatten(imported.config.model)
     data = imported.config.data
     num_params = sum(array.size for array in imported.params.values())
@@ -91,8 +92,8 @@ def _describe(imported: Imported, path: pathlib.Path, source: str, is_named: boo
     changes = f" with {', '.join(changed)}" if changed else ""
     height, width = data.image_size
     say(f"read      {path}  {source}  {num_params:,} parameters")
-    found = "" if is_named else " (from config.json)"
-    say(f"model     {model['name']}{found}{changes}")
+    origin = "" if is_named else " (from config.json)"
+    say(f"model     {model['name']}{origin}{changes}")
     say(
         f"images    {height}x{width}  {data.fit} {data.crop_fraction:.3g}  {data.interpolation}  "
         f"mean {data.mean}  std {data.std}"
@@ -102,10 +103,10 @@ def _describe(imported: Imported, path: pathlib.Path, source: str, is_named: boo
 
 
 def _check_pixels(imported: Imported, path: pathlib.Path, source: str, original: Original) -> None:
-    """Compare the values of pixels with those that the library's preprocessing makes.
+    """Compare normalized pixels with those of the library's own preprocessing.
 
     Raises:
-      CheckpointError: They differ.
+      CheckpointError: The pixels differ by more than 1e-4 of the largest value (at least 1).
     """
     data = imported.config.data
     if original.pixels is None or data.channels != 3:
@@ -117,15 +118,15 @@ def _check_pixels(imported: Imported, path: pathlib.Path, source: str, original:
     ours = np.asarray(transforms.normalize(jax.numpy.asarray(images), data.mean, data.std))
     error = np.abs(ours - theirs).max()
     if not error <= 1e-4 * max(1.0, np.abs(theirs).max()):
-        problem = f"{source} makes other pixels of an image, by {error:.1e} at most"
+        problem = f"the pixels differ from those of {source} by up to {error:.1e}"
         raise CheckpointError(f"{path}: {problem}; nothing was written")
 
 
-def _check(imported: Imported, path: pathlib.Path, source: str, original: Original) -> None:
-    """Compare the outputs with those of the original library.
+def _check_outputs(imported: Imported, path: pathlib.Path, source: str, original: Original) -> None:
+    """Compare the outputs on random images with those of the original library.
 
     Raises:
-      CheckpointError: They differ.
+      CheckpointError: The outputs differ by more than 3e-5 of the largest value (at least 1).
     """
     config = imported.config
     shape = (2, *config.data.image_size, config.data.channels)
@@ -137,9 +138,9 @@ def _check(imported: Imported, path: pathlib.Path, source: str, original: Origin
     theirs = reference.outputs(original, path, flatten(config.model), images)
     error = np.abs(ours - theirs).max()
     largest = np.abs(theirs).max()
-    say(f"check     outputs differ by {error:.1e} at most, the largest is {largest:.2f}")
-    if not error <= 3e-5 * max(1.0, largest):  # a form of GELU makes twice that or more
-        raise CheckpointError(f"{source} gives other outputs; nothing was written")
+    say(f"check     outputs differ by at most {error:.1e}; the largest output is {largest:.2f}")
+    if not error <= 3e-5 * max(1.0, largest):  # another form of GELU differs by twice that or more
+        raise CheckpointError(f"the outputs differ from those of {source}; nothing was written")
 
 
 def _flags() -> flags.FlagValues:
@@ -147,18 +148,20 @@ def _flags() -> flags.FlagValues:
     names = ", ".join(list_libraries())
     flags.DEFINE_string("source", "", f"Source library: {names}.", flag_values=values)
     flags.DEFINE_string("to", "", f"Target library: {names}.", flag_values=values)
-    flags.DEFINE_string("input", "", "Input path.", flag_values=values)
+    flags.DEFINE_string("input", "", "Input path: a file or folder.", flag_values=values)
     flags.DEFINE_string("output", "", "Output path (must not exist).", flag_values=values)
     cli.define_weights_flag(values)
     flags.DEFINE_string(
         "model",
         "",
-        "Our name of the model; may be left out beside a config.json.",
+        "Name of the model, such as vit_b16; optional if there is a config.json.",
         flag_values=values,
     )
-    flags.DEFINE_string("labels", "", "A file of class names, one per line.", flag_values=values)
+    flags.DEFINE_string("labels", "", "File of class names, one per line.", flag_values=values)
     cli.define_allow_flag(values)
-    flags.DEFINE_bool("check", False, "Compare outputs with the library.", flag_values=values)
+    flags.DEFINE_bool(
+        "check", False, "Compare the outputs with those of the library.", flag_values=values
+    )
     return values
 
 

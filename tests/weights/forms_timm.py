@@ -490,7 +490,7 @@ FORMS: dict[str, Form] = {
     "rope": other("vit_small_patch16_rope_224", "the scales of BEiT and EVA"),
     "rope_mixed": other("vit_small_patch16_rope_mixed_224", "rotary positions"),
     "rope_ape": other("vit_small_patch16_rope_ape_224", "the scales of BEiT and EVA"),
-    "eva02": other("eva02_tiny_patch14_224", "has swiglu, the model mlp", patch=14),
+    "eva02": other("eva02_tiny_patch14_224", "has swiglu, the model has mlp", patch=14),
     "dinov3": other("vit_small_patch16_dinov3", "the scales of BEiT and EVA"),
     "beit": other("beit_base_patch16_224", "relative positions"),
     "beitv2": other("beitv2_base_patch16_224", "relative positions"),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from vit_jax.weights.class_names import keep_apart
+from vit_jax.weights.class_names import make_unique
 
 
 @pytest.mark.parametrize(
@@ -18,6 +18,6 @@ from vit_jax.weights.class_names import keep_apart
     ],
 )
 def test_every_class_has_a_name_of_its_own(names, apart):
-    assert keep_apart(names) == apart
+    assert make_unique(names) == apart
     assert len(set(apart)) == len(names)
-    assert keep_apart(apart) == apart
+    assert make_unique(apart) == apart

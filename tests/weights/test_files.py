@@ -102,7 +102,7 @@ def test_parts_are_joined(tmp_path):
     with open_files(paths) as file:
         assert list(file.headers) == ["b", "a"]
         assert all(same(file.read(name), array) for name, array in {**one, **two}.items())
-    with pytest.raises(DataError, match=r"3\.npz: b is in .*1\.npz too"):
+    with pytest.raises(DataError, match=r"3\.npz: b is also in .*1\.npz"):
         open_files([*paths, write(tmp_path / "3.npz", one)])
 
 
@@ -110,7 +110,7 @@ def test_parts_are_joined(tmp_path):
 def test_a_file_that_is_there_stays(tmp_path, kind):
     path = tmp_path / f"a{kind}"
     path.write_text("mine")
-    with pytest.raises(WorkdirError, match="exists already; give another --output"):
+    with pytest.raises(WorkdirError, match="already exists; give another --output"):
         write(path, {"a": np.zeros(2, np.float32)})
     assert path.read_text() == "mine"
 
@@ -226,15 +226,15 @@ def described(shape, descr="<f4", fortran=False):
         (npz_member(described((2,), "<M8[s]"), bytes(16)), "expected .* a is datetime64"),
         (npz_member(described((2,), "<U4"), bytes(32)), "expected .* a is <U4"),
         (npz_member(described((2,), ">f4"), bytes(8)), "expected .* a is >f4"),
-        (npz_member(described((2,), "<f4)"), bytes(8)), "damaged"),
-        (npz_member(described((2,)), bytes(8), b"\x07\x00"), "damaged: KeyError"),
+        (npz_member(described((2,), "<f4)"), bytes(8)), "corrupt"),
+        (npz_member(described((2,)), bytes(8), b"\x07\x00"), "corrupt: KeyError"),
         (npz_member({"shape": (2,)}, bytes(8)), "correct keys"),
-        (npz_member(b"[" * 9000), "damaged"),
-        (npz_member(b"-" * 9000 + b"1"), "damaged"),
-        (npz_member(b" " * 20000), "damaged"),
-        (npz_member(b" " * 3_000_000, version=b"\x02\x00"), "damaged"),
-        (b"", "damaged"),
-        (b"no array", "damaged"),
+        (npz_member(b"[" * 9000), "corrupt"),
+        (npz_member(b"-" * 9000 + b"1"), "corrupt"),
+        (npz_member(b" " * 20000), "corrupt"),
+        (npz_member(b" " * 3_000_000, version=b"\x02\x00"), "corrupt"),
+        (b"", "corrupt"),
+        (b"no array", "corrupt"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -249,7 +249,7 @@ def test_a_wrong_zip_is_refused(tmp_path, monkeypatch):
     path = tmp_path / "a.npz"
     for content in (b"", b"text", b"PK\3\4" + bytes(100)):
         path.write_bytes(content)
-        with pytest.raises(DataError, match="damaged: BadZipFile"):
+        with pytest.raises(DataError, match="corrupt: BadZipFile"):
             open_file(path)
     with pytest.raises(DataError, match=r"notes.txt: expected arrays"):
         open_file(write_zip(path, [("a.npy", good), ("notes.txt", "hello")]))
@@ -258,7 +258,7 @@ def test_a_wrong_zip_is_refused(tmp_path, monkeypatch):
     with pytest.raises(DataError, match=r"a\.npy: .*each name once"):
         open_file(path)
     for method in (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):  # whose pieces grow without bound
-        with pytest.raises(DataError, match="compressed in a way"):
+        with pytest.raises(DataError, match="compression is not supported"):
             open_file(write_zip(path, [("a.npy", good)], method))
     content = bytearray(write_zip(path, [("a.npy", good)]).read_bytes())
     content[content.index(b"PK\1\2") + 8] |= 1
@@ -317,13 +317,13 @@ def little_memory():
 
 
 def test_a_zip_bomb_is_refused(zip_bomb):
-    with little_memory(), pytest.raises(DataError, match=r"a\.npy would grow from .*; not opened"):
+    with little_memory(), pytest.raises(DataError, match=r"a\.npy would grow from .* bytes .a zip bomb"):
         open_file(zip_bomb)
     content = bytearray(zip_bomb.read_bytes())
     size = len(npz_member(described((1 << 28,)), bytes(8)))
     struct.pack_into("<I", content, content.rindex(b"PK\1\2") + 24, size)  # it says: two numbers
     zip_bomb.write_bytes(content)
-    with little_memory(), pytest.raises(DataError, match="damaged: BadZipFile Bad CRC-32"):
+    with little_memory(), pytest.raises(DataError, match="corrupt: BadZipFile Bad CRC-32"):
         open_file(zip_bomb)
 
 
@@ -358,19 +358,19 @@ def entry(shape, begin, end, dtype="F32"):
         (safetensors({"a": entry(["2"], 0, 8)}, bytes(8)), "impossible shape"),
         (safetensors({"a": entry([0, 2**63], 0, 0)}), "impossible shape"),
         (safetensors({"a": entry([10] * 100_000, 0, 8)}, bytes(8)), "impossible shape"),
-        (safetensors({"a": entry(7, 0, 8)}, bytes(8)), "damaged"),
+        (safetensors({"a": entry(7, 0, 8)}, bytes(8)), "corrupt"),
         (safetensors({"a": entry([8], 0, 8, "F8_E4M3")}, bytes(8)), "expected .*a is F8_E4M3"),
         (safetensors({"a": entry([1], 0, 8, "C64")}, bytes(8)), "expected .*a is C64"),
         (safetensors({"a": entry([1], 0, 8, ["F32"])}, bytes(8)), "expected arrays of"),
-        (safetensors({"a": {"dtype": "F32", "shape": [2]}}, bytes(8)), "damaged"),
-        (safetensors({"a": 3}), "damaged"),
-        (safetensors([1]), "damaged"),
-        (safetensors(b"{not json}"), "damaged"),
-        (safetensors(b"\xff\xfe{}"), "damaged"),
-        (safetensors(b'{"a": ' + b"[" * 100_000), "damaged: RecursionError"),
-        (safetensors(b'{"a": ' + b"1" * 10_000 + b"}"), "damaged"),
-        (safetensors(b'{"a": {}, "a": {}}'), "a name is there twice"),
-        (safetensors(b'{"a": {"shape": [1], "shape": [2]}}'), "a name is there twice"),
+        (safetensors({"a": {"dtype": "F32", "shape": [2]}}, bytes(8)), "corrupt"),
+        (safetensors({"a": 3}), "corrupt"),
+        (safetensors([1]), "corrupt"),
+        (safetensors(b"{not json}"), "corrupt"),
+        (safetensors(b"\xff\xfe{}"), "corrupt"),
+        (safetensors(b'{"a": ' + b"[" * 100_000), "corrupt: RecursionError"),
+        (safetensors(b'{"a": ' + b"1" * 10_000 + b"}"), "corrupt"),
+        (safetensors(b'{"a": {}, "a": {}}'), "a name occurs twice"),
+        (safetensors(b'{"a": {"shape": [1], "shape": [2]}}'), "a name occurs twice"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -430,11 +430,11 @@ def test_arrays_of_any_number_are_read(suffix, tmp_path):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1", "a pointer of Git LFS"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1", "a Git LFS pointer"),
         (b"<!DOCTYPE html><html>", "a web page"),
-        (b"\x89HDF\r\n\x1a\n", "HDF5"),
+        (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
         (b"\x1f\x8b\x08", "compressed with gzip"),
-        (b"\x93NUMPY\x01\x00", "one array"),
+        (b"\x93NUMPY\x01\x00", "a single array"),
         (b"\0" * 257 + b"ustar", "a tar archive"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -442,7 +442,7 @@ def test_arrays_of_any_number_are_read(suffix, tmp_path):
 @pytest.mark.parametrize("name", ["a.npz", "a.safetensors", "a.pth.tar", "weights"])
 def test_what_a_file_is_instead_is_said(name, content, said, tmp_path):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(DataError, match=rf"{name}: not weights that are read: {said}"):
+    with pytest.raises(DataError, match=rf"{name}: not a weight file: {said}"):
         open_file(tmp_path / name)
 
 
@@ -453,13 +453,13 @@ def test_the_content_says_what_a_file_is(tmp_path, arrays):
             assert read_all(path.rename(tmp_path / name)).keys() == arrays.keys()
             path = tmp_path / name
     (tmp_path / "text").write_text("hello")
-    with pytest.raises(DataError, match=r"expected \.npz, .*does not begin as one of them"):
+    with pytest.raises(DataError, match=r"unknown format; expected \.npz, "):
         open_file(tmp_path / "text")
 
 
 def test_what_is_no_regular_file_is_not_opened(tmp_path):
     os.mkfifo(tmp_path / "a.npz")  # opening it would wait for ever
-    with pytest.raises(InputMissingError, match=r"a\.npz: no regular file"):
+    with pytest.raises(InputMissingError, match=r"a\.npz: not a regular file"):
         open_file(tmp_path / "a.npz")
 
 
@@ -469,5 +469,5 @@ def test_large_headers_take_no_memory(tmp_path):
         open_file(tmp_path / "a.safetensors")
     end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 9, 9, 9 << 20, 4, 0)
     (tmp_path / "a.npz").write_bytes(b"PK\3\4" + bytes(9 << 20) + end)
-    with little_memory(), pytest.raises(DataError, match="a directory of 9,437,184 bytes"):
+    with little_memory(), pytest.raises(DataError, match="a directory of 9,437,184 bytes; expected at most"):
         open_file(tmp_path / "a.npz")

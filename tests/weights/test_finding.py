@@ -59,24 +59,24 @@ def test_the_weights_of_a_folder_are_found(names, found, noted, tmp_path):
     result = find_files(tmp_path)
     assert [path.name for path in result.paths] == [found]
     assert bool(result.notes) == bool(noted)
-    assert not noted or f"took {found}; beside it: {noted}" in result.notes[0]
+    assert not noted or f"using {found}; ignored: {noted}" in result.notes[0]
 
 
 @pytest.mark.parametrize(
     ("names", "error", "said"),
     [
-        ([], InputMissingError, r"no weights there; expected \.npz"),
-        (["._model.safetensors"], InputMissingError, "no weights there"),
-        (["optimizer.pt"], InputMissingError, "no weights there"),
+        ([], InputMissingError, r"no weights in this folder; expected \.npz"),
+        (["._model.safetensors"], InputMissingError, "no weights in this folder"),
+        (["optimizer.pt"], InputMissingError, "no weights in this folder"),
         (
             ["tf_model.h5", "flax_model.msgpack"],
             InputMissingError,
-            "tf_model.h5 is of a format that",
+            "tf_model.h5 is not supported",
         ),
         (
             ["checkpoint-10/model.safetensors", "checkpoint-20/pytorch_model.bin"],
             InputMissingError,
-            "name one of the folders in it: checkpoint-10, checkpoint-20",
+            "give one of its folders: checkpoint-10, checkpoint-20",
         ),
         (["a.npz", "b.npz"], DataError, r"several weight files \(a\.npz, b\.npz\); name one"),
         (["a.safetensors", "b.safetensors"], DataError, "several weight files"),
@@ -84,7 +84,7 @@ def test_the_weights_of_a_folder_are_found(names, found, noted, tmp_path):
         (["model_index.json", "x.safetensors"], DataError, "a pipeline of diffusers"),
         (["adapter_config.json", "adapter_model.safetensors"], DataError, "an adapter"),
         (["config.json", "origins.json"], DataError, "a run of vit_jax; --to exports it"),
-        (["m-00001-of-00002.safetensors"], DataError, "parts 1 to 2 .* expected; see 2"),
+        (["m-00001-of-00002.safetensors"], DataError, "expected parts 1 to 2 .*; check 2"),
         (
             ["m-00001-of-00002.safetensors", "n-00002-of-00002.safetensors"],
             DataError,
@@ -136,7 +136,7 @@ def test_parts_are_joined(index, tmp_path):
         ({"a": 3}, DataError, "weight_map: expected a file name for each"),
         ({"a": "config.json"}, DataError, "weight_map: expected a file name for each"),
         ({"e": "gone.npz", "f": "too.npz"}, InputMissingError, "2 of 4 files missing: gone.npz"),
-        ({"e": PARTS[0]}, DataError, "e is not there, though the index lists it"),
+        ({"e": PARTS[0]}, DataError, "e is missing, although the index lists it"),
         ({"b": PARTS[1]}, DataError, "b is not in the index"),
     ],
 )
@@ -154,5 +154,5 @@ def test_documents_may_have_a_byte_order_mark_and_no_more_than_a_size(tmp_path):
     file.close()
     assert documents == {"config.json": {}}
     (tmp_path / "config.json").write_bytes(b"[" + b"[]," * (3 << 20))
-    with pytest.raises(DataError, match="far more than such a document needs"):
+    with pytest.raises(DataError, match="expected at most 8,388,608"):
         open_weights(tmp_path)

@@ -92,7 +92,7 @@ def test_an_activation_that_we_do_not_have_is_refused(key):
 def test_a_pooler_has_no_part_in_logits_and_its_activation_is_not_asked_for():
     spec = read({**VIT, "pooler_act": "mish"}, pooler=48)
     assert spec.fields["representation_size"] == 0
-    assert any("the pooler has no part in the logits" in note for note in spec.notes)
+    assert any("the logits do not depend on the pooler" in note for note in spec.notes)
     names = huggingface.VIT.placeholders(arrays(VIT, pooler=48))
     assert (names["pooler"], names["unused"]) == ("none", "pooler.dense")
 
@@ -145,9 +145,9 @@ def test_a_head_that_the_document_names_must_be_there():
 
 
 def test_keys_that_nothing_reads_are_said_and_harmless_ones_are_not():
-    harmless = dict.fromkeys((*keys.BASE, *keys.OF_TRAINING, *keys.DERIVED), "x")
+    harmless = dict.fromkeys((*keys.BASE_KEYS, *keys.TRAINING_KEYS, *keys.DERIVED_KEYS), "x")
     spec = read(VIT | {k: v for k, v in harmless.items() if k not in VIT} | {"my_rope": 3})
-    assert [note for note in spec.notes if "not read" in note] == ["config.json: not read: my_rope"]
+    assert [note for note in spec.notes if "unknown keys" in note] == ["config.json: unknown keys, ignored: my_rope"]
 
 
 def test_deit_has_the_heads_of_its_weights():
@@ -159,7 +159,7 @@ def test_deit_has_the_heads_of_its_weights():
     assert two.fields["distilled_head"]
     pooled = read(deit, classes=0, pooler=48)
     assert (pooled.fields["distilled_head"], pooled.fields["representation_size"]) == (False, 48)
-    assert any("the pooler is read" in note for note in pooled.notes)
+    assert any("outputs of the pooler" in note for note in pooled.notes)
 
 
 # --- config.json: the classes.
@@ -186,7 +186,7 @@ def test_names_that_occur_twice_are_kept_apart_and_said():
     labels = {"2": "crane", "0": "crane", "1": "cat"}
     spec = read({**VIT, "id2label": labels}, classes=3)
     assert spec.class_names == ("crane (0)", "cat", "crane (2)")
-    assert any("kept apart: crane (0), crane (2)" in note for note in spec.notes)
+    assert any("made unique: crane (0), crane (2)" in note for note in spec.notes)
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_names_that_occur_twice_are_kept_apart_and_said():
 def test_names_that_are_made_up_or_out_of_step_are_left_out(labels, noted):
     spec = read({**VIT, "id2label": labels}, classes=2)
     assert spec.class_names == ()
-    assert any("the names are left out" in note for note in spec.notes) == noted
+    assert any("the names are ignored" in note for note in spec.notes) == noted
 
 
 # --- preprocessor_config.json.
@@ -240,14 +240,14 @@ def test_a_step_of_the_processor_is_read(change, expected):
     [
         ({"do_resize": False}, "do_resize: expected true"),
         ({"do_resize": None}, "do_resize: expected true"),
-        ({"do_flip_channel_order": True}, "do_flip_channel_order: there is no such step"),
-        ({"do_pad": True}, "do_pad: there is no such step"),
-        ({"rescale_offset": True}, "rescale_offset: there is no such step"),
-        ({"rescale_factor": 0}, "rescale_factor: expected a number above 0"),
+        ({"do_flip_channel_order": True}, "do_flip_channel_order: this step is not supported"),
+        ({"do_pad": True}, "do_pad: this step is not supported"),
+        ({"rescale_offset": True}, "rescale_offset: this step is not supported"),
+        ({"rescale_factor": 0}, "rescale_factor: expected a positive number"),
         ({"resample": 4}, "resample: expected one of 0 (nearest)"),
         ({"resample": True}, "resample: expected one of 0 (nearest)"),
         ({"size": {"longest_edge": 32}}, "size: expected a number, height and width"),
-        ({"size": {"shortest_edge": 32}}, "size: images of any shape need do_center_crop"),
+        ({"size": {"shortest_edge": 32}}, "size: expected height and width, or do_center_crop"),
         ({"size": {"shortest_edge": 32, "longest_edge": 64}}, "size: expected a number"),
         ({"size": 32, "do_center_crop": True, "crop_size": 40}, "crop_size: expected at most"),
         ({"image_mean": [0.5]}, "image_mean: expected 3 numbers"),
@@ -269,10 +269,10 @@ def test_dinov2_takes_the_images_of_its_processor():
     processor = {**BIT, "size": {"shortest_edge": 36}, "crop_size": {"height": 32, "width": 32}}
     spec = read(DINOV2, processor)
     assert (spec.data["image_size"], spec.trained_size) == ((32, 32), (64, 64))
-    assert any("the run takes 32x32" in note for note in spec.notes)
+    assert any("the run uses 32x32" in note for note in spec.notes)
     alone = read(DINOV2)
     assert (alone.data["image_size"], alone.trained_size) == ((64, 64), (64, 64))
-    assert not any("the run takes" in note for note in alone.notes)
+    assert not any("the run uses" in note for note in alone.notes)
 
 
 def test_dinov2_has_a_square_of_positions_whatever_its_images():
@@ -281,14 +281,14 @@ def test_dinov2_has_a_square_of_positions_whatever_its_images():
     spec = huggingface.VIT.describe(shapes, documents, "dinov2")
     assert (spec.data["image_size"], spec.trained_size) == ((16, 64), (32, 32))
     documents["config.json"]["image_size"] = [16, 24]
-    with pytest.raises(DataError, match="has a square of positions, not 6"):
+    with pytest.raises(DataError, match="needs a square grid, got 6 patches"):
         huggingface.VIT.describe(shapes, documents, "dinov2")
 
 
 def test_vit_takes_images_of_its_own_size_and_says_so():
     spec = read(VIT, {**PIXELS, "size": 48})
     assert spec.data["image_size"] == (32, 32)
-    assert any("makes images of 48x48" in note and "takes 32x32" in note for note in spec.notes)
+    assert any("makes images of 48x48" in note and "uses 32x32" in note for note in spec.notes)
 
 
 def test_one_channel_has_the_mean_of_what_is_usual():
@@ -318,7 +318,7 @@ def test_swin_has_the_rules_of_transformers():
         ("swin", {"use_absolute_embeddings": True}, "use_absolute_embeddings: expected false"),
         ("swinv2", {"image_size": 60}, "image_size: transformers counts 7 rows of tokens"),
         ("swin", {"mlp_ratio": float("inf")}, "mlp_ratio: expected float | int, got inf"),
-        ("swin", {"depths": [2, "2"]}, "depths: expected a number for each stage"),
+        ("swin", {"depths": [2, "2"]}, "depths: expected one number per stage"),
         ("swin", {"architectures": ["SwinBackbone"]}, "architectures: expected SwinModel or"),
     ],
 )
@@ -352,7 +352,7 @@ def test_a_model_is_named_by_the_document_that_is_written_for_it(name):
     assert found == {key: fields[key] for key in found}
     assert set(documents["config.json"]) <= keys.DEFAULTS[
         documents["config.json"]["model_type"]
-    ].keys() | {*keys.READ, *keys.OF_TRAINING, *keys.DERIVED, *keys.BASE}
+    ].keys() | {*keys.OPTIONAL_KEYS, *keys.TRAINING_KEYS, *keys.DERIVED_KEYS, *keys.BASE_KEYS}
 
 
 def test_what_is_written_about_classes_and_numerics_is_all_that_the_library_needs():
@@ -374,7 +374,7 @@ def test_what_is_written_about_classes_and_numerics_is_all_that_the_library_need
 
 def test_dinov2_of_a_grid_that_is_no_square_cannot_be_written():
     library, fields, data = written("dinov2_b14", num_classes=2)
-    with pytest.raises(DataError, match=r"config\.data\.image_size: transformers' DINOv2 has a sq"):
+    with pytest.raises(DataError, match=r"config\.data\.image_size: transformers' DINOv2 needs a sq"):
         library.documents_for(fields, {**data, "image_size": (28, 56)}, ())
 
 

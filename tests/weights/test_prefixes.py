@@ -37,7 +37,7 @@ def test_what_all_names_begin_with_is_left_off(prefix, tmp_path):
     with open_arrays(tmp_path, names_with(prefix, 7)) as file:
         assert set(file.headers) == set(NAMES)
         assert all((file.read(name) == 7).all() for name in NAMES)
-    assert file.notes == (f"the names begin with {prefix}, which is left off",)
+    assert file.notes == (f"the prefix {prefix} of all names was removed",)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_what_is_trained_beside_a_model_is_left_out(beside, tmp_path):
     arrays = {**names_with("module."), beside: np.zeros(1, np.float32)}
     with open_arrays(tmp_path, arrays) as file:
         assert set(file.headers) == set(NAMES)
-    assert f"left out, as it serves the training alone: 1 arrays of {beside.split('.')[0]}" in (
+    assert f"ignored, as only training needs them: 1 arrays of {beside.split('.')[0]}" in (
         file.notes
     )
 
@@ -73,9 +73,9 @@ def test_what_is_trained_beside_a_model_is_left_out(beside, tmp_path):
 @pytest.mark.parametrize(
     ("weights", "value", "said"),
     [
-        ("", 1, "took the average of the weights (ema_model); --weights=raw takes the others"),
-        ("ema", 1, "took the average of the weights (ema_model); --weights=raw takes the others"),
-        ("raw", 0, "took the weights themselves (model), not their average"),
+        ("", 1, "using the average of the weights (ema_model); --weights=raw uses the others"),
+        ("ema", 1, "using the average of the weights (ema_model); --weights=raw uses the others"),
+        ("raw", 0, "using the raw weights (model), not their average"),
     ],
 )
 def test_of_two_models_in_one_file_the_average_is_taken(weights, value, said, tmp_path):
@@ -90,7 +90,7 @@ def test_what_is_not_there_is_not_taken(tmp_path):
     with pytest.raises(ConfigError, match=r"--weights: .* has no average"):
         open_arrays(tmp_path, names_with(""), "ema")
     (tmp_path / "a.safetensors").unlink()
-    with pytest.raises(ConfigError, match=r"--weights: .* has an average only .teacher."):
+    with pytest.raises(ConfigError, match=r"--weights: .* has only an average .teacher."):
         open_arrays(tmp_path, names_with("teacher."), "raw")
     (tmp_path / "a.safetensors").unlink()
     with pytest.raises(DataError, match=r"several sets of weights .model, net."):

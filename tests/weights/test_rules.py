@@ -129,7 +129,7 @@ def test_shapes_are_checked_without_taking_memory():
 
 
 def test_what_a_file_has_no_name_for_cannot_be_written():
-    with pytest.raises(DataError, match=r"^FILE: cannot hold this model: b \(4\) has no name"):
+    with pytest.raises(DataError, match=r"^FILE cannot store this model: b \(4\) has no name"):
         export_params(
             Table((Rule("a", "a"),)), {"a": (1,), "b": (4,)}, lambda name: np.zeros(0), "FILE"
         )

@@ -10,7 +10,7 @@ from vit_jax import convert
 from vit_jax.console import cli
 from vit_jax.errors import ConfigError, DataError
 from vit_jax.weights import files
-from vit_jax.weights.their_names import translate
+from vit_jax.weights.foreign_names import translate
 from vit_jax.weights.timm import architectures
 
 WIDTH = 48
@@ -131,25 +131,25 @@ REFUSED = [
     ({"model_args": {"global_pool": "avgmax"}}, "global_pool: expected token, avg, map, got"),
     ({"model_args": {"global_pool": ""}}, "global_pool: expected token, avg, map, got ''"),
     ({"global_pool": "max"}, "global_pool: expected token, avg, map, got 'max'"),
-    ({"global_pool": "map"}, "global_pool: 'map' is not that of the arrays"),
+    ({"global_pool": "map"}, "global_pool: 'map' does not match the arrays"),
     ({"global_pool": "avg", "model_args": {"global_pool": "token"}}, "model_args has 'token'"),
-    ({"model_args": {"fc_norm": True}}, "fc_norm: the document has True, the arrays False"),
+    ({"model_args": {"fc_norm": True}}, "fc_norm: the document has True, the arrays have False"),
     ({"model_args": {"pool_include_prefix": True}}, "pool_include_prefix: expected False"),
     ({"model_args": {"pre_norm": True}}, "pre_norm: expected False, got True"),
     ({"model_args": {"attn_layer": "diff"}}, "attn_layer: expected 'attn', got 'diff'"),
     ({"model_args": {"mlp_layer": "swiglu"}}, "mlp_layer: the document has 'swiglu'"),
     ({"model_args": {"norm_layer": "rmsnorm"}}, "norm_layer: expected 'layernorm'"),
     ({"model_args": {"window_sise": 7}}, "window_sise: unknown argument"),
-    ({"model_args": {"reg_tokens": 4}}, "reg_tokens: the document has 4, the arrays 0"),
+    ({"model_args": {"reg_tokens": 4}}, "reg_tokens: the document has 4, the arrays have 0"),
     ({"model_args": {"class_token": False}}, "class_token: the document has False"),
-    ({"model_args": {"qk_norm": True}}, "qk_norm: the document has True, the arrays False"),
-    ({"model_args": {"mlp_ratio": 3}}, "mlp_ratio: the document has 144, the arrays 96"),
-    ({"num_features": 64}, "num_features: the document has 64, the arrays 48"),
-    ({"num_classes": 9}, "num_classes: the document has 9, the arrays 5"),
-    ({"architecture": "vit_base_patch16_clip_224"}, "not one of our models: it has a norm before"),
+    ({"model_args": {"qk_norm": True}}, "qk_norm: the document has True, the arrays have False"),
+    ({"model_args": {"mlp_ratio": 3}}, "mlp_ratio: the document has 144, the arrays have 96"),
+    ({"num_features": 64}, "num_features: the document has 64, the arrays have 48"),
+    ({"num_classes": 9}, "num_classes: the document has 9, the arrays have 5"),
+    ({"architecture": "vit_base_patch16_clip_224"}, "is not supported: it has a norm before"),
     ({"architecture": "vit_base_patch16_rope_224"}, "rotary positions"),
-    ({"architecture": "resnet50"}, "is no ViT, DeiT, DINOv2, hybrid or Swin of timm"),
-    ({"architecture": "swin_tiny_patch4_window7_224"}, "is a swin; give its --model"),
+    ({"architecture": "resnet50"}, "is not a ViT, DeiT, DINOv2, hybrid or Swin of timm"),
+    ({"architecture": "swin_tiny_patch4_window7_224"}, "is a swin; give a --model of this family"),
 ]
 
 
@@ -162,7 +162,7 @@ def test_a_word_that_makes_another_model_is_refused_by_name(words, said, save):
 
 def test_other_heads_than_the_documents_are_refused(save):
     folder = save(vit(), {**HUB, "model_args": {"num_heads": 6}})
-    with pytest.raises(ConfigError, match=r"--model.num_heads: .* has 6, the model 3"):
+    with pytest.raises(ConfigError, match=r"--model.num_heads: .* has 6, the model has 3"):
         bring_in(folder)
 
 
@@ -170,7 +170,7 @@ def test_a_flag_counts_before_the_document_and_a_note_says_so(save):
     folder = save(vit(), {**HUB, "model_args": {"act_layer": "relu"}})
     model, imported = bring_in(folder, **{"model.mlp.activation": "gelu"})
     assert model["mlp.activation"] == "gelu"
-    assert any("has mlp.activation relu; --model.mlp.activation" in n for n in imported.notes)
+    assert any("has mlp.activation=relu; --model.mlp.activation overrides" in n for n in imported.notes)
 
 
 # --- Preprocessing and classes.
@@ -197,7 +197,7 @@ def test_preprocessing_and_names_are_read_wherever_they_stand(document, save):
 def test_names_of_other_classes_are_left_out_and_a_note_says_so(save):
     _, imported = bring_in(save(vit(), {**HUB, "label_names": NAMES[:3]}))
     assert imported.class_names == ()
-    assert any("3 names for 5 classes; left out" in note for note in imported.notes)
+    assert any("3 names for 5 classes; ignored" in note for note in imported.notes)
 
 
 def test_channels_are_those_of_the_file(save):
@@ -235,7 +235,7 @@ def test_a_size_of_the_user_is_not_overruled_and_a_guess_is_said(save):
     flags = {"model.num_registers": "4"}
     model, imported = bring_in(folder, **flags)
     assert imported.params["posemb/grid"].shape == (3, 3, WIDTH)
-    assert any("they are 2x2 and 5, --data.image_size=16,16 says so" in n for n in imported.notes)
+    assert any("for 2x2 and 5, give --data.image_size=16,16" in n for n in imported.notes)
     model, imported = bring_in(folder, **flags, **{"data.image_size": "16,16"})
     assert model["posemb.registers"] and imported.params["posemb/grid"].shape == (2, 2, WIDTH)
 
@@ -312,7 +312,7 @@ def test_the_model_is_inferred_from_the_document(document, arrays, name, save):
 
 
 def test_what_is_missing_for_it_is_said(save):
-    with pytest.raises(DataError, match="num_heads: unknown for a width of 48; give --model"):
+    with pytest.raises(DataError, match="num_heads: unknown for width 48; give --model"):
         bring_in(save(vit(), HUB), "")
 
 

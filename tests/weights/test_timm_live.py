@@ -89,7 +89,7 @@ def check(imported, folder):
     original = reference.find_original(
         models.family(imported.config.model["name"]).libraries()["timm"], "timm"
     )
-    convert._check(imported, folder, "timm", original)
+    convert._check_outputs(imported, folder, "timm", original)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -135,7 +135,7 @@ def test_the_check_finds_what_a_reading_of_the_document_leaves_out(name, save, m
 
     monkeypatch.setattr(importing, "find_library", find_library)
     imported = convert.import_weights("timm", folder, "", {})
-    with pytest.raises(CheckpointError, match="gives other outputs; nothing was written"):
+    with pytest.raises(CheckpointError, match="the outputs differ from those of .*; nothing was written"):
         check(imported, folder)
 
 
@@ -150,7 +150,7 @@ def test_the_attention_pool_of_every_token_is_found(save, monkeypatch):
         "__call__",
         lambda self, tokens, num_prefix, *, train: call(self, tokens, 0, train=train),
     )
-    with pytest.raises(CheckpointError, match="gives other outputs"):
+    with pytest.raises(CheckpointError, match="the outputs differ from those of"):
         check(imported, folder)
 
 
@@ -202,7 +202,7 @@ def test_every_name_of_timm_says_what_its_constructor_gets_or_is_refused(timm, m
         given = {k: v for k, v in given.items() if v is not None}
         unusual = [
             key
-            for key, usual in arguments.USUAL.items()
+            for key, usual in arguments.SUPPORTED_VALUES.items()
             if given.get(key, usual[0]) not in (*usual, None)
         ]
         try:

@@ -1,1 +1,1 @@
-"""Weights of other libraries in, and ours out: between their files and our run folders."""
+"""Convert between the weight files of other libraries and our run folders."""

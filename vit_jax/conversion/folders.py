@@ -1,4 +1,4 @@
-"""The folder of converted weights: what is in it, and how it is written whole or not at all."""
+"""The folder of converted weights: its files, and how to write it atomically."""
 
 import contextlib
 import pathlib
@@ -8,21 +8,24 @@ from collections.abc import Iterator
 
 from vit_jax.errors import WorkdirError
 
-# Beside the checkpoint of converted weights: where they came from, and tensors of the file that our
-# model does not have.
+# Files beside the checkpoint of imported weights: their origin, and the tensors of the original
+# file that our model does not have.
 ORIGIN = "origin.json"
 EXTRA_TENSORS = "extra_tensors.safetensors"
 
 
 @contextlib.contextmanager
-def whole_folder(output: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Yield a temporary folder to write to, which is renamed to `output` at the end.
+def atomic_folder(output: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yield a temporary folder to write to, and rename it to `output` at the end.
+
+    Args:
+      output: The folder to create.
 
     Raises:
       WorkdirError: The output exists already, or cannot be written.
     """
     if output.exists():
-        raise WorkdirError(f"{output}: exists already; give another --output")
+        raise WorkdirError(f"{output}: already exists; give another --output")
     temporary = output.with_name(f".{output.name}.{secrets.token_hex(4)}.tmp")
     try:
         temporary.mkdir(parents=True)

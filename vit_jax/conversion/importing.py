@@ -1,4 +1,4 @@
-"""From the weights of another library to a run folder."""
+"""Import the weights of another library into a run folder."""
 
 import contextlib
 import dataclasses
@@ -20,7 +20,7 @@ from vit_jax.checkpoints import store
 from vit_jax.config import stored
 from vit_jax.config.layers import File
 from vit_jax.console.progress import Progress
-from vit_jax.conversion.folders import EXTRA_TENSORS, ORIGIN, whole_folder
+from vit_jax.conversion.folders import EXTRA_TENSORS, ORIGIN, atomic_folder
 from vit_jax.conversion.libraries import find_library, infer_model, series_of
 from vit_jax.conversion.trained_size import find_size
 from vit_jax.data import transforms
@@ -37,16 +37,16 @@ Params = dict[str, np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Imported:
-    """Weights under our names, and everything that came with them.
+    """Weights under our names, with their config and origin.
 
     Attributes:
       resolved: The config of a run with these weights.
-      params: By name, such as blocks_0/attn/qkv/kernel.
-      class_names: The classes; empty where they are unknown.
-      extra_tensors: Arrays of the file that our model does not have, by their names there.
-      placeholders: The names that the file used; see `weights.rules`.
-      notes: What the user should know.
-      dtypes: Names of dtypes by array of the file, of those that were not float32.
+      params: Parameters in float32, by name, such as `blocks_0/attn/qkv/kernel`.
+      class_names: The class names; empty if unknown.
+      extra_tensors: Arrays of the file that our model does not have, by their names in the file.
+      placeholders: The placeholders of the names in the file; see `weights.rules`.
+      notes: Notes for the user.
+      dtypes: The dtype names of the arrays that were not float32, by their names in the file.
     """
 
     resolved: config_lib.Resolved
@@ -70,22 +70,24 @@ def import_weights(
     overrides: Mapping[str, str] | None = None,
     weights: str = "",
 ) -> Imported:
-    """Read the weights of a library.
+    """Read the weights of a library, and convert them to our names and layout.
 
     Args:
       source: The name of the library.
       path: A file, or a folder with documents.
-      name: The name of our model; empty: the one that the documents beside the weights name.
-      overrides: Fields of the sections model and data, such as `{"model.qk_norm": "true"}`.
-      weights: `ema` or `raw`, where the path has both; the average if empty.
+      name: The name of our model; empty to infer it from the documents beside the weights.
+      overrides: Fields of the sections `model` and `data` as text, such as
+        `{"model.attention.qk_norm": "true"}`.
+      weights: `ema` or `raw`, if the path has both. An empty string prefers the EMA.
 
     Raises:
-      InputMissingError: There is nothing at the path.
-      DataError: A file is corrupt, or not of this model; all names that do not fit are listed.
-      ConfigError: There is no such library, or it has no weights of the family; or the model is
-        impossible.
+      InputMissingError: There are no weights at the path.
+      DataError: A file is corrupt, or does not match the model. The message lists all names and
+        shapes that do not match.
+      ConfigError: The library is unknown or has no weights of the model's family, or the model
+        cannot be built.
     """
-    if name:  # a wrong one is said before anything is read
+    if name:  # refuse a wrong name before reading any file
         find_library(source, name, "--source")
     file, documents = open_weights(path, weights)
     dtypes = precision.Dtypes()
@@ -102,11 +104,11 @@ def import_weights(
         with _showing_progress(file) as read:
             table = rules.Table(library.rules, placeholders)
             params, extra_tensors = rules.import_params(
-                table, shapes, file_shapes, dtypes.noting(read), str(path)
+                table, shapes, file_shapes, dtypes.recording(read), str(path)
             )
     notes = (*file.notes, *spec.notes, *dtypes.notes(), *notes)
-    notes += _contradictions(spec, config, overrides or {}, path)
-    notes += _describe_rest(table.extra_tensors(file_shapes))
+    notes += _note_overridden_fields(spec, config, overrides or {}, path)
+    notes += _note_extra_tensors(table.extra_tensors(file_shapes))
     if config.data.image_size != trained_size:
         shapes = _param_shapes(config.model, config.data.image_size, config.data.channels)
         params, resized = adapt.resize_tables(params, shapes, _resize(config.model))
@@ -121,8 +123,8 @@ def _describe(
     """Return the library, the name of our model, and what its weights state.
 
     Raises:
-      DataError: A document or the arrays are not those of a model of ours.
-      ConfigError: There is no such library or model, or nothing tells which model it is.
+      DataError: A document or the arrays belong to a model that is not supported.
+      ConfigError: The library or model is unknown, or the model cannot be inferred.
     """
     inferred = {} if name else infer_model(source, shapes, documents)
     name = name or inferred.pop("name")
@@ -131,19 +133,19 @@ def _describe(
     return library, name, dataclasses.replace(spec, fields={**inferred, **spec.fields})
 
 
-def _describe_rest(extra: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-    """Return notes on the arrays that our model does not have, by what they are."""
+def _note_extra_tensors(extra: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """Return a note for each kind of arrays that our model does not have."""
     notes = []
     for kind, names in extra.items():
         count = f" ({len(names)} arrays)" if len(names) > 1 else ""
-        notes.append(f"{kind}{count} is not part of the model; it is kept for the export")
+        notes.append(f"{kind}{count} is not part of the model; it is kept for an export")
     return tuple(notes)
 
 
 def _configure(
     spec: ImportSpec, name: str, flags: Mapping[str, str], path: pathlib.Path
 ) -> tuple[config_lib.Resolved, tuple[int, int], tuple[str, ...]]:
-    """Return the settings of the weights, the image size that they were trained with, and notes."""
+    """Return the config of the weights, the image size that they were trained with, and notes."""
     values = {f"model.{key}": value for key, value in _fields(spec, name, flags).items()}
     values |= {f"data.{key}": value for key, value in {"name": "", **spec.data}.items()}
     values |= {f"objective.{key}": value for key, value in spec.objective.items()}
@@ -152,7 +154,7 @@ def _configure(
     model = config_lib.flatten(config.model)
     for key, value in spec.sizes.items():
         if key in model and model[key] != value:
-            problem = f"{path} has {value}, the model {model[key]}; try another --model"
+            problem = f"{path} has {value}, the model has {model[key]}; try another --model"
             raise ConfigError(f"--model.{key}", problem)
     requested = config.data.image_size if "data.image_size" in flags else None
     stride = models.create(**config.model).stride
@@ -169,34 +171,34 @@ def _configure(
     return resolved, size, notes
 
 
-def _contradictions(
+def _note_overridden_fields(
     spec: ImportSpec, config: config_lib.Config, flags: Mapping[str, str], path: pathlib.Path
 ) -> tuple[str, ...]:
-    """Return notes on the flags that set something else than the weights and documents state."""
+    """Return notes on the flags that override what the weights and documents state."""
     model = config_lib.flatten(config.model)
     notes = []
     for key, value in spec.fields.items():
         given = flags.keys() & {f"model.{key}", f"model.{key}".removesuffix(".name")}
         if given and key in model and model[key] != value:
             notes.append(
-                f"{path} has {key} {value}; --{min(given)} counts, and gives other outputs"
+                f"{path} has {key}={value}; --{min(given)} overrides it and changes the outputs"
             )
     return tuple(notes)
 
 
 def _fields(spec: ImportSpec, name: str, flags: Mapping[str, str]) -> dict[str, Any]:
-    """Return the fields that a file states, of the parts that the model has."""
+    """Return the fields that a file states and that the model, with its parts, has."""
     parts = {}
     for key, own in models.part_names(name).items():
         stated = spec.fields.get(f"{key}.name", own)
         parts[key] = flags.get(f"model.{key}", flags.get(f"model.{key}.name", stated))
-    known = models.declarations(name, parts)
-    return {"name": name} | {key: value for key, value in spec.fields.items() if key in known}
+    declared = models.declarations(name, parts)
+    return {"name": name} | {key: value for key, value in spec.fields.items() if key in declared}
 
 
 @contextlib.contextmanager
 def _showing_progress(file: files.WeightFile) -> Iterator[rules.Read]:
-    """Yield the file's `read`, which shows how far it is."""
+    """Yield the file's `read` with a progress line."""
     progress = Progress(len(file.headers), 0, 10.0, "read")
     numbers = itertools.count(1)
 
@@ -213,17 +215,17 @@ def _showing_progress(file: files.WeightFile) -> Iterator[rules.Read]:
 
 
 def write_run(imported: Imported, source: str, output: pathlib.Path) -> None:
-    """Write weights as a run folder; a reader sees all of it or nothing.
+    """Write weights as a run folder, atomically: the folder appears when it is complete.
 
     Args:
       imported: The weights.
       source: The name of the library that they come from.
-      output: The folder.
+      output: The folder to create.
 
     Raises:
       WorkdirError: The folder exists already, or cannot be written.
     """
-    with whole_folder(output) as folder:
+    with atomic_folder(output) as folder:
         workdir = epath.Path(folder)
         config = config_lib.as_dict(imported.config)
         params = flax.traverse_util.unflatten_dict(imported.params, sep="/")

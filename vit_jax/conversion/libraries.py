@@ -1,4 +1,4 @@
-"""The libraries by name: which of them have weights of a model's family."""
+"""Look up libraries by name and by the family of a model."""
 
 from typing import Any
 
@@ -6,51 +6,55 @@ from vit_jax import models
 from vit_jax.errors import ConfigError, DataError, pick
 from vit_jax.models.families import FAMILIES
 from vit_jax.weights import reference
+from vit_jax.weights.foreign_names import translate
 from vit_jax.weights.library import Documents, Library, Original, Shapes
-from vit_jax.weights.their_names import translate
 
 
 def list_libraries() -> list[str]:
-    """Return the names of the libraries that have weights of any family."""
+    """Return the names of all libraries."""
     return list(dict.fromkeys(name for family in FAMILIES.values() for name in family.libraries()))
 
 
 def find_library(name: str, model: str, flag: str) -> Library:
-    """Return a library as it is for the family of a model.
+    """Return the record of a library for the family of a model.
 
     Args:
-      name: Of the library.
+      name: The name of the library.
       model: The name of our model.
       flag: The flag that names the library, for errors.
 
     Raises:
-      ConfigError: There is no such library or model, or the library has no weights of its family.
+      ConfigError: The library or model is unknown, or the library has no weights of its family.
     """
     family = models.family(model)
     pick(dict.fromkeys(list_libraries()), name, flag)
     libraries = family.libraries()
     if name not in libraries:
-        hint = f"choose from {', '.join(libraries)}" if libraries else "no library has"
-        raise ConfigError(flag, f"{name} has no weights of a {family.name}, as {model} is; {hint}")
+        hint = f"choose from {', '.join(libraries)}" if libraries else "no library has any"
+        problem = f"{name} has no weights of the family {family.name} ({model})"
+        raise ConfigError(flag, f"{problem}; {hint}")
     return libraries[name]
 
 
 def series_of(model: str) -> str:
-    """Return what the name of a model begins with, such as `deit3`."""
+    """Return the first part of a model's name, such as `deit3`."""
     return model.split("_")[0]
 
 
 def infer_model(source: str, shapes: Shapes, documents: Documents) -> dict[str, Any]:
-    """Return the name of our model of weights, as `name`, and fields that it does not state.
+    """Infer our model from weights and the documents beside them.
 
     Args:
       source: The name of the library.
-      shapes: Of the arrays of a file, by name.
-      documents: The documents beside it, by file name.
+      shapes: Shapes of the arrays in the file, by name.
+      documents: The documents beside the file, by file name.
+
+    Returns:
+      The name of our model (`name`), and the fields that differ from its preset.
 
     Raises:
-      ConfigError: There is no such library, or no document beside the weights names a model.
-      DataError: A document names none of our models, or not enough of one.
+      ConfigError: The library is unknown, or no document names a model.
+      DataError: The document names a model that is not supported, or is incomplete.
     """
     pick(dict.fromkeys(list_libraries()), source, "--source")
     errors = []
@@ -61,23 +65,23 @@ def infer_model(source: str, shapes: Shapes, documents: Documents) -> dict[str, 
         try:
             if inferred := library.infer(shapes, documents):
                 return dict(inferred)
-        except DataError as error:  # maybe it is a model of the next family
+        except DataError as error:  # the next family may have the model
             errors.append(error)
     if errors:
         raise errors[0]
-    hint = "only a config.json of timm or Hugging Face beside the weights would tell"
+    hint = "it can be inferred only from a config.json of timm or Hugging Face"
     raise ConfigError("--model", f"expected the name of a model, such as vit_b16; {hint}")
 
 
 def find_original(source: str, model: str) -> Original:
-    """Return the models of a library itself, which are installed.
+    """Return a library's own implementation, for `--check`.
 
     Args:
       source: The name of the library.
-      model: The name of our model; empty where the weights will tell.
+      model: The name of our model; empty if it will be inferred from the weights.
 
     Raises:
-      ConfigError: There is no such library or model, or it has no package that is installed.
+      ConfigError: The library or model is unknown, or the library's package is not installed.
     """
     if model:
         return reference.find_original(find_library(source, model, "--source"), source)
@@ -87,15 +91,15 @@ def find_original(source: str, model: str) -> Original:
 
 
 def check_name(model: str) -> None:
-    """Refuse the name of a model that we do not know, and say ours where it is of another library.
+    """Check the name of a model. The error suggests our name for that of another library.
 
     Raises:
-      ConfigError: There is no such model.
+      ConfigError: The model is unknown.
     """
     try:
         models.family(model)
     except ConfigError as error:
         if ours := translate(model):
-            problem = f"'{model}' is not a name of ours; did you mean {ours}?"
+            problem = f"'{model}' is a name of another library; did you mean {ours}?"
             raise ConfigError("--model", problem) from error
         raise

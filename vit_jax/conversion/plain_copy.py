@@ -1,4 +1,4 @@
-"""Weights as their library itself reads them: one set, under its names, in one file."""
+"""Make weights readable for their own library: one set, under the bare names, in one file."""
 
 import contextlib
 import json
@@ -12,15 +12,17 @@ from vit_jax.weights.folder import open_weights
 
 @contextlib.contextmanager
 def plain_copy(path: pathlib.Path, weights: str) -> Iterator[pathlib.Path]:
-    """Yield a path that the library reads as we do: the same, or of a temporary copy.
+    """Yield a path from which the library reads the same weights as we do.
+
+    This is `path` itself, or a temporary copy if a set was chosen or a prefix removed.
 
     Args:
       path: A file or a folder.
-      weights: `ema` or `raw`, where there are both; the average if empty.
+      weights: `ema` or `raw`, if the path has both. An empty string prefers the EMA.
     """
     file, documents = open_weights(path, weights)
     with file, tempfile.TemporaryDirectory() as folder:
-        if not file.notes:  # nothing was chosen or left off
+        if not file.notes:  # neither a choice nor a removed prefix
             yield path
             return
         copy = pathlib.Path(folder)

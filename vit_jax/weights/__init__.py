@@ -1,5 +1,6 @@
-"""The weights people have, in and out: which array of a file is which parameter of ours.
+"""Import and export of weights: which array of a file is which parameter of a model.
 
-There is a `Library` for each library and each family of models that it has weights of, and `rules`
-is the engine. Nothing here knows a model: all is names, shapes and arrays.
+There is one `Library` record for each library and each family of models that it has weights of.
+`rules` converts names and shapes by them. This package depends on no model: it handles names,
+shapes and arrays.
 """

@@ -1,6 +1,6 @@
-"""Parameters made to fit another model: other grids, patches and channels, heads of other classes.
+"""Adapt parameters to another model: another grid, patch, number of channels or set of classes.
 
-Each function returns notes on what it did.
+Each function also returns notes, which tell the user what it changed.
 """
 
 import re
@@ -8,42 +8,43 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from vit_jax.errors import ConfigError
-from vit_jax.weights.rules import Shape, list_problems, show
+from vit_jax.weights.rules import Shape, format_shape, list_problems
 
-# Parameters that belong to a size of grid: positions, biases by offset, mixtures of tokens.
+# Parameters whose shape depends on the grid: position embeddings, relative position biases, and the
+# projections over tokens of low-rank attention.
 TABLES = re.compile(r"posemb/grid|.*/bias/table|.*/mix_[kv]/grid")
-KERNELS = re.compile(r"stem/.*kernel")  # some of which see pixels
+KERNELS = re.compile(r"stem/.*kernel")  # only those that are applied to pixels are adapted
 CLASSIFIERS = ("head", "head_dist")
 HEADS = (*CLASSIFIERS, "representation")
 
 Params = dict[str, Any]
 Resize = Callable[[str, Any, Shape], Any]
-AdaptChannels = Callable[[Any, int], Any]  # from a kernel (h, w, c, d) and a number of channels
-ResizePatch = Callable[[Any, tuple[int, int]], Any]  # from a kernel and a size of patch
+AdaptChannels = Callable[[Any, int], Any]  # (kernel (h, w, c, d), number of channels) -> kernel
+ResizePatch = Callable[[Any, tuple[int, int]], Any]  # (kernel, patch (h, w)) -> kernel
 
 
 def resize_tables(
     params: Mapping[str, Any], shapes: Mapping[str, Shape], resize: Resize
 ) -> tuple[Params, tuple[str, ...]]:
-    """Resample the tables that belong to a size of grid for another image size or window.
+    """Resample the tables of a grid for another image size or window.
 
     Args:
       params: The parameters, by name.
       shapes: Shapes of the model's parameters, by name.
-      resize: From a name, a table (h, w, d) and a shape, to a table of that shape.
+      resize: Maps a name, a table (h, w, d) and the new shape to the new table.
 
     Returns:
-      The parameters, and notes on what was done.
+      The parameters, and notes on the changes.
     """
     resized = dict(params)
-    done = {}
+    changes = {}
     for name in filter(TABLES.fullmatch, params.keys() & shapes.keys()):
         old = params[name].shape
         new = shapes[name]
         if old != new and old[2:] == new[2:]:
             resized[name] = resize(name, params[name], new)
-            done[name] = f"resampled from {show(old[:2])} to {show(new[:2])}"
-    return resized, (list_problems(done),) if done else ()
+            changes[name] = f"resampled from {format_shape(old[:2])} to {format_shape(new[:2])}"
+    return resized, (list_problems(changes),) if changes else ()
 
 
 def adapt_stem(
@@ -52,16 +53,16 @@ def adapt_stem(
     adapt_channels: AdaptChannels,
     resize_patch: ResizePatch,
 ) -> tuple[Params, tuple[str, ...]]:
-    """Adapt the kernels that see pixels to other channels, and to patches of another size.
+    """Adapt the kernels that are applied to pixels to another number of channels or patch size.
 
     Args:
       params: The parameters, by name.
       shapes: Shapes of the model's parameters, by name.
-      adapt_channels: What adapts one kernel to a number of channels.
-      resize_patch: What adapts one kernel to a size of patch.
+      adapt_channels: Adapts one kernel to a number of channels.
+      resize_patch: Adapts one kernel to a patch size.
 
     Returns:
-      The parameters, and notes on what was done.
+      The parameters, and notes on the changes.
     """
     adapted = dict(params)
     notes = []
@@ -75,28 +76,31 @@ def adapt_stem(
             notes.append(f"{name} {how} from {old[2]} to {new[2]} channels")
         if old[:2] != new[:2]:
             adapted[name] = resize_patch(adapted[name], (new[0], new[1]))
-            notes.append(f"{name} resampled from {show(old[:2])} to {show(new[:2])}")
+            notes.append(
+                f"{name} resampled from {format_shape(old[:2])} to {format_shape(new[:2])}"
+            )
     return adapted, tuple(notes)
 
 
 def replace_heads(
     params: Mapping[str, Any], shapes: Mapping[str, Shape], *, other_classes: bool = False
 ) -> tuple[Params, tuple[str, ...]]:
-    """Remove the heads that are not those of the model, which initializes its own.
+    """Remove the heads that do not fit the model. The model then initializes its own.
 
     Args:
       params: The parameters, by name.
       shapes: Shapes of the model's parameters, by name.
-      other_classes: Whether the outputs are other classes, even where there are as many.
+      other_classes: Whether the classes differ. Then classification heads are removed even if the
+        number of classes is the same.
 
     Returns:
-      The parameters that are kept, and notes on what was done.
+      The remaining parameters, and notes on the changes.
     """
     kept = dict(params)
     notes = []
     for head in HEADS:
-        present = _of_layer(head, _shapes(params))
-        wanted = _of_layer(head, shapes)
+        present = _select_layer(head, _shapes(params))
+        wanted = _select_layer(head, shapes)
         renamed = other_classes and head in CLASSIFIERS and bool(present)
         if present != wanted or renamed:
             kept = {name: value for name, value in kept.items() if name not in present}
@@ -107,30 +111,32 @@ def replace_heads(
 
 
 def check_fit(params: Mapping[str, Any], shapes: Mapping[str, Shape], where: str) -> None:
-    """Check that parameters are those of the model; heads may be missing.
+    """Check that parameters have the names and shapes of the model. Heads may be missing.
 
     Args:
       params: The parameters, by name.
       shapes: Shapes of the model's parameters, by name.
-      where: Where the parameters come from, for errors.
+      where: The origin of the parameters, for errors.
 
     Raises:
-      ConfigError: Names or shapes do not fit; all of them are listed.
+      ConfigError: Names or shapes differ. The message lists all of them.
     """
     present = _shapes(params)
     problems = {}
     for name in sorted(present.keys() | shapes.keys()):
         if name not in present and name.split("/")[0] not in HEADS:
-            problems[name] = f"({show(shapes[name])}) is missing"
+            problems[name] = f"({format_shape(shapes[name])}) is missing"
         elif name in present and name not in shapes:
-            problems[name] = f"({show(present[name])}) is an unexpected key"
+            problems[name] = f"({format_shape(present[name])}) is an unexpected key"
         elif name in present and present[name] != shapes[name]:
-            problems[name] = f"is {show(present[name])}, expected {show(shapes[name])}"
+            problems[name] = (
+                f"is {format_shape(present[name])}, expected {format_shape(shapes[name])}"
+            )
     if problems:
         raise ConfigError("config.init_from", f"{where}: {list_problems(problems)}")
 
 
-def _of_layer(layer: str, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
+def _select_layer(layer: str, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
     return {name: shape for name, shape in shapes.items() if name.split("/")[0] == layer}
 
 

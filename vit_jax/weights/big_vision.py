@@ -1,7 +1,7 @@
-"""google-research/big_vision: ViT with any pool, and SigLIP's image towers (`.npz`)."""
+"""Weights of google-research/big_vision: ViTs with any pool, and SigLIP's image towers (`.npz`)."""
 
 from vit_jax.weights import google
-from vit_jax.weights.import_spec import HALF, ImportSpec, num_outputs
+from vit_jax.weights.import_spec import MINUS_ONE_TO_ONE, ImportSpec, num_outputs
 from vit_jax.weights.library import Documents, Fields, Library, Shapes
 from vit_jax.weights.rule_builders import dense, scale
 from vit_jax.weights.rules import Rule
@@ -34,12 +34,12 @@ RULES: tuple[Rule, ...] = (
 )
 PUBLISHED = {**google.LINEN, "prefix": "params/", "number": "_{i}"}
 
-# Images are resized and their centre is cropped, 224 of 256; pixels are mapped to -1..1.
-DATA = {"fit": "crop", "crop_fraction": 0.875, "interpolation": "bilinear", **HALF}
+# Images are resized to 256 and centre-cropped to 224; pixels are mapped to [-1, 1].
+DATA = {"fit": "crop", "crop_fraction": 0.875, "interpolation": "bilinear", **MINUS_ONE_TO_ONE}
 
 
 def placeholders(shapes: Shapes) -> dict[str, str]:
-    """Return where the tree of a file begins, and whether its blocks are stacked."""
+    """Return the prefix of all names in a file, and how its blocks are numbered (if at all)."""
     prefixes = ("params/img/", "params/", "")
     prefix = next(p for p in prefixes if f"{p}embedding/kernel" in shapes or not p)
     scanned = any(name.startswith(f"{prefix}Transformer/encoderblock/") for name in shapes)
@@ -47,12 +47,12 @@ def placeholders(shapes: Shapes) -> dict[str, str]:
 
 
 def placeholders_for(fields: Fields) -> dict[str, str]:
-    """Return the names with which to write a model: those of the published files."""
+    """Return the placeholders of an export: those of the published files."""
     return PUBLISHED
 
 
 def describe(shapes: Shapes, documents: Documents, series: str) -> ImportSpec:
-    """Return what a file states, from the shapes of its arrays."""
+    """Describe the model of a file, from the shapes of its arrays."""
     names = placeholders(shapes)
     bare = {name.removeprefix(names["prefix"]): shape for name, shape in shapes.items()}
     has_token = "cls" in bare

@@ -1,17 +1,19 @@
-"""Names of classes, made different where two classes have the same."""
+"""Make class names unique."""
 
 import collections
 from collections.abc import Sequence
 
 
-def keep_apart(names: Sequence[str]) -> tuple[str, ...]:
-    """Return the names with the index of the class after each that occurs twice.
+def make_unique(names: Sequence[str]) -> tuple[str, ...]:
+    """Append the class index to every name that occurs more than once.
 
-    ImageNet's two cranes become `crane (134)` and `crane (517)`. Other names stay as they are, and
-    the result has no name twice.
+    ImageNet's two cranes become `crane (134)` and `crane (517)`. Other names do not change.
 
     Args:
-      names: By index of the class.
+      names: The class names, in the order of the logits.
+
+    Returns:
+      A different name for each class, in the same order.
     """
     counts = collections.Counter(names)
     taken = set(names)

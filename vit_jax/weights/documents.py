@@ -1,4 +1,4 @@
-"""The JSON documents that libraries keep beside their weights."""
+"""Read the JSON documents beside weights, such as `config.json`."""
 
 import json
 import math
@@ -11,18 +11,18 @@ from vit_jax.errors import DataError
 
 Json = Mapping[str, Any]
 
-MAX_BYTES = 8 << 20  # what JSON makes of them is thirty times more
+MAX_BYTES = 8 << 20  # parsed, JSON can take thirty times as much memory
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
-    """Read a JSON object.
+    """Read a JSON object from a file.
 
     Raises:
-      DataError: The file is corrupt, or holds something else.
+      DataError: The file is too large, cannot be read, or is not a JSON object.
     """
     try:
         if (size := path.stat().st_size) > MAX_BYTES:
-            raise DataError(f"{path}: {size:,} bytes, far more than such a document needs")
+            raise DataError(f"{path}: {size:,} bytes; expected at most {MAX_BYTES:,}")
         value = json.loads(path.read_bytes().decode("utf-8-sig"))
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
@@ -39,11 +39,11 @@ def read_key(document: Json, key: str, expected: type | UnionType, where: str) -
     Args:
       document: The document.
       key: The key of the value.
-      expected: The type of the value.
-      where: The document, for errors.
+      expected: The type of the value. Only `bool` accepts booleans.
+      where: The name of the document, for errors.
 
     Raises:
-      DataError: The key is missing, or its value is of another type.
+      DataError: The key is missing, or its value has another type or is not finite.
     """
     value = document.get(key)
     is_number = not isinstance(value, float) or math.isfinite(value)

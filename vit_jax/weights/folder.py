@@ -1,4 +1,4 @@
-"""The weights at a path: one file, or a folder with weights and documents about them."""
+"""Open the weights at a path: a file, or a folder with weights and documents."""
 
 import contextlib
 import dataclasses
@@ -19,12 +19,15 @@ def open_weights(path: pathlib.Path, weights: str = "") -> tuple[WeightFile, dic
 
     Args:
       path: A file, a folder, or the index of weights in several files.
-      weights: `ema` or `raw`, where there are both; the average if empty.
+      weights: `ema` or `raw`, if the path has both. An empty string prefers the EMA.
+
+    Returns:
+      The open weight file, and the documents by file name.
 
     Raises:
       InputMissingError: There are no weights.
-      DataError: A file is corrupt, or it is not clear which files of a folder are meant.
-      ConfigError: There are no such weights.
+      DataError: A file is corrupt, or the choice of files in a folder is ambiguous.
+      ConfigError: The path does not have the requested `weights`.
     """
     if not path.exists():
         raise InputMissingError(f"{path}: no such file or folder")
@@ -37,7 +40,7 @@ def open_weights(path: pathlib.Path, weights: str = "") -> tuple[WeightFile, dic
         joined = stack.enter_context(open_files(found.paths, weights, found.index))
         file = unwrap(dataclasses.replace(joined, notes=(*found.notes, *joined.notes)), weights)
         if weights == "ema" and file.kind != "ema":
-            raise ConfigError("--weights", f"{path} has no average; leave it out, or give raw")
+            raise ConfigError("--weights", f"{path} has no average (EMA); omit the flag")
         stack.pop_all()
     return file, documents
 
@@ -47,18 +50,18 @@ def open_files(
     weights: str = "",
     index: Mapping[str, str] | None = None,
 ) -> WeightFile:
-    """Open the files of one set of weights as one.
+    """Open several files as one set of weights.
 
     Args:
       paths: The files.
-      weights: `ema` or `raw`, where a file has both; the average if empty.
-      index: The name of the file of each array, where a document lists them.
+      weights: `ema` or `raw`, if a file has both. An empty string prefers the EMA.
+      index: The file name of each array, by array name, if there is an index.
 
     Raises:
       InputMissingError: A file is missing.
-      DataError: A file is corrupt or holds something else, two hold the same name, or the index
-        says otherwise.
-      ConfigError: There are no such weights.
+      DataError: A file is corrupt or not a weight file, two files have the same array, or the
+        index lists other arrays.
+      ConfigError: A file does not have the requested `weights`.
     """
     with contextlib.ExitStack() as stack:
         files = [stack.enter_context(open_file(path, weights)) for path in paths]
@@ -66,10 +69,10 @@ def open_files(
         for file in files:
             if shared := owners.keys() & file.headers:
                 name = min(shared)
-                raise DataError(f"{file.path}: {name} is in {owners[name].path} too")
+                raise DataError(f"{file.path}: {name} is also in {owners[name].path}")
             owners |= dict.fromkeys(file.headers, file)
         if index:
-            _compare(files, index)
+            _check_index(files, index)
         close = stack.pop_all().close
     headers = {name: file.headers[name] for name, file in owners.items()}
     notes = tuple(dict.fromkeys(note for file in files for note in file.notes))
@@ -84,16 +87,16 @@ def open_files(
     )
 
 
-def _compare(files: Sequence[WeightFile], index: Mapping[str, str]) -> None:
-    """Compare what files hold with what their index says.
+def _check_index(files: Sequence[WeightFile], index: Mapping[str, str]) -> None:
+    """Check that each file has exactly the arrays that the index lists for it.
 
     Raises:
-      DataError: They differ.
+      DataError: An array is missing from a file or from the index.
     """
     for file in files:
         listed = {name for name, owner in index.items() if owner == file.path.name}
         for names, problem in (
-            (listed - file.headers.keys(), "is not there, though the index lists it"),
+            (listed - file.headers.keys(), "is missing, although the index lists it"),
             (file.headers.keys() - listed, "is not in the index"),
         ):
             if names:

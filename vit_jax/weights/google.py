@@ -1,18 +1,19 @@
-"""google-research/vision_transformer: ViT, AugReg and the hybrids (`.npz`).
+"""Weights of google-research/vision_transformer: ViT, AugReg and the hybrids (`.npz`).
 
-The published files have the names of the code before linen; the code of today makes others.
+The published files use the names of the code before its port to linen. The code of today writes
+other names. Both are read.
 """
 
 from collections.abc import Iterator
 from typing import Any
 
 from vit_jax.weights.documents import Json
-from vit_jax.weights.import_spec import HALF, ImportSpec, num_outputs
+from vit_jax.weights.import_spec import MINUS_ONE_TO_ONE, ImportSpec, num_outputs
 from vit_jax.weights.library import Documents, Fields, Library, Shapes
 from vit_jax.weights.rule_builders import dense, scale
 from vit_jax.weights.rules import Rule
 
-# The names in files: of the code before linen, and of the code today.
+# The names of the published files, and of those that today's linen code writes.
 PUBLISHED = {
     "attn": "MultiHeadDotProductAttention_1",
     "norm2": "LayerNorm_2",
@@ -72,16 +73,16 @@ RULES: tuple[Rule, ...] = (
 
 
 def placeholders(shapes: Shapes) -> dict[str, str]:
-    """Return the names that a file uses, from the shapes of its arrays."""
+    """Return the placeholders of a file, from the names of its arrays."""
     return LINEN if any("/MlpBlock_0/" in name for name in shapes) else PUBLISHED
 
 
 def placeholders_for(fields: Fields) -> dict[str, str]:
-    """Return the names with which to write a model: those of the published files."""
+    """Return the placeholders of an export: those of the published files."""
     return PUBLISHED
 
 
-# What Google's code computes with all of its weights.
+# Fields that Google's code hard-codes for all of its weights.
 FIELDS = {
     "block.name": "pre",
     "mlp.activation": "gelu_tanh",
@@ -97,12 +98,12 @@ FIELDS = {
     "stem.weight_standardization": "std",
     "stem.norm_eps": 1e-6,
 }
-# Images are squashed to the model's size, and their pixels mapped to -1..1.
-DATA = {"fit": "squash", "interpolation": "bilinear", **HALF}
+# Images are resized to the model's size, whatever their aspect ratio; pixels map to [-1, 1].
+DATA = {"fit": "squash", "interpolation": "bilinear", **MINUS_ONE_TO_ONE}
 
 
 def describe(shapes: Shapes, documents: Documents, series: str) -> ImportSpec:
-    """Return what a file states, from the shapes of its arrays."""
+    """Describe the model of a file, from the shapes of its arrays."""
     has_token = "cls" in shapes
     return ImportSpec(
         fields={
@@ -121,16 +122,16 @@ def describe(shapes: Shapes, documents: Documents, series: str) -> ImportSpec:
 
 
 def documents_for(fields: Fields, data: Fields, class_names: tuple[str, ...]) -> dict[str, Json]:
-    """Return the documents to write beside the weights of a model: none."""
+    """Return the documents of an export: this library has none."""
     return {}
 
 
 def sizes(shapes: Shapes, attention: str) -> dict[str, Any]:
-    """Return the sizes that the arrays show, among them the number of attention heads.
+    """Return the fields that follow from the shapes, such as the number of attention heads.
 
     Args:
       shapes: Shapes of the arrays, by name.
-      attention: The name of the first block's attention.
+      attention: The name of the attention layer in the first block.
     """
     bias = shapes.get(f"{attention}/query/bias", ())
     if len(bias) > 1:

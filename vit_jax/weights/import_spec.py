@@ -1,4 +1,4 @@
-"""What a weight file says about its model: the interface of `describe` in every library."""
+"""The description of a weight file: what `describe` of every library returns."""
 
 import dataclasses
 import math
@@ -8,8 +8,8 @@ from typing import Any
 from vit_jax.errors import DataError
 from vit_jax.weights.files.base import Shape
 
-# Fields of the model that its parameters do not show. A library that cannot store their values
-# computes with its own.
+# Fields that affect the outputs but no parameter shape. A library that cannot store such a field
+# computes with its own value.
 NUMERICS = (
     "mlp.activation",
     "pool.activation",
@@ -24,27 +24,28 @@ NUMERICS = (
     "representation_activation",
 )
 
-# Mean and standard deviation of ImageNet's pixels, and those that map pixels to -1..1.
+# Mean and standard deviation of ImageNet's pixels, and the ones that map pixels to [-1, 1].
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+MINUS_ONE_TO_ONE = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 
 
 @dataclasses.dataclass(frozen=True)
 class ImportSpec:
-    """What a weight file states; all else is as the named model has it.
+    """What a weight file and its documents state. Other fields keep the values of the named model.
 
     Attributes:
-      fields: Fields of the model, to be set.
-      sizes: Fields of the model, to be compared: the named model must have the same.
-      positions: Rows of the position table; 0 where there is none.
-      num_tokens: Class and distillation token.
-      token_rows: How many rows of the position table may be those of tokens before the patches, the
-        usual number first; empty: as many as tokens, or none.
+      fields: Fields of the model to set.
+      sizes: Fields of the model to compare: the named model must have these values.
+      positions: Number of rows of the position embedding; 0 if there is none.
+      num_tokens: Number of class and distillation tokens.
+      token_rows: Possible numbers of rows for prefix tokens in the position embedding, the usual
+        one first. Empty stands for `num_tokens` or 0.
       data: Fields of the data section: the preprocessing.
-      class_names: The classes; empty where they are unknown.
-      trained_size: The image size of the position table, where it is not that of `data`.
-      objective: Fields of the objective: what the logits mean.
-      notes: What the user should know, such as where the preprocessing is only approximate.
+      class_names: The class names; empty if unknown.
+      trained_size: Image size (height, width) of the position embedding, if it is not that of
+        `data`.
+      objective: Fields of the objective section, such as the loss.
+      notes: Notes for the user, such as where the preprocessing is only approximate.
     """
 
     fields: Mapping[str, Any]
@@ -60,25 +61,28 @@ class ImportSpec:
 
 
 def num_outputs(shapes: Mapping[str, Shape], bias: str) -> int:
-    """Return the number of outputs of a layer from its bias, or 0 where there is no such layer."""
+    """Return the number of outputs of a layer from the shape of its bias; 0 without the layer."""
     return math.prod(shapes.get(bias, (0,)))
 
 
-def find_usual(
+def usual_preprocessing(
     table: Mapping[str, Mapping[str, Any]], series: str, document: str
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Return the preprocessing that published models are used with, and a note that says so.
+    """Return the preprocessing of the published models of a series, for weights without a document.
 
     Args:
       table: Fields of the data section, by series.
-      series: What the name of our model begins with, such as `deit3`.
-      document: What would state the preprocessing, and is not there.
+      series: The first part of the model's name, such as `deit3`.
+      document: The name of the missing document, for the note and the error.
+
+    Returns:
+      The fields, and a note for the user.
 
     Raises:
-      DataError: Nothing is usual for these models.
+      DataError: The table does not have the series.
     """
     if series not in table:
-        problem = f"expected it beside the weights, as no preprocessing is usual for {series}"
+        problem = f"expected this file beside the weights: {series} has no usual preprocessing"
         raise DataError(f"{document}: {problem}")
-    note = f"no {document} beside the weights: the usual preprocessing of {series}"
+    note = f"no {document} beside the weights: using the usual preprocessing of {series}"
     return dict(table[series]), (note,)

@@ -1,4 +1,4 @@
-"""The record of a library: how the weights of one family of models come in from it and go out."""
+"""The record of a library: how to import and export the weights of one family of models."""
 
 import dataclasses
 import pathlib
@@ -14,22 +14,23 @@ from vit_jax.weights.rules import Rule
 
 Shapes = Mapping[str, Shape]  # of the arrays of a file, by name
 Documents = Mapping[str, Json]  # by file name
-Fields = Mapping[str, Any]  # of a model, or of the data section of its config
-Params = dict[str, np.ndarray]  # of our model, by name
-# From the fields and parameters of a model to fields and notes; the parameters change in place.
+Fields = Mapping[str, Any]  # fields of a model, or of the data section of its config, by path
+Params = dict[str, np.ndarray]  # parameters of our model, by name
+# Maps the fields and parameters of a model to new fields and notes, and changes the parameters in
+# place.
 Rewrite = Callable[[Fields, Params], tuple[dict[str, Any], tuple[str, ...]]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Original:
-    """The models of the library itself.
+    """The library's own implementation, which `--check` compares with.
 
     Attributes:
-      package: The Python package that has them.
-      outputs: From the path of weights, the fields of our model and torch's images (b, c, h, w), to
-        logits (b, k), or to features (b, d) where there are no classes.
-      pixels: From the path of weights and uint8 images (b, h, w, 3) of the model's size to what the
-        library's own preprocessing makes of their values; None where no document says.
+      package: The Python package to import.
+      outputs: Maps the path of the weights, the fields of our model and torch images (b, c, h, w)
+        to logits (b, k), or to features (b, d) if there are no classes.
+      pixels: Maps the path of the weights and uint8 images (b, h, w, 3) at the model's size to the
+        pixels of the library's own preprocessing, or to None if no document states it.
     """
 
     package: str
@@ -39,25 +40,25 @@ class Original:
 
 @dataclasses.dataclass(frozen=True)
 class Library:
-    """What there is to know about a library's weights of a family.
+    """How to convert the weights of one family of models from and to a library.
 
     Attributes:
-      rules: The correspondence of its names and ours.
-      file: The name of its weight file in a folder.
-      placeholders: From the shapes in a file to the placeholders of the rules there.
-      placeholders_for: From the fields of a model to the placeholders with which it is written.
-      describe: From the shapes in a file, the documents beside it and what the name of our model
-        begins with, such as `deit3`, to what they state. The name says what preprocessing is usual,
-        where no document states it.
-      documents_for: From the fields of a model and `objective.loss`, the data section of its config
-        and the names of its classes, which are empty where they are unknown, to the documents
-        beside its weights.
-      rewrite: Makes of a model that was trained here another that computes the same, where the
-        library has that one only; returns its fields, and notes. None where there is none.
-      original: The models of the library itself; None where it has no package.
-      infer: From the shapes in a file and the documents beside it to the name of our model, as
-        `name`, and to those of its fields that the name does not state; empty where the weights are
-        of another family. It raises DataError where something is missing for it.
+      rules: The rename rules between the library's names and ours.
+      file: The name of the weight file in an exported folder.
+      placeholders: Maps the shapes of a file to the values of the placeholders in its names.
+      placeholders_for: Maps the fields of a model to the placeholders of an export.
+      describe: Maps the shapes of a file, the documents beside it and the series of our model (the
+        first part of its name, such as `deit3`) to an `ImportSpec`. The series decides on the
+        preprocessing if no document states it.
+      documents_for: Maps the fields of a model (with `objective.loss`), the data section of its
+        config and its class names (empty if unknown) to the documents of an export.
+      rewrite: Turns a model that the library does not have into an equivalent one that it has.
+        Returns the new fields, and notes. None if the library needs no such step.
+      original: The library's own implementation; None if there is no package to compare with.
+      infer: Maps the shapes of a file and the documents beside it to the name of our model (`name`)
+        and the fields that differ from that name's preset. Returns an empty mapping for weights of
+        another family. Raises `DataError` if the documents do not suffice. None if the library has
+        no documents.
     """
 
     rules: tuple[Rule, ...]

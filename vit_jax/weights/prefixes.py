@@ -1,12 +1,12 @@
-"""Names of arrays without what a wrapper of the model put before all of them."""
+"""Strip the prefixes that wrappers of a model add to the names of its arrays."""
 
 import dataclasses
 from collections.abc import Sequence
 
 from vit_jax.weights.files import WeightFile, sets
 
-# What scripts and wrappers call the model that they hold, such as torch's data parallelism
-# (`module`), its compiler (`_orig_mod`) and Lightning (`model`).
+# Prefixes of scripts and wrappers, such as torch's data parallelism (`module`), its compiler
+# (`_orig_mod`) and Lightning (`model`).
 WRAPPERS = frozenset(
     {
         "module",
@@ -25,8 +25,8 @@ WRAPPERS = frozenset(
         "ema_model",
     }
 )
-# What is trained beside a model, and is no part of it: how the names of its arrays begin.
-BESIDE = (
+# Prefixes of modules that are trained beside a model and are not part of it.
+AUXILIARY = (
     "head.mlp",
     "head.last_layer",
     "dino_head",
@@ -41,16 +41,19 @@ BESIDE = (
 
 
 def unwrap(file: WeightFile, weights: str = "") -> WeightFile:
-    """Return the arrays of a file under the names that they have in their model.
+    """Strip the prefixes that wrappers added to all names of a file.
 
-    Where the names show two models, the weights and their average, one of them is taken.
+    If the prefixes separate two models, the weights and their EMA, one of the two is chosen.
 
     Args:
-      file: The file.
-      weights: `ema` or `raw`; the average where there is one, if empty.
+      file: The open file.
+      weights: `ema`, `raw`, or an empty string for the EMA if there is one.
+
+    Returns:
+      The same file with the bare names.
 
     Raises:
-      ConfigError: There are no such weights.
+      ConfigError: The file does not have the requested `weights`.
     """
     inner = {name: name for name in file.headers}
     prefix = ""
@@ -58,12 +61,12 @@ def unwrap(file: WeightFile, weights: str = "") -> WeightFile:
     notes = list(file.notes)
     while wrappers := _find_wrappers(list(inner.values())):
         wrapper = wrappers[0]
-        if len(wrappers) > 1 or sets.AVERAGE.search(wrapper):
-            chosen = sets.choose(wrappers, weights, file.path)
+        if len(wrappers) > 1 or sets.AVERAGE_KEY.search(wrapper):
+            chosen = sets.choose_set(wrappers, weights, file.path)
             wrapper = chosen.key
             kind = chosen.kind
             notes += chosen.notes
-        notes += _left_out([own for own in inner.values() if _is_beside(own)])
+        notes += _note_auxiliary([own for own in inner.values() if _is_auxiliary(own)])
         inner = {
             name: own.removeprefix(f"{wrapper}.")
             for name, own in inner.items()
@@ -72,7 +75,7 @@ def unwrap(file: WeightFile, weights: str = "") -> WeightFile:
         prefix += f"{wrapper}."
     if not prefix:
         return file
-    notes.append(f"the names begin with {prefix}, which is left off")
+    notes.append(f"the prefix {prefix} of all names was removed")
     names = {own: name for name, own in inner.items()}
     headers = {own: file.headers[name] for own, name in names.items()}
     return dataclasses.replace(
@@ -85,20 +88,20 @@ def unwrap(file: WeightFile, weights: str = "") -> WeightFile:
 
 
 def _find_wrappers(names: Sequence[str]) -> list[str]:
-    """Return the wrappers of which every name has one, apart from what is trained beside them."""
-    firsts = [name.split(".", 1) for name in names if not _is_beside(name)]
-    found = dict.fromkeys(parts[0] for parts in firsts)
-    wrapped = found.keys() <= WRAPPERS and all(len(parts) == 2 for parts in firsts)
-    return list(found) if wrapped else []
+    """Return the outermost wrappers if every name, apart from auxiliary ones, has one; else []."""
+    split = [name.split(".", 1) for name in names if not _is_auxiliary(name)]
+    outermost = dict.fromkeys(parts[0] for parts in split)
+    wrapped = outermost.keys() <= WRAPPERS and all(len(parts) == 2 for parts in split)
+    return list(outermost) if wrapped else []
 
 
-def _is_beside(name: str) -> bool:
-    return any(name == part or name.startswith(f"{part}.") for part in BESIDE)
+def _is_auxiliary(name: str) -> bool:
+    return any(name == part or name.startswith(f"{part}.") for part in AUXILIARY)
 
 
-def _left_out(names: Sequence[str]) -> list[str]:
-    """Return a note on what is trained beside a model."""
+def _note_auxiliary(names: Sequence[str]) -> list[str]:
+    """Return a note on the auxiliary arrays that are ignored."""
     if not names:
         return []
     parts = ", ".join(dict.fromkeys(name.split(".")[0] for name in names))
-    return [f"left out, as it serves the training alone: {len(names)} arrays of {parts}"]
+    return [f"ignored, as only training needs them: {len(names)} arrays of {parts}"]

@@ -1,4 +1,4 @@
-"""The outputs of the original libraries for the same weights, where they are installed."""
+"""Run the original libraries, if they are installed, on the same weights."""
 
 import importlib.util
 import pathlib
@@ -11,17 +11,17 @@ from vit_jax.weights.library import Fields, Library, Original
 
 
 def find_original(library: Library, name: str) -> Original:
-    """Return the models of the library itself, which are installed.
+    """Return the implementation of a library, after a check that its package is installed.
 
     Args:
       library: The library.
-      name: Its name, for errors.
+      name: The name of the library, for errors.
 
     Raises:
-      ConfigError: The library has no package, or it is not installed.
+      ConfigError: The library has no package, or the package is not installed.
     """
     if library.original is None:
-        problem = f"{name} has no package to compare with; leave --check out"
+        problem = f"{name} has no package to compare with; omit --check"
         raise ConfigError("--check", problem)
     import_torch("--check")
     package = library.original.package
@@ -33,13 +33,16 @@ def find_original(library: Library, name: str) -> Original:
 def outputs(
     original: Original, path: pathlib.Path, fields: Fields, images: np.ndarray
 ) -> np.ndarray:
-    """Return the logits (b, k), or the features (b, d) of a model without classes.
+    """Compute the outputs of the library's own model.
 
     Args:
-      original: The models of the library.
-      path: The weights.
-      fields: Fields of our model.
+      original: The implementation of the library.
+      path: The path of the weights.
+      fields: The fields of our model, by path.
       images: Normalized images (b, h, w, c).
+
+    Returns:
+      Logits (b, k), or features (b, d) for a model without classes.
 
     Raises:
       ConfigError: torch is not installed, the library cannot be imported, or has no such model.

@@ -1,10 +1,10 @@
-"""The rules of layers that torch and linen have in common with our models."""
+"""Build the rename rules of common layers of torch and linen."""
 
 from collections.abc import Iterator
 
 from vit_jax.weights.rules import Rule
 
-CONV = "o i h w -> h w i o"  # the kernel of a convolution, from torch's
+CONV = "o i h w -> h w i o"  # from torch's convolution kernel to ours
 
 
 def linear(source: str, target: str, pattern: str = "o i -> i o") -> Iterator[Rule]:
@@ -20,7 +20,7 @@ def norm(source: str, target: str) -> Iterator[Rule]:
 
 
 def dense(source: str, target: str) -> Iterator[Rule]:
-    """Yield the rules of a linen layer with the same arrangement: kernel and bias."""
+    """Yield the rules of a linen layer with the same layout: kernel and bias."""
     yield Rule(f"{source}/kernel", f"{target}/kernel")
     yield Rule(f"{source}/bias", f"{target}/bias")
 

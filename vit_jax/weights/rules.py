@@ -1,16 +1,20 @@
-"""Tables of rules between the names of a weight file and ours, and the one engine that reads them.
+"""Rename rules between the arrays of a weight file and our parameters, and their engine.
 
     Rule("blocks.{i}.attn.qkv.weight", "blocks_{i}/attn/qkv/kernel", "(s h c) d -> d s h c")
 
-A rule says which arrays of the file make which of our parameters, and how their dimensions are
-arranged, in the notation of einops. Read from right to left it is the way back, so that a table
-imports and exports. Several sources are stacked along a new first dimension; several targets share
-the rows (all dimensions but the last) in their order. `{i}` and `{j}` are numbers of blocks,
-`{i1}` and `{j1}` the same counted from 1; a source without the `{i}` of its target holds all
-blocks, stacked. Other placeholders depend on the file. A rule without a target names extra tensors:
-the model does not have them, and they are kept for the export; `*` stands for anything there.
+A rule maps arrays of the file (sources) to our parameters (targets). Its pattern rearranges the
+dimensions in the notation of einops. The same rule is applied from left to right on import and from
+right to left on export.
 
-Whatever does not fit is found from names and shapes, before an array is read.
+- Several sources are stacked along a new first dimension.
+- Several targets split the rows (all dimensions but the last) of the source among them, in order.
+- `{i}` and `{j}` are block numbers from 0, `{i1}` and `{j1}` the same numbers from 1.
+- A source without the `{i}` of its target has all blocks stacked.
+- The other placeholders depend on the file.
+- A rule without a target names extra tensors, which the model does not have. They are kept for the
+  export. `*` matches any text in their names.
+
+Names and shapes are compared before any array is read.
 """
 
 import collections
@@ -29,71 +33,82 @@ from vit_jax.weights.precision import to_float32
 
 Arrays = dict[str, np.ndarray]
 
-_NUMBERS = {key: f"{{{key}}}" for key in ("i", "j", "i1", "j1")}  # placeholders that stay
+_NUMBERS = {key: f"{{{key}}}" for key in ("i", "j", "i1", "j1")}  # filled later, from the targets
 
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """A correspondence: names in a file, our names, and the arrangement of the dimensions."""
+    """A rename rule: names in a file, our names, and how to rearrange the dimensions."""
 
     source: str | tuple[str, ...]
     target: str | tuple[str, ...] = ()
-    pattern: str = ""  # the same on both sides where empty
+    pattern: str = ""  # of einops; empty if the layout is the same on both sides
 
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """The rules of a library, and the placeholders in them that depend on the file."""
+    """The rules of a library, and the values of the placeholders that depend on the file."""
 
     rules: tuple[Rule, ...]
     placeholders: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def extra_tensors(self, names: Iterable[str]) -> dict[str, list[str]]:
-        """Return those of the names in a file that the model does not have, by kind."""
+        """Return the extra tensors of a file: those with a rule that has no target.
+
+        Args:
+          names: All names in the file.
+
+        Returns:
+          The names of the extra tensors, by the pattern of their rule, such as `decoder_*`.
+        """
         values = {**self.placeholders, **_NUMBERS}
         rules = (rule for rule in self.rules if not rule.target)
         kinds = {}
         for source in itertools.chain(*(_fill(rule.source, values) for rule in rules)):
             pattern = re.sub(r"\\{\w+\\}", r"\\d+", re.escape(source)).replace(r"\*", ".*")
-            if found := sorted(name for name in names if re.fullmatch(pattern, name)):
-                kinds[re.sub(r"{\w+}", "*", source)] = found
+            if matches := sorted(name for name in names if re.fullmatch(pattern, name)):
+                kinds[re.sub(r"{\w+}", "*", source)] = matches
         return kinds
 
     def bind(self, shapes: Mapping[str, Shape]) -> list["Binding"]:
-        """Return the rules for the parameters of a model, every placeholder filled."""
+        """Return the rules that apply to the parameters of a model, with all placeholders filled.
+
+        Args:
+          shapes: Shapes of the model's parameters, by name.
+        """
         rules = (rule for rule in self.rules if rule.target)
         return [binding for rule in rules for binding in _bind(rule, self.placeholders, shapes)]
 
 
 @dataclasses.dataclass(frozen=True)
 class Binding:
-    """A rule for one set of arrays."""
+    """A rule with all placeholders filled: the names of the arrays on both sides."""
 
     sources: tuple[str, ...]
     targets: tuple[str, ...]
     shapes: tuple[Shape, ...]  # of the targets
     pattern: str
-    shares_rows: bool = False
-    stacked: bool = False  # a source holds something for each target
+    splits_rows: bool = False  # the targets are consecutive rows of one array
+    stacked: bool = False  # each source has all targets, stacked
 
     def forward(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Return the targets from the sources."""
+        """Return the targets (our parameters) from the sources (arrays of the file)."""
         if self.stacked:
             layers = range(len(self.shapes))
             return [self._forward([a[i] for a in arrays], self.shapes[i]) for i in layers]
-        if not self.shares_rows:
+        if not self.splits_rows:
             return [self._forward(arrays, self.shapes[0])]
         counts = [math.prod(shape[:-1]) for shape in self.shapes]
         rows = self._forward(arrays, (sum(counts), self.shapes[0][-1]))
-        shares = np.split(rows, list(itertools.accumulate(counts))[:-1])
-        return [share.reshape(shape) for share, shape in zip(shares, self.shapes, strict=True)]
+        parts = np.split(rows, list(itertools.accumulate(counts))[:-1])
+        return [part.reshape(shape) for part, shape in zip(parts, self.shapes, strict=True)]
 
     def backward(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Return the sources from the targets."""
+        """Return the sources (arrays of the file) from the targets (our parameters)."""
         if self.stacked:
             layers = [self._backward(array) for array in arrays]
-            return [np.stack(of_layers) for of_layers in zip(*layers, strict=True)]
-        if not self.shares_rows:
+            return [np.stack(sources) for sources in zip(*layers, strict=True)]
+        if not self.splits_rows:
             return self._backward(arrays[0])
         return self._backward(np.concatenate([a.reshape(-1, a.shape[-1]) for a in arrays]))
 
@@ -101,7 +116,7 @@ class Binding:
     def source_shapes(self) -> dict[str, Shape]:
         """The shapes that the sources must have, by name."""
         shape = self.shapes[0]
-        if self.shares_rows:
+        if self.splits_rows:
             shape = (sum(math.prod(shape[:-1]) for shape in self.shapes), shape[-1])
         blank = np.broadcast_to(np.float32(0), shape)  # takes no memory
         arrays = self._backward(blank)
@@ -131,18 +146,21 @@ def import_params(
     read: Read,
     where: str,
 ) -> tuple[Arrays, Arrays]:
-    """Return the parameters of a model from a file, in float32, and the file's extra tensors.
+    """Convert the arrays of a file to the parameters of a model.
 
     Args:
-      table: The table of the file.
+      table: The rules and placeholders of the file.
       shapes: Shapes of the model's parameters, by name.
       file_shapes: Shapes of the file's arrays, by name.
-      read: Returns an array of the file by its name.
+      read: Returns an array of the file by name.
       where: The file, for errors.
 
+    Returns:
+      The parameters by our names, in float32, and the extra tensors by their names in the file.
+
     Raises:
-      DataError: Names or shapes do not fit; all of them are listed, and nothing was read. Or a
-        parameter is not of finite numbers.
+      DataError: Names or shapes do not match; the message lists all of them, and no array was read.
+        Or a parameter has values that are not finite in float32.
     """
     bindings = table.bind(shapes)
     bound = {name for binding in bindings for name in binding.targets}
@@ -150,12 +168,12 @@ def import_params(
     problems = {name: "is missing from the file" for name in shapes.keys() - bound}
     for name, shape in expected.items():
         if name not in file_shapes:
-            problems[name] = f"is missing, expected {show(shape)}"
+            problems[name] = f"is missing, expected {format_shape(shape)}"
         elif file_shapes[name] != shape:
-            problems[name] = f"is {show(file_shapes[name])}, expected {show(shape)}"
+            problems[name] = f"is {format_shape(file_shapes[name])}, expected {format_shape(shape)}"
     extra_tensors = set(itertools.chain(*table.extra_tensors(file_shapes).values()))
     for name in file_shapes.keys() - expected.keys() - extra_tensors:
-        problems[name] = f"({show(file_shapes[name])}) is an unexpected key"
+        problems[name] = f"({format_shape(file_shapes[name])}) is an unexpected key"
     if problems:
         raise DataError(f"{where}: not the weights of this model: {list_problems(problems)}")
     params: Arrays = {}
@@ -170,34 +188,36 @@ def import_params(
 def export_params(
     table: Table, shapes: Mapping[str, Shape], read: Read, where: str
 ) -> tuple[dict[str, Shape], Read]:
-    """Return the shapes of a file's arrays by name, and a function that makes one of them.
-
-    Where each array is made once and in this order, each parameter is read once.
+    """Plan the conversion of a model's parameters to the arrays of a file.
 
     Args:
-      table: The table of the file.
+      table: The rules and placeholders of the file.
       shapes: Shapes of the model's parameters, by name.
-      read: Returns a parameter by its name.
-      where: The file, for errors.
+      read: Returns a parameter by name.
+      where: The file format, for errors.
+
+    Returns:
+      The shapes of the file's arrays by name, and a function that makes an array by name. If each
+      array is made once, in the order of the shapes, each parameter is read once.
 
     Raises:
-      DataError: The library has no name for a parameter; all of them are listed.
+      DataError: The library has no name for a parameter. The message lists all such parameters.
     """
     bindings = table.bind(shapes)
     bound = {name for binding in bindings for name in binding.targets}
     if nameless := shapes.keys() - bound:
-        problems = {name: f"({show(shapes[name])}) has no name there" for name in nameless}
-        raise DataError(f"{where}: cannot hold this model: {list_problems(problems)}")
-    owners = {name: binding for binding in bindings for name in binding.sources}
-    of_last_binding: Arrays = {}
+        problems = {name: f"({format_shape(shapes[name])}) has no name there" for name in nameless}
+        raise DataError(f"{where} cannot store this model: {list_problems(problems)}")
+    binding_of = {name: binding for binding in bindings for name in binding.sources}
+    pending: Arrays = {}
 
     def make(name: str) -> np.ndarray:
-        if name not in of_last_binding:
-            binding = owners[name]
+        if name not in pending:
+            binding = binding_of[name]
             arrays = binding.backward([read(target) for target in binding.targets])
-            of_last_binding.clear()
-            of_last_binding.update(zip(binding.sources, arrays, strict=True))
-        return np.ascontiguousarray(of_last_binding.pop(name))
+            pending.clear()
+            pending.update(zip(binding.sources, arrays, strict=True))
+        return np.ascontiguousarray(pending.pop(name))
 
     return {key: shape for b in bindings for key, shape in b.source_shapes.items()}, make
 
@@ -205,14 +225,14 @@ def export_params(
 def _bind(
     rule: Rule, placeholders: Mapping[str, str], shapes: Mapping[str, Shape]
 ) -> Iterator[Binding]:
-    """Yield the rule for each set of the model's parameters that it means."""
+    """Yield the rule for each set of the model's parameters that its target matches."""
     pattern = rule.pattern.format(**placeholders)
     if not isinstance(rule.target, str):
         targets = tuple(name for name in rule.target if name in shapes)
         if targets:
             sources = _fill(rule.source, placeholders)
             target_shapes = tuple(shapes[name] for name in targets)
-            yield Binding(sources, targets, target_shapes, pattern, shares_rows=True)
+            yield Binding(sources, targets, target_shapes, pattern, splits_rows=True)
         return
     numbers = _match(rule.target, shapes)
     sources = _fill(rule.source, {**placeholders, **_NUMBERS})
@@ -227,7 +247,7 @@ def _bind(
 
 
 def _match(target: str, shapes: Mapping[str, Shape]) -> dict[str, dict[str, int]]:
-    """Return the parameters that a target means, with the numbers in their names."""
+    """Return the parameters that a target matches, with the block numbers in their names."""
     regex = re.compile(re.sub(r"\\{(\w)\\}", r"(?P<\1>\\d+)", re.escape(target)))
     numbers = {}
     for name in shapes:
@@ -242,13 +262,17 @@ def _fill(source: str | tuple[str, ...], placeholders: Mapping[str, str]) -> tup
     return tuple(name.format(**placeholders) for name in sources)
 
 
-def show(shape: Shape) -> str:
-    """Return a shape as text."""
+def format_shape(shape: Shape) -> str:
+    """Return a shape as text, such as `16x16x3`."""
     return "x".join(map(str, shape)) or "a scalar"
 
 
 def list_problems(problems: Mapping[str, str]) -> str:
-    """Return all problems as text; names that differ only in their numbers share one entry."""
+    """Return all problems in one line. Names that differ only in their numbers share one entry.
+
+    Args:
+      problems: What is wrong with each array, by name.
+    """
     groups: dict[tuple[str, str], list[str]] = collections.defaultdict(list)
     for name, problem in problems.items():
         groups[re.sub(r"\d+", "*", name), problem].append(name)

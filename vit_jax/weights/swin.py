@@ -1,4 +1,4 @@
-"""What the weights of Swin v1 and v2 have in common in timm and in transformers."""
+"""Rename rules and fields that timm and transformers share for Swin v1 and v2."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from vit_jax.weights.rule_builders import linear, norm
 from vit_jax.weights.rules import Rule
 
-# What the code of both libraries computes with all files.
+# Fields that the code of both libraries hard-codes.
 FIELDS = {
     "attention.name": "window",
     "attention.mask_padding": False,
@@ -18,12 +18,18 @@ FIELDS = {
 }
 V1 = {"block.name": "pre", "attention.cosine": False, "posemb.name": "relative_bias"}
 V2 = {"block.name": "res_post", "attention.cosine": True, "posemb.name": "log_cpb"}
-# Computed from the window, but stored in many files.
+# Tables that follow from the window and are still stored in many files.
 BUFFERS = ("relative_position_index", "relative_coords_table")
 
 
 def bias(theirs: str, ours: str, network: str) -> Iterator[Rule]:
-    """Yield the rules of the attention biases, and of the parameters that they depend on."""
+    """Yield the rules of the relative position biases and of the parameters that compute them.
+
+    Args:
+      theirs: Prefix of the library's names.
+      ours: Prefix of our names.
+      network: The library's name of the MLP of Swin v2's continuous position bias.
+    """
     table = f"{theirs}relative_position_bias_table"
     yield Rule(table, f"{ours}bias/table", "(r c) h -> r c h")
     yield Rule(f"{theirs}logit_scale", f"{ours}logit_scale", "h 1 1 -> h")
@@ -40,7 +46,7 @@ def merge(theirs: str) -> Iterator[Rule]:
 
 
 def window_sides(value: Any) -> tuple[int, ...]:
-    """Return the sides of the windows that weights were trained with; empty if unknown."""
+    """Return the window side of each stage in pre-training; an empty tuple if it is unknown."""
     if not isinstance(value, list) or not all(type(side) is int for side in value):
         return ()
     return tuple(value) if any(value) else ()

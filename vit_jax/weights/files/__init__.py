@@ -1,7 +1,7 @@
-"""Weight files: `.npz`, `.safetensors` and torch's `.pth`, read and written array by array.
+"""Read and write weight files array by array: `.npz`, `.safetensors` and torch's `.pth`.
 
-Nothing in a file is executed, and no memory is taken before names, dtypes and sizes have been
-checked from the headers alone.
+No code in a file is executed. Names, dtypes and sizes are checked in the headers before any array
+is allocated.
 """
 
 from vit_jax.weights.files.base import Header, WeightFile

@@ -1,4 +1,4 @@
-"""The interface of a weight file: arrays by name, described by headers before any is read."""
+"""The interface of a weight file: headers by name, and arrays that are read one at a time."""
 
 import contextlib
 import dataclasses
@@ -15,25 +15,25 @@ from vit_jax.errors import DataError, UserError
 Read = Callable[[str], np.ndarray]
 Shape = tuple[int, ...]
 
-# The dtypes that are read, by their names in safetensors. Parameters are of the first ones; the
-# others are of tables and counters beside them.
+# The supported dtypes, by their names in safetensors. Parameters are floats. The other dtypes are
+# those of tables and counters beside them.
 FLOATS = {
     "F64": np.dtype("f8"),
     "F32": np.dtype("f4"),
     "F16": np.dtype("f2"),
     "BF16": np.dtype(ml_dtypes.bfloat16),
 }
-OTHERS = {"BOOL": np.dtype(bool)} | {
+NON_FLOATS = {"BOOL": np.dtype(bool)} | {
     f"{kind}{8 * size}": np.dtype(f"{kind.lower()}{size}")
     for kind in ("I", "U")
     for size in (1, 2, 4, 8)
 }
-DTYPES = FLOATS | OTHERS
-CHUNK = 1 << 24  # bytes to read at a time
+DTYPES = FLOATS | NON_FLOATS
+CHUNK = 1 << 24  # bytes per read
 
 
 class Header(NamedTuple):
-    """What a file says about an array."""
+    """The shape and dtype of an array in a file."""
 
     shape: Shape
     dtype: np.dtype
@@ -46,15 +46,17 @@ class Header(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class WeightFile:
-    """Arrays by name, read one at a time; a context manager.
+    """An open weight file, whose arrays are read one at a time; a context manager.
 
     Attributes:
-      path: The file, for errors.
-      headers: By name, in the order of the file.
-      read: Returns an array as it is stored, in new memory; raises `DataError` where it is corrupt.
+      path: The path of the file, for errors.
+      headers: The header of each array by name, in the order of the file.
+      read: Returns an array by name, in its stored dtype and in new memory. Raises `DataError` if
+        the array is corrupt.
       close: Closes the file.
-      notes: What the user should know about how it was read.
-      kind: Which weights they are, where the file says so: `ema`, a moving average, or `raw`.
+      notes: Notes for the user on how the file was read.
+      kind: `ema` for an exponential moving average, `raw` for the other weights of a file with
+        both, or an empty string if the file does not say.
     """
 
     path: pathlib.Path
@@ -79,17 +81,17 @@ def check_headers(
     """Return the headers of the arrays in a file.
 
     Args:
-      path: The file, for errors.
-      stored: Shape and dtype of each array, as the file has them.
-      dtypes: The dtypes that are read, by their names in this format.
+      path: The path of the file, for errors.
+      stored: Shape and dtype of each array, as the file states them.
+      dtypes: The supported dtypes, by their names in this format.
 
     Raises:
-      DataError: A dtype is not read.
+      DataError: A dtype is not supported.
       ValueError: A shape is impossible.
     """
     wrong = [f"{name} is {d}" for name, (_, d) in stored.items() if d not in dtypes]
     if wrong:
-        expected = "float64, float32, float16, bfloat16 or whole numbers"
+        expected = "float64, float32, float16, bfloat16 or integers"
         raise DataError(f"{path}: expected arrays of {expected}; {', '.join(wrong[:3])}")
     headers = {name: Header(shape, dtypes[dtype]) for name, (shape, dtype) in stored.items()}
     for name, (shape, _) in headers.items():
@@ -102,8 +104,12 @@ def check_headers(
 def read_into(file: Any, array: np.ndarray) -> None:
     """Fill a contiguous array from a stream.
 
+    Args:
+      file: The stream, at the first byte of the array.
+      array: The array to fill.
+
     Raises:
-      ValueError: The stream ends before.
+      ValueError: The stream is too short.
     """
     content = array.reshape(-1).view(np.uint8)
     for begin in range(0, content.size, CHUNK):
@@ -113,12 +119,12 @@ def read_into(file: Any, array: np.ndarray) -> None:
 
 
 @contextlib.contextmanager
-def naming_damage(path: pathlib.Path) -> Iterator[None]:
-    """Turn whatever is raised about a corrupt file into a `DataError` of one line."""
+def reporting_corruption(path: pathlib.Path) -> Iterator[None]:
+    """Turn any exception about a corrupt file into a one-line `DataError`."""
     try:
         yield
     except UserError:
         raise
     except Exception as error:  # zip files, JSON and NumPy's headers fail in many ways
         reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__} {error}"
-        raise DataError(f"{path}: damaged: {' '.join(reason.split())[:200]}") from error
+        raise DataError(f"{path}: corrupt: {' '.join(reason.split())[:200]}") from error

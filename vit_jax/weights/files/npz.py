@@ -1,4 +1,4 @@
-"""NumPy's `.npz`: a zip archive with one `.npy` entry per array."""
+"""Read and write NumPy's `.npz`: a zip archive with one `.npy` entry per array."""
 
 import io
 import pathlib
@@ -17,18 +17,18 @@ from vit_jax.weights.files.base import (
     Shape,
     WeightFile,
     check_headers,
-    naming_damage,
     read_into,
+    reporting_corruption,
 )
 from vit_jax.weights.files.zips import open_zip
 
-# How NumPy reads the header of an array, by the version of the format.
+# NumPy's reader of an array's header, by the version of the format.
 READERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 MAX_HEADER = 1 << 14  # bytes
 
 
 class _Layout(NamedTuple):
-    """How an array is stored in its entry."""
+    """The position and order of an array in its entry."""
 
     fortran_order: bool
     begin: int  # in bytes
@@ -36,11 +36,15 @@ class _Layout(NamedTuple):
 
 
 def open_npz(path: pathlib.Path, stream: io.BufferedReader) -> WeightFile:
-    """Open an archive; its headers are checked, no array is read.
+    """Open an archive and check its headers. No array is read.
+
+    Args:
+      path: The path of the file, for errors.
+      stream: The content of the file.
 
     Raises:
-      DataError: It holds something else than arrays of weights.
-      Exception: It is corrupt.
+      DataError: An entry is not an array of numbers.
+      Exception: The archive is corrupt.
     """
     archive, entries = open_zip(path, stream, zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
     stored: dict[str, tuple[Shape, np.dtype]] = {}
@@ -66,16 +70,22 @@ def open_npz(path: pathlib.Path, stream: io.BufferedReader) -> WeightFile:
         shape, dtype = headers[name]
         fortran_order, begin, _ = layouts[name]
         array = np.empty(shape[::-1] if fortran_order else shape, dtype)
-        with naming_damage(path), archive.open(f"{name}.npy") as member:
+        with reporting_corruption(path), archive.open(f"{name}.npy") as member:
             member.read(begin)
-            read_into(member, array)  # at the end, the checksum is compared
+            read_into(member, array)  # zipfile compares the checksum at the end of the entry
         return array.T.copy(order="C") if fortran_order else array
 
     return WeightFile(path, headers, read, stream.close)
 
 
 def write_npz(file: IO[bytes], headers: Mapping[str, Header], read: Read) -> None:
-    """Write an archive, array by array, without compression."""
+    """Write an archive array by array, without compression.
+
+    Args:
+      file: The file to write to.
+      headers: The header of each array, by name.
+      read: Returns an array by name.
+    """
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for name in headers:
             array = read(name)
@@ -84,6 +94,6 @@ def write_npz(file: IO[bytes], headers: Mapping[str, Header], read: Read) -> Non
 
 
 def _dtypes() -> dict[np.dtype, np.dtype]:
-    """Return the dtypes that are read, by what NumPy makes of them in a header."""
+    """Return the supported dtypes, by the dtypes that NumPy reads from headers."""
     dtypes = {dtype: dtype for dtype in DTYPES.values()}
-    return {np.dtype("V2"): DTYPES["BF16"], **dtypes}  # NumPy does not know bfloat16
+    return {np.dtype("V2"): DTYPES["BF16"], **dtypes}  # NumPy reads bfloat16 as two raw bytes

@@ -1,4 +1,4 @@
-"""`.safetensors`: a JSON header, then the bytes of all arrays without gaps."""
+"""Read and write `.safetensors`: a JSON header, then the bytes of all arrays without gaps."""
 
 import io
 import json
@@ -15,20 +15,24 @@ from vit_jax.weights.files.base import (
     Read,
     WeightFile,
     check_headers,
-    naming_damage,
     read_into,
+    reporting_corruption,
 )
 
-# Bytes; a thousand arrays take a tenth of a megabyte. What JSON makes of them is thirty times more.
+# Bytes. A thousand arrays take 0.1 MB. Parsed, JSON can take thirty times as much memory.
 MAX_HEADER = 8 << 20
 
 
 def open_safetensors(path: pathlib.Path, stream: io.BufferedReader) -> WeightFile:
-    """Open a file; its header is checked, no array is read.
+    """Open a file and check its header. No array is read.
+
+    Args:
+      path: The path of the file.
+      stream: The content of the file.
 
     Raises:
-      DataError: It holds something else than arrays of weights.
-      Exception: It is corrupt.
+      DataError: The header is too long, or has dtypes that are not supported.
+      Exception: The file is corrupt.
     """
     size = path.stat().st_size
     length = int.from_bytes(stream.read(8), "little")
@@ -39,7 +43,7 @@ def open_safetensors(path: pathlib.Path, stream: io.BufferedReader) -> WeightFil
     stored = {name: (tuple(e["shape"]), str(e["dtype"])) for name, e in entries.items()}
     headers = check_headers(path, stored, DTYPES)
     begins: dict[str, int] = {}
-    content = 8 + length  # where the arrays begin
+    content = 8 + length  # offset of the first array
     end = 0
     for name in sorted(entries, key=lambda name: entries[name]["data_offsets"]):
         span = [end, end + headers[name].nbytes]
@@ -52,7 +56,7 @@ def open_safetensors(path: pathlib.Path, stream: io.BufferedReader) -> WeightFil
 
     def read(name: str) -> np.ndarray:
         array = np.empty(*headers[name])
-        with naming_damage(path):
+        with reporting_corruption(path):
             stream.seek(begins[name])
             read_into(stream, array)
         return array
@@ -61,7 +65,13 @@ def open_safetensors(path: pathlib.Path, stream: io.BufferedReader) -> WeightFil
 
 
 def write_safetensors(file: IO[bytes], headers: Mapping[str, Header], read: Read) -> None:
-    """Write a file, array by array, with the metadata that transformers expects."""
+    """Write a file array by array, with the metadata that transformers expects.
+
+    Args:
+      file: The file to write to.
+      headers: The header of each array, by name.
+      read: Returns an array by name.
+    """
     names = {dtype: name for name, dtype in DTYPES.items()}
     entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     begin = 0
@@ -82,5 +92,5 @@ def write_safetensors(file: IO[bytes], headers: Mapping[str, Header], read: Read
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(dict(pairs)) != len(pairs):
-        raise ValueError("a name is there twice")
+        raise ValueError("a name occurs twice")
     return dict(pairs)

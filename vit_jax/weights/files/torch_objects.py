@@ -1,13 +1,14 @@
-"""What torch's files hold besides tensors: settings and figures, whose classes are not needed.
+"""Stand-ins for the classes of settings and metrics in torch's files.
 
-Training scripts save their arguments and figures beside the weights. These classes are known to
-hold data only, and not even they are made: one of three stands for each of them.
+Training scripts save their arguments and metrics beside the weights. The classes listed here hold
+only data. They are still not instantiated when a file is loaded: one of three stand-ins replaces
+each of them.
 """
 
 import collections
 from typing import Any
 
-_Names = dict[str, tuple[str, ...]]  # of classes, by module
+_Names = dict[str, tuple[str, ...]]  # class names by module
 
 _OBJECTS: _Names = {
     "argparse": ("Namespace",),
@@ -56,7 +57,7 @@ _SEQUENCES: _Names = {"collections": ("deque",)}
 
 
 class _Object:
-    """Stands for an object, and keeps nothing of it."""
+    """Replaces an object, and drops its content."""
 
     def __init__(self, *arguments: Any) -> None: ...
 
@@ -64,21 +65,21 @@ class _Object:
 
 
 class _Mapping:
-    """Stands for a dictionary: torch fills in the items of an `OrderedDict` alone."""
+    """Replaces a dictionary. torch sets items on an `OrderedDict` only."""
 
     def __new__(cls, *arguments: Any) -> collections.OrderedDict[Any, Any]:  # type: ignore[misc]
         return collections.OrderedDict()
 
 
 class _Sequence:
-    """Stands for a list."""
+    """Replaces a list."""
 
     def __new__(cls, *arguments: Any) -> list[Any]:  # type: ignore[misc]
         return []
 
 
 def stand_ins() -> list[tuple[type, str]]:
-    """Return what stands for each class, with the name of the class."""
+    """Return the stand-in of each class, with the full name of the class."""
     pairs: list[tuple[type, _Names]] = [
         (_Object, _OBJECTS),
         (_Mapping, _MAPPINGS),

@@ -1,4 +1,4 @@
-"""Writing a weight file by its suffix, whole or not at all."""
+"""Write a weight file in the format of its suffix, atomically."""
 
 import contextlib
 import difflib
@@ -23,17 +23,17 @@ _WRITERS: dict[str, Callable[[IO[bytes], Mapping[str, Header], Read], None]] = {
 }
 
 
-# Suffixes of files that are not written, and those that are meant by them.
+# Suffixes that cannot be written, and the supported ones to suggest instead.
 _NOT_WRITTEN = {".npy": ".npz", ".h5": ".npz", ".msgpack": ".npz", ".onnx": ".safetensors"} | {
     suffix: ".pth" for suffix in (".pt", ".bin", ".ckpt", ".th", ".tar", ".pkl")
 }
 
 
 def is_file_name(path: pathlib.Path) -> bool:
-    """Return whether a path to write is a weight file, by its suffix; all else is a folder.
+    """Return whether an output path is a weight file, by its suffix. Other paths are folders.
 
     Raises:
-      ConfigError: The suffix is of a file that is not written, or nearly of one that is.
+      ConfigError: The suffix is that of another weight format, or nearly a supported one.
     """
     suffix = path.suffix.lower()
     if suffix in _WRITERS:
@@ -47,21 +47,21 @@ def is_file_name(path: pathlib.Path) -> bool:
 
 
 def write_file(path: pathlib.Path, headers: Mapping[str, Header], read: Read) -> None:
-    """Write arrays to a new file; a reader sees all of them or no file.
+    """Write arrays to a new file, atomically: the file appears when it is complete.
 
     Args:
-      path: The file: `.npz`, `.safetensors` or `.pth`.
-      headers: By name, in the order of the file.
-      read: Returns an array by its name; for `.pth` only, all are in memory at once.
+      path: The path of the file: `.npz`, `.safetensors` or `.pth`.
+      headers: The header of each array by name, in the order of the file.
+      read: Returns an array by name. All arrays are in memory at once for `.pth` only.
 
     Raises:
-      ConfigError: The suffix is another, or the extra for it is not installed.
+      ConfigError: The suffix is not supported, or the extra for it is not installed.
       WorkdirError: The file exists already, or cannot be written.
     """
     if not is_file_name(path):
         raise ConfigError("--output", f"{path}: expected {', '.join(_WRITERS)}")
     if path.exists():
-        raise WorkdirError(f"{path}: exists already; give another --output")
+        raise WorkdirError(f"{path}: already exists; give another --output")
 
     def read_checked(name: str) -> np.ndarray:
         array = read(name)
@@ -72,7 +72,7 @@ def write_file(path: pathlib.Path, headers: Mapping[str, Header], read: Read) ->
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "xb") as file:  # a new file, wherever a link of that name leads
+        with open(temporary, "xb") as file:  # fails on a link of that name instead of following it
             _WRITERS[path.suffix.lower()](file, headers, read_checked)
             file.flush()
             os.fsync(file.fileno())

@@ -1,4 +1,4 @@
-"""Zip archives of arrays: no entry of one that is opened can grow out of hand."""
+"""Open zip archives of arrays, and refuse zip bombs."""
 
 import io
 import pathlib
@@ -6,30 +6,31 @@ import zipfile
 
 from vit_jax.errors import DataError
 
-# An entry that grows by more than this ratio, to more than these bytes, is refused.
+# An entry whose compression ratio and uncompressed bytes both exceed these limits is refused.
 MAX_RATIO = 100
 MIN_BOMB = 64 << 20
 
-# The directory at the end of an archive is read as a whole. This is tens of thousands of entries.
+# The directory at the end of an archive is read at once. This limit allows tens of thousands of
+# entries.
 MAX_DIRECTORY = 8 << 20  # bytes
 
 
 def open_zip(
     path: pathlib.Path, stream: io.BufferedReader, *methods: int
 ) -> tuple[zipfile.ZipFile, list[zipfile.ZipInfo]]:
-    """Open an archive; return it with its entries.
+    """Open an archive, and return it with its entries.
 
     Args:
-      path: The file.
-      stream: Its content.
-      *methods: The methods of compression that are read.
+      path: The path of the file.
+      stream: The content of the file.
+      *methods: The supported compression methods, as constants of `zipfile`.
 
     Raises:
-      DataError: An entry is encrypted, compressed in another way, or would grow out of hand.
+      DataError: An entry is encrypted, has another compression method, or is a zip bomb.
       ValueError: There are too many entries, or they share bytes.
-      BadZipFile: It is no archive.
+      BadZipFile: The file is not a zip archive.
     """
-    zipfile.ZipFile(_Directory(stream)).close()
+    zipfile.ZipFile(_BoundedReader(stream)).close()
     archive = zipfile.ZipFile(stream)
     entries = archive.infolist()
     if sum(entry.compress_size for entry in entries) > path.stat().st_size:
@@ -39,16 +40,16 @@ def open_zip(
         packed = entry.compress_size
         size = entry.file_size
         if entry.flag_bits & 1 or entry.compress_type not in methods:
-            raise DataError(f"{where} is encrypted, or compressed in a way that is not read")
+            raise DataError(f"{where} is encrypted, or its compression is not supported")
         if entry.compress_type == zipfile.ZIP_STORED and size != packed:
             raise ValueError(f"{entry.filename}: {size:,} bytes, stored in {packed:,}")
         if size > MIN_BOMB and size > MAX_RATIO * packed:
-            raise DataError(f"{where} would grow from {packed:,} to {size:,} bytes; not opened")
+            raise DataError(f"{where} would grow from {packed:,} to {size:,} bytes (a zip bomb?)")
     return archive, entries
 
 
-class _Directory(io.RawIOBase):
-    """An archive of which no more is read at once than the directory may take."""
+class _BoundedReader(io.RawIOBase):
+    """A stream that refuses to read more than `MAX_DIRECTORY` bytes at once."""
 
     def __init__(self, stream: io.BufferedReader) -> None:
         self._stream = stream
@@ -67,5 +68,5 @@ class _Directory(io.RawIOBase):
 
     def read(self, size: int = -1) -> bytes:
         if size > MAX_DIRECTORY:
-            raise ValueError(f"a directory of {size:,} bytes, far more than arrays need")
+            raise ValueError(f"a directory of {size:,} bytes; expected at most {MAX_DIRECTORY:,}")
         return self._stream.read(size)

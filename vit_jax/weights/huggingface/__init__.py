@@ -1,6 +1,6 @@
-"""Hugging Face transformers: weights in a folder with `config.json`.
+"""Weights of Hugging Face transformers: a folder with `config.json`.
 
-The names are those of the files on the hub, which transformers 5 no longer has in memory.
+Names are those of the files on the hub. In memory, transformers 5 uses other names.
 """
 
 from vit_jax.weights.huggingface.swin import SWIN

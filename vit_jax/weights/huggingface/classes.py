@@ -1,29 +1,29 @@
-"""What `config.json` of transformers says about the classes: which head, their names, the loss."""
+"""Read and write the classes in transformers' `config.json`: the head, the names and the loss."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from vit_jax.errors import DataError
-from vit_jax.weights.class_names import keep_apart
+from vit_jax.weights.class_names import make_unique
 from vit_jax.weights.documents import Json
 from vit_jax.weights.huggingface.keys import CONFIG
 from vit_jax.weights.library import Shapes
 
 HEADS = ("classifier", "cls_classifier")
-# The losses that train one probability for each class.
-OF_EACH_CLASS = ("sigmoid", "binary")
+# Losses with an independent probability for each class.
+MULTI_LABEL_LOSSES = ("sigmoid", "binary")
 
 
 def find_head(document: Json, architectures: Mapping[str, str], shapes: Shapes) -> str:
-    """Return the name of the head of the class token; empty where the model has none.
+    """Return the name of the head of the class token; empty if the model has none.
 
     Args:
       document: The `config.json`.
-      architectures: The classes of transformers that we have, and the head of each.
-      shapes: Of the arrays in the file.
+      architectures: The supported classes of transformers, and the name of the head of each.
+      shapes: Shapes of the arrays in the file, by name.
 
     Raises:
-      DataError: The document names another class, or a head that the weights do not have.
+      DataError: The document names another class, or one whose head does not match the weights.
     """
     present = next((name for name in HEADS if f"{name}.weight" in shapes), "")
     stated = document.get("architectures") or []
@@ -37,13 +37,13 @@ def find_head(document: Json, architectures: Mapping[str, str], shapes: Shapes) 
         head = architectures[bare]
         if head != present and not (head and not present and count_labels(document) == 0):
             has = f"has the head {head}" if head else "has no head"
-            there = f"the weights have {present}" if present else "the weights have none"
-            raise DataError(f"{CONFIG}: architectures: {name} {has}, {there}")
+            actual = f"the weights have {present}" if present else "the weights have none"
+            raise DataError(f"{CONFIG}: architectures: {name} {has}, {actual}")
     return present
 
 
 def count_labels(document: Json) -> int | None:
-    """Return the number of classes that a document states, or None."""
+    """Return the number of classes that a document states; None if it does not."""
     labels = document.get("id2label")
     if isinstance(labels, Mapping):
         return len(labels)
@@ -52,10 +52,10 @@ def count_labels(document: Json) -> int | None:
 
 
 def check_count(document: Json, num_classes: int) -> None:
-    """Check that a document states as many classes as the head has.
+    """Check that a document does not state another number of classes than the head has.
 
     Raises:
-      DataError: It states others.
+      DataError: The numbers differ.
     """
     labels = document.get("id2label")
     stated = {
@@ -69,32 +69,34 @@ def check_count(document: Json, num_classes: int) -> None:
 
 
 def read_names(document: Json, num_classes: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the names of the classes, empty where they are made up, and notes.
+    """Read the class names, and make them unique.
 
-    Two classes of the same name are kept apart.
+    Returns:
+      The names, and notes. The names are empty if the document has none, or only transformers'
+      placeholders such as `LABEL_0`.
     """
     labels = document.get("id2label")
     if not isinstance(labels, Mapping) or not num_classes:
         return (), ()
     if set(labels) != {str(i) for i in range(num_classes)}:
-        problem = f"expected the numbers 0 to {num_classes - 1}; the names are left out"
+        problem = f"expected the keys 0 to {num_classes - 1}; the names are ignored"
         return (), (f"{CONFIG}: id2label: {problem}",)
     names = tuple(str(labels[str(i)]) for i in range(num_classes))
     if all(name == f"LABEL_{i}" for i, name in enumerate(names)):
         return (), ()
-    apart = keep_apart(names)
-    renamed = [new for old, new in zip(names, apart, strict=True) if old != new]
+    unique = make_unique(names)
+    renamed = [new for old, new in zip(names, unique, strict=True) if old != new]
     if not renamed:
         return names, ()
-    what = f"names that occur twice are kept apart: {', '.join(renamed):.120}"
-    return apart, (f"{CONFIG}: id2label: {what}",)
+    change = f"repeated names were made unique: {', '.join(renamed):.120}"
+    return unique, (f"{CONFIG}: id2label: {change}",)
 
 
 def read_loss(document: Json, num_classes: int) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Return the fields of the objective that the logits are for, and notes.
+    """Return the fields of the objective section (the loss), and notes.
 
     Raises:
-      DataError: The outputs are no classes.
+      DataError: The outputs are not classes.
     """
     problem = document.get("problem_type")
     if not num_classes:
@@ -103,18 +105,19 @@ def read_loss(document: Json, num_classes: int) -> tuple[dict[str, Any], tuple[s
         expected = "expected single_label_classification or multi_label_classification"
         raise DataError(f"{CONFIG}: problem_type: {expected}, got {problem!r:.60}")
     if problem == "multi_label_classification":
-        return {"loss": "sigmoid"}, (f"{CONFIG}: {problem}: every class by itself, loss=sigmoid",)
+        note = f"{CONFIG}: {problem}: independent probabilities, loss=sigmoid"
+        return {"loss": "sigmoid"}, (note,)
     if num_classes == 1:
-        return {"loss": "sigmoid"}, ("one class: its probability is the sigmoid, loss=sigmoid",)
+        return {"loss": "sigmoid"}, ("one class: its probability is a sigmoid, loss=sigmoid",)
     return {"loss": "softmax"}, ()
 
 
 def write_classes(fields: Mapping[str, Any], class_names: tuple[str, ...]) -> dict[str, Any]:
-    """Return what a document says about the classes of a model.
+    """Return the entries of `config.json` about the classes of a model.
 
     Args:
-      fields: Fields of our model, and `objective.loss`.
-      class_names: The classes; empty where they are unknown.
+      fields: The fields of our model, by path, and `objective.loss`.
+      class_names: The class names; empty if unknown.
     """
     labels = class_names or [f"LABEL_{i}" for i in range(fields["num_classes"])]
     document: dict[str, Any] = {
@@ -122,7 +125,7 @@ def write_classes(fields: Mapping[str, Any], class_names: tuple[str, ...]) -> di
         "label2id": {label: i for i, label in enumerate(labels)},
     }
     if fields["num_classes"] > 1:
-        by_itself = fields.get("objective.loss") in OF_EACH_CLASS
-        kind = "multi_label_classification" if by_itself else "single_label_classification"
+        is_multi_label = fields.get("objective.loss") in MULTI_LABEL_LOSSES
+        kind = "multi_label_classification" if is_multi_label else "single_label_classification"
         document["problem_type"] = kind
     return document

@@ -1,4 +1,4 @@
-"""What `config.json` of transformers says about models of every family, read and written."""
+"""Read and write the entries of transformers' `config.json` that all families share."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from vit_jax.weights.huggingface.classes import write_classes
 from vit_jax.weights.huggingface.keys import CONFIG, with_defaults
 from vit_jax.weights.library import Documents, Fields, Shapes
 
-# Of several names for one function, the first is written.
+# Our activations by transformers' names. An export writes the first name of each.
 ACTIVATIONS = {
     "gelu": "gelu",
     "gelu_python": "gelu",
@@ -24,49 +24,52 @@ ACTIVATIONS = {
     "swish": "silu",
     "tanh": "tanh",
 }
-LARGEST = 1e6  # of a ratio or an epsilon
+MAX_NUMBER = 1e6  # of a ratio or an epsilon
 PROJECTION = "embeddings.patch_embeddings.projection"
 
 
 def find_prefix(shapes: Shapes, model_types: Sequence[str]) -> str:
-    """Return what the names of the backbone in a file begin with, which is empty without a head."""
+    """Return the prefix of the backbone's names in a file; it is empty without a head."""
     prefixes = [f"{name}." for name in model_types if f"{name}.{PROJECTION}.bias" in shapes]
     return prefixes[0] if prefixes else ""
 
 
-# The types of all models that we have.
+# The `model_type`s of all supported models.
 MODEL_TYPES = ("vit", "deit", "dinov2", "dinov2_with_registers", "swin", "swinv2")
 
 
 def open_config(
     documents: Documents, model_types: Sequence[str]
 ) -> tuple[Json, str, tuple[str, ...]]:
-    """Return the `config.json` beside the weights with its defaults, the type of its model, notes.
+    """Read the `config.json` beside the weights.
 
     Args:
       documents: The documents, by file name.
-      model_types: The types of the models of our family.
+      model_types: The `model_type`s of the family.
+
+    Returns:
+      The document with transformers' defaults filled in, its `model_type`, and notes.
 
     Raises:
-      DataError: There is none, or its model is of another family.
+      DataError: There is no `config.json`, or it describes a model of another family.
     """
     if CONFIG not in documents:
-        raise DataError(f"{CONFIG}: no such file beside the weights; it says what the model is")
+        raise DataError(f"{CONFIG}: no such file beside the weights; it describes the model")
     model_type = read_key(documents[CONFIG], "model_type", str, CONFIG)
     if model_type not in model_types:
         expected = f"{', '.join(model_types[:-1])} or {model_types[-1]}"
-        whose = "" if model_types == MODEL_TYPES else " for this --model"
-        problem = f"expected {expected}{whose}, got '{model_type}'"
+        scope = "" if model_types == MODEL_TYPES else " for this --model"
+        problem = f"expected {expected}{scope}, got '{model_type}'"
         raise DataError(f"{CONFIG}: model_type: {problem}")
     document, notes = with_defaults(documents[CONFIG], model_type)
     return document, model_type, notes
 
 
-def is_of(documents: Documents, model_types: Collection[str]) -> bool:
-    """Return whether the `config.json` beside the weights is of a model of these types.
+def has_model_type(documents: Documents, model_types: Collection[str]) -> bool:
+    """Return whether the `config.json` beside the weights has one of some `model_type`s.
 
     Raises:
-      DataError: There is none, or its model is of no type that we have.
+      DataError: There is no `config.json`, or its model is not supported.
     """
     _, model_type, _ = open_config(documents, MODEL_TYPES)
     return model_type in model_types
@@ -76,7 +79,7 @@ def read_activation(document: Json, key: str) -> str:
     """Return our name of an activation.
 
     Raises:
-      DataError: We have no such activation.
+      DataError: The activation is not supported.
     """
     name = read_key(document, key, str, CONFIG)
     if name not in ACTIVATIONS:
@@ -86,14 +89,14 @@ def read_activation(document: Json, key: str) -> str:
 
 
 def read_number(document: Json, key: str) -> float:
-    """Return a number above 0.
+    """Return a positive number.
 
     Raises:
-      DataError: It is none, or too large to compute with.
+      DataError: The value is not a number in (0, `MAX_NUMBER`).
     """
     number = read_key(document, key, float | int, CONFIG)
-    if not 0 < number < LARGEST:
-        raise DataError(f"{CONFIG}: {key}: expected a number above 0, got {number!r:.40}")
+    if not 0 < number < MAX_NUMBER:
+        raise DataError(f"{CONFIG}: {key}: expected a positive number, got {number!r:.40}")
     return float(number)
 
 
@@ -101,7 +104,7 @@ def read_bias(document: Json, shapes: Shapes) -> bool:
     """Return whether queries, keys and values have biases.
 
     Raises:
-      DataError: The weights have some, and the document says that there are none.
+      DataError: The weights have biases, and the document states that there are none.
     """
     has_bias: bool = read_key(document, "qkv_bias", bool, CONFIG)
     biases = [name for name in shapes if name.endswith(".query.bias")]
@@ -112,10 +115,10 @@ def read_bias(document: Json, shapes: Shapes) -> bool:
 
 
 def read_sides(document: Json, key: str) -> tuple[int, int]:
-    """Return height and width in pixels, of an image or a patch.
+    """Return the size (height, width) of an image or a patch, in pixels.
 
     Raises:
-      DataError: They are missing, or no sizes.
+      DataError: The value is missing, or not one or two positive integers.
     """
     size = read_key(document, key, int | list, CONFIG)
     sides = size if isinstance(size, list) else [size, size]
@@ -125,10 +128,10 @@ def read_sides(document: Json, key: str) -> tuple[int, int]:
 
 
 def read_channels(document: Json, shapes: Shapes, prefix: str) -> int:
-    """Return the number of channels of an image.
+    """Return the number of image channels.
 
     Raises:
-      DataError: It is not that of the weights.
+      DataError: The weights have another number of channels.
     """
     channels: int = read_key(document, "num_channels", int, CONFIG)
     kernel = shapes.get(f"{prefix}{PROJECTION}.weight", ())
@@ -138,22 +141,22 @@ def read_channels(document: Json, shapes: Shapes, prefix: str) -> int:
     return channels
 
 
-def show(size: tuple[int, int]) -> str:
-    """Return height and width as text."""
+def format_size(size: tuple[int, int]) -> str:
+    """Return a size (height, width) as text, such as `224x224`."""
     return f"{size[0]}x{size[1]}"
 
 
 def write(
     model_type: str, model_class: str, fields: Fields, data: Fields, class_names: tuple[str, ...]
 ) -> dict[str, Any]:
-    """Return what the `config.json` of a model of any family has.
+    """Return the entries of `config.json` that all families share.
 
     Args:
-      model_type: The type of the model.
-      model_class: The name of its class.
-      fields: Fields of our model, and `objective.loss`.
-      data: The data section of its config.
-      class_names: The classes; empty where they are unknown.
+      model_type: transformers' type of the model.
+      model_class: The name of transformers' class.
+      fields: The fields of our model, by path, and `objective.loss`.
+      data: The data section of our config.
+      class_names: The class names; empty if unknown.
     """
     return {
         "architectures": [model_class],
@@ -171,7 +174,7 @@ def write(
 
 
 def write_activation(name: str) -> str:
-    """Return the name of an activation of ours in transformers."""
+    """Return transformers' name of one of our activations."""
     names: Mapping[str, str] = {ours: theirs for theirs, ours in reversed(ACTIVATIONS.items())}
     return names[name]
 

@@ -1,4 +1,4 @@
-"""The keys of transformers' `config.json`: their defaults, and those that change no output."""
+"""The keys of transformers' `config.json`: defaults, and keys that do not affect the outputs."""
 
 from typing import Any
 
@@ -44,8 +44,7 @@ _SWIN = {
     "layer_norm_eps": 1e-5,
     "use_absolute_embeddings": False,
 }
-# What transformers computes with where a document does not have a key, by model type: these are the
-# keys that are read.
+# transformers' defaults of the keys that we read, by model type.
 DEFAULTS: dict[str, dict[str, Any]] = {
     "vit": _VIT,
     "deit": _VIT,
@@ -54,10 +53,10 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "swin": _SWIN,
     "swinv2": {**_SWIN, "pretrained_window_sizes": [0, 0, 0, 0]},
 }
-# Read where they are, and without a default.
-READ = ("architectures", "model_type", "id2label", "label2id", "num_labels", "head_dim")
-# Initial values, rates of dropout, and what concerns training or other tasks only.
-OF_TRAINING = (
+# Optional keys that we read; they have no default.
+OPTIONAL_KEYS = ("architectures", "model_type", "id2label", "label2id", "num_labels", "head_dim")
+# Initial values, dropout rates, and keys of training or of other tasks.
+TRAINING_KEYS = (
     "initializer_range",
     "initializer_factor",
     "hidden_dropout_prob",
@@ -70,8 +69,8 @@ OF_TRAINING = (
     "task_specific_params",
     "loss_type",
 )
-# Of models that give feature maps, and what other keys make.
-DERIVED = (
+# Keys of feature extractors, and keys that follow from others.
+DERIVED_KEYS = (
     "apply_layernorm",
     "reshape_hidden_states",
     "out_features",
@@ -83,8 +82,8 @@ DERIVED = (
     "hidden_size",
     "path_norm",
 )
-# Of every configuration of transformers, today's and those of older versions.
-BASE = (
+# Keys of every transformers config, in current and older versions.
+BASE_KEYS = (
     "_name_or_path",
     "_commit_hash",
     "_attn_implementation",
@@ -142,20 +141,34 @@ BASE = (
     "suppress_tokens",
     "begin_suppress_tokens",
 )
-# Other models, where they are there and not empty.
-REFUSED = ("quantization_config", "pruned_heads", "adapters", "peft_config")
+# Keys that make it another model, unless they are empty.
+REFUSED_KEYS = ("quantization_config", "pruned_heads", "adapters", "peft_config")
 
 
 def with_defaults(document: Json, model_type: str) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Return a document with the defaults of its model, and a note on keys that nothing reads.
+    """Fill in the defaults of a document.
+
+    Args:
+      document: The `config.json`.
+      model_type: Its `model_type`.
+
+    Returns:
+      The document with defaults, and a note on unknown keys.
 
     Raises:
-      DataError: A key makes another model of it.
+      DataError: A key describes a model that is not supported, such as a quantized one.
     """
-    for key in REFUSED:
+    for key in REFUSED_KEYS:
         if document.get(key):
-            raise DataError(f"{CONFIG}: {key}: there is no such model here; expected none")
-    known = {*DEFAULTS[model_type], *READ, *OF_TRAINING, *DERIVED, *BASE, *REFUSED}
+            raise DataError(f"{CONFIG}: {key}: not supported; remove it from the model first")
+    known = {
+        *DEFAULTS[model_type],
+        *OPTIONAL_KEYS,
+        *TRAINING_KEYS,
+        *DERIVED_KEYS,
+        *BASE_KEYS,
+        *REFUSED_KEYS,
+    }
     unknown = sorted(key for key, value in document.items() if value and key not in known)
-    notes = (f"{CONFIG}: not read: {', '.join(unknown):.200}",) if unknown else ()
+    notes = (f"{CONFIG}: unknown keys, ignored: {', '.join(unknown):.200}",) if unknown else ()
     return {**DEFAULTS[model_type], **document}, notes

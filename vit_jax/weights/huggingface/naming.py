@@ -1,9 +1,9 @@
-"""Our name of the model that is most like one of transformers."""
+"""Find our model name that is nearest to a model of transformers."""
 
 import math
 from collections.abc import Mapping
 
-# Widths of the sizes of ViT by their names, and those of DINOv2 where they differ.
+# Widths of ViT by the size in our names, and those of DINOv2, which differ for size g.
 VIT_WIDTHS = {
     "mu": 32,
     "ti": 192,
@@ -17,9 +17,9 @@ VIT_WIDTHS = {
     "G": 1664,
 }
 DINOV2_WIDTHS = {"s": 384, "b": 768, "l": 1024, "g": 1536}
-# Width of the first stage and number of blocks.
+# (width of the first stage, number of blocks) of Swin.
 SWIN_SIZES = {"t": (96, 12), "s": (96, 24), "b": (128, 24), "l": (192, 24)}
-SERIES = {  # by model type: what the name begins and ends with
+SERIES = {  # (series, suffix) of our names, by model type
     "vit": ("vit", ""),
     "deit": ("deit", "_distilled"),
     "dinov2": ("dinov2", ""),
@@ -31,8 +31,8 @@ def name_vit(model_type: str, width: int, patch: int) -> str:
     """Return the name of the nearest ViT, DeiT or DINOv2.
 
     Args:
-      model_type: Of transformers.
-      width: Of its tokens.
+      model_type: transformers' type of the model.
+      width: Width of the tokens.
       patch: Height of a patch in pixels.
     """
     series, variant = SERIES[model_type]
@@ -44,10 +44,10 @@ def name_swin(model_type: str, width: int, depths: tuple[int, ...], window: int)
     """Return the name of the nearest Swin.
 
     Args:
-      model_type: Of transformers.
-      width: Of the first stage.
-      depths: Blocks per stage.
-      window: Its side in tokens.
+      model_type: transformers' type of the model.
+      width: Width of the first stage.
+      depths: Number of blocks per stage.
+      window: Side of the window in tokens.
     """
     size = _nearest({name: width for name, (width, _) in SWIN_SIZES.items()}, width)
     if size == "t" and sum(depths) > 17:

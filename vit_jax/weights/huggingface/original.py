@@ -1,4 +1,4 @@
-"""The models of transformers themselves: the names of their classes, and what they compute."""
+"""Run transformers' own models and processors."""
 
 import pathlib
 from typing import Any
@@ -11,20 +11,29 @@ from vit_jax.weights.library import Fields
 
 
 def class_name(model: str, fields: Fields) -> str:
-    """Return the class of a model such as `Swin`, for one of ours with these fields."""
+    """Return the name of transformers' class for one of our models.
+
+    Args:
+      model: The first part of the name, such as `Swin`.
+      fields: The fields of our model, by path.
+    """
     return f"{model}ForImageClassification" if fields["num_classes"] else f"{model}Model"
 
 
 def outputs(path: pathlib.Path, fields: Fields, pixels: Any) -> Any:
-    """Return what transformers computes with the weights at a path, as its documents say.
+    """Compute the outputs of transformers' model with the weights and documents at a path.
 
     Args:
       path: A folder, or a file in one.
-      fields: Of our model; none is asked for, as our reading of the documents is what is checked.
-      pixels: Images (b, c, h, w).
+      fields: The fields of our model. They are not used: the documents alone decide on the model,
+        because our reading of them is what the check tests.
+      pixels: Images (b, c, h, w), a torch tensor.
+
+    Returns:
+      Logits (b, k), or features (b, d) if there is no head; a torch tensor.
 
     Raises:
-      DataError: transformers does not open the folder, or not all of its model is there.
+      DataError: transformers cannot open the folder, or weights are missing.
     """
     import transformers
 
@@ -32,20 +41,20 @@ def outputs(path: pathlib.Path, fields: Fields, pixels: Any) -> Any:
     try:
         local = {"trust_remote_code": False, "local_files_only": True}
         config = transformers.AutoConfig.from_pretrained(folder, **local)
-        made_by = _find_class(config.architectures or [])
-        model, loading = made_by.from_pretrained(
+        model_class = _find_class(config.architectures or [])
+        model, loading = model_class.from_pretrained(
             folder, output_loading_info=True, local_files_only=True
         )
     except (OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
         reason = " ".join(str(error).split())
-        raise DataError(f"{folder}: transformers does not open it: {reason:.200}") from error
-    # A pooler that is not there is not read below; the mask token is of the pre-training.
+        raise DataError(f"{folder}: transformers cannot open it: {reason:.200}") from error
+    # Without weights for a pooler its output is not used. The mask token is for pre-training only.
     has_no_pooler = any("pooler" in key for key in loading["missing_keys"])
     ignored = ("pooler", "mask_token")
     missing = [k for k in loading["missing_keys"] if not any(name in k for name in ignored)]
     if missing:
-        raise DataError(f"{folder}: transformers misses {min(missing)}, and makes it up")
-    output = model.float().eval()(pixels, **_at_another_size(config, pixels))
+        raise DataError(f"{folder}: transformers would initialize {min(missing)}, which is missing")
+    output = model.float().eval()(pixels, **_size_arguments(config, pixels))
     if "logits" in output:
         return output.logits
     if has_no_pooler or output.get("pooler_output") is None:
@@ -54,17 +63,17 @@ def outputs(path: pathlib.Path, fields: Fields, pixels: Any) -> Any:
 
 
 def pixels(path: pathlib.Path, images: np.ndarray) -> np.ndarray | None:
-    """Return what the processor in a folder makes of images that have the model's size already.
+    """Apply the processor in a folder, without its resize and crop.
 
     Args:
       path: A folder, or a file in one.
-      images: uint8 (b, h, w, 3).
+      images: uint8 images (b, h, w, 3) at the model's size.
 
     Returns:
-      float32 (b, h, w, 3), or None where the folder has no processor.
+      Normalized images (b, h, w, 3), float32; None if the folder has no processor.
 
     Raises:
-      DataError: transformers does not open it.
+      DataError: transformers cannot open the processor.
     """
     import transformers
 
@@ -77,14 +86,14 @@ def pixels(path: pathlib.Path, images: np.ndarray) -> np.ndarray | None:
         )
     except (OSError, ValueError, TypeError, KeyError, ImportError) as error:
         reason = " ".join(str(error).split())
-        raise DataError(f"{folder}: transformers does not open {FILE}: {reason:.200}") from error
-    as_they_are = {"do_resize": False, "do_center_crop": False, "return_tensors": "np"}
-    made: np.ndarray = processor(list(images), **as_they_are)["pixel_values"]
-    return made.transpose(0, 2, 3, 1)
+        raise DataError(f"{folder}: transformers cannot open {FILE}: {reason:.200}") from error
+    options = {"do_resize": False, "do_center_crop": False, "return_tensors": "np"}
+    processed: np.ndarray = processor(list(images), **options)["pixel_values"]
+    return processed.transpose(0, 2, 3, 1)
 
 
 def _find_class(names: list[str]) -> Any:
-    """Return the class that a document names, or of other tasks the one that has no head."""
+    """Return the class that a document names; `AutoModel`, without a head, for other tasks."""
     import transformers
 
     for name in names:
@@ -94,8 +103,8 @@ def _find_class(names: list[str]) -> Any:
     return transformers.AutoModel
 
 
-def _at_another_size(config: Any, pixels: Any) -> dict[str, bool]:
-    """Return what lets a model take images that are not of its own size."""
+def _size_arguments(config: Any, pixels: Any) -> dict[str, bool]:
+    """Return the arguments that allow images of another size than the config states."""
     size = config.image_size
     sides = tuple(size) if isinstance(size, list | tuple) else (size, size)
     takes_any = config.model_type not in ("vit", "deit") or sides == tuple(pixels.shape[2:])

@@ -9,7 +9,7 @@ from vit_jax.weights.documents import Json, read_key
 from vit_jax.weights.huggingface import documents as hf_documents
 from vit_jax.weights.huggingface import original, preprocessing
 from vit_jax.weights.huggingface.classes import check_count, find_head, read_loss, read_names
-from vit_jax.weights.huggingface.documents import show
+from vit_jax.weights.huggingface.documents import format_size
 from vit_jax.weights.huggingface.keys import CONFIG
 from vit_jax.weights.huggingface.naming import name_swin
 from vit_jax.weights.import_spec import IMAGENET, ImportSpec, num_outputs
@@ -39,32 +39,32 @@ def blocks() -> Iterator[Rule]:
 
 RULES: tuple[Rule, ...] = (
     *linear("{prefix}embeddings.patch_embeddings.projection", "stem/proj", CONV),
-    Rule("{prefix}embeddings.mask_token"),  # of the pre-training
+    Rule("{prefix}embeddings.mask_token"),  # pre-training
     *norm("{prefix}embeddings.norm", "stem_norm"),
     *blocks(),
     *swin.merge("{prefix}encoder.layers.{i}.downsample"),
     *norm("{prefix}layernorm", "norm"),
     *linear("classifier", "head"),
-    *(Rule(f"decoder.0.{name}") for name in ("weight", "bias")),  # of the pre-training
+    *(Rule(f"decoder.0.{name}") for name in ("weight", "bias")),  # pre-training
 )
 
 CLASSES = {"swin": "Swin", "swinv2": "Swinv2"}  # by model type
-LIMITS = {"swin": "shorter", "swinv2": "height"}  # of windows, likewise
-MERGE_EPS = 1e-5  # of the norms after the stem and in merging, whatever a document says
-# What the published models are used with, by what names of ours begin with.
-USUAL: dict[str, Fields] = {
+LIMITS = {"swin": "shorter", "swinv2": "height"}  # `attention.limit`, by model type
+MERGE_EPS = 1e-5  # epsilon of the norms after the stem and in merging, whatever a document states
+# The preprocessing of the published models, for weights without a document, by series.
+USUAL_PREPROCESSING: dict[str, Fields] = {
     "swin": {"fit": "squash", "interpolation": "bicubic", **IMAGENET},
     "swinv2": {"fit": "squash", "interpolation": "bicubic", **IMAGENET},
 }
 
 
 def placeholders(shapes: Shapes) -> dict[str, str]:
-    """Return the names that a file uses, from the shapes of its arrays."""
+    """Return the placeholders of a file, from the names of its arrays."""
     return {"prefix": hf_documents.find_prefix(shapes, tuple(CLASSES))}
 
 
 def placeholders_for(fields: Fields) -> dict[str, str]:
-    """Return the names with which to write a model, from its fields."""
+    """Return the placeholders of an export, from the fields of the model."""
     return {"prefix": f"{find_model_type(fields)}." if fields["num_classes"] else ""}
 
 
@@ -74,12 +74,12 @@ def find_model_type(fields: Fields) -> str:
 
 
 def class_name(fields: Fields) -> str:
-    """Return the class of transformers for a model with these fields."""
+    """Return the name of transformers' class for a model with these fields."""
     return original.class_name(CLASSES[find_model_type(fields)], fields)
 
 
 def describe(shapes: Shapes, documents: Documents, series: str) -> ImportSpec:
-    """Return what a folder states: its arrays, `config.json` and `preprocessor_config.json`.
+    """Describe a Swin from its arrays, `config.json` and `preprocessor_config.json`.
 
     Raises:
       DataError: A document is incomplete, or describes a model that we do not have.
@@ -92,7 +92,7 @@ def describe(shapes: Shapes, documents: Documents, series: str) -> ImportSpec:
     class_names, names_notes = read_names(document, num_classes)
     objective, loss_notes = read_loss(document, num_classes)
     channels = hf_documents.read_channels(document, shapes, prefix)
-    images = preprocessing.read(documents, USUAL, series, "ViT", channels)
+    images = preprocessing.read(documents, USUAL_PREPROCESSING, series, "ViT", channels)
     size = images.size or hf_documents.read_sides(document, "image_size")
     check_windows(document, model_type, size)
     return ImportSpec(
@@ -106,24 +106,27 @@ def describe(shapes: Shapes, documents: Documents, series: str) -> ImportSpec:
 
 
 def infer(shapes: Shapes, documents: Documents) -> dict[str, Any]:
-    """Return our model, as a name and fields, that a folder has; nothing of another family.
+    """Infer our Swin from the `config.json` of a folder.
+
+    Returns:
+      The name of our model and its fields; empty for another family.
 
     Raises:
       DataError: The folder has no `config.json`, or one of a model that we do not have.
     """
-    if not hf_documents.is_of(documents, CLASSES):
+    if not hf_documents.has_model_type(documents, CLASSES):
         return {}
     document, model_type, _ = hf_documents.open_config(documents, tuple(CLASSES))
-    found = _read_sizes(document)
-    window, _ = found["attention.window"]
-    return {"name": name_swin(model_type, found["width"], found["depths"], window), **found}
+    sizes = _read_sizes(document)
+    window, _ = sizes["attention.window"]
+    return {"name": name_swin(model_type, sizes["width"], sizes["depths"], window), **sizes}
 
 
 def documents_for(fields: Fields, data: Fields, class_names: tuple[str, ...]) -> dict[str, Json]:
-    """Return the documents to write beside the weights of a model, by file name.
+    """Return the documents of an export, by file name.
 
     Raises:
-      DataError: transformers has other windows for images of this size.
+      DataError: transformers computes other windows for images of this size.
     """
     stages = len(fields["depths"])
     model_type = find_model_type(fields)
@@ -147,7 +150,7 @@ def documents_for(fields: Fields, data: Fields, class_names: tuple[str, ...]) ->
 
 
 def _architectures(model_type: str) -> dict[str, str]:
-    """Return the classes of transformers that we have, and the head of each."""
+    """Return the supported classes of transformers, and the name of the head of each."""
     name = CLASSES[model_type]
     heads = {"Model": "", "ForImageClassification": "classifier", "ForMaskedImageModeling": ""}
     return {f"{name}{task}": head for task, head in heads.items()}
@@ -172,7 +175,7 @@ def _fields(document: Json, shapes: Shapes, model_type: str) -> dict[str, Any]:
 
 def _read_sizes(document: Json) -> dict[str, Any]:
     if document.get("use_absolute_embeddings"):
-        problem = "use_absolute_embeddings: expected false; there is no such Swin"
+        problem = "use_absolute_embeddings: expected false; true is not supported"
         raise DataError(f"{CONFIG}: {problem}")
     window = read_key(document, "window_size", int, CONFIG)
     return {
@@ -188,18 +191,23 @@ def _read_sizes(document: Json) -> dict[str, Any]:
 def _read_stages(document: Json, key: str) -> tuple[int, ...]:
     numbers = read_key(document, key, list, CONFIG)
     if not all(type(number) is int and number > 0 for number in numbers):
-        raise DataError(f"{CONFIG}: {key}: expected a number for each stage, got {numbers!r:.60}")
+        raise DataError(f"{CONFIG}: {key}: expected one number per stage, got {numbers!r:.60}")
     return tuple(numbers)
 
 
 def check_windows(document: Json, model_type: str, size: tuple[int, int]) -> None:
-    """Check that transformers has the windows that a Swin has here, for images of a size.
+    """Check that transformers computes with the same windows as our Swin, for an image size.
 
-    Its v1 computes nothing where a side of a grid is smaller than the window. Its v2 fits windows
-    to grids whose size is rounded down from stage to stage, whatever the images are.
+    Its v1 fails if a side of the grid is smaller than the window. Its v2 fits the windows to the
+    grid of the config's image size, rounded down from stage to stage, whatever the images are.
+
+    Args:
+      document: The `config.json`.
+      model_type: swin or swinv2.
+      size: Image size (height, width) in pixels.
 
     Raises:
-      DataError: It has others, or none.
+      DataError: transformers uses other windows, or fails.
     """
     window = read_key(document, "window_size", int, CONFIG)
     stated = hf_documents.read_sides(document, "image_size")
@@ -209,13 +217,14 @@ def check_windows(document: Json, model_type: str, size: tuple[int, int]) -> Non
     for stage in range(len(read_key(document, "depths", list, CONFIG))):
         if model_type == "swin" and min(grid) < window:
             problem = f"expected at most the {min(grid)} tokens of a side in stage {stage}"
-            hint = f"for images of {show(size)}, where transformers computes nothing"
+            hint = f"for images of {format_size(size)}, on which transformers fails"
             raise DataError(f"{CONFIG}: window_size: {problem} {hint}, got {window}")
         fitted = (min(rounded, window), rounded <= window)
         if model_type == "swinv2" and fitted != (min(grid[0], window), grid[0] <= window):
             problem = f"transformers counts {rounded} rows of tokens in stage {stage}"
-            hint = f"images of {show(size)} have {grid[0]}; with windows of {window} they differ"
-            raise DataError(f"{CONFIG}: image_size: {problem}, {hint}")
+            hint = f"images of {format_size(size)} have {grid[0]}"
+            reason = f"windows of {window} would differ"
+            raise DataError(f"{CONFIG}: image_size: {problem}, {hint}; {reason}")
         grid = [-(-n // 2) for n in grid]
         rounded //= 2
 

@@ -14,31 +14,31 @@ from vit_jax.weights.huggingface.keys import CONFIG
 from vit_jax.weights.huggingface.naming import name_vit
 from vit_jax.weights.huggingface.vit_document import (
     CLASSES,
+    NUM_TOKENS,
     PROCESSORS,
-    TEACHER,
-    TOKENS,
+    TWO_HEAD_CLASS,
     architectures,
     check_positions,
-    fields_of,
-    mlp_dim_of,
+    compute_mlp_dim,
+    read_fields,
     read_size,
-    sizes,
+    read_sizes,
 )
-from vit_jax.weights.import_spec import HALF, IMAGENET, ImportSpec, num_outputs
+from vit_jax.weights.import_spec import IMAGENET, MINUS_ONE_TO_ONE, ImportSpec, num_outputs
 from vit_jax.weights.library import Documents, Fields, Library, Original, Shapes
 from vit_jax.weights.rule_builders import CONV, linear, norm
 from vit_jax.weights.rules import Rule
 
 
 def embeddings() -> Iterator[Rule]:
-    """Yield the rules of patches, tokens and positions."""
+    """Yield the rules of the patch, token and position embeddings."""
     theirs = "{prefix}embeddings."
     yield from linear(theirs + "patch_embeddings.projection", "stem/proj", CONV)
     yield Rule(theirs + "cls_token", "cls_token", "1 n d -> n d")
     yield Rule(theirs + "distillation_token", "dist_token", "1 n d -> n d")
     yield Rule(theirs + "register_tokens", "registers", "1 n d -> n d")
     yield Rule(theirs + "position_embeddings", ("posemb/prefix", "posemb/grid"), "1 n d -> n d")
-    yield Rule(theirs + "mask_token")  # of the pre-training
+    yield Rule(theirs + "mask_token")  # pre-training
 
 
 def attention() -> Iterator[Rule]:
@@ -54,7 +54,7 @@ def attention() -> Iterator[Rule]:
 
 
 def blocks() -> Iterator[Rule]:
-    """Yield the rules of the encoder's blocks, in ViT's names and in DINOv2's."""
+    """Yield the rules of the encoder's blocks, for the names of ViT and of DINOv2."""
     theirs = "{prefix}encoder.layer.{i}."
     ours = "blocks_{i}/"
     yield from norm(theirs + "{norm1}", f"{ours}norm1")
@@ -73,10 +73,10 @@ RULES: tuple[Rule, ...] = (
     *linear("{prefix}{pooler}", "representation"),
     *linear("{head}", "head"),
     *linear("distillation_classifier", "head_dist"),
-    *(Rule(f"decoder.0.{name}") for name in ("weight", "bias")),  # of the pre-training
+    *(Rule(f"decoder.0.{name}") for name in ("weight", "bias")),  # pre-training
     *(Rule(f"{{prefix}}{{unused}}.{name}") for name in ("weight", "bias")),
 )
-# The names of a block's layers, by model.
+# The names of the layers of a block.
 VIT_LAYERS = {
     "norm1": "layernorm_before",
     "norm2": "layernorm_after",
@@ -86,18 +86,18 @@ VIT_LAYERS = {
 DINOV2_LAYERS = {"norm1": "norm1", "norm2": "norm2", "fc1": "mlp.fc1", "fc2": "mlp.fc2"}
 SWIGLU_LAYERS = {**DINOV2_LAYERS, "fc1": "mlp.weights_in", "fc2": "mlp.weights_out"}
 
-POOLER = ("pooler.dense", "none")  # the pooler that is read, and the one that is not
-# What the published models are used with, by what names of ours begin with.
-USUAL: dict[str, Fields] = {
-    "vit": {"fit": "squash", "interpolation": "bilinear", **HALF},
+POOLER = ("pooler.dense", "none")  # the placeholders `pooler` and `unused` if a pooler is read
+# The preprocessing of the published models, for weights without a document, by series.
+USUAL_PREPROCESSING: dict[str, Fields] = {
+    "vit": {"fit": "squash", "interpolation": "bilinear", **MINUS_ONE_TO_ONE},
     "deit": {"crop_fraction": 0.875, "interpolation": "bicubic", **IMAGENET},
-    "deit3": {"fit": "squash", "interpolation": "bilinear", **HALF},
+    "deit3": {"fit": "squash", "interpolation": "bilinear", **MINUS_ONE_TO_ONE},
     "dinov2": {"crop_fraction": 0.875, "interpolation": "bicubic", **IMAGENET},
 }
 
 
 def placeholders(shapes: Shapes) -> dict[str, str]:
-    """Return the names that a file uses, from the shapes of its arrays."""
+    """Return the placeholders of a file, from the names of its arrays."""
     prefix = hf_documents.find_prefix(shapes, tuple(CLASSES))
     block = f"{prefix}encoder.layer.0."
     layers = VIT_LAYERS
@@ -106,13 +106,13 @@ def placeholders(shapes: Shapes) -> dict[str, str]:
     elif f"{block}mlp.fc1.weight" in shapes:
         layers = DINOV2_LAYERS
     head = "cls_classifier" if "cls_classifier.weight" in shapes else "classifier"
-    # A pooler has no part in logits.
+    # The logits do not depend on the pooler.
     pooler, unused = ("none", "pooler.dense") if f"{head}.weight" in shapes else POOLER
     return {**layers, "prefix": prefix, "head": head, "pooler": pooler, "unused": unused}
 
 
 def placeholders_for(fields: Fields) -> dict[str, str]:
-    """Return the names with which to write a model, from its fields."""
+    """Return the placeholders of an export, from the fields of the model."""
     model_type = find_model_type(fields)
     layers = VIT_LAYERS
     if model_type.startswith("dinov2"):
@@ -135,14 +135,14 @@ def find_model_type(fields: Fields) -> str:
 
 
 def class_name(fields: Fields) -> str:
-    """Return the class of transformers for a model with these fields."""
+    """Return the name of transformers' class for a model with these fields."""
     if _has_two_heads(fields):
-        return TEACHER
+        return TWO_HEAD_CLASS
     return original.class_name(CLASSES[find_model_type(fields)], fields)
 
 
 def describe(shapes: Shapes, documents: Documents, series: str) -> ImportSpec:
-    """Return what a folder states: its arrays, `config.json` and `preprocessor_config.json`.
+    """Describe a ViT, DeiT or DINOv2 from its arrays and documents.
 
     Raises:
       DataError: A document is incomplete, or describes a model that we do not have.
@@ -156,16 +156,16 @@ def describe(shapes: Shapes, documents: Documents, series: str) -> ImportSpec:
     objective, loss_notes = read_loss(document, num_classes)
     channels = hf_documents.read_channels(document, shapes, names["prefix"])
     processor = PROCESSORS.get(model_type, "Bit")
-    images = preprocessing.read(documents, USUAL, series, processor, channels)
+    images = preprocessing.read(documents, USUAL_PREPROCESSING, series, processor, channels)
     size, trained_size, size_notes = read_size(document, model_type, images.size)
-    fields, pool_notes = fields_of(document, shapes, names["prefix"], num_classes)
+    fields, pool_notes = read_fields(document, shapes, names["prefix"], num_classes)
     positions = shapes.get(f"{names['prefix']}embeddings.position_embeddings", (0, 0))[1]
-    check_positions(document, positions, trained_size, TOKENS.get(model_type, 1))
+    check_positions(document, positions, trained_size, NUM_TOKENS.get(model_type, 1))
     return ImportSpec(
         fields={**fields, "num_classes": num_classes},
-        sizes=sizes(document, model_type),
+        sizes=read_sizes(document, model_type),
         positions=positions,
-        num_tokens=TOKENS.get(model_type, 1),
+        num_tokens=NUM_TOKENS.get(model_type, 1),
         data={**images.data, "image_size": size, "channels": channels},
         trained_size=trained_size,
         objective=objective,
@@ -175,27 +175,32 @@ def describe(shapes: Shapes, documents: Documents, series: str) -> ImportSpec:
 
 
 def infer(shapes: Shapes, documents: Documents) -> dict[str, Any]:
-    """Return our model, as a name and fields, that a folder has; nothing of another family.
+    """Infer our model from the `config.json` of a folder.
+
+    Returns:
+      The name of our model and its fields; empty for another family.
 
     Raises:
       DataError: The folder has no `config.json`, or one of a model that we do not have.
     """
-    if not hf_documents.is_of(documents, CLASSES):
+    if not hf_documents.has_model_type(documents, CLASSES):
         return {}
     document, model_type, _ = hf_documents.open_config(documents, tuple(CLASSES))
-    found = sizes(document, model_type)
-    return {"name": name_vit(model_type, found["width"], found["stem.patch"][0]), **found}
+    sizes = read_sizes(document, model_type)
+    return {"name": name_vit(model_type, sizes["width"], sizes["stem.patch"][0]), **sizes}
 
 
 def rewrite(fields: Fields, params: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Make the head of a DINOv2 read class token and mean, one times zero, as transformers' does.
+    """Extend the head of a DINOv2 to read the class token and the mean of the patches.
+
+    transformers' head reads both. The new half of the kernel is zero.
 
     Args:
-      fields: Fields of our model.
-      params: Its parameters, which are changed in place.
+      fields: The fields of our model, by path.
+      params: The parameters of our model, which are changed in place.
 
     Returns:
-      The fields of the model that computes the same, and notes.
+      The fields of the equivalent model, and notes.
     """
     fields = dict(fields)
     reads_token = fields["pool.name"] == "cls"
@@ -207,15 +212,15 @@ def rewrite(fields: Fields, params: dict[str, Any]) -> tuple[dict[str, Any], tup
     parts = (kernel, np.zeros_like(kernel)) if reads_token else (np.zeros_like(kernel), kernel)
     params["head/kernel"] = np.concatenate(parts)
     fields |= {"pool.name": "cls_gap", "keep_class_token": False}
-    return fields, ("the head also reads what transformers gives it, times zero",)
+    return fields, ("the head was extended to transformers' inputs, with weights of zero",)
 
 
 def documents_for(fields: Fields, data: Fields, class_names: tuple[str, ...]) -> dict[str, Json]:
-    """Return the documents to write beside the weights of a model, by file name.
+    """Return the documents of an export, by file name.
 
     Raises:
-      DataError: The feed-forward network has a size that transformers cannot compute, or DINOv2 has
-        positions that are no square.
+      DataError: No `mlp_ratio` gives the size of the feed-forward network, or the position
+        embedding of a DINOv2 is not square.
     """
     model_type = find_model_type(fields)
     document = hf_documents.write(model_type, class_name(fields), fields, data, class_names)
@@ -227,7 +232,7 @@ def documents_for(fields: Fields, data: Fields, class_names: tuple[str, ...]) ->
     if model_type.startswith("dinov2"):
         grid = [n // p for n, p in zip(data["image_size"], fields["stem.patch"], strict=True)]
         if grid[0] != grid[1]:
-            problem = f"transformers' DINOv2 has a square of positions, not {grid[0]}x{grid[1]}"
+            problem = f"transformers' DINOv2 needs a square grid, got {grid[0]}x{grid[1]}"
             raise DataError(f"config.data.image_size: {problem}")
         document |= _dinov2_document(fields)
     else:
@@ -261,12 +266,16 @@ def _vit_document(fields: Fields) -> dict[str, Any]:
 
 
 def _mlp_ratio(mlp_dim: int, width: int, is_swiglu: bool) -> int:
-    """Return the ratio from which transformers computes the size of the feed-forward network."""
+    """Return the ratio from which transformers computes the size of the feed-forward network.
+
+    Raises:
+      DataError: There is no such ratio.
+    """
     for ratio in (4, round(mlp_dim / width), round(mlp_dim * 1.5 / width)):
-        if mlp_dim_of(width, ratio, is_swiglu) == mlp_dim:
+        if compute_mlp_dim(width, ratio, is_swiglu) == mlp_dim:
             return ratio
     raise DataError(
-        f"config.model.mlp_dim: no mlp_ratio of transformers makes {mlp_dim} of {width}"
+        f"config.model.mlp_dim: no mlp_ratio of transformers gives {mlp_dim} for width {width}"
     )
 
 

@@ -1,4 +1,4 @@
-"""What `config.json` of transformers says about ViT, DeiT and DINOv2."""
+"""Read the entries of transformers' `config.json` for ViT, DeiT and DINOv2."""
 
 import math
 from typing import Any
@@ -7,7 +7,7 @@ from vit_jax.errors import DataError
 from vit_jax.weights.documents import Json, read_key
 from vit_jax.weights.huggingface import documents as hf_documents
 from vit_jax.weights.huggingface import preprocessing
-from vit_jax.weights.huggingface.documents import show
+from vit_jax.weights.huggingface.documents import format_size
 from vit_jax.weights.huggingface.keys import CONFIG
 from vit_jax.weights.import_spec import num_outputs
 from vit_jax.weights.library import Shapes
@@ -18,25 +18,25 @@ CLASSES = {  # by model type
     "dinov2": "Dinov2",
     "dinov2_with_registers": "Dinov2WithRegisters",
 }
-TEACHER = "DeiTForImageClassificationWithTeacher"
-PROCESSORS = {"vit": "ViT", "deit": "DeiT"}  # of documents without a name of one; else BiT's
-TOKENS = {"deit": 2}  # class token and others, by model type; else 1
+TWO_HEAD_CLASS = "DeiTForImageClassificationWithTeacher"
+PROCESSORS = {"vit": "ViT", "deit": "DeiT"}  # default processors by model type; otherwise BiT's
+NUM_TOKENS = {"deit": 2}  # class and distillation tokens by model type; otherwise 1
 
 
 def architectures(model_type: str) -> dict[str, str]:
-    """Return the classes of transformers that we have, and the head of each."""
+    """Return the supported classes of transformers, and the name of the head of each."""
     name = CLASSES[model_type]
     classes = {f"{name}Model": "", f"{name}ForImageClassification": "classifier"}
     if not model_type.startswith("dinov2"):
-        classes[f"{name}ForMaskedImageModeling"] = ""  # whose decoder is left out
-    return classes | ({TEACHER: "cls_classifier"} if model_type == "deit" else {})
+        classes[f"{name}ForMaskedImageModeling"] = ""  # the decoder is an extra tensor
+    return classes | ({TWO_HEAD_CLASS: "cls_classifier"} if model_type == "deit" else {})
 
 
-def sizes(document: Json, model_type: str) -> dict[str, Any]:
-    """Return the fields that the named model must have as the document says.
+def read_sizes(document: Json, model_type: str) -> dict[str, Any]:
+    """Return the fields of our model that must have the document's values.
 
     Raises:
-      DataError: They are missing, or contradict each other.
+      DataError: Sizes are missing, or contradict each other.
     """
     width = read_key(document, "hidden_size", int, CONFIG)
     num_heads = read_key(document, "num_attention_heads", int, CONFIG)
@@ -46,7 +46,7 @@ def sizes(document: Json, model_type: str) -> dict[str, Any]:
     gated = is_swiglu(document, model_type)
     if model_type.startswith("dinov2"):
         ratio = hf_documents.read_number(document, "mlp_ratio")
-        mlp_dim = mlp_dim_of(width, ratio, gated)
+        mlp_dim = compute_mlp_dim(width, ratio, gated)
     else:
         mlp_dim = read_key(document, "intermediate_size", int, CONFIG)
     return {
@@ -68,10 +68,19 @@ def is_swiglu(document: Json, model_type: str) -> bool:
 def read_size(
     document: Json, model_type: str, processed: tuple[int, int] | None
 ) -> tuple[tuple[int, int], tuple[int, int], tuple[str, ...]]:
-    """Return the size of the images, the one that the positions are for, and notes.
+    """Return the image size of a run, the image size of the position embedding, and notes.
 
-    DINOv2 takes images of any size, and resamples its positions, which are always a square, as the
-    processor makes them. The others refuse images that are not of the model's size.
+    DINOv2 accepts images of any size: it resamples its position embedding, which is always square.
+    The run then has the size that the processor makes. The other models accept only images of
+    their own size.
+
+    Args:
+      document: The `config.json`.
+      model_type: Its `model_type`.
+      processed: The size (height, width) that the processor makes; None if unknown.
+
+    Raises:
+      DataError: The sizes are not whole patches, or a DINOv2 grid cannot be square.
     """
     stated = hf_documents.read_sides(document, "image_size")
     patch = hf_documents.read_sides(document, "patch_size")
@@ -80,48 +89,60 @@ def read_size(
         num_patches = math.prod(n // p for n, p in zip(stated, patch, strict=True))
         side = math.isqrt(num_patches)
         if side**2 != num_patches:
-            problem = f"transformers' DINOv2 has a square of positions, not {num_patches}"
+            problem = f"transformers' DINOv2 needs a square grid, got {num_patches} patches"
             raise DataError(f"{CONFIG}: image_size: {problem}")
         trained = (side * patch[0], side * patch[1])
     if processed is None or processed == stated:
         return stated, trained, ()
-    both = f"{preprocessing.FILE} makes images of {show(processed)}, {CONFIG} says {show(stated)}"
+    both = f"{preprocessing.FILE} makes images of {format_size(processed)}, "
+    both += f"{CONFIG} states {format_size(stated)}"
     if model_type.startswith("dinov2"):
         _check_patches(processed, patch, preprocessing.FILE)
-        return processed, trained, (f"{both}: the run takes {show(processed)}",)
-    note = f"{both}, and transformers takes no others: the run takes {show(stated)}"
+        return processed, trained, (f"{both}: the run uses {format_size(processed)}",)
+    note = f"{both}, the only size that the model accepts: the run uses {format_size(stated)}"
     return stated, trained, (note,)
 
 
 def check_positions(document: Json, positions: int, size: tuple[int, int], num_tokens: int) -> None:
-    """Check that the positions are those of the size that the document states.
+    """Check that the position embedding has the rows that the stated image size needs.
+
+    Args:
+      document: The `config.json`.
+      positions: Number of rows of the position embedding; 0 if there is none.
+      size: Image size (height, width) of the position embedding.
+      num_tokens: Number of class and distillation tokens.
 
     Raises:
-      DataError: They are of another.
+      DataError: The number of rows differs, or the size is not whole patches.
     """
     patch = hf_documents.read_sides(document, "patch_size")
     _check_patches(size, patch, f"{CONFIG}: image_size")
     expected = num_tokens + math.prod(n // p for n, p in zip(size, patch, strict=True))
     if positions and positions != expected:
-        problem = f"{show(size)} needs {expected} positions, the weights have {positions}"
+        problem = f"{format_size(size)} needs {expected} positions, the weights have {positions}"
         raise DataError(f"{CONFIG}: image_size: {problem}")
 
 
 def _check_patches(size: tuple[int, int], patch: tuple[int, int], where: str) -> None:
-    if any(side % cell for side, cell in zip(size, patch, strict=True)):
-        raise DataError(f"{where}: expected whole patches of {show(patch)}, got {show(size)}")
+    if any(side % patch_side for side, patch_side in zip(size, patch, strict=True)):
+        raise DataError(
+            f"{where}: expected whole patches of {format_size(patch)}, got {format_size(size)}"
+        )
 
 
-def fields_of(
+def read_fields(
     document: Json, shapes: Shapes, prefix: str, num_classes: int
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Return the fields of our model, and notes.
 
     Args:
       document: The `config.json`.
-      shapes: Of the arrays in the file.
-      prefix: What the names of the backbone begin with there.
-      num_classes: 0 for features.
+      shapes: Shapes of the arrays in the file, by name.
+      prefix: The prefix of the backbone's names in the file.
+      num_classes: Number of classes; 0 for a model without a head.
+
+    Raises:
+      DataError: A value is missing or not supported.
     """
     model_type = document["model_type"]
     is_dino = model_type.startswith("dinov2")
@@ -152,7 +173,7 @@ def fields_of(
     size = num_outputs(shapes, f"{prefix}pooler.dense.bias")
     pooler, notes = _read_pooler(document, 0 if num_classes else size)
     if num_classes and size:
-        notes = ("the pooler has no part in the logits: it is left out",)
+        notes = ("the logits do not depend on the pooler; it is ignored",)
     fields |= pooler
     has_second_head = "distillation_classifier.bias" in shapes
     one_head = not has_second_head if num_classes else pooler["representation_size"] > 0
@@ -160,27 +181,33 @@ def fields_of(
 
 
 def _is_classifier(document: Json, num_classes: int) -> bool:
-    """Return whether a model gives logits, or without classes what its head would read."""
+    """Return whether the model is a classifier, possibly one with zero classes."""
     names = document.get("architectures") or []
     return bool(num_classes) or any("ForImageClassification" in name for name in names)
 
 
 def _read_pooler(document: Json, size: int) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Return the fields of a pooler of this size, which is 0 where there is none, and notes."""
+    """Return the fields of a pooler with this number of outputs (0 for none), and notes."""
     if not size:
         return {"representation_size": 0}, ()
     activation = hf_documents.read_activation(document, "pooler_act")
     fields = {"representation_size": size, "representation_activation": activation}
-    return fields, (f"the pooler is read: the features are its {size} outputs",)
+    return fields, (f"the features are the {size} outputs of the pooler",)
 
 
 def _read_layer_scale(document: Json) -> float:
-    """Return the initial value of LayerScale, of which there is always one."""
+    """Return the initial value of LayerScale, which is always positive."""
     value = float(read_key(document, "layerscale_value", float | int, CONFIG))
-    return value if 0 < value < hf_documents.LARGEST else 1.0
+    return value if 0 < value < hf_documents.MAX_NUMBER else 1.0
 
 
-def mlp_dim_of(width: int, ratio: float | int, gated: bool) -> int:
-    """Return the size of the feed-forward network that transformers computes from a ratio."""
+def compute_mlp_dim(width: int, ratio: float | int, gated: bool) -> int:
+    """Return the hidden size of the feed-forward network that transformers computes from a ratio.
+
+    Args:
+      width: Width of the tokens.
+      ratio: The `mlp_ratio` of the document.
+      gated: Whether the network is gated (SwiGLU). Its size is then 2/3, rounded up to 8.
+    """
     hidden = int(width * ratio)
     return (int(hidden * 2 / 3) + 7) // 8 * 8 if gated else hidden

@@ -1,6 +1,6 @@
-"""timm (pytorch-image-models): weights in `.safetensors` or `.pth`, alone or in a folder.
+"""Weights of timm (pytorch-image-models): `.safetensors` or `.pth`, alone or in a folder.
 
-A folder from the Hugging Face hub has a `config.json` with the preprocessing beside the weights.
+A folder from the Hugging Face hub also has a `config.json` with the preprocessing.
 """
 
 from vit_jax.weights.timm.swin import SWIN

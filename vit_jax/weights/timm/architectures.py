@@ -1,7 +1,7 @@
-"""What the names of timm's models say beyond the arrays of their weights.
+"""The constructor arguments that the names of timm's models stand for.
 
-`config.json` names an `architecture`. It stands for arguments of a constructor, which here have
-timm's names. The facts are those of timm 1.0.31.
+`config.json` names an `architecture`. The name stands for constructor arguments, not all of which
+show in the arrays. Arguments have timm's names here. The tables describe timm 1.0.31.
 """
 
 import re
@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 from vit_jax.errors import DataError
 
-Arguments = Mapping[str, Any]  # of a constructor of timm
+Arguments = Mapping[str, Any]  # arguments of a constructor of timm
 
-# Width, and heads of each block or of the first stage, by the word in the name.
+# (width, number of heads) of ViT, by the size in the name.
 VIT_SIZES = {
     "tiny": (192, 3),
     "wee": (256, 4),
@@ -32,6 +32,7 @@ VIT_SIZES = {
     "giantopt": (1536, 16),
     "gigantic": (1664, 16),
 }
+# (width, depths, number of heads) of the first stage of Swin, by the size in the name.
 SWIN_SIZES = {
     "tiny": (96, (2, 2, 6, 2), 3),
     "small": (96, (2, 2, 18, 2), 3),
@@ -43,9 +44,10 @@ S3_WINDOWS = {"tiny": (7, 7, 14, 7), "small": (14, 14, 14, 7), "base": (7, 7, 14
 
 GAP = {"class_token": False, "global_pool": "avg"}
 MAP = {"class_token": False, "global_pool": "map"}
-REGISTERS = {"no_embed_class": True}  # and as many tokens as the name says
-# The models of timm that are ours. The first pattern that a whole name matches counts.
-KNOWN: tuple[tuple[str, Arguments], ...] = (
+REGISTERS = {"no_embed_class": True}  # the name has the number of registers
+# The models of timm that we have, and their arguments. The first pattern that matches a whole name
+# decides.
+SUPPORTED: tuple[tuple[str, Arguments], ...] = (
     (r"test_vit", {}),
     (r"test_vit2", {**GAP, "reg_tokens": 1}),
     (r"vit_{size}_patch\d+(_plus|_36x1)?_\d+(_in21k|_dino|_sam)?", {}),
@@ -74,13 +76,13 @@ KNOWN: tuple[tuple[str, Arguments], ...] = (
         {"pretrained_window_sizes": (12, 12, 12, 6)},
     ),
 )
-# What some of them compute otherwise.
+# Names with the tanh form of GELU, exceptions to them, and names with SwiGLU.
 TANH = r"vit_(base_patch32|(so400m|giantopt)_patch16|large_patch16)_siglip(_gap)?_\d+"
 NOT_TANH = r"vit_large_patch16_siglip(_gap)?_(256|384)"
 SWIGLU = r"vit_giant_patch14_(reg\d_)?(dinov2|tipsv2)"
 
-# The models of timm that are not ours, and why.
-OTHERS: tuple[tuple[str, str], ...] = (
+# The models of timm that we do not have, and why.
+UNSUPPORTED: tuple[tuple[str, str], ...] = (
     (r".*_clip_.*", "it has a norm before the blocks (pre_norm=True)"),
     (r".*_rpn_\d+", "its norms follow attention and MLP (block_fn=ResPostBlock)"),
     (r".*_18x2_\d+", "its blocks have two branches (block_fn=ParallelThingsBlock)"),
@@ -96,13 +98,13 @@ OTHERS: tuple[tuple[str, str], ...] = (
 )
 
 
-class Named(NamedTuple):
-    """What the name of a model stands for.
+class Architecture(NamedTuple):
+    """The arguments that the name of a model stands for.
 
     Attributes:
-      family: Of our models: vit or swin.
-      kind: Arguments that hold whatever the sizes are.
-      sizes: Arguments that hold for weights of the width that is among them.
+      family: The family of our model: vit or swin.
+      kind: Arguments that do not depend on the sizes.
+      sizes: Sizes. They apply only to weights of the same `embed_dim`.
     """
 
     family: str
@@ -110,56 +112,56 @@ class Named(NamedTuple):
     sizes: Arguments
 
 
-def find(name: str) -> Named:
-    """Return what the name of a model of timm stands for; a tag after a dot says nothing.
+def find(name: str) -> Architecture:
+    """Return the arguments that a model name of timm stands for. A tag after a dot is ignored.
 
     Raises:
-      DataError: It is none of our models.
+      DataError: We do not have the model.
     """
     bare = name.split(".")[0]
     where = f"config.json: architecture: '{name}'"
-    for pattern, reason in OTHERS:
+    for pattern, reason in UNSUPPORTED:
         if re.fullmatch(pattern, bare):
-            raise DataError(f"{where} is not one of our models: {reason}")
+            raise DataError(f"{where} is not supported: {reason}")
     sizes = "|".join(VIT_SIZES)
-    for pattern, kind in KNOWN:
+    for pattern, kind in SUPPORTED:
         match = re.fullmatch(pattern.replace("{size}", f"(?P<size>{sizes})"), bare)
         if match:
             return _read(bare, match.groupdict(), dict(kind))
-    hint = "without config.json, and with --model, the arrays alone count"
-    raise DataError(f"{where} is no ViT, DeiT, DINOv2, hybrid or Swin of timm 1.0.31; {hint}")
+    hint = "to go by the arrays alone, remove config.json and give --model"
+    raise DataError(f"{where} is not a ViT, DeiT, DINOv2, hybrid or Swin of timm 1.0.31; {hint}")
 
 
-def _read(name: str, parts: Mapping[str, str | None], kind: dict[str, Any]) -> Named:
-    """Return what a name stands for, from the parts of it that patterns name."""
-    word = parts.get("size") or ""
+def _read(name: str, parts: Mapping[str, str | None], kind: dict[str, Any]) -> Architecture:
+    """Return the arguments of a name, from the named groups of its pattern."""
+    size = parts.get("size") or ""
     if name.startswith("swin"):
-        return _read_swin(name, word, parts, kind)
+        return _read_swin(name, size, parts, kind)
     if parts.get("registers"):
         kind["reg_tokens"] = int(parts["registers"] or 0)
     if re.fullmatch(TANH, name) and not re.fullmatch(NOT_TANH, name):
         kind["act_layer"] = "gelu_tanh"
     if name.startswith("test_"):
-        return Named("vit", kind, {"embed_dim": 64, "num_heads": 2})
-    if not word:  # of a hybrid, whose name has it elsewhere
-        word = name.split("_")[1]
-    width, heads = VIT_SIZES["plus" if "_plus_" in name else word]
+        return Architecture("vit", kind, {"embed_dim": 64, "num_heads": 2})
+    if not size:  # a hybrid, whose pattern has no group for the size
+        size = name.split("_")[1]
+    width, heads = VIT_SIZES["plus" if "_plus_" in name else size]
     if re.fullmatch(SWIGLU, name):
         kind |= {"mlp_layer": "swiglu", "act_layer": "silu"}
         width, heads = 1536, 24
     if re.fullmatch(r"vit_base_patch16_gap_\d+", name):
         heads = 16
-    return Named("vit", kind, {"embed_dim": width, "num_heads": heads})
+    return Architecture("vit", kind, {"embed_dim": width, "num_heads": heads})
 
 
 def _read_swin(
-    name: str, word: str, parts: Mapping[str, str | None], kind: dict[str, Any]
-) -> Named:
-    width, depths, heads = SWIN_SIZES[word]
+    name: str, size: str, parts: Mapping[str, str | None], kind: dict[str, Any]
+) -> Architecture:
+    width, depths, heads = SWIN_SIZES[size]
     window: Any = int(parts.get("window") or 0)
     if name.startswith("swin_s3"):
-        width, depths, heads = 96, S3_DEPTHS[word], 3
-        window = S3_WINDOWS[word]
+        width, depths, heads = 96, S3_DEPTHS[size], 3
+        window = S3_WINDOWS[size]
     num_heads = tuple(heads * 2**i for i in range(len(depths)))
     sizes = {"embed_dim": width, "depths": depths, "num_heads": num_heads, "window_size": window}
-    return Named("swin", kind, sizes)
+    return Architecture("swin", kind, sizes)

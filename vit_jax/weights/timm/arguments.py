@@ -1,6 +1,7 @@
-"""The arguments of timm's constructors that a document may state: honoured, or refused by name.
+"""Check the constructor arguments that timm's `config.json` states.
 
-An argument that this file does not know may change what the model computes, so it is refused.
+An argument that changes the outputs must have a value that we support. An unknown argument may
+change the outputs, so it is refused.
 """
 
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ ACTIVATIONS = {
     "tanh": "tanh",
 }
 
-# Those that change nothing in evaluation, for images that the patches divide.
+# Arguments that do not change the outputs in evaluation, for images of whole patches.
 HARMLESS = {
     "attn_drop_rate",
     "drop_path_rate",
@@ -34,8 +35,8 @@ HARMLESS = {
     "strict_img_size",
     "weight_init",
 }
-# Those whose only value that we compute is the usual one.
-USUAL: dict[str, tuple[Any, ...]] = {
+# Arguments of which we support the usual value only.
+SUPPORTED_VALUES: dict[str, tuple[Any, ...]] = {
     "always_partition": (False,),
     "attn_layer": ("", "attn"),
     "final_norm": (True,),
@@ -50,45 +51,45 @@ USUAL: dict[str, tuple[Any, ...]] = {
 
 
 def check(arguments: Mapping[str, Any], known: set[str]) -> None:
-    """Refuse the arguments that make another model.
+    """Check that the arguments describe a model that we have.
 
     Args:
-      arguments: All that are stated.
-      known: The names of those that the caller reads.
+      arguments: All stated arguments.
+      known: The names of the arguments that the caller reads.
 
     Raises:
-      DataError: An argument is unknown, or has a value that no model of ours computes with.
+      DataError: An argument is unknown, or has a value that is not supported.
     """
     for key, value in arguments.items():
-        if key in USUAL and value not in USUAL[key]:
-            expected = " or ".join(repr(usual) for usual in USUAL[key] if usual != "")
+        if key in SUPPORTED_VALUES and value not in SUPPORTED_VALUES[key]:
+            expected = " or ".join(repr(usual) for usual in SUPPORTED_VALUES[key] if usual != "")
             raise DataError(f"{WHERE}: {key}: expected {expected}, got {value!r:.40}")
-        if key not in known | HARMLESS | USUAL.keys():
-            problem = f"unknown argument, which may change the model (its value is {value!r:.40})"
+        if key not in known | HARMLESS | SUPPORTED_VALUES.keys():
+            problem = f"unknown argument (value {value!r:.40}), which may change the outputs"
             raise DataError(f"{WHERE}: {key}: {problem}")
 
 
-def compare(arguments: Mapping[str, Any], shown: Mapping[str, Any]) -> None:
-    """Refuse arguments that contradict the arrays.
+def compare(arguments: Mapping[str, Any], inferred: Mapping[str, Any]) -> None:
+    """Check that the arguments agree with the arrays.
 
     Args:
-      arguments: All that are stated.
-      shown: What the arrays show, by the names of arguments.
+      arguments: All stated arguments.
+      inferred: The arguments that follow from the arrays.
 
     Raises:
       DataError: An argument has another value.
     """
-    for key, value in shown.items():
+    for key, value in inferred.items():
         stated = arguments.get(key, value)
-        if plain(stated) != plain(value):
-            problem = f"the document has {stated!r:.40}, the arrays {value!r:.40}"
+        if normalize(stated) != normalize(value):
+            problem = f"the document has {stated!r:.40}, the arrays have {value!r:.40}"
             raise DataError(f"config.json: {key}: {problem}")
 
 
-def plain(value: Any) -> Any:
-    """Return a value in which a list is a tuple, and two equal sides are one."""
+def normalize(value: Any) -> Any:
+    """Return a comparable value: lists become tuples, and a pair of equal numbers one number."""
     if isinstance(value, list | tuple):
-        values = tuple(plain(item) for item in value)
+        values = tuple(normalize(item) for item in value)
         return values[0] if len(values) == 2 and values[0] == values[1] else values
     return value
 
@@ -97,7 +98,7 @@ def read_activation(arguments: Mapping[str, Any]) -> str:
     """Return our name of the activation.
 
     Raises:
-      DataError: We do not have it.
+      DataError: The activation is not supported.
     """
     activation = arguments.get("act_layer", "gelu")
     if activation not in ACTIVATIONS:

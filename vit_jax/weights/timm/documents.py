@@ -1,19 +1,18 @@
-"""What `config.json` of timm says about the model, images and classes, read and written."""
+"""Read and write timm's `config.json`: the model, the preprocessing and the classes."""
 
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 from vit_jax.errors import DataError
-from vit_jax.weights.class_names import keep_apart
+from vit_jax.weights.class_names import make_unique
 from vit_jax.weights.documents import Json, read_key
-from vit_jax.weights.import_spec import find_usual
+from vit_jax.weights.import_spec import usual_preprocessing
 from vit_jax.weights.library import Documents, Fields
 from vit_jax.weights.timm import architectures
 
 CONFIG = "config.json"
 FITS = {"center": "crop", "squash": "squash"}
-INPUT = {"in_chans": 0, "img_size": 1}  # arguments that input_size repeats
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,40 +20,43 @@ class Document:
     """A `config.json` of timm.
 
     Attributes:
-      architecture: The name of a model of timm; empty where the document has none.
-      named: What the name stands for; None where there is no name.
-      given: Arguments that the document states itself, which count before those of the name.
-      num_features: The width of what the head sees; 0 where the document does not say.
+      architecture: The name of a model of timm; empty if the document has none.
+      named: The arguments that the name stands for; None if there is no name.
+      explicit: Arguments that the document states explicitly. They override those of the name.
+      num_features: The width of the head's input; 0 if the document does not state it.
       pretrained: The preprocessing and the classes.
     """
 
     architecture: str
-    named: architectures.Named | None
-    given: architectures.Arguments
+    named: architectures.Architecture | None
+    explicit: architectures.Arguments
     num_features: int
     pretrained: Json
 
     def arguments(self, width: int) -> dict[str, Any]:
-        """Return all that is known of the constructor's arguments.
+        """Return the constructor arguments that the name and the document state.
 
         Args:
-          width: Of the arrays. The sizes of the name hold for models of the same width.
+          width: The width of the arrays. The sizes of the name apply only to this width.
         """
         if self.named is None:
-            return dict(self.given)
+            return dict(self.explicit)
         same = width == self.named.sizes["embed_dim"]
-        return {**self.named.kind, **(self.named.sizes if same else {}), **self.given}
+        return {**self.named.kind, **(self.named.sizes if same else {}), **self.explicit}
 
 
 def read(documents: Documents, family: str) -> Document | None:
-    """Return the `config.json` beside the weights; None where there is none of timm.
+    """Read the `config.json` beside the weights.
 
     Args:
       documents: The documents, by file name.
-      family: Of our model, vit or swin.
+      family: The family of our model: vit or swin.
+
+    Returns:
+      The document, or None if there is none of timm.
 
     Raises:
-      DataError: It contradicts itself, or describes no model of the family.
+      DataError: The document contradicts itself, or describes a model of another family.
     """
     document = documents.get(CONFIG)
     if document is None or not document.keys() & {"architecture", "pretrained_cfg"}:
@@ -69,22 +71,23 @@ def read(documents: Documents, family: str) -> Document | None:
         raise DataError(f"{CONFIG}: architecture: expected a name, got {name!r:.40}")
     named = architectures.find(name) if name else None
     if named and named.family != family:
-        raise DataError(f"{CONFIG}: architecture: '{name}' is a {named.family}; give its --model")
+        problem = f"'{name}' is a {named.family}; give a --model of this family"
+        raise DataError(f"{CONFIG}: architecture: {problem}")
     features = document.get("num_features")
     return Document(
         architecture=name,
         named=named,
-        given=_given(document, pretrained),
+        explicit=_read_explicit(document, pretrained),
         num_features=features if isinstance(features, int) else 0,
         pretrained=pretrained,
     )
 
 
-def _given(document: Json, pretrained: Json) -> dict[str, Any]:
-    """Return the arguments that a document states.
+def _read_explicit(document: Json, pretrained: Json) -> dict[str, Any]:
+    """Return the arguments that a document states explicitly.
 
     Raises:
-      DataError: Two of its words contradict each other.
+      DataError: Two entries contradict each other.
     """
     given = document.get("model_args") or {}
     if not isinstance(given, Mapping):
@@ -92,7 +95,7 @@ def _given(document: Json, pretrained: Json) -> dict[str, Any]:
     given = {key: value for key, value in given.items() if value is not None}
     pool = document.get("global_pool")
     if pool and given.setdefault("global_pool", pool) != pool:
-        problem = f"model_args has '{given['global_pool']}', the document '{pool}'"
+        problem = f"model_args has '{given['global_pool']}', the document has '{pool}'"
         raise DataError(f"{CONFIG}: global_pool: {problem}")
     if "num_classes" in pretrained:
         given.setdefault("num_classes", pretrained["num_classes"])
@@ -105,20 +108,20 @@ def read_preprocessing(
     """Return the fields of the data section, and notes on them.
 
     Args:
-      document: The document beside the weights; None where there is none.
-      usual: The fields where no document states them, by series.
-      series: What the name of our model begins with.
-      channels: Of the images, as the arrays show.
+      document: The document beside the weights, or None.
+      usual: The fields to use without a document, by series.
+      series: The first part of the name of our model.
+      channels: The number of image channels, from the arrays.
 
     Raises:
-      DataError: The document is incomplete, or a value in it is of the wrong type.
+      DataError: The document is incomplete, or a value has the wrong type.
     """
     if document is None:
-        values, notes = find_usual(usual, series, f"{CONFIG} of timm")
+        values, notes = usual_preprocessing(usual, series, f"{CONFIG} of timm")
         return _adapt(values, channels), notes
     pretrained = document.pretrained
     where = f"{CONFIG}: pretrained_cfg"
-    size = document.given.get("img_size", read_key(pretrained, "input_size", list, where)[1:])
+    size = document.explicit.get("img_size", read_key(pretrained, "input_size", list, where)[1:])
     values = {
         "interpolation": read_key(pretrained, "interpolation", str, where),
         "crop_fraction": float(read_key(pretrained, "crop_pct", float | int, where)),
@@ -130,7 +133,7 @@ def read_preprocessing(
     values["fit"] = FITS.get(mode, "crop")
     notes = ()
     if mode not in FITS:
-        notes = (f"{where}: crop_mode: '{mode}' is not known; images are cropped at the centre",)
+        notes = (f"{where}: crop_mode: '{mode}' is unknown; images are centre-cropped",)
     return _adapt(values, channels) | {"image_size": _read_size(size)}, notes
 
 
@@ -142,7 +145,7 @@ def _read_size(size: Any) -> tuple[int, int]:
 
 
 def _adapt(values: Mapping[str, Any], channels: int) -> dict[str, Any]:
-    """Return the fields for images of so many channels: timm gives them all one mean."""
+    """Return the fields for a number of channels. timm averages mean and std over the channels."""
     if channels in (0, 3):
         return dict(values)
     means = {}
@@ -156,19 +159,19 @@ def _adapt(values: Mapping[str, Any], channels: int) -> dict[str, Any]:
 def read_class_names(
     document: Document | None, classes: int
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return a different name for each class, or (), and notes."""
+    """Return a unique name for each class (or an empty tuple), and notes."""
     labels = document.pretrained.get("label_names") if document else None
-    if isinstance(labels, Mapping):  # from the index, which may have gaps
-        known = {str(index): name for index, name in labels.items()}
-        if not known.keys() <= {str(i) for i in range(classes)}:
-            return (), (f"{CONFIG}: label_names: expected indices below {classes}; left out",)
-        labels = [known.get(str(i), str(i)) for i in range(classes)] if known else []
+    if isinstance(labels, Mapping):  # by class index; some indices may be missing
+        by_index = {str(index): name for index, name in labels.items()}
+        if not by_index.keys() <= {str(i) for i in range(classes)}:
+            return (), (f"{CONFIG}: label_names: expected indices below {classes}; ignored",)
+        labels = [by_index.get(str(i), str(i)) for i in range(classes)] if by_index else []
     if not isinstance(labels, list) or not labels or not classes:
         return (), ()
     if len(labels) != classes:
-        note = f"{CONFIG}: label_names: {len(labels)} names for {classes} classes; left out"
+        note = f"{CONFIG}: label_names: {len(labels)} names for {classes} classes; ignored"
         return (), (note,)
-    return keep_apart([str(label) for label in labels]), ()
+    return make_unique([str(label) for label in labels]), ()
 
 
 def write(
@@ -178,14 +181,14 @@ def write(
     data: Fields,
     class_names: tuple[str, ...],
 ) -> dict[str, Json]:
-    """Return the documents to write beside the weights of a model, by file name.
+    """Return the documents of an export, by file name.
 
     Args:
-      architecture: The name of timm's model; empty where there is none, and then no document.
-      arguments: Those with which it is ours.
-      num_features: The width of what the head sees.
-      data: The data section of its config.
-      class_names: The classes; empty where they are unknown.
+      architecture: The name of timm's model. Without one there is no document.
+      arguments: The constructor arguments that make timm's model equal to ours.
+      num_features: The width of the head's input.
+      data: The data section of our config.
+      class_names: The class names; empty if unknown.
     """
     if not architecture:
         return {}

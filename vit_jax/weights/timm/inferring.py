@@ -1,4 +1,4 @@
-"""Which of our models the weights of timm are, from their arrays and their `config.json`."""
+"""Infer our model from the arrays and the `config.json` of timm."""
 
 import math
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from vit_jax.weights.library import Documents, Shapes
 from vit_jax.weights.timm import documents as timm_documents
 from vit_jax.weights.timm import swin_arrays, vit_arrays
 
-# Our names of sizes, by width.
+# Sizes in our model names, by width.
 VIT_SIZES = {
     32: "mu",
     192: "ti",
@@ -22,94 +22,112 @@ VIT_SIZES = {
     1408: "g",
     1664: "G",
 }
-HYBRIDS = {  # by the blocks of the ResNet's stages, and the width
+HYBRIDS = {  # by the number of blocks per stage of the ResNet, then by width
     (): {192: "vit_r_ti16"},
     (2, 2, 2, 2): {384: "vit_r26_s32", 768: "vit_r26_b32"},
     (3, 4, 9): {768: "vit_r50_b16"},
     (3, 4, 6, 3): {1024: "vit_r50_l32"},
 }
 SWIN_SIZES = {96: "t", 128: "b", 192: "l"}
-SERIES = ("deit3", "deit", "dinov2")  # as they are in the names of timm; else vit
+SERIES = ("deit3", "deit", "dinov2")  # as in timm's names; all others are vit
 
 
 def infer_vit(shapes: Shapes, documents: Documents) -> Mapping[str, Any]:
-    """Return the name of our ViT and its fields; empty without a document, or for another family.
+    """Infer our ViT from weights of timm.
+
+    Args:
+      shapes: Shapes of the arrays, by name.
+      documents: The documents, by file name.
+
+    Returns:
+      The name of our model and its fields; empty without a document, or for another family.
 
     Raises:
-      DataError: The document does not say the number of heads, or names no model of ours.
+      DataError: The document does not state the number of heads, or names a model that we do not
+        have.
     """
     if "blocks.0.norm1.weight" not in shapes:
         return {}
     document = timm_documents.read(documents, "vit")
     if document is None:
         return {}
-    shown = vit_arrays.show(shapes)
-    width = shown["embed_dim"]
+    inferred = vit_arrays.infer_arguments(shapes)
+    width = inferred["embed_dim"]
     stated = document.arguments(width)
     if "num_heads" not in stated:
-        problem = f"unknown for a width of {width}; give --model and --model.num_heads"
+        problem = f"unknown for width {width}; give --model and --model.num_heads"
         raise DataError(f"config.json: num_heads: {problem}")
     has_scales = "blocks.0.ls1.gamma" in shapes
-    hidden = vit_arrays.hidden(shapes)
-    is_swiglu = shown["mlp_layer"] == "swiglu"
+    hidden_size = vit_arrays.hidden_size(shapes)
+    is_swiglu = inferred["mlp_layer"] == "swiglu"
     series = next((name for name in SERIES if name in document.architecture), "vit")
     fields = {
         "width": width,
-        "depth": shown["depth"],
+        "depth": inferred["depth"],
         "num_heads": stated["num_heads"],
-        "mlp_dim": hidden // 2 if is_swiglu else hidden,
-        "mlp.name": shown["mlp_layer"],
-        "attention.qk_norm": shown["qk_norm"],
-        "num_registers": shown["reg_tokens"],
-        "distilled": shown["distilled"],
-        "stem.patch": shown["patch_size"],
+        "mlp_dim": hidden_size // 2 if is_swiglu else hidden_size,
+        "mlp.name": inferred["mlp_layer"],
+        "attention.qk_norm": inferred["qk_norm"],
+        "num_registers": inferred["reg_tokens"],
+        "distilled": inferred["distilled"],
+        "stem.patch": inferred["patch_size"],
     }
     if has_scales != (series in ("deit3", "dinov2")):
         fields["block.layer_scale"] = 1e-5 if has_scales else 0.0
     if any(name.startswith("patch_embed.backbone.") for name in shapes):
         return fields | {"name": _hybrid(shapes, width)}
     sizes = {**VIT_SIZES, 1536: "g"} if series == "dinov2" else VIT_SIZES
-    name = f"{series}_{_nearest(sizes, width)}{shown['patch_size'][0]}"
-    if shown["distilled"] and series == "deit":
+    name = f"{series}_{_nearest(sizes, width)}{inferred['patch_size'][0]}"
+    if inferred["distilled"] and series == "deit":
         name += "_distilled"
     return fields | {"name": name}
 
 
 def infer_swin(shapes: Shapes, documents: Documents) -> Mapping[str, Any]:
-    """Return the name of our Swin and its fields; empty without a document, or for another family.
+    """Infer our Swin from weights of timm.
+
+    Args:
+      shapes: Shapes of the arrays, by name.
+      documents: The documents, by file name.
+
+    Returns:
+      The name of our model and its fields; empty without a document, or for another family.
 
     Raises:
-      DataError: Neither arrays nor document say the window, or it names no model of ours.
+      DataError: Neither the arrays nor the document state the window, or the document names a model
+        that we do not have.
     """
     if "layers.0.blocks.0.norm1.weight" not in shapes:
         return {}
     document = timm_documents.read(documents, "swin")
     if document is None:
         return {}
-    shown = swin_arrays.show(shapes)
-    width = shown["embed_dim"]
+    inferred = swin_arrays.infer_arguments(shapes)
+    width = inferred["embed_dim"]
     stated = document.arguments(width)
-    window = swin_arrays.window(shapes) or swin_arrays.one_window(stated, len(shown["depths"]))
+    window = swin_arrays.infer_window(shapes) or swin_arrays.read_window(
+        stated, len(inferred["depths"])
+    )
     if not window:
-        problem = f"unknown for a width of {width}; give --model, such as swinv2_t_w8"
+        problem = f"unknown for width {width}; give --model, such as swinv2_t_w8"
         raise DataError(f"config.json: window_size: {problem}")
-    series = "swinv2" if shown["is_v2"] else "swin"
+    series = "swinv2" if inferred["is_v2"] else "swin"
     size = _nearest(SWIN_SIZES, width)
-    if size == "t" and max(shown["depths"]) > 6:
+    if size == "t" and max(inferred["depths"]) > 6:
         size = "s"
     return {
         "name": f"{series}_{size}_w{window}",
         "width": width,
-        "depths": shown["depths"],
-        "num_heads": shown["num_heads"],
-        "mlp_ratio": shown["hidden"] / width,
-        "stem.patch": shown["patch_size"],
+        "depths": inferred["depths"],
+        "num_heads": inferred["num_heads"],
+        "mlp_ratio": inferred["hidden"] / width,
+        "stem.patch": inferred["patch_size"],
         "attention.window": (window, window),
     }
 
 
 def _hybrid(shapes: Shapes, width: int) -> str:
-    """Return the name of the hybrid with this ResNet and the nearest width."""
+    """Return the name of the hybrid with the same ResNet and the nearest width."""
     layers: list[int] = []
     while True:
         start = f"patch_embed.backbone.stages.{len(layers)}.blocks."
@@ -118,9 +136,9 @@ def _hybrid(shapes: Shapes, width: int) -> str:
             break
         layers.append(len(ends))
     if tuple(layers) not in HYBRIDS:
-        raise DataError(f"there is no hybrid with stages of {layers} blocks")
+        raise DataError(f"no hybrid has stages of {layers} blocks")
     return _nearest(HYBRIDS[tuple(layers)], width)
 
 
 def _nearest(names: Mapping[int, str], width: int) -> str:
-    return names[min(names, key=lambda known: abs(math.log(known / max(1, width))))]
+    return names[min(names, key=lambda other: abs(math.log(other / max(1, width))))]

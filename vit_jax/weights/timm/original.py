@@ -1,4 +1,4 @@
-"""The models of timm themselves, where it is installed."""
+"""Run timm's own models."""
 
 import pathlib
 import sys
@@ -12,19 +12,22 @@ from vit_jax.weights.folder import open_weights
 
 
 def outputs(architecture: str, arguments: Json, path: pathlib.Path, pixels: Any) -> Any:
-    """Return what a model computes: logits, or features where there are no classes.
+    """Compute the outputs of a model of timm.
 
-    The weights are read as timm reads them, which knows the names of Meta and Microsoft, and every
-    one of them must fit.
+    timm itself maps the names in the file, including those of Meta and Microsoft. Every array must
+    match the model.
 
     Args:
       architecture: The name of the model.
-      arguments: Its arguments.
-      path: Its weights.
-      pixels: Images (b, c, h, w), of torch.
+      arguments: The constructor arguments.
+      path: The path of the weights.
+      pixels: Images (b, c, h, w), a torch tensor.
+
+    Returns:
+      Logits (b, k), or features (b, d) if there are no classes; a torch tensor.
 
     Raises:
-      CheckpointError: timm does not make this model, or it does not take these weights.
+      CheckpointError: timm cannot build the model, or the weights do not match it.
     """
     import timm
     import torch
@@ -34,9 +37,9 @@ def outputs(architecture: str, arguments: Json, path: pathlib.Path, pixels: Any)
         arrays = {
             name: torch.from_numpy(np.float32(file.read(name)))
             for name in file.headers
-            if not name.startswith("decoder_")  # of MAE, which timm leaves out too
+            if not name.startswith("decoder_")  # MAE's decoder, which timm ignores too
         }
-    if arguments.get("reg_tokens") and "dist_token" in arrays:  # without a head of its own
+    if arguments.get("reg_tokens") and "dist_token" in arrays:  # it has no head of its own
         arrays["reg_token"] = arrays.pop("dist_token")
     try:
         model = timm.create_model(architecture, **{**arguments, "pretrained": False})

@@ -1,4 +1,4 @@
-"""What the arrays of timm's Swin show of the arguments with which it was made."""
+"""Infer the arguments of timm's Swin from its arrays."""
 
 import math
 import re
@@ -10,12 +10,15 @@ from vit_jax.weights.import_spec import num_outputs
 from vit_jax.weights.library import Shapes
 
 QKV = "layers.0.blocks.0.attn.qkv.weight"
-# Of v1, and of v2, whose keys have none.
+# The biases of v1 and of v2. The keys of v2 have none.
 BIASES = {"layers.0.blocks.0.attn.qkv.bias", "layers.0.blocks.0.attn.q_bias"}
 
 
-def show(shapes: Shapes) -> dict[str, Any]:
-    """Return what the arrays show; sizes are 0, and tuples empty, where it is unknown."""
+def infer_arguments(shapes: Shapes) -> dict[str, Any]:
+    """Return the arguments that follow from the arrays, mostly under timm's names.
+
+    Unknown sizes are 0, and unknown tuples are empty.
+    """
     pattern = r"layers\.(\d+)\.blocks\.\d+\.norm1\.weight"
     stages = [int(match[1]) for name in shapes if (match := re.fullmatch(pattern, name))]
     depths = tuple(stages.count(i) for i in range(max(stages, default=-1) + 1))
@@ -42,19 +45,24 @@ def show(shapes: Shapes) -> dict[str, Any]:
     }
 
 
-def window(shapes: Shapes) -> int:
-    """Return the side of the windows from v1's first table; 0 where there is none."""
+def infer_window(shapes: Shapes) -> int:
+    """Return the window side from v1's first bias table; 0 if there is none."""
     table = shapes.get("layers.0.blocks.0.attn.relative_position_bias_table", ())
     return (math.isqrt(table[0]) + 1) // 2 if len(table) == 2 else 0
 
 
-def one_window(stated: Mapping[str, Any], stages: int) -> int:
-    """Return the side of the windows that arguments state; 0 where they do not.
+def read_window(stated: Mapping[str, Any], stages: int) -> int:
+    """Return the window side that the arguments state; 0 if they state none.
 
-    timm makes windows smaller where the grid is: the later ones of several may be.
+    timm shrinks windows to the grid. Windows of several sizes are accepted if they become equal to
+    those of the largest size this way.
+
+    Args:
+      stated: The arguments.
+      stages: The number of stages.
 
     Raises:
-      DataError: Windows are no squares, or differ otherwise.
+      DataError: A window is not square, or the windows of the stages differ.
     """
     if "window_size" not in stated:
         return 0
@@ -66,18 +74,18 @@ def one_window(stated: Mapping[str, Any], stages: int) -> int:
     for side in sides:
         pair = list(side) if isinstance(side, list | tuple) else [side, side]
         if len(pair) != 2 or pair[0] != pair[1] or type(pair[0]) is not int:
-            raise DataError(f"{where}: expected squares, got {value!r:.60}")
+            raise DataError(f"{where}: expected square windows, got {value!r:.60}")
         squares.append(pair[0])
     grid = stated.get("img_size")
     patch = stated.get("patch_size", 4)
     if len(set(squares)) > 1 and isinstance(patch, int) and grid:
         pixels = min(grid) if isinstance(grid, list) else grid
-        cells = [math.ceil(pixels / patch / 2**i) for i in range(stages)]
+        grids = [math.ceil(pixels / patch / 2**i) for i in range(stages)]
         largest = max(squares)
-        if [min(largest, c) for c in cells] == [
-            min(s, c) for s, c in zip(squares, cells, strict=True)
+        if [min(largest, g) for g in grids] == [
+            min(s, g) for s, g in zip(squares, grids, strict=True)
         ]:
             return largest
     if len(set(squares)) > 1:
-        raise DataError(f"{where}: expected the same in all stages, got {value!r:.60}")
+        raise DataError(f"{where}: expected the same window in all stages, got {value!r:.60}")
     return squares[0] if squares else 0

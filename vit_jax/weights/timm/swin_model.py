@@ -1,4 +1,4 @@
-"""timm's Swin that is ours: its name, its arguments, and what it computes."""
+"""timm's Swin for one of ours: its name, its arguments and its outputs."""
 
 import pathlib
 from typing import Any
@@ -9,7 +9,7 @@ from vit_jax.weights.library import Fields
 from vit_jax.weights.timm import documents as timm_documents
 from vit_jax.weights.timm import original
 
-# Arguments that the arrays show, for a document that leaves them out.
+# Arguments that are taken from the arrays if a document does not state them.
 SIZES = (
     "patch_size",
     "embed_dim",
@@ -23,21 +23,27 @@ SIZES = (
 
 
 def documents_for(fields: Fields, data: Fields, class_names: tuple[str, ...]) -> dict[str, Json]:
-    """Return the documents to write beside the weights of a model, by file name."""
+    """Return the documents of an export, by file name."""
     given = arguments(fields, data["image_size"], data["channels"])
     num_features = fields["width"] * 2 ** (len(fields["depths"]) - 1)
     return timm_documents.write(architecture(fields), given, num_features, data, class_names)
 
 
 def architecture(fields: Fields) -> str:
-    """Return a model of timm that is ours with other arguments."""
+    """Return the name of timm's model that equals ours with the right `arguments`."""
     return (
         "swinv2_tiny_window8_256" if fields["attention.cosine"] else "swin_tiny_patch4_window7_224"
     )
 
 
 def arguments(fields: Fields, image_size: tuple[int, int], channels: int) -> dict[str, Any]:
-    """Return the arguments with which timm's model of that `architecture` is ours."""
+    """Return the arguments with which timm's `architecture` equals our model.
+
+    Args:
+      fields: The fields of our model, by path.
+      image_size: (height, width) in pixels.
+      channels: Number of image channels.
+    """
     kwargs = {
         "img_size": list(image_size),
         "patch_size": fields["stem.patch"][0],
@@ -58,12 +64,20 @@ def arguments(fields: Fields, image_size: tuple[int, int], channels: int) -> dic
 
 
 def outputs(path: pathlib.Path, fields: Fields, pixels: Any) -> Any:
-    """Return what timm's model computes with the weights at a path.
+    """Compute the outputs of timm's model with the weights at a path.
 
-    The model is the one that the document beside the weights names, where there is one.
+    The document beside the weights decides on the model, if there is one.
+
+    Args:
+      path: The path of the weights.
+      fields: The fields of our model, by path.
+      pixels: Images (b, c, h, w), a torch tensor.
+
+    Returns:
+      Logits (b, k), or features (b, d) if there are no classes; a torch tensor.
 
     Raises:
-      CheckpointError: timm does not make this model, or it does not take these weights.
+      CheckpointError: timm cannot build the model, or the weights do not match it.
     """
     file, documents = open_weights(path)
     file.close()
@@ -71,6 +85,6 @@ def outputs(path: pathlib.Path, fields: Fields, pixels: Any) -> Any:
     document = timm_documents.read(documents, "swin")
     if document is None or not document.architecture:
         return original.outputs(architecture(fields), own, path, pixels)
-    shown = {key: own[key] for key in SIZES}
-    given = {**shown, **document.given, "img_size": own["img_size"]}
+    inferred = {key: own[key] for key in SIZES}
+    given = {**inferred, **document.explicit, "img_size": own["img_size"]}
     return original.outputs(document.architecture, given, path, pixels)

@@ -4,11 +4,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from vit_jax.errors import DataError
-from vit_jax.weights.import_spec import HALF, IMAGENET, ImportSpec
+from vit_jax.weights.import_spec import IMAGENET, MINUS_ONE_TO_ONE, ImportSpec
 from vit_jax.weights.library import Documents, Fields, Library, Original, Shapes
 from vit_jax.weights.rule_builders import CONV, linear, norm
 from vit_jax.weights.rules import Rule
-from vit_jax.weights.timm import arguments, other_models, vit_arrays, vit_model
+from vit_jax.weights.timm import arguments, unsupported, vit_arrays, vit_model
 from vit_jax.weights.timm import documents as timm_documents
 from vit_jax.weights.timm.inferring import infer_vit
 
@@ -70,14 +70,14 @@ RULES: tuple[Rule, ...] = (
     *norm("fc_norm", "fc_norm"),
     *linear("head", "head"),
     *linear("head_dist", "head_dist"),
-    Rule("mask_token"),  # of the pre-training of DINOv2 and of MAE
-    Rule("decoder_*"),  # of MAE
+    Rule("mask_token"),  # pre-training of DINOv2 and MAE
+    Rule("decoder_*"),  # MAE
 )
 PUBLISHED = {"stem": "stem.", "registers": "reg_token", "fc1": "fc1", "fc2": "fc2"}
 
 
 def placeholders(shapes: Shapes) -> dict[str, str]:
-    """Return the names that a file uses, timm's or Meta's, from the shapes of its arrays."""
+    """Return the placeholders of a file, timm's or Meta's, from the names of its arrays."""
     names = dict(PUBLISHED)
     if "patch_embed.backbone.conv.weight" in shapes:
         names["stem"] = ""
@@ -85,17 +85,17 @@ def placeholders(shapes: Shapes) -> dict[str, str]:
         names["registers"] = "register_tokens"
     if "blocks.0.mlp.w12.weight" in shapes:
         names |= {"fc1": "w12", "fc2": "w3"}
-    if vit_arrays.has_no_teacher(shapes):
+    if vit_arrays.lacks_teacher_head(shapes):
         names["registers"] = "dist_token"
     return names
 
 
 def placeholders_for(fields: Fields) -> dict[str, str]:
-    """Return the names with which to write a model, from its fields."""
+    """Return the placeholders of an export, from the fields of the model."""
     return PUBLISHED | ({"stem": ""} if fields.get("stem.layers") == () else {})
 
 
-# What timm's code computes with all of its weights.
+# Fields that timm's code hard-codes for all of its weights.
 FIELDS = {
     "block.name": "pre",
     "attention.name": "full",
@@ -106,18 +106,18 @@ FIELDS = {
     "stem.weight_standardization": "variance",
     "stem.norm_eps": 1e-5,
 }
-# How timm preprocesses images where no document states it, by what names of ours begin with.
-USUAL: dict[str, Fields] = {
-    "vit": {"crop_fraction": 0.9, "interpolation": "bicubic", **HALF},
+# timm's usual preprocessing, for weights without a document, by series.
+USUAL_PREPROCESSING: dict[str, Fields] = {
+    "vit": {"crop_fraction": 0.9, "interpolation": "bicubic", **MINUS_ONE_TO_ONE},
     "deit": {"crop_fraction": 0.9, "interpolation": "bicubic", **IMAGENET},
     "deit3": {"crop_fraction": 1.0, "interpolation": "bicubic", **IMAGENET},
     "dinov2": {"crop_fraction": 1.0, "interpolation": "bicubic", **IMAGENET},
 }
 POOLS = {"token": "cls", "avg": "gap", "map": "map"}
-# The arguments of timm's VisionTransformer that are compared or read here.
+# The arguments of timm's VisionTransformer that are read or compared here.
 ARGUMENTS = {"act_layer", "fc_norm", "global_pool", "img_size", "mlp_ratio", "no_embed_class"}
 ARGUMENTS |= {"norm_layer", "num_heads", "init_values"}
-# Its usual values, of every name that says nothing else.
+# The values of names that do not imply others.
 DEFAULTS: Mapping[str, Any] = {
     "class_token": True,
     "distilled": False,
@@ -131,41 +131,43 @@ DEFAULTS: Mapping[str, Any] = {
 
 
 def describe(shapes: Shapes, documents: Documents, series: str) -> ImportSpec:
-    """Return what the arrays state, and the `config.json` beside them.
+    """Describe a ViT from its arrays and the `config.json` beside them.
 
     Raises:
-      DataError: The document is incomplete or contradicts the arrays, or the model is none of ours.
+      DataError: The document is incomplete or contradicts the arrays, or we do not have the model.
     """
-    other_models.refuse(shapes)
-    shown = vit_arrays.show(shapes)
+    unsupported.refuse(shapes)
+    inferred = vit_arrays.infer_arguments(shapes)
     document = timm_documents.read(documents, "vit")
-    stated = document.arguments(shown["embed_dim"]) if document else {}
+    stated = document.arguments(inferred["embed_dim"]) if document else {}
     if document and document.named:
         stated = {**DEFAULTS, **stated}
     if document and document.num_features:
         arguments.compare(
-            {"num_features": document.num_features}, {"num_features": shown["embed_dim"]}
+            {"num_features": document.num_features}, {"num_features": inferred["embed_dim"]}
         )
     if document is None:
-        other_models.refuse_unsure(shapes)
-    no_teacher = vit_arrays.has_no_teacher(shapes)
+        unsupported.refuse_ambiguous(shapes)
+    no_teacher = vit_arrays.lacks_teacher_head(shapes)
     if no_teacher:
         stated = {k: v for k, v in stated.items() if k not in ("distilled", "reg_tokens")}
-    _check(stated, shown, shapes)
-    usual, notes = timm_documents.read_preprocessing(document, USUAL, series, shown["in_chans"])
-    class_names, more = timm_documents.read_class_names(document, shown["num_classes"])
-    if not document and shown["global_pool"] == "map":
-        more += ("the activation is taken for exact GELU, which SigLIP 2 does not always have",)
+    _check(stated, inferred, shapes)
+    usual, notes = timm_documents.read_preprocessing(
+        document, USUAL_PREPROCESSING, series, inferred["in_chans"]
+    )
+    class_names, more = timm_documents.read_class_names(document, inferred["num_classes"])
+    if not document and inferred["global_pool"] == "map":
+        more += ("the activation is taken to be exact GELU; some SigLIP 2 models have another",)
     if no_teacher:
         more += ("no head_dist: the distillation token is read as a register with a position",)
-    sizes = {"mlp.name": shown["mlp_layer"]}
+    sizes = {"mlp.name": inferred["mlp_layer"]}
     if "num_heads" in stated:
         sizes["num_heads"] = stated["num_heads"]
     return ImportSpec(
-        fields={**FIELDS, **_fields(stated, shown), **(NO_TEACHER if no_teacher else {})},
-        sizes=sizes if shown["embed_dim"] else {},
+        fields={**FIELDS, **_fields(stated, inferred), **(NO_TEACHER if no_teacher else {})},
+        sizes=sizes if inferred["embed_dim"] else {},
         positions=shapes.get("pos_embed", (0, 0))[1],
-        num_tokens=shown["class_token"] + shown["distilled"],
+        num_tokens=inferred["class_token"] + inferred["distilled"],
         token_rows=vit_arrays.token_rows(shapes, stated.get("no_embed_class")),
         data=usual,
         class_names=class_names,
@@ -176,51 +178,51 @@ def describe(shapes: Shapes, documents: Documents, series: str) -> ImportSpec:
 NO_TEACHER = {"distilled": False, "num_registers": 1}
 
 
-def _check(stated: Mapping[str, Any], shown: Mapping[str, Any], shapes: Shapes) -> None:
-    """Refuse what the document states where it makes another model or contradicts the arrays.
+def _check(stated: Mapping[str, Any], inferred: Mapping[str, Any], shapes: Shapes) -> None:
+    """Check that the document describes a model that we have, and agrees with the arrays.
 
     Raises:
-      DataError: It does.
+      DataError: It does not.
     """
-    arguments.check(stated, ARGUMENTS | shown.keys())
-    arguments.compare(stated, {k: v for k, v in shown.items() if k not in ("global_pool",)})
+    arguments.check(stated, ARGUMENTS | inferred.keys())
+    arguments.compare(stated, {k: v for k, v in inferred.items() if k not in ("global_pool",)})
     if stated.get("norm_layer", "layernorm") != "layernorm":
         raise DataError(f"{arguments.WHERE}: norm_layer: expected 'layernorm'")
-    pool = stated.get("global_pool", shown["global_pool"])
+    pool = stated.get("global_pool", inferred["global_pool"])
     if pool not in POOLS:
         problem = f"expected {', '.join(POOLS)}, got '{pool}'"
-        raise DataError(f"config.json: global_pool: {problem}; there is no such pool here")
-    if (pool == "map") != (shown["global_pool"] == "map") or (
-        pool == "token" and not shown["class_token"]
+        raise DataError(f"config.json: global_pool: {problem}")
+    if (pool == "map") != (inferred["global_pool"] == "map") or (
+        pool == "token" and not inferred["class_token"]
     ):
-        raise DataError(f"config.json: global_pool: '{pool}' is not that of the arrays")
+        raise DataError(f"config.json: global_pool: '{pool}' does not match the arrays")
     if "global_pool" in stated:
         norm_last = stated.get("fc_norm", pool == "avg")
         if shapes.keys() & {"norm.weight", "fc_norm.weight"}:
             arguments.compare({"fc_norm": norm_last}, {"fc_norm": "fc_norm.weight" in shapes})
     if "mlp_ratio" in stated:
-        hidden = int(shown["embed_dim"] * stated["mlp_ratio"])
-        arguments.compare({"mlp_ratio": hidden}, {"mlp_ratio": vit_arrays.hidden(shapes)})
+        hidden_size = int(inferred["embed_dim"] * stated["mlp_ratio"])
+        arguments.compare({"mlp_ratio": hidden_size}, {"mlp_ratio": vit_arrays.hidden_size(shapes)})
     if "init_values" in stated and not shapes.keys() & {"blocks.0.ls1.gamma"}:
-        raise DataError("config.json: init_values: the arrays have no scales of layers")
+        raise DataError("config.json: init_values: the arrays have no LayerScale")
 
 
-def _fields(stated: Mapping[str, Any], shown: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of our model that arrays and document state."""
-    pool = POOLS[stated.get("global_pool", shown["global_pool"])]
+def _fields(stated: Mapping[str, Any], inferred: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of our model that the arrays and the document state."""
+    pool = POOLS[stated.get("global_pool", inferred["global_pool"])]
     fields = {
-        "num_classes": shown["num_classes"],
+        "num_classes": inferred["num_classes"],
         "representation_size": 0,
         "pool.name": pool,
-        "keep_class_token": shown["class_token"] and pool != "cls",
-        "pool.fc_norm": shown["fc_norm"],
-        "attention.qk_norm": shown["qk_norm"],
-        "attention.qkv_bias": shown["qkv_bias"],
-        "num_registers": shown["reg_tokens"],
+        "keep_class_token": inferred["class_token"] and pool != "cls",
+        "pool.fc_norm": inferred["fc_norm"],
+        "attention.qk_norm": inferred["qk_norm"],
+        "attention.qkv_bias": inferred["qkv_bias"],
+        "num_registers": inferred["reg_tokens"],
     }
-    if shown["mlp_layer"] == "swiglu":
+    if inferred["mlp_layer"] == "swiglu":
         if stated.get("act_layer", "silu") not in ("silu", "swish"):
-            raise DataError("config.json: act_layer: expected 'silu', for a gated MLP")
+            raise DataError("config.json: act_layer: expected 'silu' for a gated MLP")
         return fields
     activation = arguments.read_activation(stated)
     return {**fields, "mlp.activation": activation, "pool.activation": activation}

@@ -1,4 +1,4 @@
-"""What the arrays of timm's ViT show of the arguments with which it was made."""
+"""Infer the arguments of timm's ViT from its arrays."""
 
 import re
 from typing import Any
@@ -10,8 +10,8 @@ QKV = "blocks.0.attn.qkv.weight"
 QKV_BIAS = "blocks.0.attn.qkv.bias"
 
 
-def show(shapes: Shapes) -> dict[str, Any]:
-    """Return what the arrays show, by the names of timm's arguments; sizes are 0 where unknown."""
+def infer_arguments(shapes: Shapes) -> dict[str, Any]:
+    """Return the arguments that follow from the arrays, by timm's names. Unknown sizes are 0."""
     kernel = shapes.get("patch_embed.proj.weight", (0, 0, 0, 0))
     if len(kernel) != 4:
         kernel = (0, 0, 0, 0)
@@ -24,49 +24,53 @@ def show(shapes: Shapes) -> dict[str, Any]:
         "in_chans": channels,
         "num_classes": num_outputs(shapes, "head.bias"),
         "class_token": "cls_token" in shapes,
-        "distilled": "dist_token" in shapes and not has_no_teacher(shapes),
+        "distilled": "dist_token" in shapes and not lacks_teacher_head(shapes),
         "reg_tokens": num_registers(shapes),
         "qk_norm": "blocks.0.attn.q_norm.weight" in shapes,
         "qkv_bias": QKV_BIAS in shapes or QKV not in shapes,
-        "mlp_layer": "swiglu" if inputs and hidden(shapes) == 2 * inputs else "mlp",
+        "mlp_layer": "swiglu" if inputs and hidden_size(shapes) == 2 * inputs else "mlp",
         "fc_norm": "fc_norm.weight" in shapes,
         "global_pool": _pool(shapes),
         "patch_size": kernel[2:],
     }
 
 
-def hidden(shapes: Shapes) -> int:
-    """Return the outputs of the MLP's first layer."""
+def hidden_size(shapes: Shapes) -> int:
+    """Return the number of outputs of the MLP's first layer; 0 if there is none."""
     names = ("blocks.0.mlp.fc1.weight", "blocks.0.mlp.w12.weight")
     return next((shapes[name][0] for name in names if name in shapes), 0)
 
 
 def num_registers(shapes: Shapes) -> int:
-    """Return the number of register tokens; a distillation token without its head is one."""
-    if has_no_teacher(shapes):
+    """Return the number of register tokens. A distillation token without its head counts as one."""
+    if lacks_teacher_head(shapes):
         return 1
     return shapes.get("reg_token", shapes.get("register_tokens", (1, 0, 0)))[1]
 
 
-def has_no_teacher(shapes: Shapes) -> bool:
-    """Return whether there is a distillation token but no head for it, only one for the class."""
+def lacks_teacher_head(shapes: Shapes) -> bool:
+    """Return whether there is a distillation token, and a head for the class token only."""
     return {"dist_token", "head.weight"} <= shapes.keys() and "head_dist.weight" not in shapes
 
 
 def token_rows(shapes: Shapes, no_embed_class: bool | None) -> tuple[int, ...]:
-    """Return how many rows of the position table may be those of tokens, the usual number first.
+    """Return the possible numbers of rows for prefix tokens in the position embedding.
 
     Args:
-      shapes: Of the arrays, by name.
-      no_embed_class: Whether tokens have no positions; None where no document says it.
+      shapes: Shapes of the arrays, by name.
+      no_embed_class: Whether prefix tokens have no position embedding; None if no document states
+        it.
+
+    Returns:
+      The numbers, the usual one first.
     """
     tokens = ("cls_token" in shapes) + ("dist_token" in shapes)
     if "register_tokens" in shapes or "dist_token" in shapes:  # Meta's, and DeiT's
         return (tokens,)
-    every = tokens + num_registers(shapes)
+    prefix = tokens + num_registers(shapes)
     if no_embed_class is not None:
-        return (0,) if no_embed_class else (every,)
-    return (0, every) if num_registers(shapes) else (tokens, 0)
+        return (0,) if no_embed_class else (prefix,)
+    return (0, prefix) if num_registers(shapes) else (tokens, 0)
 
 
 def _pool(shapes: Shapes) -> str:

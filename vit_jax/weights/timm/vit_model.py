@@ -1,4 +1,4 @@
-"""timm's ViT that is ours: its name, its arguments, and what it computes."""
+"""timm's ViT for one of ours: its name, its arguments and its outputs."""
 
 import pathlib
 from typing import Any
@@ -13,12 +13,12 @@ from vit_jax.weights.timm import documents as timm_documents
 from vit_jax.weights.timm import original
 
 POOLS = {"cls": "token", "gap": "avg", "map": "map"}
-# Arguments that the arrays show, for a document that leaves them out.
+# Arguments that are taken from the arrays if a document does not state them.
 SIZES = ("patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio", "in_chans", "num_classes")
 
 
 def documents_for(fields: Fields, data: Fields, class_names: tuple[str, ...]) -> dict[str, Json]:
-    """Return the documents to write beside the weights of a model, by file name.
+    """Return the documents of an export, by file name.
 
     Raises:
       DataError: timm has no such model.
@@ -29,16 +29,16 @@ def documents_for(fields: Fields, data: Fields, class_names: tuple[str, ...]) ->
 
 
 def rewrite(fields: Fields, params: Params) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Give registers positions of zero, where only other tokens have one.
+    """Give the registers position embeddings of zero if only the other prefix tokens have some.
 
-    timm gives positions to all tokens before the patches, or to none.
+    In timm either all prefix tokens have position embeddings or none.
 
     Args:
-      fields: Fields of our model.
-      params: Its parameters, which are changed in place.
+      fields: The fields of our model, by path.
+      params: The parameters of our model, which are changed in place.
 
     Returns:
-      The fields of the model that computes the same, and notes.
+      The fields of the equivalent model, and notes.
     """
     fields = dict(fields)
     prefix = params.get("posemb/prefix")
@@ -50,7 +50,10 @@ def rewrite(fields: Fields, params: Params) -> tuple[dict[str, Any], tuple[str, 
 
 
 def architecture(fields: Fields) -> str:
-    """Return a model of timm that is ours with other arguments, or "" where there is none."""
+    """Return the name of timm's model that equals ours with the right `arguments`.
+
+    The name is empty if timm has no such hybrid.
+    """
     hybrids = {
         (): "vit_tiny_r_s16_p8_224",
         (2, 2, 2, 2): "vit_small_r26_s32_224",
@@ -67,17 +70,22 @@ def architecture(fields: Fields) -> str:
 
 
 def arguments(fields: Fields, image_size: tuple[int, int], channels: int) -> dict[str, Any]:
-    """Return the arguments with which timm's model of that `architecture` is ours.
+    """Return the arguments with which timm's `architecture` equals our model.
+
+    Args:
+      fields: The fields of our model, by path.
+      image_size: (height, width) in pixels.
+      channels: Number of image channels.
 
     Raises:
       DataError: timm has no such model.
     """
     if fields["pool.name"] not in POOLS:
-        problem = f"timm has no pool {fields['pool.name']}; it cannot be written for timm"
+        problem = f"timm has no pool {fields['pool.name']}; it cannot be exported to timm"
         raise DataError(f"config.model.pool.name: {problem}")
     has_prefix = fields.get("posemb.prefix", True)
     is_swiglu = fields["mlp.name"] == "swiglu"
-    hidden = 2 * fields["mlp_dim"] if is_swiglu else fields["mlp_dim"]
+    hidden_size = 2 * fields["mlp_dim"] if is_swiglu else fields["mlp_dim"]
     kwargs = {
         "img_size": list(image_size),
         "patch_size": list(fields["stem.patch"]),
@@ -85,44 +93,52 @@ def arguments(fields: Fields, image_size: tuple[int, int], channels: int) -> dic
         "embed_dim": fields["width"],
         "depth": fields["depth"],
         "num_heads": fields["num_heads"],
-        "mlp_ratio": _ratio(hidden, fields["width"]),
+        "mlp_ratio": _ratio(hidden_size, fields["width"]),
         "num_classes": fields["num_classes"],
         "qk_norm": fields["attention.qk_norm"],
         "qkv_bias": fields["attention.qkv_bias"],
         "init_values": fields["block.layer_scale"] or None,
     }
-    if not is_swiglu:  # else the architecture has it
+    if not is_swiglu:  # otherwise the architecture implies it
         kwargs["act_layer"] = fields["mlp.activation"]
     if not fields["distilled"]:
-        # In Meta's files only class tokens have positions; timm adds them to the tokens.
-        of_meta = fields["num_registers"] and not fields.get("posemb.registers", False)
+        # In Meta's files only the class token has a position embedding. timm adds it to the token.
+        is_meta_layout = fields["num_registers"] and not fields.get("posemb.registers", False)
         return kwargs | {
             "class_token": fields["pool.name"] == "cls" or fields["keep_class_token"],
             "global_pool": POOLS[fields["pool.name"]],
-            "no_embed_class": bool(not has_prefix or of_meta),
+            "no_embed_class": bool(not has_prefix or is_meta_layout),
             "reg_tokens": fields["num_registers"],
             "fc_norm": fields["pool.fc_norm"],
         }
     if fields["num_registers"] or not has_prefix:
-        problem = "timm has no registers, and no tokens without positions, beside it"
-        raise DataError(f"config.model.distilled: {problem}; it cannot be written for timm")
+        problem = "timm's DeiT has no registers, and all of its tokens have position embeddings"
+        raise DataError(f"config.model.distilled: {problem}; it cannot be exported to timm")
     return kwargs
 
 
-def _ratio(hidden: int, width: int) -> float:
-    """Return a ratio of which timm makes exactly this width: it rounds towards zero."""
-    ratio = hidden / width
-    return ratio if int(width * ratio) == hidden else (hidden + 0.5) / width
+def _ratio(hidden_size: int, width: int) -> float:
+    """Return a ratio from which timm computes exactly this hidden size. timm rounds down."""
+    ratio = hidden_size / width
+    return ratio if int(width * ratio) == hidden_size else (hidden_size + 0.5) / width
 
 
 def outputs(path: pathlib.Path, fields: Fields, pixels: Any) -> Any:
-    """Return what timm's model computes with the weights at a path.
+    """Compute the outputs of timm's model with the weights at a path.
 
-    The model is the one that the document beside the weights names, where there is one.
+    The document beside the weights decides on the model, if there is one.
+
+    Args:
+      path: The path of the weights.
+      fields: The fields of our model, by path.
+      pixels: Images (b, c, h, w), a torch tensor.
+
+    Returns:
+      Logits (b, k), or features (b, d) if there are no classes; a torch tensor.
 
     Raises:
-      ConfigError: There is no such model.
-      CheckpointError: It does not take these weights.
+      ConfigError: timm has no such model.
+      CheckpointError: timm cannot build the model, or the weights do not match it.
     """
     file, documents = open_weights(path)
     file.close()
@@ -131,8 +147,8 @@ def outputs(path: pathlib.Path, fields: Fields, pixels: Any) -> Any:
     document = timm_documents.read(documents, "vit")
     if document and document.architecture:
         name = document.architecture
-        shown = {key: own[key] for key in SIZES}
-        own = {**shown, **document.given, "img_size": own["img_size"]}
+        inferred = {key: own[key] for key in SIZES}
+        own = {**inferred, **document.explicit, "img_size": own["img_size"]}
     if not name:
         raise ConfigError("--check", "timm has no such hybrid")
     return original.outputs(name, own, path, pixels)
