@@ -1,6 +1,6 @@
-"""The corpus: each entry writes a payload into a folder, and returns what somebody would open.
+"""The corpus: each entry writes a payload into a folder, and returns the path that a user opens.
 
-Runs and prepared data sets are those of `payloads`; weight files and images are made here.
+`payloads` makes the runs and prepared data sets; weight files and images are made here.
 """
 
 import io
@@ -29,7 +29,7 @@ def run_with_modules(folder, sentinel):
 
 
 def run_with_names_of_modules(key, value):
-    """A run, one of whose settings names a module where a part of ours is expected."""
+    """A run with a setting that names a module instead of a part."""
 
     def write(folder, sentinel):
         run = payloads.write_run(folder / "run")
@@ -98,7 +98,7 @@ def npz_of_objects(folder, sentinel):
 
 
 def npz_with_odd_names(folder, sentinel):
-    """An `.npz` whose entries would be written elsewhere, were they extracted."""
+    """An `.npz` whose entries would be written elsewhere if they were extracted."""
     path = folder / "weights.npz"
     array = io.BytesIO()
     np.save(array, np.zeros(4, np.float32))
@@ -112,14 +112,14 @@ def npz_with_odd_names(folder, sentinel):
 
 
 def npz_that_grows(folder, sentinel):
-    """An `.npz` of a few kilobytes that holds gigabytes of zeros."""
+    """An `.npz` of a few megabytes that holds a gigabyte of zeros."""
     path = folder / "weights.npz"
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(
         header, {"descr": "<f4", "fortran_order": False, "shape": (2**28,)}
     )
     with (
-        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive,
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
         archive.open("head/kernel.npy", "w", force_zip64=True) as file,
     ):
         file.write(header.getvalue())
@@ -165,7 +165,7 @@ def huggingface_with_code(folder, sentinel):
 
 
 def huggingface_with_shards_elsewhere(folder, sentinel):
-    """Weights whose index names files out of the folder."""
+    """Weights whose index names files outside of the folder."""
     path = shutil.copytree(FIXTURES / "hf_vit_eps", folder / "weights")
     (path / "model.safetensors").unlink()
     index = {"weight_map": {"a": "../../../etc/passwd", "b": str(sentinel)}}
@@ -203,7 +203,7 @@ def _torch_script(path, sentinel):
     import torch
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch has newer ways, which people's files do not know
+        warnings.simplefilter("ignore")  # TorchScript is deprecated, but such files exist
         torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), path)
 
 
@@ -225,7 +225,7 @@ def _svg(sentinel):
 
 
 def _postscript(sentinel):
-    """PostScript that Pillow would give to Ghostscript."""
+    """PostScript that Pillow would pass to Ghostscript."""
     return (
         "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n"
         f"({sentinel}) (w) file closefile\nshowpage\n%%EOF\n"

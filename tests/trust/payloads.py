@@ -1,13 +1,16 @@
-"""What somebody could hide in a folder that they give away; made here, and harmless.
+"""Harmless payloads that an attacker could hide in a folder.
 
 Each payload tries to import the module `payload_module`, or to run `touch`, and so to create the
-file SENTINEL. Nothing that reads it may.
+file SENTINEL. No command may let it.
 """
 
+import functools
 import io
 import json
 import os
 import pathlib
+import shutil
+import tempfile
 
 import flax.linen as nn
 import jax
@@ -25,10 +28,11 @@ from vit_jax.config import stored
 MODULE = "payload_module"
 CLASS = f"{MODULE}.Feature"
 CLASSES = tuple(f"class_{i}" for i in range(10))
+MADE = tempfile.TemporaryDirectory()  # runs and data sets that are made once and then copied
 
 
 def plant(folder, sentinel):
-    """Writes the module that must not be imported, which says so in a file."""
+    """Writes the module that must not be imported; it creates the sentinel if it is."""
     code = f"open({str(sentinel)!r}, 'w').close()\n"
     code += "import tensorflow_datasets as tfds\nclass Feature(tfds.features.Text): pass\n"
     (pathlib.Path(folder) / f"{MODULE}.py").write_text(code)
@@ -53,8 +57,15 @@ def png(size=(5, 4)):
 
 def write_run(folder, overrides=None, classes=CLASSES):
     """Writes the smallest run folder, with random weights, as a finished run has it."""
+    made = _make_run(tuple((overrides or {}).items()), tuple(classes))
+    return pathlib.Path(shutil.copytree(made, folder, dirs_exist_ok=True))
+
+
+@functools.cache
+def _make_run(overrides, classes):
+    folder = tempfile.mkdtemp(dir=MADE.name)
     tree = config_lib.to_config_dict(config_lib.Config())
-    resolved = config_lib.resolve(tree, {**TINY, **(overrides or {})})
+    resolved = config_lib.resolve(tree, {**TINY, **dict(overrides)})
     config = resolved.config
     model = models.create(**config.model)
     shapes = nn.unbox(models.abstract_variables(model, config.data.image_shape))
@@ -63,11 +74,11 @@ def write_run(folder, overrides=None, classes=CLASSES):
     data = {"train_split": {"classes": list(classes)}}
     store.write_variables(epath.Path(folder), params, data, config_lib.as_dict(config))
     stored.write(epath.Path(folder), config, resolved.origins)
-    return pathlib.Path(folder)
+    return folder
 
 
 def seal(step):
-    """Seals a tampered step again, as anybody can."""
+    """Seals a tampered step again, as an attacker can."""
     seals.seal(epath.Path(step), None)
 
 
@@ -108,9 +119,16 @@ class Pictures(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             yield index, {"image": png(), "label": index, "words": ["a"], "box": box}
 
 
-def prepare_pictures(root):
-    """Prepares the data set, and returns its folder."""
+@functools.cache
+def _make_pictures():
+    root = tempfile.mkdtemp(dir=MADE.name)
     Pictures(data_dir=root, file_format="array_record").download_and_prepare()
+    return root
+
+
+def prepare_pictures(root):
+    """Prepares the data set below a root, and returns its folder."""
+    shutil.copytree(_make_pictures(), root, dirs_exist_ok=True)
     return pathlib.Path(root) / "pictures" / "1.0.0"
 
 

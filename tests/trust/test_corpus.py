@@ -1,4 +1,4 @@
-"""The commands on the payloads of the corpus: nothing is executed, or written elsewhere."""
+"""No command executes a payload of the corpus, or writes outside of its outputs."""
 
 import gc
 import hashlib
@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import corpus
+import jax
 import payloads
 import pytest
 from conftest import ROOT, TINY
@@ -39,7 +40,7 @@ def convert_in(path, library, out):
 
 
 def commands(kind, path, own):
-    """Yields the uses of a path that somebody gave, by its kind: the first word of its name."""
+    """Yields the commands that use a path, by its kind: the first word of the payload's name."""
     tiny = [f"--config.{key}={value}" for key, value in TINY.items()]
     file = f"--config={own / 'c.py'}"
     grid = [f"--output={own / 'grid.png'}", "--draws=1"]
@@ -77,7 +78,7 @@ def snapshot(folder):
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory):
-    """What belongs to the user: an image, a run, a config file; outputs go there too."""
+    """The user's own folder: an image, a run, a config file, and the outputs."""
     folder = tmp_path_factory.mktemp("own")
     (folder / "a.png").write_bytes(payloads.png((8, 8)))
     (folder / "c.py").write_text(CONFIG)
@@ -85,9 +86,19 @@ def own(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module", autouse=True)
+def every_program_is_cached():
+    """The commands compile the same small programs for each payload."""
+    key = "jax_persistent_cache_min_compile_time_secs"
+    before = jax.config.values[key]
+    jax.config.update(key, 0.0)
+    yield
+    jax.config.update(key, before)
+
+
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch):
-    """`prepare` changes settings of its process; none of it is wanted here."""
+    """Keeps `prepare` from changing settings of this process."""
     monkeypatch.setattr(prepare, "_quiet", lambda: None)
 
 
@@ -132,7 +143,7 @@ def test_nothing_is_executed_by_torch(name, tmp_path, own, monkeypatch, capsys):
 
 
 def test_the_payloads_do_what_they_are_for(tmp_path):
-    """Where somebody does load them, the file appears: the corpus can fail."""
+    """If a payload is loaded, the sentinel appears: the tests of the corpus can fail."""
     import pickle
 
     pickle.loads(pickle.dumps(payloads.Executes(tmp_path / "pickled")))  # noqa: S301
@@ -152,8 +163,8 @@ MEASURE = """
 import json, sys, time
 from vit_jax import convert, predict
 from vit_jax.console import cli
-lib = {"convert": convert, "predict": predict}[sys.argv[1]]
-parse = {"convert": convert.parse_overrides, "predict": cli.parse_operands}[sys.argv[1]]
+LIBS = {"convert": convert, "predict": predict}
+PARSE = {"convert": convert.parse_overrides, "predict": cli.parse_operands}
 
 
 def peak():
@@ -161,9 +172,10 @@ def peak():
 
 
 reports = []
-for argv in json.loads(sys.argv[2]):
+for name, *argv in json.loads(sys.argv[1]):
     began = time.monotonic()
-    code = cli.run(lib.main, lib._flags(), "", ["command", *argv], parse)
+    lib = LIBS[name]
+    code = cli.run(lib.main, lib._flags(), "", ["command", *argv], PARSE[name])
     reports.append([code, peak() // 1024, time.monotonic() - began])
 print(json.dumps(reports))
 """
@@ -178,22 +190,22 @@ def test_what_would_grow_takes_no_memory_and_no_time(tmp_path, own):
         corpus.npz_that_grows(folders["npz"], ""),
         corpus.WEIGHTS["safetensors, length"](folders["tensors"], ""),
     ]
-    flags = ["--source=google", "--model=vit_mu4", f"--output={tmp_path / 'out'}"]
+    flags = ["convert", "--source=google", "--model=vit_mu4", f"--output={tmp_path / 'out'}"]
     argvs = [[*flags, f"--input={path}"] for path in (own / "a.png", *bombs)]
-    harmless, *others = measure("convert", argvs)
     picture = corpus.IMAGES["image, bomb"](folders["image"], "")
-    argvs = [[f"--workdir={own / 'run'}", str(path)] for path in (own / "a.png", picture)]
-    fine, worst = measure("predict", argvs)
+    run = f"--workdir={own / 'run'}"
+    argvs += [["predict", run, str(path)] for path in (own / "a.png", picture)]
+    harmless, *others, fine, worst = measure(argvs)
     assert (fine[0], worst[0]) == (0, 65)
     for first, later in ((harmless, others[0]), (harmless, others[1]), (fine, worst)):
         assert later[1] - first[1] < 500, later
         assert later[2] < first[2] + 10, later
 
 
-def measure(command, argvs):
-    """Returns exit code, peak memory in MiB and seconds of each call, in one process."""
+def measure(argvs):
+    """Returns exit code, peak memory so far in MiB and seconds of each call, in one process."""
     process = subprocess.run(
-        [sys.executable, "-c", MEASURE, command, json.dumps(argvs)],
+        [sys.executable, "-c", MEASURE, json.dumps(argvs)],
         capture_output=True,
         text=True,
         cwd=ROOT,

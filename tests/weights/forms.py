@@ -1,4 +1,4 @@
-"""Forms in which people have weights: a random model, saved as they have it, and its outputs."""
+"""Forms of weight files: a random model, saved in a certain form, and its outputs."""
 
 import dataclasses
 import pathlib
@@ -10,16 +10,16 @@ import numpy as np
 
 
 class Saved(NamedTuple):
-    """A model that is saved, and what it computes.
+    """A saved model and its outputs.
 
     Attributes:
       path: The file or folder.
-      images: Normalized (b, h, w, c).
+      images: Normalized images (b, h, w, c).
       outputs: Logits (b, k), or features (b, d), in float64.
-      rounding: The largest difference of the outputs in float32 from them.
-      is_logits: Whether they are logits.
-      name: The name of our model; empty where the documents say it.
-      flags: Fields of our config that the user has to say.
+      rounding: The largest difference between the outputs in float32 and in float64.
+      is_logits: Whether the outputs are logits.
+      name: The name of our model; empty if the documents state it.
+      flags: Fields of our config that the user has to give.
     """
 
     path: pathlib.Path
@@ -32,7 +32,7 @@ class Saved(NamedTuple):
 
     @property
     def tolerance(self) -> float:
-        """What float32 allows."""
+        """The largest difference from `outputs` that rounding to float32 explains."""
         return max(1e-5 * max(1.0, np.abs(self.outputs).max()), 10 * self.rounding)
 
 
@@ -41,10 +41,10 @@ class Form:
     """A form of weights.
 
     Attributes:
-      text: What it is.
+      text: The description in docs/weights.md.
       save: Builds the model and saves it in a folder.
-      refused: What the error says; empty where the weights are read.
-      note: What a note says; empty where there need not be any.
+      refused: Part of the error; empty if the weights are read.
+      note: Part of a note; empty if no note is needed.
       comes_back: Whether an export gives the same bytes under the same names.
     """
 
@@ -61,7 +61,7 @@ def randomize(model: Any, text: str) -> Any:
 
     generator = torch.Generator().manual_seed(zlib.crc32(text.encode()))
     with torch.no_grad():
-        for parameter in model.parameters():  # also those that are 0 or 1 at first
+        for parameter in model.parameters():  # also those that are initialized to 0 or 1
             parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
     return model.eval()
 
@@ -73,12 +73,12 @@ def random_images(text: str, channels: int, size: tuple[int, int]) -> np.ndarray
 
 
 def outputs_of(forward: Callable[[Any], Any], model: Any, images: np.ndarray) -> Any:
-    """Return outputs in float64, and how far those in float32 are off.
+    """Return outputs in float64, and the largest difference of those in float32.
 
     Args:
-      forward: From torch's images (b, c, h, w) to outputs.
-      model: What computes them; float64 afterwards.
-      images: Normalized (b, h, w, c).
+      forward: Maps torch images (b, c, h, w) to outputs.
+      model: The model that `forward` runs; it is in float64 afterwards.
+      images: Normalized images (b, h, w, c).
     """
     import torch
 
@@ -91,7 +91,7 @@ def outputs_of(forward: Callable[[Any], Any], model: Any, images: np.ndarray) ->
 
 
 def channel_flags(channels: int) -> dict[str, str]:
-    """Return how the pixels of a model without RGB are normalized, which only the user knows."""
+    """Return the flags that a model of other channels than RGB needs for its normalization."""
     if channels == 3:
         return {}
     numbers = ",".join(["0.5"] * channels)

@@ -1,4 +1,4 @@
-"""Forms of Hugging Face's weights: every model that we have, and others that look like them."""
+"""Forms of Hugging Face's weights: every supported model, and others that resemble them."""
 
 import functools
 import json
@@ -32,7 +32,7 @@ SWIN = {
     "image_size": 60,
     "patch_size": 4,
     "embed_dim": 16,
-    "depths": [2, 2],
+    "depths": [2, 1],
     "num_heads": [2, 4],
     "window_size": 4,
     "num_labels": 5,
@@ -42,7 +42,7 @@ NONE: Config = MappingProxyType({})
 
 
 def save_as_torch(model: Any, folder: pathlib.Path) -> None:
-    """Save a model as transformers did before safetensors, beside what its Trainer leaves."""
+    """Save a model as transformers did before safetensors, beside files of its Trainer."""
     import torch
 
     arrays = pop_arrays(model, folder)
@@ -68,7 +68,7 @@ def save_as_shards(model: Any, folder: pathlib.Path) -> None:
 
 
 def pop_arrays(model: Any, folder: pathlib.Path) -> dict[str, Any]:
-    """Save a model, and take its arrays away from the folder."""
+    """Save a model, and move its arrays from the folder to memory."""
     import safetensors.torch
 
     model.save_pretrained(folder)
@@ -188,7 +188,7 @@ def swin(
 def other(
     model_class: str, model_type: str, output: str = "pooler_output", config: Config = NONE
 ) -> Form:
-    """Return a form of a model that we do not have."""
+    """Return a form of a model that is not supported."""
     given = {**VIT, "intermediate_size": 96, **config}
     refused = f"swin or swinv2, got '{model_type}'"
     return form(f"`{model_class}`", model_class, given, output=output, refused=refused)
@@ -266,7 +266,7 @@ FORMS: dict[str, Form] = {
     ),
     "swin_odd": swin(
         "Swin with odd depths",
-        config={"depths": [1, 2, 3], "num_heads": [1, 2, 4], "mlp_ratio": 2.0},
+        config={"depths": [1, 3], "num_heads": [1, 2], "mlp_ratio": 2.0},
     ),
     "swin_features": swin("Swin without head, one channel", "SwinModel", {"num_channels": 1}),
     "swin_rect": swin(

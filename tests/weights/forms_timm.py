@@ -1,4 +1,4 @@
-"""Forms of timm's weights: from the hub, from its authors, and from training scripts."""
+"""Forms of timm's weights: from the hub, from the models' authors, and from training scripts."""
 
 import argparse
 import functools
@@ -25,7 +25,7 @@ SMALL_SWIN = {
     "img_size": 64,
     "patch_size": 4,
     "embed_dim": 16,
-    "depths": (2, 2, 2),
+    "depths": (2, 1, 1),
     "num_heads": (2, 4, 8),
     "window_size": 4,
     "num_classes": 4,
@@ -48,7 +48,7 @@ def document_of(model: Any, architecture: str, **facts: Any) -> dict[str, Any]:
 
 
 def sides_of(size: int | tuple[int, int]) -> str:
-    """Return height and width as a flag has them."""
+    """Return a size (height, width) as the value of a flag."""
     return ",".join(map(str, (size, size) if isinstance(size, int) else size))
 
 
@@ -59,7 +59,7 @@ def write(
     file: str,
     wrap: Callable[[Arrays], Any] | None,
 ) -> pathlib.Path:
-    """Write the arrays of a model, and the document beside them; return what the user names."""
+    """Write the arrays of a model, and a document; return the path to import."""
     import safetensors.torch
     import torch
 
@@ -76,7 +76,7 @@ def write(
 
 
 def as_flags(sizes: Mapping[str, Any], arguments: Arguments) -> dict[str, str]:
-    """Return sizes of a model of ours, and those of patch and image, as flags."""
+    """Return the sizes of a model, its patch and its images as flags."""
     return {
         **{f"model.{key}": str(value) for key, value in sizes.items()},
         "model.stem.patch": sides_of(arguments["patch_size"]),
@@ -176,19 +176,19 @@ def plain(timm: Any, **arguments: Any) -> Any:
 
 
 def published(architecture: str) -> Callable[..., Any]:
-    """Return what makes a model of timm by its name."""
+    """Return a function that makes a model of timm by its name."""
     return lambda timm, **arguments: timm.create_model(architecture, **arguments)
 
 
 def vit(text: str, name: str = "vit_ti8", **settings: Any) -> Form:
-    """Return a form of a ViT without a document: the user says its sizes."""
+    """Return a form of a ViT without a document: the user gives its sizes."""
     arguments = {**SMALL, **settings.pop("arguments", {})}
     make = settings.pop("make", plain)
     return form(text, make, arguments, name, vit_flags(arguments), **settings)
 
 
 def hub(text: str, architecture: str, facts: Mapping[str, Any], **settings: Any) -> Form:
-    """Return a form of a folder on the hub, of which the document says all there is to say."""
+    """Return a form of a folder on the hub, whose document describes the model completely."""
     arguments = {**SMALL, **settings.pop("arguments", {})}
     make = settings.pop("make", plain)
     model_args = {**arguments, **facts.get("model_args", {})}
@@ -233,7 +233,7 @@ def hybrid(architecture: str, name: str) -> Form:
 
 
 def facebook(arrays: Arrays) -> Arrays:
-    """Return the names that the authors of DINOv2 give."""
+    """Return the arrays under the names of the authors of DINOv2."""
     import torch
 
     named = {("register_tokens" if key == "reg_token" else key): a for key, a in arrays.items()}
@@ -241,7 +241,7 @@ def facebook(arrays: Arrays) -> Arrays:
 
 
 def facebook_registers(arrays: Arrays) -> Arrays:
-    """Return the same with registers: the class token has a position there, registers have none."""
+    """Return the same with registers, where only the class token has a position embedding."""
     import torch
 
     positions = torch.cat([torch.full_like(arrays["cls_token"], 0.5), arrays["pos_embed"]], dim=1)
@@ -253,7 +253,7 @@ def facebook_registers(arrays: Arrays) -> Arrays:
 
 
 def masked_autoencoder(arrays: Arrays) -> Any:
-    """Return what a pre-training of MAE saves: with the decoder."""
+    """Return the checkpoint of an MAE pre-training, which has the decoder."""
     import torch
 
     decoder = {
@@ -263,18 +263,18 @@ def masked_autoencoder(arrays: Arrays) -> Any:
 
 
 def training(key: str) -> Callable[[Arrays], Any]:
-    """Return what a training script saves, with the model under a key."""
+    """Return a function that makes the checkpoint of a training script, with the model at a key."""
     rest = {"epoch": 3, "args": argparse.Namespace(lr=0.1), "optimizer": {"state": {}}}
     return lambda arrays: {**rest, key: arrays}
 
 
 def prefixed(prefix: str) -> Callable[[Arrays], Any]:
-    """Return a state dict of which every name begins with the same."""
+    """Return a function that makes a state dict whose names all have a prefix."""
     return lambda arrays: {"state_dict": {f"{prefix}{key}": a for key, a in arrays.items()}}
 
 
 def zeros_beside(arrays: Arrays) -> Any:
-    """Return weights beside their average, which is the model."""
+    """Return raw weights of zero beside their average, which is the model."""
     import torch
 
     return {
@@ -346,7 +346,7 @@ FORMS: dict[str, Form] = {
         arguments={"pre_norm": True},
         refused="a norm before the blocks",
     ),
-    # Folders of the hub, whose document says what the arrays do not show.
+    # Folders of the hub, whose document states what does not follow from the arrays.
     "hub": hub("a folder of the hub", "vit_tiny_patch16_224", {}),
     "hub_average": hub(
         "class token, but the average of the patches",
@@ -395,16 +395,16 @@ FORMS: dict[str, Form] = {
     "hub_swinv2_12to16": form(
         "Swin v2, whose name says the window it was pre-trained with",
         published("swinv2_base_window12to16_192to256"),
-        {**SMALL_SWIN, "depths": (2, 2, 2, 2), "num_heads": (2, 4, 4, 8), "window_size": 8},
+        {**SMALL_SWIN, "depths": (2, 1, 1, 1), "num_heads": (2, 4, 4, 8), "window_size": 8},
         "swinv2_b_w8",
-        swin_flags({**SMALL_SWIN, "depths": (2, 2, 2, 2), "num_heads": (2, 4, 4, 8)}),
+        swin_flags({**SMALL_SWIN, "depths": (2, 1, 1, 1), "num_heads": (2, 4, 4, 8)}),
         document=lambda model: document_of(
             model,
             "swinv2_base_window12to16_192to256",
             pretrained_cfg={"input_size": [3, 64, 64]},
         ),
     ),
-    # What training scripts and authors save.
+    # Files of training scripts and of the models' authors.
     "pth_model": vit(
         "DeiT's `.pth`",
         "deit_ti16_distilled",

@@ -1,4 +1,4 @@
-"""Every form of weights gives what its library computes, or is refused by a line that says why."""
+"""Every form of weights gives the outputs of its library, or is refused with the reason."""
 
 import pathlib
 import re
@@ -7,10 +7,9 @@ import warnings
 import flax
 import forms_huggingface
 import forms_timm
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiled_models import forward, shared_shapes  # noqa: F401 - a fixture
 
 from vit_jax import models
 from vit_jax.conversion import exporting, importing
@@ -29,11 +28,20 @@ def quiet():
         yield
 
 
+@pytest.fixture
+def one_thread():
+    """torch's threads would wait for each other longer than they compute."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def outputs(imported, images, is_logits):
     tree = flax.traverse_util.unflatten_dict(dict(imported.params), sep="/")
-    model = models.create(**imported.config.model)
-    forward = jax.jit(lambda params, x: models.forward(model, {"params": params}, x))
-    output = forward(tree, jnp.asarray(images))
+    output = forward(models.create(**imported.config.model), tree, images)
     return np.asarray(output.logits if is_logits else output.features, np.float64)
 
 
@@ -44,6 +52,7 @@ def arrays(path):
 
 
 @pytest.mark.parity
+@pytest.mark.usefixtures("one_thread", "shared_shapes")
 @pytest.mark.parametrize(("source", "name"), CASES)
 def test_a_form_is_right_or_refused(source, name, tmp_path):
     form = FORMS[source][name]

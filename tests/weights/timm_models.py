@@ -1,4 +1,4 @@
-"""timm, imported without torchvision: its models need nothing of it, only its transforms do.
+"""Import timm without torchvision, which only its transforms need.
 
 There is no torchvision for the torch that the tests install.
 """
@@ -14,7 +14,7 @@ INTERPOLATIONS = ("NEAREST", "NEAREST_EXACT", "BILINEAR", "BICUBIC", "BOX", "HAM
 
 
 class Absent(types.ModuleType):
-    """A module of which every name is a class that nobody calls."""
+    """A module in which every name is an empty class."""
 
     __path__ = ()
 
