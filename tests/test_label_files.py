@@ -1,4 +1,4 @@
-"""Label files as editors on any system save them."""
+"""Label files are read as editors on any system save them."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A trained run is opened from its work directory alone."""
+"""A trained run is opened from its work directory."""
 
 import io
 import json
@@ -15,12 +15,12 @@ from vit_jax.errors import DataError, InputMissingError
 
 
 def model_of(config):
-    """A model that is asked for its preprocessing only."""
+    """A model without variables, for its preprocessing."""
     return pretrained.Pretrained(0, ("a",), models.create(**config.model), {}, config.data)
 
 
 def cut_off():
-    """An image that Pillow opens, and cannot load."""
+    """An image that Pillow opens but cannot load."""
     file = io.BytesIO()
     Image.new("L", (64, 64)).save(file, "PNG")
     return Image.open(io.BytesIO(file.getvalue()[:60]))

@@ -1,4 +1,4 @@
-"""Checkpoints: what is kept, what is refused, and which one a damaged newest falls back to."""
+"""Checkpoints: which are kept, which are refused, and what replaces a corrupt one."""
 
 import chex
 import jax
@@ -21,7 +21,7 @@ META = {
 
 
 def state(step):
-    """Returns a small state whose numbers tell its step."""
+    """Returns a small state whose values depend on the step."""
     params = {"a": jnp.full((4, 8), float(step)), "b": {"c": jnp.arange(3.0) * step}}
     moments = (params, jnp.int32(step))
     statistics = {"batch_stats": {"mean": jnp.full(2, float(step))}}

@@ -1,4 +1,4 @@
-"""A sealed step is found out when a single bit of it changes."""
+"""A change of a single bit in a sealed step is found."""
 
 import os
 import random

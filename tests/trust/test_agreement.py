@@ -1,4 +1,4 @@
-"""What config.json says of a model must be what its checkpoint was trained with."""
+"""The config.json of a run must agree with the config of its checkpoint."""
 
 import json
 import shutil
@@ -24,7 +24,7 @@ def written(tmp_path_factory):
 
 @pytest.fixture
 def run(written, tmp_path):
-    """A copy, whose config.json is to be damaged."""
+    """A copy, whose config.json the tests change."""
     return shutil.copytree(written, tmp_path / "run")
 
 

@@ -1,4 +1,4 @@
-"""No document of a prepared data set imports a module, blocks, or leads elsewhere."""
+"""No document of a prepared data set imports a module, blocks, or points outside of the set."""
 
 import json
 import os

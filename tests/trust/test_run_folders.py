@@ -1,4 +1,4 @@
-"""What a run folder of somebody else says: nothing is written or fetched elsewhere, or hangs."""
+"""A run folder from a stranger cannot make a command write or fetch elsewhere, or hang."""
 
 import gc
 import json

@@ -1,4 +1,4 @@
-"""Small weight files for tests, and what is compared about them."""
+"""Write, read and compare small weight files."""
 
 import os
 import zipfile
@@ -31,7 +31,7 @@ def write_zip(path, members, method=zipfile.ZIP_STORED):
 
 
 class Trap:
-    """What leaves a mark when it is loaded as Python's own serialization would."""
+    """An object that creates a folder if Python's own serialization loads it."""
 
     def __init__(self, path):
         self.path = str(path)

@@ -1,4 +1,4 @@
-"""Grids of another size, heads for other classes, and what fits neither."""
+"""Parameters are adapted to other grids, patches, channels and classes, or refused."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Classes with the same name are kept apart."""
+"""Class names are made unique."""
 
 import pytest
 

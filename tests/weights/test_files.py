@@ -1,4 +1,4 @@
-"""Weight files say what they hold before anything is read, and nothing in them is ever run."""
+"""Weight files are checked before an array is read, and no code in them is executed."""
 
 import contextlib
 import json
@@ -317,7 +317,7 @@ def little_memory():
 
 
 def test_a_zip_bomb_is_refused(zip_bomb):
-    with little_memory(), pytest.raises(DataError, match=r"a\.npy would grow from .* bytes .a zip bomb"):
+    with little_memory(), pytest.raises(DataError, match=r"a\.npy would grow from .*zip bomb"):
         open_file(zip_bomb)
     content = bytearray(zip_bomb.read_bytes())
     size = len(npz_member(described((1 << 28,)), bytes(8)))
@@ -469,5 +469,8 @@ def test_large_headers_take_no_memory(tmp_path):
         open_file(tmp_path / "a.safetensors")
     end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 9, 9, 9 << 20, 4, 0)
     (tmp_path / "a.npz").write_bytes(b"PK\3\4" + bytes(9 << 20) + end)
-    with little_memory(), pytest.raises(DataError, match="a directory of 9,437,184 bytes; expected at most"):
+    with (
+        little_memory(),
+        pytest.raises(DataError, match="a directory of 9,437,184 bytes; expected"),
+    ):
         open_file(tmp_path / "a.npz")

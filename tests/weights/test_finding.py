@@ -1,4 +1,4 @@
-"""A folder as people have it: its weights are found, and no others are taken for them."""
+"""The weight files of a folder are found, and an ambiguous folder is refused."""
 
 import json
 import os

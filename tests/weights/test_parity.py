@@ -1,4 +1,4 @@
-"""The models of transformers, random and live: the same outputs here, there and on the way back."""
+"""Random models of transformers give the same outputs after import and after export."""
 
 import warnings
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Live models of transformers: what their documents say, `--check`, and runs fine-tuned here."""
+"""Random models of transformers: their documents, `--check`, and fine-tuned runs."""
 
 import json
 
@@ -53,7 +53,7 @@ def check(capsys, folder, name, output, **flags):
     return code, *capsys.readouterr()
 
 
-# --- The check builds its reference from the document: each reading that is put back is found.
+# --- The check builds its reference from the document: each misread entry is found.
 
 WRONG = {
     "hidden_act": ("ViTForImageClassification", {**VIT, "hidden_act": "relu"}, "vit_ti8"),

@@ -1,4 +1,4 @@
-"""Parameters of any precision become float32, and what float32 does not hold is said."""
+"""Parameters of any float dtype are converted to float32, with a note if they are rounded."""
 
 import ml_dtypes
 import numpy as np

