@@ -205,10 +205,10 @@ class Checkpoints:
     def _quarantine(self, corrupt: Iterable[epath.Path]) -> None:
         """Rename corrupt steps, so that the same steps can be saved again."""
         for path in corrupt if jax.process_index() == 0 else ():
-            aside = self._directory / f"damaged-{path.name}"
-            if aside.exists():
-                aside.rmtree()
-            path.rename(aside)
+            quarantine = self._directory / f"damaged-{path.name}"
+            if quarantine.exists():
+                quarantine.rmtree()
+            path.rename(quarantine)
 
     def _remove_unsealed(self) -> None:
         if jax.process_index() or not self._directory.exists():

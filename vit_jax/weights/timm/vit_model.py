@@ -1,4 +1,4 @@
-"""timm's ViT for one of ours: its name, its arguments and its outputs."""
+"""timm's ViT that is equivalent to one of our models: its name, arguments and outputs."""
 
 import pathlib
 from typing import Any
