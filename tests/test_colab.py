@@ -176,7 +176,7 @@ def test_the_other_one_splits_over_the_devices_and_goes_on(executed):
     notebook, folder = executed("finetune_tpu")
     cells = {cell.id: cell for cell in code_cells(notebook)}
     assert "data 4, fsdp 2, tensor 1" in said(cells["mesh-batch"])
-    assert "16 images a step, 2 a device" in said(cells["mesh-batch"])
+    assert "16 images per step, 2 per device" in said(cells["mesh-batch"])
     assert all(f"CPU {i}" in said(cells["mesh-batch"]) for i in range(8))
     assert "CPU 0,2,4,6" in said(cells["mesh-params"])
     assert "this run is complete" in said(cells["again"])
@@ -186,13 +186,18 @@ def test_the_other_one_splits_over_the_devices_and_goes_on(executed):
 
 
 class Shell:
-    """Takes note of what a cell would have IPython do."""
+    """Records the commands of a cell, and clones an empty repository where it can."""
 
-    def __init__(self):
+    def __init__(self, can_clone):
         self.lines = []
+        self.can_clone = can_clone
 
     def system(self, line):
         self.lines.append(line)
+        if self.can_clone:
+            clone = pathlib.Path("vit_jax-clone")
+            clone.mkdir()
+            (clone / "pyproject.toml").touch()
 
     def run_line_magic(self, name, line):
         self.lines.append(f"{name} {line}")
@@ -200,29 +205,41 @@ class Shell:
 
 @pytest.fixture
 def install(tmp_path, monkeypatch):
-    """Returns a function that runs the install cell where vit_jax cannot be imported."""
-    real = importlib.util.find_spec
-    absent = lambda name, *rest: None if name == "vit_jax" else real(name, *rest)  # noqa: E731
-    monkeypatch.setattr(importlib.util, "find_spec", absent)
+    """Returns a function that runs the install cell, by default where nothing is installed."""
     (tmp_path / "colab").mkdir()
     monkeypatch.chdir(tmp_path / "colab")
+    real = importlib.util.find_spec
 
-    def run(name, repository):
+    def run(name, repository, installed=(), programs=(), can_clone=True):
+        packages = {"vit_jax", "tensorflow", "libtpu"} - set(installed)
+
+        def find_spec(name, *rest):
+            return None if name in packages else real("json" if name in installed else name, *rest)
+
+        monkeypatch.setattr(importlib.util, "find_spec", find_spec)
+        monkeypatch.setattr("shutil.which", lambda name: name if name in programs else None)
         (cell,) = [cell for cell in code_cells(read(name)) if cell.id == "install"]
         assert 'REPOSITORY = ""' in cell.source
         code = python(cell).replace('REPOSITORY = ""', f"REPOSITORY = {repository!r}")
-        shell = Shell()
+        shell = Shell(can_clone)
         scope = {"get_ipython": lambda: shell}
         exec(code, scope)  # noqa: S102
+        run.extras = scope["extras"]
         return scope["ROOT"], shell.lines
 
     return run
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
-def test_install_from_nowhere_says_what_is_missing(name, install):
-    with pytest.raises(ValueError, match="git URL of its repository into REPOSITORY"):
+def test_install_without_a_repository_says_where_to_set_it(name, install):
+    with pytest.raises(ValueError, match="REPOSITORY is empty: set it to the git URL"):
         install(name, "")
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_a_failed_clone_says_which_url_to_correct(name, install):
+    with pytest.raises(ValueError, match=r"cannot clone vit_jax from 'typo\.git': correct REPOS"):
+        install(name, "typo.git", can_clone=False)
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
@@ -239,3 +256,20 @@ def test_install_from_a_repository(name, install):
     assert root.parent == pathlib.Path.cwd()
     assert clone.startswith("git clone")
     assert pip.startswith("pip install")
+
+
+@pytest.mark.parametrize(
+    ("name", "installed", "programs", "extras"),
+    [
+        ("quickstart", (), (), ["plot"]),
+        ("quickstart", (), ("nvidia-smi",), ["plot", "cuda"]),
+        ("quickstart", ("libtpu",), (), ["plot", "tpu"]),
+        ("finetune_tpu", (), (), ["plot", "gcs", "tpu", "tfds"]),
+        ("finetune_tpu", ("tensorflow",), (), ["plot", "gcs", "tpu"]),
+        ("finetune_tpu", ("tensorflow",), ("nvidia-smi",), ["plot", "gcs", "cuda"]),
+    ],
+)
+def test_install_adds_what_the_runtime_lacks(name, installed, programs, extras, install, tmp_path):
+    (tmp_path / "pyproject.toml").touch()
+    install(name, "", installed, programs)
+    assert install.extras == extras
