@@ -197,12 +197,15 @@ def test_the_background_shows_through():
 
 
 BROKEN = {
-    "empty": (b"", "it is empty"),
-    "text": (b"not an image at all", "not an image of a known kind"),
+    "empty": (b"", "the file is empty"),
+    "text": (b"not an image at all", "not an image in a supported format"),
     "truncated jpeg": (save(np.tile(RGB, (40, 40, 1)), "jpeg")[:-500], "truncated"),
     "truncated png": (save(np.tile(RGB, (40, 40, 1)))[:-60], "truncated"),
     "header only": (save(RGB)[:40], "not an image"),
-    "postscript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image of a known"),
+    "postscript": (
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
+        "not an image in a supported",
+    ),
     "floats": (save(Image.fromarray(np.ones((2, 2), np.float32)), "tiff"), "32-bit floating point"),
     "a flipped chunk": (save(RGB).replace(b"IDAT", b"IDAX"), "not an image"),
 }
@@ -286,15 +289,15 @@ def test_kinds_of_jpeg_that_are_not_read_are_named():
     inks = save(Image.fromarray(np.tile(CMYK, (8, 8, 1)), "CMYK"), "jpeg")
     mark = inks.index(b"\xff\xee")
     length = int.from_bytes(inks[mark + 2 : mark + 4], "big")
-    with pytest.raises(images.UnreadableError, match="does not say if its inks are inverted"):
+    with pytest.raises(images.UnreadableError, match="are its inks inverted"):
         decode(inks[:mark] + inks[mark + 2 + length :])
 
 
 def test_large_images_are_converted_in_parts(monkeypatch):
     contents = [GOLDEN[name][0] for name in GOLDEN]
     expected = [decode(content) for content in contents]
-    monkeypatch.setattr(images, "_LARGE", 1)
-    monkeypatch.setattr(images, "_BLOCK", 2)
+    monkeypatch.setattr(images, "_LARGE_IMAGE_PIXELS", 1)
+    monkeypatch.setattr(images, "_BLOCK_PIXELS", 2)
     for content, whole in zip(contents, expected, strict=True):
         np.testing.assert_array_equal(decode(content), whole)
 

@@ -219,7 +219,7 @@ def test_too_many_unreadable_images_end_the_run():
 
 
 def test_a_source_of_nothing_but_unreadable_images_ends_at_once():
-    with pytest.raises(DataError, match=r"broken\[\d+\]: neither it nor the next 99 images can be"):
+    with pytest.raises(DataError, match=r"broken\[\d+\]: this image and the next 99 cannot"):
         batches_of(Broken(range(1000), num=1000))
 
 

@@ -20,7 +20,9 @@ KEYS = jax.random.split(jax.random.key(0), 64)
 def test_boxes_have_the_areas_and_shapes_that_are_asked_for():
     erasing = RandomErasing(1.0)
     keys = jax.random.split(jax.random.key(1), 500)
-    top, left, tall, wide = np.asarray(jax.vmap(lambda key: erasing.box(key, 224, 160))(keys)).T
+    top, left, tall, wide = np.asarray(
+        jax.vmap(lambda key: erasing.sample_box(key, 224, 160))(keys)
+    ).T
     assert (tall > 0).all() and (top >= 0).all() and (left >= 0).all()
     assert (top + tall <= 224).all() and (left + wide <= 160).all()
     share = tall * wide / (224 * 160)
@@ -51,7 +53,7 @@ def test_what_is_erased_is_a_rectangle_of_noise(fill):
 
 
 def test_an_image_too_small_for_any_box_stays():
-    box = RandomErasing(1.0, area=(1.0, 1.0), ratio=(1.0, 1.0)).box(jax.random.key(0), 8, 8)
+    box = RandomErasing(1.0, area=(1.0, 1.0), ratio=(1.0, 1.0)).sample_box(jax.random.key(0), 8, 8)
     np.testing.assert_array_equal(box[2:], 0)
 
 
@@ -87,7 +89,7 @@ def test_cutmix_counts_the_area_that_was_pasted(seed):
 
 def test_the_share_that_is_pasted_is_drawn_from_the_beta_distribution():
     mix = Mix(0.0, 1.0)
-    boxes = [mix.box(jax.random.key(i), 0.75, 200, 200) for i in range(50)]
+    boxes = [mix.sample_box(jax.random.key(i), 0.75, 200, 200) for i in range(50)]
     sides = np.asarray(boxes)[:, 2:]
     assert sides.max() == 100  # the root of a quarter, where nothing is cut off
     assert sides.min() >= 50

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vit_jax.data.operations import OPERATIONS, FillOptions, cutout, join, split
+from vit_jax.data.operations import OPERATIONS, FillOptions, cutout, from_bands, to_bands
 
 Y, X = np.mgrid[:24, :32]
 IMAGE = np.stack([X * 8 % 256, (Y * 10 + X) % 256, ((X - 16) ** 2 + (Y - 12) ** 2) % 256], -1)
@@ -60,7 +60,7 @@ IDENTITY = {
 
 def apply(name, image, strength, resampling="NEAREST"):
     options = FillOptions(FILL[: image.shape[-1]], Image.Resampling[resampling])
-    return join(OPERATIONS[name](split(image), strength, options))
+    return from_bands(OPERATIONS[name](to_bands(image), strength, options))
 
 
 @pytest.mark.parametrize(("name", "strength", "resampling", "crc"), GOLDEN)
@@ -87,9 +87,11 @@ def test_a_grey_image_is_the_same_as_each_of_its_channels_alone(name):
         return
     strength = 0.3 if name not in ("posterize", "solarize", "solarize_add") else 5.0
     five = np.concatenate([IMAGE, IMAGE[..., :2]], axis=-1)
-    found = join(OPERATIONS[name](split(five), strength, FillOptions((7,) * 5)))
+    found = from_bands(OPERATIONS[name](to_bands(five), strength, FillOptions((7,) * 5)))
     for i in range(5):
-        alone = join(OPERATIONS[name](split(five[..., i : i + 1]), strength, FillOptions((7,))))
+        alone = from_bands(
+            OPERATIONS[name](to_bands(five[..., i : i + 1]), strength, FillOptions((7,)))
+        )
         np.testing.assert_array_equal(found[..., i : i + 1], alone)
 
 
@@ -101,9 +103,11 @@ def test_what_comes_from_outside_has_the_fill():
 
 @pytest.mark.parametrize("centre", [(12, 16), (0, 0), (23, 31)])
 def test_cutout_fills_a_square_as_far_as_it_lies_inside(centre):
-    found = join(cutout(split(IMAGE), 4, centre, FillOptions(FILL)))
+    found = from_bands(cutout(to_bands(IMAGE), 4, centre, FillOptions(FILL)))
     row, column = centre
     inside = (abs(Y - row + 0.5) < 4) & (abs(X - column + 0.5) < 4)
     expected = np.where(inside[..., None], np.asarray(FILL, np.uint8), IMAGE)
     np.testing.assert_array_equal(found, expected)
-    np.testing.assert_array_equal(join(cutout(split(IMAGE), 0, centre, FillOptions(FILL))), IMAGE)
+    np.testing.assert_array_equal(
+        from_bands(cutout(to_bands(IMAGE), 0, centre, FillOptions(FILL))), IMAGE
+    )

@@ -103,7 +103,7 @@ def test_increasing_means_that_magnitude_zero_is_the_identity(ops, increasing):
     policy = TimmRandAugment(0.0, increasing=increasing, probability=1.0, num_layers=1)
     same = collections.defaultdict(list)
     for seed in range(300):
-        name = policies._pick(tuple(ops), np.random.default_rng(seed))
+        name = policies._sample_name(tuple(ops), np.random.default_rng(seed))
         same[name].append(np.array_equal(policy(IMAGE, np.random.default_rng(seed)), IMAGE))
     for name in still:
         weak = increasing or name not in ("Posterize", "Solarize", *ENHANCEMENTS)

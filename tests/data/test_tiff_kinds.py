@@ -125,7 +125,7 @@ def test_16_bits_with_0_for_white_are_right_or_refused():
     little = write(wide(GREY), WHITE_IS_ZERO)
     pixels = images.decode(little, 1, (255, 255, 255), 10_000)
     np.testing.assert_array_equal(pixels[..., 0], 255 - GREY)
-    with pytest.raises(images.UnreadableError, match="16 bits, 0 for white, which Pillow does not"):
+    with pytest.raises(images.UnreadableError, match="16 bits, 0 for white, which Pillow cannot"):
         images.decode(write(wide(GREY), WHITE_IS_ZERO, order=">"), 1, (255, 255, 255), 10_000)
 
 
@@ -150,9 +150,9 @@ REFUSED = {
     "uint32": (GREY.astype(np.uint32), BLACK_IS_ZERO, {}, "32-bit integers"),
     "uint64": (GREY.astype(np.uint64), BLACK_IS_ZERO, {}, "64-bit integers"),
     "four of grey": (FOUR, BLACK_IS_ZERO, {}, "a TIFF of 4 samples that are not RGB"),
-    "four, one unknown": (FOUR, COLOUR, {}, "RGB with 4 samples that does not say what the others"),
+    "four, one unknown": (FOUR, COLOUR, {}, "RGB with 4 samples but no description"),
     "seven": (SEVEN, COLOUR, {"extra": [UNSPECIFIED] * 4}, "7 samples, more than 6"),
-    "planes of 16 bits": (wide(RGB), COLOUR, {"planar": True}, "16 bits with its planes apart"),
+    "planes of 16 bits": (wide(RGB), COLOUR, {"planar": True}, "16 bits with separate planes"),
     "planes of grey": (
         TWO,
         BLACK_IS_ZERO,
@@ -163,11 +163,11 @@ REFUSED = {
         CMYK,
         INKS,
         {"planar": True},
-        "its planes apart that is neither RGB nor RGBA",
+        "separate planes that is neither RGB nor RGBA",
     ),
     "other inks": (CMYK, INKS, {"_332": [2]}, "inks that are not CMYK"),
     "subsampled": (RGB, YCBCR, {}, "subsampled YCbCr"),
-    "raw of a camera": (wide(GREY), 32803, {}, r"colours that are not read \(photometric 32803\)"),
+    "raw of a camera": (wide(GREY), 32803, {}, r"unsupported colour space \(photometric 32803\)"),
     "16 bits and alpha": (
         wide(TWO),
         BLACK_IS_ZERO,
@@ -200,7 +200,7 @@ def test_a_band_that_is_not_alpha_is_no_channel(samples, photometric, channels):
 
 def test_images_that_a_caller_opened_are_checked_too():
     image = Image.open(io.BytesIO(write(wide(RGB), COLOUR, planar=True)))
-    with image, pytest.raises(images.UnreadableError, match="16 bits with its planes apart"):
+    with image, pytest.raises(images.UnreadableError, match="16 bits with separate planes"):
         images.to_pixels(image, 3, (255, 255, 255))
     with Image.open(io.BytesIO(write(wide(GREY), WHITE_IS_ZERO))) as image:
         pixels = images.to_pixels(image, 1, (255, 255, 255))

@@ -288,9 +288,9 @@ def test_the_training_pipeline_is_random_and_the_evaluation_pipeline_is_not():
             "config.data.interpolation: unknown 'cubic'; did you mean 'bicu",
         ),
         ("fit", "corp", "config.data.fit: unknown 'corp'; did you mean 'crop'?"),
-        ("crop_area", (0.5, 0.2), "config.data.crop_area: expected \\(least, most\\), got"),
+        ("crop_area", (0.5, 0.2), "config.data.crop_area: expected \\(minimum, maximum\\), got"),
         ("background", (0, 0), "config.data.background: expected red, green and blue"),
-        ("channels", 6, "config.data.channels: image files have 1 to 4 channels, got 6"),
+        ("channels", 6, "config.data.channels: expected 1 to 4 channels for image files, got 6"),
     ],
 )
 def test_a_wrong_setting_is_refused(field, value, message):

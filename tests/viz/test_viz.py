@@ -83,7 +83,7 @@ def test_curves_of_a_perfect_run(write_run):
 
 
 def test_curves_want_a_run(tmp_path):
-    with pytest.raises(InputMissingError, match="no step yet"):
+    with pytest.raises(InputMissingError, match="no training step logged"):
         viz.training_curves(tmp_path)
 
 

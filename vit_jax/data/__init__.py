@@ -1,1 +1,1 @@
-"""Input: sources of images, transforms of one image, and the stream of batches."""
+"""The input pipeline: image sources, transforms, and the stream of batches."""

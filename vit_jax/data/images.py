@@ -1,7 +1,8 @@
-"""From one image file to pixels: which formats are read, and how each becomes 8-bit channels.
+"""Decoding of image files to 8-bit pixels.
 
-No format but `FORMATS` is opened, and no image over the pixel limit is decoded: both are known from
-the header. What Pillow would read wrong is refused by name. Colour profiles are not applied.
+Only the formats in `FORMATS` are opened. The header is checked against the pixel limit before any
+pixel is decoded. Files that Pillow would decode incorrectly are rejected with the reason. Colour
+profiles are not applied.
 """
 
 import io
@@ -22,19 +23,21 @@ _JPEG_EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".mpo")
 _OTHER_EXTENSIONS = (".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff")
 EXTENSIONS = _JPEG_EXTENSIONS + _OTHER_EXTENSIONS
 
-# Pillow's mode for a number of channels: grey, grey with alpha, colour, colour with alpha.
+# Pillow's mode for each number of channels: grey, grey and alpha, RGB, RGBA.
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
-# Pillow warns from 89 million pixels on, where here the caller sets the limit; and of damaged tags.
+# The caller sets the pixel limit, so Pillow's own warning from 89 million pixels is not needed. Nor
+# are its warnings about corrupt metadata.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
-# Images of more pixels are converted in blocks of so many: they are not held in several forms.
-_LARGE = 1 << 24
-_BLOCK = 1 << 20
+# Larger images are converted block by block, so that no second copy of the whole image is in
+# memory.
+_LARGE_IMAGE_PIXELS = 1 << 24
+_BLOCK_PIXELS = 1 << 20
 
-# EXIF's orientations: how the stored rows and columns become the upright picture.
-_ORIENTATION = 0x0112
+# EXIF orientation: from the stored rows and columns to the upright image.
+_ORIENTATION_TAG = 0x0112
 _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     2: lambda x: x[:, ::-1],
     3: lambda x: x[::-1, ::-1],
@@ -49,19 +52,19 @@ _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 def decode(
     content: bytes, channels: int, background: tuple[int, ...], max_pixels: int
 ) -> UInt8[np.ndarray, "h w c"]:
-    """Return the pixels of an image file, upright, with 1 to 4 channels (see `MODES`).
+    """Decode an image file, with its EXIF orientation applied.
 
-    16-bit values are scaled, not clipped; of an animation the first frame is taken; without an
-    alpha channel in the result, transparent pixels show the background.
+    16-bit values are scaled to 8 bits, not clipped. Only the first frame of an animation is
+    decoded. If the result has no alpha channel, transparent pixels show the background.
 
     Args:
-      content: The file.
-      channels: The number of channels of the result.
+      content: The bytes of the file.
+      channels: Number of channels of the result, 1 to 4 (see `MODES`).
       background: Red, green and blue behind transparent pixels, 0 to 255.
-      max_pixels: The largest height times width that is decoded.
+      max_pixels: Maximum height x width.
 
     Raises:
-      UnreadableError: The file is not an image, is corrupt, or is too large.
+      UnreadableError: The file is not an image, is corrupt or unsupported, or is too large.
     """
     try:
         pixels, orientation = _decode(content, channels, background, max_pixels)
@@ -71,113 +74,128 @@ def decode(
     except Image.DecompressionBombError as error:
         most = min(max_pixels, 2 * (Image.MAX_IMAGE_PIXELS or max_pixels))
         raise UnreadableError(f"more than {most:,} pixels") from error
-    except Exception as error:  # decoders raise anything on a corrupt file
-        raise UnreadableError(_reason(content, error)) from error
+    except Exception as error:  # decoders raise many types on a corrupt file
+        raise UnreadableError(_describe_failure(content, error)) from error
 
 
 def to_pixels(
     image: Image.Image, channels: int, background: tuple[int, ...]
 ) -> UInt8[np.ndarray, "h w c"]:
-    """Return the pixels of a Pillow image, upright, uint8; channels and background as in `decode`.
+    """Return the pixels of a Pillow image, with its EXIF orientation applied.
+
+    Args:
+      image: The image.
+      channels: Number of channels of the result, 1 to 4 (see `MODES`).
+      background: Red, green and blue behind transparent pixels, 0 to 255.
 
     Raises:
-      UnreadableError: The pixels are neither of 8 nor of 16 bits, or Pillow reads them wrong.
+      UnreadableError: The pixels have neither 8 nor 16 bits, or Pillow decodes them incorrectly.
     """
-    kind = None
+    tiff_layout = None
     if isinstance(image, TiffImagePlugin.TiffImageFile):
-        kind = tiff.check(dict(image.tag_v2), channels)
+        tiff_layout = tiff.check(dict(image.tag_v2), channels)
     image.load()
-    return _upright(_to_pixels(image, channels, background, kind), _orientation(image))
+    return _upright(_to_pixels(image, channels, background, tiff_layout), _orientation(image))
 
 
 def _decode(
     content: bytes, channels: int, background: tuple[int, ...], max_pixels: int
 ) -> tuple[np.ndarray, int]:
-    """Return the pixels of a file as they are stored, and their orientation."""
+    """Return the stored pixels of a file (not rotated) and its EXIF orientation."""
     limits.check_structure(content)
     header = jpeg.read_header(content) if content.startswith(jpeg.START) else None
-    kind = tiff.check(tiff.read_tags(content), channels) if content[:4] in tiff.STARTS else None
+    tiff_layout = (
+        tiff.check(tiff.read_tags(content), channels) if content[:4] in tiff.STARTS else None
+    )
 
     def load(content: bytes) -> Image.Image:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            merged = image.format == "PNG" and png.has_wide_transparent_colour(content, image)
-            limits.check_cost(image, channels, max_pixels, header, kind, merged=merged)
+            adds_alpha = image.format == "PNG" and png.has_16_bit_transparent_colour(content, image)
+            limits.check_cost(
+                image, channels, max_pixels, header, tiff_layout, adds_alpha=adds_alpha
+            )
             image.load()
             return image
 
     try:
         image = _load_jpeg(content, header, load) if header else load(content)
     except Image.UnidentifiedImageError as error:
-        if kind is None:
+        if tiff_layout is None:
             raise
-        raise UnreadableError(f"{kind}, which Pillow does not read") from error
+        raise UnreadableError(f"{tiff_layout}, which Pillow cannot read") from error
     except OSError as error:
-        if kind is None:
+        if tiff_layout is None:
             raise
-        problem = f"damaged, or compressed in a way that is not read ({error})"
-        raise UnreadableError(f"{kind}, {problem}") from error
+        problem = f"corrupt, or in an unsupported compression ({error})"
+        raise UnreadableError(f"{tiff_layout}, {problem}") from error
     if image.format == "PNG":
         image = png.adapt_transparency(content, image)
-    return _to_pixels(image, channels, background, kind), _orientation(image)
+    return _to_pixels(image, channels, background, tiff_layout), _orientation(image)
 
 
 def _load_jpeg(
     content: bytes, header: jpeg.Header, load: Callable[[bytes], Image.Image]
 ) -> Image.Image:
-    """Return the image of a JPEG, if all of its picture is there; its end may be missing."""
+    """Decode a JPEG whose picture data is complete; its end marker may be missing."""
     if header.has_end:
         image = load(content)
-        if not jpeg.looks_cut(image):
+        if not jpeg.may_be_truncated(image):
             return image
-    return jpeg.load_whole(content, header, load)
+    return jpeg.load_complete(content, header, load)
 
 
 def _to_pixels(
-    image: Image.Image, channels: int, background: tuple[int, ...], kind: tiff.Kind | None
+    image: Image.Image,
+    channels: int,
+    background: tuple[int, ...],
+    tiff_layout: tiff.TiffLayout | None,
 ) -> np.ndarray:
-    """Return the pixels of a loaded image as they are stored, uint8 (h, w, c)."""
+    """Return the stored pixels (not rotated) of a loaded image, uint8 (h, w, c)."""
     width, height = image.size
-    if width * height <= _LARGE:
-        return _convert(image, channels, background, kind)
-    columns = min(width, _BLOCK)
-    rows = min(height, _BLOCK // columns)
+    if width * height <= _LARGE_IMAGE_PIXELS:
+        return _convert(image, channels, background, tiff_layout)
+    columns = min(width, _BLOCK_PIXELS)
+    rows = min(height, _BLOCK_PIXELS // columns)
     pixels = np.empty((height, width, channels), np.uint8)
     for top in range(0, height, rows):
         for left in range(0, width, columns):
             bottom, right = min(top + rows, height), min(left + columns, width)
             block = image.crop((left, top, right, bottom))
-            pixels[top:bottom, left:right] = _convert(block, channels, background, kind)
+            pixels[top:bottom, left:right] = _convert(block, channels, background, tiff_layout)
     return pixels
 
 
 def _convert(
-    image: Image.Image, channels: int, background: tuple[int, ...], kind: tiff.Kind | None
+    image: Image.Image,
+    channels: int,
+    background: tuple[int, ...],
+    tiff_layout: tiff.TiffLayout | None,
 ) -> np.ndarray:
     mode = MODES[channels]
     if image.mode == "F":
-        raise UnreadableError("its pixels are floating-point numbers, expected 8 or 16 bits")
+        raise UnreadableError("floating-point pixels, expected 8 or 16 bits")
     if image.mode == "I":
-        raise UnreadableError("its pixels are 32-bit integers, expected 8 or 16 bits")
+        raise UnreadableError("32-bit integer pixels, expected 8 or 16 bits")
     if image.mode.startswith("I;16"):
-        image = _narrow(image, kind)
-    if image.mode == "La":  # grey, multiplied by its alpha
+        image = _to_8_bits(image, tiff_layout)
+    if image.mode == "La":  # grey with premultiplied alpha
         image = image.convert("LA")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         if not mode.endswith("A"):
-            behind = Image.new("RGBA", image.size, (*background, 255))
-            behind.alpha_composite(image)
-            image = behind
+            canvas = Image.new("RGBA", image.size, (*background, 255))
+            canvas.alpha_composite(image)
+            image = canvas
     image = image if image.mode == mode else image.convert(mode)
     return np.asarray(image).reshape(image.height, image.width, channels)
 
 
-def _narrow(image: Image.Image, kind: tiff.Kind | None) -> Image.Image:
-    """Return an image of up to 16 bits with 8, and its transparent value as alpha."""
-    largest = (1 << kind.bits) - 1 if kind else 65535
+def _to_8_bits(image: Image.Image, tiff_layout: tiff.TiffLayout | None) -> Image.Image:
+    """Scale an image of up to 16 bits to 8 bits, and turn its transparent value into alpha."""
+    largest = (1 << tiff_layout.bits) - 1 if tiff_layout else 65535
     values = np.asarray(image).astype(np.uint32)
     pixels = ((values * 255 + largest // 2) // largest).astype(np.uint8)
-    if kind and kind.inverted:
+    if tiff_layout and tiff_layout.inverted:
         pixels = 255 - pixels
     if "transparency" not in image.info:
         return Image.fromarray(pixels)
@@ -187,8 +205,8 @@ def _narrow(image: Image.Image, kind: tiff.Kind | None) -> Image.Image:
 
 def _orientation(image: Image.Image) -> int:
     try:
-        return int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # corrupt EXIF does not make the image unreadable
+        return int(image.getexif().get(_ORIENTATION_TAG, 1))
+    except Exception:  # an image with corrupt EXIF data is still readable
         return 1
 
 
@@ -196,9 +214,9 @@ def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     return np.ascontiguousarray(_UPRIGHT.get(orientation, lambda x: x)(pixels))
 
 
-def _reason(content: bytes, error: Exception) -> str:
+def _describe_failure(content: bytes, error: Exception) -> str:
     if not content:
-        return "it is empty"
+        return "the file is empty"
     if isinstance(error, Image.UnidentifiedImageError):
-        return f"not an image of a known kind ({', '.join(FORMATS)})"
+        return f"not an image in a supported format ({', '.join(FORMATS)})"
     return f"{error}" or type(error).__name__

@@ -1,11 +1,11 @@
-"""The stream of batches, a pure function of (seed, step).
+"""The stream of batches: a pure function of (seed, step).
 
-A batch is cut from the infinite shuffled stream before it is divided among hosts, so that its rows
-and their random numbers are the same for any number of hosts, workers and threads. No iterator
-state needs to be saved: a resumed run starts the stream at its step.
+The stream of shuffled images is cut into global batches first, and each batch is then divided among
+the hosts. So the rows and their random numbers do not depend on the number of hosts, workers and
+threads. No iterator state is saved: a resumed run starts the stream at its step.
 
-An unreadable image is reported once and counted. In training the next one in the data set takes its
-place; in an evaluation it is left out.
+Each unreadable image is reported once and counted. In training, the next image of the data set is
+used instead; in evaluation, the image is skipped.
 """
 
 import gc
@@ -28,16 +28,16 @@ Batch = dict[str, np.ndarray]
 
 
 class Batches:
-    """An iterator of batches that records which images could not be read.
+    """An iterator over batches that records unreadable images.
 
     Args:
-      stream: Batches with a column `unreadable`: indices of the source, or -1.
-      reader: The reader of the images.
-      tolerance: The fraction of the data set that may be unreadable; one image always may.
-      report: Called with a line for each unreadable image, once.
+      stream: The batches. Their column `unreadable` has source indices, or -1.
+      reader: The reader that makes the rows.
+      tolerance: Maximum fraction of unreadable images; one is always tolerated.
+      report: Called once with a message for each unreadable image.
 
     Raises:
-      DataError: Too many images are unreadable.
+      DataError: More images are unreadable than `tolerance` allows.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Batches:
     ) -> None:
         self._stream: Iterator[Batch] = stream
         self._close = stream.close
-        self._shared_arrays: set[type] = set()  # Grain's, where workers read
+        self._shared_arrays: set[type] = set()  # Grain's array types, with workers
         self._reader = reader
         self._report = report
         self._max_unreadable = max(1, int(tolerance * len(reader.source)))
@@ -58,8 +58,8 @@ class Batches:
         return self
 
     def __next__(self) -> Batch:
-        # From workers come views of shared memory, which must not live on in whoever keeps a batch:
-        # what is left of it at the end is a leak.
+        # Workers return views of shared memory. Copy them: a view that a caller keeps would leak
+        # the shared memory at exit.
         batch = next(self._stream)
         self._shared_arrays.update({type(rows) for rows in batch.values()} - {np.ndarray})
         batch = {
@@ -67,23 +67,23 @@ class Batches:
         }
         for index in batch.pop("unreadable"):
             if index >= 0 and index not in self._reader.source.unreadable:
-                self._note(int(index))
+                self._record_unreadable(int(index))
         return batch
 
     def close(self) -> None:
-        """Stop the threads and processes that read."""
+        """Stop the reading threads and processes."""
         self._close()
-        # What was read ahead lives as long as the stream, and Grain removes it in a thread; an exit
-        # before that leaves it behind.
+        # Prefetched batches live as long as the stream. Grain frees their shared memory in a
+        # thread, which must finish before the process exits.
         self._stream = iter(())
         self._close = lambda: None
         if self._shared_arrays:
-            gc.collect()  # the stream refers to itself
+            gc.collect()  # the stream is part of a reference cycle
         for shared in self._shared_arrays:
             if removing := getattr(shared, "_del_thread_pool", None):
-                removing.apply(int)  # after all that is waiting
+                removing.apply(int)  # returns when all queued work is done
 
-    def _note(self, index: int) -> None:
+    def _record_unreadable(self, index: int) -> None:
         source = self._reader.source
         reason = self._reader.problem(index)
         source.unreadable[index] = reason
@@ -96,7 +96,9 @@ class Batches:
         self._report(line)
 
 
-ENDLESS = 2**62  # images; Grain's own end, sys.maxsize, overflows where a batch is one image
+# Length of the training stream in images. Grain's own limit, sys.maxsize, overflows for batches of
+# one.
+MAX_ROWS = 2**62
 
 
 def train_batches(
@@ -109,28 +111,33 @@ def train_batches(
     host: int = 0,
     num_hosts: int = 1,
 ) -> Batches:
-    """Yield this host's rows of each batch, without end: `{"image": uint8, "label": int32}`.
+    """Return an endless iterator over this host's rows of each training batch.
 
-    Every image comes once per epoch; the order and the random transforms change with each epoch.
-    With `data.repeats` above 1 an image comes that many times in a row, transformed anew each time,
-    and an epoch, as long as before, holds that many times fewer images (Hoffer et al. 2020).
+    A batch is `{"image": uint8 (rows, h, w, c), "label": int32 (rows,)}`. Every image is used once
+    per epoch; the order and the random transforms differ between epochs. If `data.repeats` is r >
+    1, each image is used r times in succession with different random transforms, and an epoch of
+    the same length has 1/r of the images (repeated augmentation, Hoffer et al. 2020).
 
     Args:
       source: The images.
-      data: How to transform them, and with how many threads.
-      batch_size: The number of rows of the global batch.
-      seed: Seeds the order and the random transforms.
-      step: How many batches to skip at the start.
-      host: Which shard of each batch to read, from 0; see `sharding.batch_shard`.
-      num_hosts: The number of shards.
+      data: The data section of the config: transforms, threads and workers.
+      batch_size: Number of rows of the global batch.
+      seed: Seed of the order and of the random transforms.
+      step: Number of batches to skip at the start.
+      host: Index of the shard of each batch to read, from 0; see `sharding.batch_shard`.
+      num_hosts: Number of shards.
     """
     reader = Reader(source, transforms.for_training(data))
     order = grain.MapDataset.range(len(source)).seed(seed).shuffle()
-    order = order.repeat(ENDLESS // len(source))
+    order = order.repeat(MAX_ROWS // len(source))
     if data.repeats > 1:
-        once = order
-        order = grain.MapDataset.range(len(once)).seed(seed).map(lambda i: once[i // data.repeats])
-    stream = _read(order.random_map(reader.train), data, batch_size, step, host, num_hosts)
+        single_pass = order
+        order = (
+            grain.MapDataset.range(len(single_pass))
+            .seed(seed)
+            .map(lambda i: single_pass[i // data.repeats])
+        )
+    stream = _iterate(order.random_map(reader.train), data, batch_size, step, host, num_hosts)
     return Batches(stream, reader, data.max_unreadable, warn)
 
 
@@ -143,25 +150,34 @@ def eval_batches(
     num_hosts: int = 1,
     report: Callable[[str], None] = warn,
 ) -> Batches:
-    """Yield this host's rows of the batches that hold every image once, in order.
+    """Return an iterator over this host's rows of the evaluation batches.
 
-    Rows whose `mask` is False hold no image: the padding of the last batch, and the rows of
-    unreadable images, each of which is passed to `report` as a line.
+    The batches have every image once, in order: `{"image": uint8 (rows, h, w, c), "label": int32
+    (rows,), "mask": bool (rows,)}`. The mask is False for rows without an image: the padding of the
+    last batch, and unreadable images.
+
+    Args:
+      source: The images.
+      data: The data section of the config: transforms, threads and workers.
+      batch_size: Number of rows of the global batch.
+      host: Index of the shard of each batch to read, from 0; see `sharding.batch_shard`.
+      num_hosts: Number of shards.
+      report: Called once with a message for each unreadable image.
     """
     reader = Reader(source, transforms.for_evaluation(data), data.image_size)
     num_batches = math.ceil(len(source) / batch_size)
     order = grain.MapDataset.range(num_batches * batch_size)
-    stream = _read(order.map(reader.evaluate), data, batch_size, 0, host, num_hosts)
+    stream = _iterate(order.map(reader.evaluate), data, batch_size, 0, host, num_hosts)
     return Batches(stream, reader, data.max_unreadable, report)
 
 
 def _ignore_signals(worker: int, num_workers: int) -> None:
-    """Leave Ctrl-C, which a terminal sends to every process, to the training process."""
+    """Ignore SIGINT and SIGTERM in a worker; the training process handles them and stops it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
-def _read(
+def _iterate(
     rows: grain.MapDataset,
     data: config_lib.Data,
     batch_size: int,
@@ -169,12 +185,12 @@ def _read(
     host: int,
     num_hosts: int,
 ) -> grain.DatasetIterator[Batch]:
-    # Every n-th block of B/n rows, from the h-th: rows [hB/n, (h+1)B/n) of each batch for host h.
+    # Host h of n takes the rows [h B / n, (h + 1) B / n) of each global batch of B rows.
     batches = rows.batch(batch_size // num_hosts)[host::num_hosts][step:]
     reading = grain.ReadOptions(num_threads=data.threads, prefetch_buffer_size=data.threads)
     stream = batches.to_iter_dataset(reading)
     if data.workers:
-        if not flags.FLAGS.is_parsed():  # Grain's workers ask for absl's own flags
+        if not flags.FLAGS.is_parsed():  # Grain's workers read absl's global flags
             flags.FLAGS.mark_as_parsed()
         options = grain.MultiprocessingOptions(num_workers=data.workers)
         stream = stream.mp_prefetch(options, worker_init_fn=_ignore_signals)

@@ -1,7 +1,7 @@
-"""Transforms of a batch on the device: normalization, random erasing, then mixup or cutmix.
+"""Transforms of a batch on the device: normalization, random erasing, mixup and cutmix.
 
-The random numbers of a row follow from (seed, step, row), so that they are the same on any number
-of devices. Letters: b batch, h w image, c channels, k classes.
+The random numbers of a row depend only on (seed, step, row), so they are the same for any number of
+devices. Letters: b batch, h w image, c channels, k classes.
 """
 
 import dataclasses
@@ -20,23 +20,29 @@ FILLS = ("pixel", "channel", "zero")
 
 @dataclasses.dataclass(frozen=True)
 class RandomErasing:
-    """Replaces a random rectangle of some images by noise (Zhong et al. 2020).
+    """Random erasing: replaces a random rectangle of an image by noise (Zhong et al. 2020).
 
-    The fraction of the area is sampled uniformly, the ratio of height to width log-uniformly, as in
-    timm; the first of ten samples that fits is taken, and where none fits nothing is erased.
+    As in timm, the fraction of the area is sampled uniformly, and the ratio of height to width
+    log-uniformly. The first of ten samples that fits in the image is used; if none fits, nothing is
+    erased.
     """
 
-    probability: float
-    area: tuple[float, float] = (0.02, 1 / 3)
-    ratio: tuple[float, float] = (0.3, 1 / 0.3)
-    fill: str = "pixel"  # normal noise for each pixel or each channel; or zero, the mean
+    probability: float  # per image
+    area: tuple[float, float] = (0.02, 1 / 3)  # minimum and maximum fraction of the image's area
+    ratio: tuple[float, float] = (0.3, 1 / 0.3)  # minimum and maximum height / width
+    fill: str = "pixel"  # normal noise per pixel or per channel, or `zero`, the mean
 
     def __call__(self, images: Float[Array, "b h w c"], keys: Array) -> Float[Array, "b h w c"]:
-        """Return the images, some with a rectangle erased; `keys` holds one for each row."""
+        """Erase a rectangle of random images.
+
+        Args:
+          images: Normalized images.
+          keys: One random key per image, (b,).
+        """
         return jax.vmap(self._erase)(images, keys)
 
-    def box(self, key: Array, height: int, width: int) -> Int[Array, "4"]:
-        """Return top, left, height and width in pixels; the last two are 0 where no box fits."""
+    def sample_box(self, key: Array, height: int, width: int) -> Int[Array, "4"]:
+        """Sample (top, left, height, width) in pixels; height and width are 0 if none fits."""
         keys = jax.random.split(key, 4)
         fraction = jax.random.uniform(keys[0], (10,), minval=self.area[0], maxval=self.area[1])
         log_ratio = jax.random.uniform(
@@ -44,20 +50,20 @@ class RandomErasing:
         )
         area = fraction * height * width
         ratio = jnp.exp(log_ratio)
-        tall = jnp.round(jnp.sqrt(area * ratio)).astype(jnp.int32)
-        wide = jnp.round(jnp.sqrt(area / ratio)).astype(jnp.int32)
-        fits = (tall < height) & (wide < width)
+        box_height = jnp.round(jnp.sqrt(area * ratio)).astype(jnp.int32)
+        box_width = jnp.round(jnp.sqrt(area / ratio)).astype(jnp.int32)
+        fits = (box_height < height) & (box_width < width)
         first = jnp.argmax(fits)
-        tall = jnp.where(fits.any(), tall[first], 0)
-        wide = jnp.where(fits.any(), wide[first], 0)
-        top = jax.random.randint(keys[2], (), 0, height - tall + 1)
-        left = jax.random.randint(keys[3], (), 0, width - wide + 1)
-        return jnp.stack([top, left, tall, wide])
+        box_height = jnp.where(fits.any(), box_height[first], 0)
+        box_width = jnp.where(fits.any(), box_width[first], 0)
+        top = jax.random.randint(keys[2], (), 0, height - box_height + 1)
+        left = jax.random.randint(keys[3], (), 0, width - box_width + 1)
+        return jnp.stack([top, left, box_height, box_width])
 
     def _erase(self, image: Float[Array, "h w c"], key: Array) -> Float[Array, "h w c"]:
         height, width, channels = image.shape
         key_apply, key_box, key_noise = jax.random.split(key, 3)
-        inside = _inside(self.box(key_box, height, width), height, width)
+        inside = _box_mask(self.sample_box(key_box, height, width), height, width)
         erased = inside & (jax.random.uniform(key_apply) < self.probability)
         if self.fill == "zero":
             content = jnp.zeros_like(image)
@@ -69,43 +75,66 @@ class RandomErasing:
 
 @dataclasses.dataclass(frozen=True)
 class Mix:
-    """Mixes each image and its target with those of its partner in the reversed batch.
+    """Mixup and cutmix: mixes each image and its target with its partner in the reversed batch.
 
-    Mixup (Zhang et al. 2018) averages the two images with weights lambda and 1 - lambda; cutmix
-    (Yun et al. 2019) pastes a rectangle of the partner. Lambda is one number for the batch, sampled
-    from Beta(alpha, alpha). An alpha of 0 disables its method; where both are enabled, `switch` is
-    the probability of cutmix.
+    Mixup (Zhang et al. 2018) averages the two images with the weights lambda and 1 - lambda. Cutmix
+    (Yun et al. 2019) replaces a rectangle of the image by that of its partner. Lambda is sampled
+    once per batch from Beta(alpha, alpha). An alpha of 0 disables the method. If both are enabled,
+    `switch` is the probability of cutmix.
     """
 
-    mixup: float  # alpha
-    cutmix: float  # alpha
-    probability: float = 1.0
+    mixup: float  # alpha of mixup
+    cutmix: float  # alpha of cutmix
+    probability: float = 1.0  # that a batch is mixed
     switch: float = 0.5
 
     def __call__(
         self, images: Float[Array, "b h w c"], targets: Float[Array, "b k"], key: Array
     ) -> tuple[Float[Array, "b h w c"], Float[Array, "b k"]]:
-        """Return mixed images and targets; the sum of a target is unchanged."""
+        """Mix a batch.
+
+        Args:
+          images: Normalized images.
+          targets: Class probabilities. The sum of each row does not change.
+          key: The random key of the batch.
+
+        Returns:
+          The mixed images and targets.
+        """
         key_apply, key_switch, key_mixup, key_cutmix, key_box = jax.random.split(key, 5)
         probability_of_cutmix = (self.switch if self.mixup else 1.0) if self.cutmix else 0.0
         is_cutmix = jax.random.uniform(key_switch) < probability_of_cutmix
         height, width = images.shape[1:3]
         mixup_lam = jax.random.beta(key_mixup, self.mixup, self.mixup) if self.mixup else 1.0
         cutmix_lam = jax.random.beta(key_cutmix, self.cutmix, self.cutmix) if self.cutmix else 1.0
-        inside = _inside(self.box(key_box, cutmix_lam, height, width), height, width)
-        weights = jnp.where(is_cutmix, 1.0 - inside, mixup_lam)  # of the image itself, by pixel
+        inside = _box_mask(self.sample_box(key_box, cutmix_lam, height, width), height, width)
+        weights = jnp.where(
+            is_cutmix, 1.0 - inside, mixup_lam
+        )  # of the image, not its partner, per pixel
         weights = jnp.where(jax.random.uniform(key_apply) < self.probability, weights, 1.0)
         weights = weights.astype(images.dtype)[None, :, :, None]
-        # The weight of a label is the area that was pasted, which at the edge is less than 1 - lam.
+        # The label is weighted by the area of the rectangle, which is smaller if it was clipped at
+        # the edge.
         label_lam = jnp.mean(weights, dtype=jnp.float32)
         mixed = images * weights + images[::-1] * (1 - weights)
         return mixed, targets * label_lam + targets[::-1] * (1 - label_lam)
 
-    def box(self, key: Array, lam: Array | float, height: int, width: int) -> Int[Array, "4"]:
-        """Return top, left, height and width of the pasted rectangle, in pixels.
+    def sample_box(
+        self, key: Array, lam: Array | float, height: int, width: int
+    ) -> Int[Array, "4"]:
+        """Sample the rectangle of cutmix.
 
-        Its area is 1 - `lam` of the image. The centre is anywhere in the image; the rectangle is
-        clipped at the edges.
+        Its centre is sampled uniformly from the pixels of the image. It is clipped at the edges.
+
+        Args:
+          key: The random key.
+          lam: Lambda; before clipping, the rectangle has the fraction 1 - lambda of the image's
+            area.
+          height: Height of the image in pixels.
+          width: Width of the image in pixels.
+
+        Returns:
+          Top, left, height and width in pixels.
         """
         side = jnp.sqrt(1.0 - jnp.asarray(lam, jnp.float32))
         spans = []
@@ -115,13 +144,13 @@ class Mix:
             start = jnp.maximum(centre - half, 0)
             end = jnp.minimum(centre + half, size)
             spans.append((start, end - start))
-        (top, tall), (left, wide) = spans
-        return jnp.stack([top, left, tall, wide])
+        (top, box_height), (left, box_width) = spans
+        return jnp.stack([top, left, box_height, box_width])
 
 
 @dataclasses.dataclass(frozen=True)
 class BatchTransform:
-    """From the pixels and targets of a batch to the images and targets the model trains on."""
+    """Normalizes, erases and mixes the images of a training batch."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -131,12 +160,12 @@ class BatchTransform:
     def __call__(
         self, pixels: UInt8[Array, "b h w c"], targets: Float[Array, "b k"], key: Array
     ) -> tuple[Float[Array, "b h w c"], Float[Array, "b k"]]:
-        """Return normalized images, erased and mixed with their targets.
+        """Return the images and targets that the model is trained on.
 
         Args:
           pixels: The images.
-          targets: Their classes, as probabilities.
-          key: The random key of the step; the key of a row is derived from it.
+          targets: Class probabilities.
+          key: The random key of the step. The keys of the rows are derived from it.
         """
         images = normalize(pixels, self.mean, self.std)
         key_rows, key_batch = jax.random.split(key)
@@ -150,10 +179,10 @@ class BatchTransform:
 
 
 def batch_transform(data: config_lib.Data, mix: config_lib.Mix) -> BatchTransform:
-    """Return the transform of a training batch.
+    """Return the transform of a training batch from the config sections `data` and `mix`.
 
     Raises:
-      ConfigError: The fill of erased rectangles is unknown.
+      ConfigError: `data.erasing_fill` is unknown.
     """
     if data.erasing_fill not in FILLS:
         hint = suggest(data.erasing_fill, FILLS)
@@ -164,9 +193,11 @@ def batch_transform(data: config_lib.Data, mix: config_lib.Mix) -> BatchTransfor
     return BatchTransform(data.mean, data.std, erasing, mixer)
 
 
-def _inside(box: Int[Array, "4"], height: int, width: int) -> Array:
-    """Return which pixels are in a box of top, left, height, width: bool (h, w)."""
-    top, left, tall, wide = box
+def _box_mask(box: Int[Array, "4"], height: int, width: int) -> Array:
+    """Return a mask, bool (h, w), that is True inside a box of top, left, height, width."""
+    top, left, box_height, box_width = box
     rows = jnp.arange(height)[:, None]
     columns = jnp.arange(width)[None]
-    return (rows >= top) & (rows < top + tall) & (columns >= left) & (columns < left + wide)
+    return (
+        (rows >= top) & (rows < top + box_height) & (columns >= left) & (columns < left + box_width)
+    )

@@ -1,8 +1,9 @@
-"""Operations that augmentation policies draw from, by name; their strengths have plain units.
+"""The image operations of augmentation policies, by name.
 
     OPERATIONS["rotate"](bands, 30.0, options)
 
-An image is a list of Pillow bands: one of grey or colour, or one for each channel.
+The strength of an operation is in its own unit: degrees, pixels, a factor. An image is a list of
+Pillow images, called bands: a single grey or RGB image, or one grey image per channel.
 """
 
 import dataclasses
@@ -16,50 +17,51 @@ Bands = list[Image.Image]
 
 @dataclasses.dataclass(frozen=True)
 class FillOptions:
-    """The value of pixels that come from outside an image, and how the others are interpolated."""
+    """The fill value of pixels outside the image, and the interpolation of geometric operations."""
 
-    fill: Sequence[int]  # 0 to 255, one for each channel
+    fill: Sequence[int]  # 0 to 255, one value per channel
     resampling: Image.Resampling = Image.Resampling.NEAREST
 
     def fills(self, bands: Bands) -> list[int | tuple[int, ...]]:
-        """Return the fill of each band."""
+        """Return the fill value of each band, as Pillow expects it."""
         return [tuple(self.fill)] if bands[0].mode == "RGB" else list(self.fill)
 
 
 Operation = Callable[[Bands, float, FillOptions], Bands]
 
 
-def split(image: np.ndarray) -> Bands:
-    """Return the bands of an image, uint8 (h, w, c)."""
+def to_bands(image: np.ndarray) -> Bands:
+    """Split an image, uint8 (h, w, c), into bands."""
     channels = image.shape[-1]
     if channels == 3:
         return [Image.fromarray(image)]
     return [Image.fromarray(np.ascontiguousarray(image[..., i])) for i in range(channels)]
 
 
-def join(bands: Bands) -> np.ndarray:
-    """Return the image of bands, uint8 (h, w, c)."""
+def from_bands(bands: Bands) -> np.ndarray:
+    """Join bands to an image, uint8 (h, w, c)."""
     arrays = [np.asarray(band) for band in bands]
     if len(arrays) > 1:
         return np.stack(arrays, axis=-1)
     return arrays[0] if arrays[0].ndim == 3 else arrays[0][..., None]
 
 
-def _each(function: Callable[[Image.Image, float], Image.Image]) -> Operation:
-    """Return the operation that is applied to each band alone."""
+def _per_band(function: Callable[[Image.Image, float], Image.Image]) -> Operation:
+    """Return the operation that applies a function to each band."""
     return lambda bands, strength, options: [function(band, strength) for band in bands]
 
 
 def _enhance(enhancer: Callable[[Image.Image], ImageEnhance._Enhance]) -> Operation:
-    """Return the operation that blends with a degenerate image; a factor of 1 changes nothing."""
-    return _each(lambda band, factor: enhancer(band).enhance(factor))
+    """Return the operation of a Pillow enhancer. Its strength is a factor; 1 is the identity."""
+    return _per_band(lambda band, factor: enhancer(band).enhance(factor))
 
 
 def _affine(matrix: Callable[[float, int, int], tuple[float, ...]]) -> Operation:
-    """Return the operation that maps each output pixel to where it comes from.
+    """Return an affine operation.
 
     Args:
-      matrix: From strength, width and height to the six coefficients of Pillow's AFFINE.
+      matrix: Function of (strength, width, height) that returns the six coefficients of Pillow's
+        AFFINE transform, which maps output coordinates to input coordinates.
     """
 
     def transform(bands: Bands, strength: float, options: FillOptions) -> Bands:
@@ -82,7 +84,7 @@ def _rotate(bands: Bands, degrees: float, options: FillOptions) -> Bands:
 
 
 def _solarize_add(band: Image.Image, added: float) -> Image.Image:
-    """Brighten pixels below 128."""
+    """Add a value to the pixels below 128."""
     return band.point(
         [min(255, i + int(added)) if i < 128 else i for i in range(256)] * _count(band)
     )
@@ -94,7 +96,7 @@ def _solarize(band: Image.Image, threshold: float) -> Image.Image:
 
 
 def _posterize(band: Image.Image, bits: float) -> Image.Image:
-    """Keep the highest bits; 8 or more keep all, and 0 leaves black."""
+    """Keep only the highest bits of each pixel: 8 or more is the identity, 0 gives black."""
     mask = 256 - 2 ** (8 - min(8, max(0, int(bits))))
     return band.point([i & mask for i in range(256)] * _count(band))
 
@@ -108,20 +110,20 @@ def _count(band: Image.Image) -> int:
 
 
 OPERATIONS: dict[str, Operation] = {
-    "identity": _each(lambda band, _: band),
-    "autocontrast": _each(lambda band, _: ImageOps.autocontrast(band)),
-    "equalize": _each(lambda band, _: ImageOps.equalize(band)),
-    "invert": _each(lambda band, _: ImageOps.invert(band)),
-    "desaturate": _each(_desaturate),
+    "identity": _per_band(lambda band, _: band),
+    "autocontrast": _per_band(lambda band, _: ImageOps.autocontrast(band)),
+    "equalize": _per_band(lambda band, _: ImageOps.equalize(band)),
+    "invert": _per_band(lambda band, _: ImageOps.invert(band)),
+    "desaturate": _per_band(_desaturate),
     "rotate": _rotate,  # degrees, counter-clockwise
-    "posterize": _each(_posterize),  # bits to keep
-    "solarize": _each(_solarize),  # threshold
-    "solarize_add": _each(_solarize_add),  # the amount, 0 to 255
-    "color": _enhance(ImageEnhance.Color),  # factors, of which 1 changes nothing
+    "posterize": _per_band(_posterize),  # bits to keep
+    "solarize": _per_band(_solarize),  # threshold
+    "solarize_add": _per_band(_solarize_add),  # value to add, 0 to 255
+    "color": _enhance(ImageEnhance.Color),  # factors; 1 is the identity
     "contrast": _enhance(ImageEnhance.Contrast),
     "brightness": _enhance(ImageEnhance.Brightness),
     "sharpness": _enhance(ImageEnhance.Sharpness),
-    "blur": _each(lambda band, radius: band.filter(ImageFilter.GaussianBlur(radius))),
+    "blur": _per_band(lambda band, radius: band.filter(ImageFilter.GaussianBlur(radius))),
     "shear_x": _affine(lambda tangent, width, height: (1, tangent, 0, 0, 1, 0)),
     "shear_y": _affine(lambda tangent, width, height: (1, 0, 0, tangent, 1, 0)),
     "translate_x": _affine(lambda pixels, width, height: (1, 0, pixels, 0, 1, 0)),
@@ -131,19 +133,27 @@ OPERATIONS: dict[str, Operation] = {
 }
 
 
-def cutout(bands: Bands, half: int, centre: tuple[int, int], options: FillOptions) -> Bands:
-    """Return the bands with a square filled, as far as it is inside the image.
+def cutout(bands: Bands, half_side: int, centre: tuple[int, int], options: FillOptions) -> Bands:
+    """Fill a square of an image (DeVries & Taylor 2017). It may extend beyond the image.
 
     Args:
       bands: The image.
-      half: How far the square reaches from its centre, in pixels.
+      half_side: Half the side of the square in pixels.
       centre: Row and column of the centre.
-      options: What to fill it with.
+      options: The fill value.
     """
     row, column = centre
     results = []
     for band, fill in zip(bands, options.fills(bands), strict=True):
         copy = band.copy()
-        copy.paste(fill, (max(0, column - half), max(0, row - half), column + half, row + half))
+        copy.paste(
+            fill,
+            (
+                max(0, column - half_side),
+                max(0, row - half_side),
+                column + half_side,
+                row + half_side,
+            ),
+        )
         results.append(copy)
     return results

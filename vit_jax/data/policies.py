@@ -1,7 +1,7 @@
-"""Augmentation policies: which operations an image gets, and how strong, drawn at random.
+"""Augmentation policies: random sequences of image operations.
 
-Each is a frozen dataclass called as `policy(image, rng)` on uint8 (h, w, c). `parse_policy` reads
-the names that papers and other libraries write: `randaug(2,15)`, `rand-m9-mstd0.5-inc1`,
+A policy is a frozen dataclass, called as `policy(image, rng)` on uint8 (h, w, c). `parse_policy`
+reads the names that papers and other libraries use: `randaug(2,15)`, `rand-m9-mstd0.5-inc1`,
 `autoaugment`, `trivialaugment`, `3-augment`. The tables of operations are in `policy_ops`.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vit_jax.data.operations import OPERATIONS, FillOptions, cutout, join, split
+from vit_jax.data.operations import OPERATIONS, FillOptions, cutout, from_bands, to_bands
 from vit_jax.data.policy_ops import (
     AUTOAUGMENT_OPS,
     RANDAUGMENT_OPS,
@@ -30,12 +30,12 @@ GREY = (128,)
 SMOOTH_FILTERS = (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC)
 
 
-def _pick(names: Sequence[str], rng: np.random.Generator) -> str:
+def _sample_name(names: Sequence[str], rng: np.random.Generator) -> str:
     return names[int(rng.integers(len(names)))]
 
 
-def _fill(fill: Sequence[int], image: np.ndarray) -> tuple[int, ...]:
-    """Return a fill for each channel; a single number is for all of them."""
+def _fill_per_channel(fill: Sequence[int], image: np.ndarray) -> tuple[int, ...]:
+    """Return a fill value per channel; a single value is repeated for all channels."""
     if len(fill) == 1:
         return tuple(fill) * image.shape[-1]
     return tuple(fill)
@@ -43,12 +43,12 @@ def _fill(fill: Sequence[int], image: np.ndarray) -> tuple[int, ...]:
 
 @dataclasses.dataclass(frozen=True)
 class RandAugment:
-    """A sequence of operations, each sampled uniformly from 16, at one magnitude.
+    """RandAugment (Cubuk et al. 2020) in the form of Google's AugReg and big_vision.
 
-    Cubuk et al. 2020, as Google's AugReg and big_vision use it: on TensorFlow's scale, where each
-    operation is always applied, and where a magnitude above 10 turns Solarize off and makes
-    Posterize weaker. Contrast is Pillow's, about the mean; the TensorFlow code blends with an
-    almost white image.
+    Applies `num_layers` operations, each sampled uniformly from 16, at the same magnitude. As in
+    the TensorFlow code, a sampled operation is always applied, and a magnitude above 10 turns
+    Solarize off and makes Posterize weaker. Unlike there, Contrast blends with the mean (as in
+    Pillow), not with an almost white image.
     """
 
     num_layers: int
@@ -57,29 +57,30 @@ class RandAugment:
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Return the augmented image, uint8 of the same shape."""
-        bands = split(image)
-        options = FillOptions(_fill(self.fill, image))
+        bands = to_bands(image)
+        options = FillOptions(_fill_per_channel(self.fill, image))
         for _ in range(self.num_layers):
-            name = _pick((*RANDAUGMENT_OPS, "Cutout"), rng)
+            name = _sample_name((*RANDAUGMENT_OPS, "Cutout"), rng)
             if name == "Cutout":
                 height, width = image.shape[:2]
                 centre = int(rng.integers(height)), int(rng.integers(width))
                 bands = cutout(bands, cutout_half_side(self.magnitude), centre, options)
             else:
                 bands = RANDAUGMENT_OPS[name].apply(bands, self.magnitude, rng, options)
-        return join(bands)
+        return from_bands(bands)
 
 
 @dataclasses.dataclass(frozen=True)
 class TimmRandAugment:
-    """RandAugment as timm, DeiT and Swin use it: `rand-m9-mstd0.5-inc1`.
+    """RandAugment in the form of timm, DeiT and Swin: `rand-m9-mstd0.5-inc1`.
 
-    Each of the operations is applied with a probability, at a magnitude drawn around the given one;
-    with `increasing`, a larger magnitude is a stronger change for all of them.
+    Samples `num_layers` operations uniformly and applies each with probability `probability`. The
+    magnitude is sampled from a normal distribution around `magnitude`. With `increasing`, a larger
+    magnitude is a stronger change for every operation.
     """
 
     magnitude: float = 9.0
-    magnitude_std: float = 0.0  # infinite: uniform from 0 to the magnitude
+    magnitude_std: float = 0.0  # infinite: sample uniformly from [0, magnitude]
     increasing: bool = False
     num_layers: int = 2
     probability: float = 0.5
@@ -89,60 +90,60 @@ class TimmRandAugment:
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Return the augmented image, uint8 of the same shape."""
         ops = TIMM_INCREASING_OPS if self.increasing else TIMM_OPS
-        bands = split(image)
+        bands = to_bands(image)
         for _ in range(self.num_layers):
-            name = _pick(tuple(ops), rng)
+            name = _sample_name(tuple(ops), rng)
             if rng.random() >= self.probability:
                 continue
             magnitude = self._sample_magnitude(rng)
             resampling = SMOOTH_FILTERS[rng.integers(len(SMOOTH_FILTERS))]
-            options = FillOptions(_fill(self.fill, image), resampling)
+            options = FillOptions(_fill_per_channel(self.fill, image), resampling)
             bands = ops[name].apply(bands, magnitude, rng, options)
-        return join(bands)
+        return from_bands(bands)
 
     def _sample_magnitude(self, rng: np.random.Generator) -> float:
         if math.isinf(self.magnitude_std):
             return rng.uniform(0, self.magnitude)
-        drawn = rng.normal(self.magnitude, self.magnitude_std)
-        return min(max(drawn, 0.0), self.max_magnitude)
+        sampled = rng.normal(self.magnitude, self.magnitude_std)
+        return min(max(sampled, 0.0), self.max_magnitude)
 
 
 @dataclasses.dataclass(frozen=True)
 class AutoAugment:
-    """One of 25 pairs of operations that were found on ImageNet (Cubuk et al. 2019)."""
+    """AutoAugment with its ImageNet policy: one of 25 pairs of operations (Cubuk et al. 2019)."""
 
     fill: Sequence[int] = GREY
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Return the augmented image, uint8 of the same shape."""
-        bands = split(image)
-        options = FillOptions(_fill(self.fill, image))
+        bands = to_bands(image)
+        options = FillOptions(_fill_per_channel(self.fill, image))
         for name, probability, magnitude in SUBPOLICIES[int(rng.integers(len(SUBPOLICIES)))]:
             if rng.random() < probability:
                 bands = AUTOAUGMENT_OPS[name].apply(bands, float(magnitude), rng, options)
-        return join(bands)
+        return from_bands(bands)
 
 
 @dataclasses.dataclass(frozen=True)
 class TrivialAugment:
-    """One operation of 14, at one of 31 magnitudes, both sampled uniformly.
+    """TrivialAugment (Müller & Hutter 2021): one of 14 operations at one of 31 magnitudes.
 
-    Müller & Hutter 2021.
+    Both are sampled uniformly.
     """
 
     fill: Sequence[int] = GREY
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Return the augmented image, uint8 of the same shape."""
-        op = TRIVIALAUGMENT_OPS[_pick(tuple(TRIVIALAUGMENT_OPS), rng)]
+        op = TRIVIALAUGMENT_OPS[_sample_name(tuple(TRIVIALAUGMENT_OPS), rng)]
         magnitude = int(rng.integers(31)) / 3
-        options = FillOptions(_fill(self.fill, image))
-        return join(op.apply(split(image), magnitude, rng, options))
+        options = FillOptions(_fill_per_channel(self.fill, image))
+        return from_bands(op.apply(to_bands(image), magnitude, rng, options))
 
 
 @dataclasses.dataclass(frozen=True)
 class ThreeAugment:
-    """Grey, solarized or blurred: one of the three (Touvron et al. 2022, DeiT III, section 3.3)."""
+    """3-Augment: grayscale, solarize or blur (Touvron et al. 2022, DeiT III, section 3.3)."""
 
     fill: Sequence[int] = GREY
 
@@ -151,27 +152,28 @@ class ThreeAugment:
         radius = rng.uniform(0.1, 2.0)
         choices = (("desaturate", 0.0), ("solarize", 128.0), ("blur", radius))
         name, strength = choices[rng.integers(len(choices))]
-        options = FillOptions(_fill(self.fill, image))
-        return join(OPERATIONS[name](split(image), strength, options))
+        options = FillOptions(_fill_per_channel(self.fill, image))
+        return from_bands(OPERATIONS[name](to_bands(image), strength, options))
 
 
 @dataclasses.dataclass(frozen=True)
 class ColorJitter:
-    """Changes brightness, contrast and colour by factors sampled uniformly from 1 +- strength.
+    """Scales brightness, contrast and colour, in random order, as torchvision's ColorJitter does.
 
-    No factor is below 0, and the order is random, as in torchvision's ColorJitter without hue.
+    Each factor is sampled uniformly from [max(0, 1 - strength), 1 + strength]. The hue is not
+    changed.
     """
 
     strength: float
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Return the augmented image, uint8 of the same shape."""
-        bands = split(image)
-        options = FillOptions(_fill(GREY, image))
+        bands = to_bands(image)
+        options = FillOptions(_fill_per_channel(GREY, image))
         for name in rng.permutation(["brightness", "contrast", "color"]):
             factor = rng.uniform(max(0.0, 1 - self.strength), 1 + self.strength)
             bands = OPERATIONS[name](bands, factor, options)
-        return join(bands)
+        return from_bands(bands)
 
 
 POLICIES: Mapping[str, Callable[..., Any]] = {
@@ -180,7 +182,7 @@ POLICIES: Mapping[str, Callable[..., Any]] = {
     "3-augment": ThreeAugment,
 }
 FORMS = (*POLICIES, "randaug(2,15)", "rand-m9-mstd0.5-inc1")
-# What follows each letter of timm's form, and the field that it sets.
+# The settings in timm's names: the field of `TimmRandAugment`, and the conversion of its value.
 TIMM_FIELDS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "m": ("magnitude", float),
     "mstd": ("magnitude_std", lambda text: float(text) if float(text) <= 100 else math.inf),
@@ -192,16 +194,16 @@ TIMM_FIELDS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
 
 
 def parse_policy(text: str, fill: Sequence[int] = GREY) -> Any:
-    """Return the policy of a name.
+    """Return the policy with a name.
 
     Args:
-      text: `autoaugment`, `trivialaugment`, `3-augment`; `randaug(LAYERS,MAGNITUDE)` as big_vision
-        writes it; `rand-m9-mstd0.5-inc1` as timm does, with the parts m, mstd, mmax, n, p and inc.
-      fill: The value of pixels that come from outside the image, 0 to 255: one for each channel,
-        or one for all. `randaug` is always filled with grey, as in big_vision.
+      text: `autoaugment`, `trivialaugment`, `3-augment`, `randaug(LAYERS,MAGNITUDE)` (big_vision),
+        or timm's `rand-m9-mstd0.5-inc1` with any of the settings m, mstd, mmax, n, p and inc.
+      fill: Value of pixels outside the image, 0 to 255: one per channel, or one for all channels.
+        `randaug` always fills with grey, as in big_vision.
 
     Raises:
-      ConfigError: No policy has such a name.
+      ConfigError: The name is unknown.
     """
     if text in POLICIES:
         return POLICIES[text](fill=fill)
@@ -214,7 +216,7 @@ def parse_policy(text: str, fill: Sequence[int] = GREY) -> Any:
 
 
 def _timm_fields(text: str) -> dict[str, Any] | None:
-    """Return the fields that timm's form of RandAugment sets; None where it is another form."""
+    """Parse a name of timm's RandAugment; return the fields, or None if it is another name."""
     head, *settings = text.split("-")
     fields = {}
     for setting in settings:

@@ -1,7 +1,7 @@
-"""The operations of each augmentation policy: their names there, and how strong they are.
+"""The operations of each augmentation policy, with their strength as a function of the magnitude.
 
-A table maps the names that a paper or a library uses to an `Op`. A magnitude is on the scale of 0
-to 10, as in the papers; the strength that follows from it has the unit of the operation.
+Each table maps the names of a paper or a library to an `Op`. Magnitudes are on the papers' scale of
+0 to 10. Strengths have the unit of the operation (see `operations`).
 """
 
 import dataclasses
@@ -12,27 +12,27 @@ import numpy as np
 
 from vit_jax.data.operations import OPERATIONS, Bands, FillOptions
 
-Level = Callable[[float], float]  # from a magnitude to a strength
+Level = Callable[[float], float]  # maps a magnitude to a strength
 
 
 @dataclasses.dataclass(frozen=True)
 class Op:
-    """An operation as a policy uses it: which one, and its strength at a magnitude.
+    """An operation of a policy, and its strength at a magnitude.
 
-    The strength is `level(magnitude)`, with a random sign where it is `signed`, plus `offset`, and
-    at least `min_strength`.
+    The strength is `max(offset + level(magnitude), min_strength)`. If `signed`, the level is
+    negated with probability 0.5.
     """
 
     operation: str  # a key of OPERATIONS
     level: Level = float
-    signed: bool = False  # negate the level with probability 0.5
+    signed: bool = False  # random sign of the level
     offset: float = 0.0
     min_strength: float = -math.inf
 
     def apply(
         self, bands: Bands, magnitude: float, rng: np.random.Generator, options: FillOptions
     ) -> Bands:
-        """Return the bands after the operation at a magnitude; `rng` draws the sign alone."""
+        """Apply the operation at a magnitude; `rng` is used only for the sign."""
         level = self.level(magnitude)
         if self.signed and rng.random() < 0.5:
             level = -level
@@ -40,69 +40,72 @@ class Op:
         return OPERATIONS[self.operation](bands, strength, options)
 
 
-def _times(largest: float) -> Level:
+def _scaled(largest: float) -> Level:
+    """Return the level that grows linearly to `largest` at magnitude 10."""
     return lambda magnitude: magnitude / 10 * largest
 
 
-def _whole(largest: float) -> Level:
+def _scaled_int(largest: float) -> Level:
+    """Return the same level, rounded towards zero."""
     return lambda magnitude: float(int(magnitude / 10 * largest))
 
 
-def _enhance(magnitude: float) -> float:
+def _enhance_factor(magnitude: float) -> float:
+    """Return the factor of a Pillow enhancer: 0.1 at magnitude 0, 1.9 at 10."""
     return magnitude / 10 * 1.8 + 0.1
 
 
-# RandAugment in TensorFlow's form, with the strengths of AutoAugment (Cubuk et al. 2019, table 6).
+# RandAugment as in the TensorFlow code, with AutoAugment's strengths (Cubuk et al. 2019, table 6).
 RANDAUGMENT_OPS = {
     "AutoContrast": Op("autocontrast"),
     "Equalize": Op("equalize"),
     "Invert": Op("invert"),
-    "Rotate": Op("rotate", _times(30.0), signed=True),
-    "Posterize": Op("posterize", _whole(4.0)),
-    "Solarize": Op("solarize", _whole(256.0)),
-    "SolarizeAdd": Op("solarize_add", _whole(110.0)),
-    "Color": Op("color", _enhance),
-    "Contrast": Op("contrast", _enhance),
-    "Brightness": Op("brightness", _enhance),
-    "Sharpness": Op("sharpness", _enhance),
-    "ShearX": Op("shear_x", _times(0.3), signed=True),
-    "ShearY": Op("shear_y", _times(0.3), signed=True),
-    "TranslateX": Op("translate_x", _times(100.0), signed=True),
-    "TranslateY": Op("translate_y", _times(100.0), signed=True),
+    "Rotate": Op("rotate", _scaled(30.0), signed=True),
+    "Posterize": Op("posterize", _scaled_int(4.0)),
+    "Solarize": Op("solarize", _scaled_int(256.0)),
+    "SolarizeAdd": Op("solarize_add", _scaled_int(110.0)),
+    "Color": Op("color", _enhance_factor),
+    "Contrast": Op("contrast", _enhance_factor),
+    "Brightness": Op("brightness", _enhance_factor),
+    "Sharpness": Op("sharpness", _enhance_factor),
+    "ShearX": Op("shear_x", _scaled(0.3), signed=True),
+    "ShearY": Op("shear_y", _scaled(0.3), signed=True),
+    "TranslateX": Op("translate_x", _scaled(100.0), signed=True),
+    "TranslateY": Op("translate_y", _scaled(100.0), signed=True),
 }
 ENHANCEMENTS = ("Color", "Contrast", "Brightness", "Sharpness")
 
 
 def cutout_half_side(magnitude: float) -> int:
-    """Return how far RandAugment's cutout reaches from its centre, in pixels."""
-    return int(_times(40.0)(magnitude))
+    """Return half the side of RandAugment's cutout square in pixels."""
+    return int(_scaled(40.0)(magnitude))
 
 
 # timm's RandAugment without `inc1`.
 TIMM_OPS = {
     **{name: op for name, op in RANDAUGMENT_OPS.items() if not name.startswith("Translate")},
-    "SolarizeAdd": Op("solarize_add", lambda magnitude: min(128.0, _whole(110.0)(magnitude))),
-    "TranslateXRel": Op("translate_x_share", _times(0.45), signed=True),
-    "TranslateYRel": Op("translate_y_share", _times(0.45), signed=True),
+    "SolarizeAdd": Op("solarize_add", lambda magnitude: min(128.0, _scaled_int(110.0)(magnitude))),
+    "TranslateXRel": Op("translate_x_share", _scaled(0.45), signed=True),
+    "TranslateYRel": Op("translate_y_share", _scaled(0.45), signed=True),
 }
-# timm's RandAugment with `inc1`: a larger magnitude is a stronger change for all of them.
+# timm's RandAugment with `inc1`: a larger magnitude is a stronger change for every operation.
 TIMM_INCREASING_OPS = {
     **TIMM_OPS,
-    "Posterize": Op("posterize", lambda magnitude: 4 - _whole(4.0)(magnitude)),
-    "Solarize": Op("solarize", lambda magnitude: 256 - _whole(256.0)(magnitude)),
+    "Posterize": Op("posterize", lambda magnitude: 4 - _scaled_int(4.0)(magnitude)),
+    "Solarize": Op("solarize", lambda magnitude: 256 - _scaled_int(256.0)(magnitude)),
     **{
-        name: Op(name.lower(), _times(0.9), signed=True, offset=1.0, min_strength=0.1)
+        name: Op(name.lower(), _scaled(0.9), signed=True, offset=1.0, min_strength=0.1)
         for name in ENHANCEMENTS
     },
 }
 
-# AutoAugment as in the paper, where a posterized image keeps 4 to 8 bits.
+# AutoAugment as in the paper: Posterize keeps 4 to 8 bits.
 AUTOAUGMENT_OPS = {
     **RANDAUGMENT_OPS,
-    "Posterize": Op("posterize", lambda magnitude: 4 + _whole(4.0)(magnitude)),
+    "Posterize": Op("posterize", lambda magnitude: 4 + _scaled_int(4.0)(magnitude)),
 }
-# Pairs of (operation, probability, magnitude): the policy that was found on ImageNet (Cubuk et al.
-# 2019, table 9).
+# AutoAugment's ImageNet policy: pairs of (operation, probability, magnitude) (Cubuk et al. 2019,
+# table 9).
 SUBPOLICIES = (
     (("Posterize", 0.4, 8), ("Rotate", 0.6, 9)),
     (("Solarize", 0.6, 5), ("AutoContrast", 0.6, 5)),
@@ -136,12 +139,12 @@ TRIVIALAUGMENT_OPS = {
     "Identity": Op("identity"),
     "AutoContrast": Op("autocontrast"),
     "Equalize": Op("equalize"),
-    "Rotate": Op("rotate", _times(135.0), signed=True),
-    "Solarize": Op("solarize", lambda magnitude: 256 - _times(256.0)(magnitude)),
-    "Posterize": Op("posterize", lambda magnitude: 8.0 - round(_times(6.0)(magnitude))),
-    **{name: Op(name.lower(), _times(0.99), signed=True, offset=1.0) for name in ENHANCEMENTS},
-    "ShearX": Op("shear_x", _times(0.99), signed=True),
-    "ShearY": Op("shear_y", _times(0.99), signed=True),
-    "TranslateX": Op("translate_x", _times(32.0), signed=True),
-    "TranslateY": Op("translate_y", _times(32.0), signed=True),
+    "Rotate": Op("rotate", _scaled(135.0), signed=True),
+    "Solarize": Op("solarize", lambda magnitude: 256 - _scaled(256.0)(magnitude)),
+    "Posterize": Op("posterize", lambda magnitude: 8.0 - round(_scaled(6.0)(magnitude))),
+    **{name: Op(name.lower(), _scaled(0.99), signed=True, offset=1.0) for name in ENHANCEMENTS},
+    "ShearX": Op("shear_x", _scaled(0.99), signed=True),
+    "ShearY": Op("shear_y", _scaled(0.99), signed=True),
+    "TranslateX": Op("translate_x", _scaled(32.0), signed=True),
+    "TranslateY": Op("translate_y", _scaled(32.0), signed=True),
 }

@@ -1,4 +1,4 @@
-"""From an index of a source to a row of a batch; an unreadable image makes a masked row."""
+"""Reading one row of a batch; an unreadable image gives a masked row."""
 
 import dataclasses
 from typing import Any
@@ -12,38 +12,42 @@ from vit_jax.errors import DataError, UserError
 
 Row = dict[str, Any]
 
-# How many unreadable images in a row end a training run.
-MOST_IN_A_ROW = 100
+# A training run fails after this many consecutive unreadable images.
+MAX_CONSECUTIVE_UNREADABLE = 100
 
 
 @dataclasses.dataclass(frozen=True)
 class Reader:
-    """From an index of the source to a row of a batch."""
+    """Reads and transforms the image at an index of a source."""
 
     source: Source
     pipeline: transforms.Pipeline
-    image_size: tuple[int, int] = (0, 0)  # of a row without an image
+    image_size: tuple[int, int] = (0, 0)  # height and width of a row without an image
 
     def train(self, index: int, rng: np.random.Generator) -> Row:
-        """Return the row of an image, or of the next one that can be read.
+        """Return the row of an image, or of the next readable one.
+
+        Args:
+          index: Index of the image in the source.
+          rng: Generator of the random transforms.
 
         Raises:
-          DataError: Too many images in a row are unreadable, or a label is not that of a class.
+          DataError: Too many consecutive images are unreadable, or a label is out of range.
         """
         index = int(index)
-        for i in range(MOST_IN_A_ROW):
+        for i in range(MAX_CONSECUTIVE_UNREADABLE):
             try:
                 row = self.read((index + i) % len(self.source), rng)
             except UnreadableError:
                 continue
             return {**row, "unreadable": np.int64(index if i else -1)}
         raise DataError(
-            f"{self.source.describe(index)}: neither it nor the next {MOST_IN_A_ROW - 1} images "
-            f"can be read: {self.problem(index)}"
+            f"{self.source.describe(index)}: this image and the next "
+            f"{MAX_CONSECUTIVE_UNREADABLE - 1} cannot be read: {self.problem(index)}"
         )
 
     def evaluate(self, index: int) -> Row:
-        """Return the row of an image, or one whose mask is False."""
+        """Return the row of an image. The mask is False for a missing or unreadable image."""
         image = np.zeros((*self.image_size, self.pipeline.channels), np.uint8)
         row = {"image": image, "label": np.int32(0)}
         unreadable = -1
@@ -57,26 +61,26 @@ class Reader:
         return {**row, "mask": np.bool_(has_image), "unreadable": np.int64(unreadable)}
 
     def problem(self, index: int) -> str:
-        """Return why an image cannot be read, in one line."""
+        """Return the reason why an image cannot be read, in one line."""
         try:
             self.read(index, np.random.default_rng(0))
         except UnreadableError as error:
             return " ".join(str(error).split())
-        return "it could not be read before"
+        return "reading it failed before, but succeeds now"
 
     def read(self, index: int, rng: np.random.Generator) -> Row:
         """Return the transformed image and its label.
 
         Raises:
           UnreadableError: The image cannot be read.
-          DataError: The label is not that of a class.
+          DataError: The label is out of range.
         """
         try:
             record = self.source[index]
             pixels = self.pipeline.decode(record["image"])
         except (UnreadableError, UserError):
             raise
-        except Exception as error:  # sources raise anything on a corrupt record
+        except Exception as error:  # sources raise many types on a corrupt record
             raise UnreadableError(str(error) or type(error).__name__) from error
         label = record["label"]
         num_classes = len(self.source.class_names)

@@ -1,7 +1,8 @@
 """Figures for notebooks: training curves, images, patches, predictions.
 
-Every function returns a Matplotlib figure, which a notebook shows as the last expression of a cell;
-`figure.savefig("curves.png")` writes it. The colours are distinct to the colour-blind.
+Every function returns a Matplotlib figure. A notebook displays it if it is the last expression of a
+cell; `figure.savefig("curves.png")` writes it to a file. The colours are safe for colour-blind
+readers.
 """
 
 from vit_jax.viz.curves import training_curves

@@ -1,4 +1,4 @@
-"""The metrics of a run over its steps."""
+"""Training curves: the metrics of a run over its steps."""
 
 import pathlib
 from collections.abc import Mapping
@@ -15,21 +15,21 @@ from vit_jax.viz.drawing import BLUE, INK, ORANGE, new_figure
 if TYPE_CHECKING:
     import matplotlib.figure
 
-Curve = tuple[np.ndarray, np.ndarray]  # steps and values
+Curve = tuple[np.ndarray, np.ndarray]  # steps (n,) and values (n,)
 
-# Split of an evaluation, style and colour of its line. A run with a moving average of the
-# parameters also evaluates the parameters themselves, as `val_raw`.
+# Evaluation set, line style and colour. A run with an exponential moving average of its weights
+# also evaluates the weights without averaging, as `val_raw`.
 ACCURACIES = (("val_raw", "o:", INK), ("val", "o-", BLUE), ("test", "D", ORANGE))
 
 
 def training_curves(workdir: str | pathlib.Path) -> "matplotlib.figure.Figure":
-    """Draw loss, learning rate and accuracy over the steps of a run, finished or not.
+    """Draw loss, learning rate and top-1 accuracy over the steps of a run, even while it trains.
 
     Args:
-      workdir: The run's work directory, local or in an object store.
+      workdir: The work directory of the run: a local path or a `gs://` URL.
 
     Raises:
-      InputMissingError: No step has been written there.
+      InputMissingError: `workdir` has no metrics of a training step.
     """
     curves = _read_curves(open_path(str(workdir), "workdir") / "metrics.jsonl")
     figure = new_figure(10.5, 2.9)
@@ -38,7 +38,7 @@ def training_curves(workdir: str | pathlib.Path) -> "matplotlib.figure.Figure":
     last_step = int(steps[-1])
     panels = {"training loss": loss, "learning rate": rate, "top-1 accuracy": top1}
     for title, axes in panels.items():
-        _prepare(axes, title, last_step)
+        _style_axes(axes, title, last_step)
     _draw_loss(loss, curves["loss"])
     _draw_learning_rate(rate, curves["learning_rate"])
     _draw_accuracy(top1, curves)
@@ -46,26 +46,28 @@ def training_curves(workdir: str | pathlib.Path) -> "matplotlib.figure.Figure":
 
 
 def _read_curves(path: epath.Path) -> dict[str, Curve]:
-    """Return the curve of each metric.
+    """Return the curve of each metric, without non-finite values.
 
     Raises:
-      InputMissingError: There is no loss yet.
+      InputMissingError: No loss has been logged.
     """
     series: dict[str, dict[int, float]] = {}
     for row in read_metrics(path):
         for key, value in row.items():
-            if value is not None:  # written in place of a value that is not finite
+            if value is not None:  # a non-finite value is stored as null
                 series.setdefault(key, {})[row["step"]] = value
     if "loss" not in series:
-        raise InputMissingError(f"{path}: no step yet; expected the work directory of a run")
+        raise InputMissingError(
+            f"{path}: no training step logged; expected the work directory of a run"
+        )
     return {
         key: (np.array(list(points)), np.array(list(points.values())))
         for key, points in series.items()
     }
 
 
-def _prepare(axes: Any, title: str, last_step: int) -> None:
-    """Set title, grid and the axis of steps."""
+def _style_axes(axes: Any, title: str, last_step: int) -> None:
+    """Set the title, the grid lines and the step axis."""
     axes.set_title(title, loc="left", fontsize=11, color=INK)
     axes.set_xlabel("step", color=INK)
     axes.locator_params(axis="x", nbins=5, steps=[1, 2, 5, 10], integer=True)
@@ -92,7 +94,7 @@ def _draw_learning_rate(axes: Any, curve: Curve) -> None:
 
 
 def _draw_accuracy(axes: Any, curves: Mapping[str, Curve]) -> None:
-    """Draw the evaluations, or say that there is none."""
+    """Draw the accuracy of each evaluation set, or a note if there are no evaluations."""
     axes.yaxis.set_major_formatter(lambda x, _: f"{100 * x:g}%")
     lowest = 1.0
     for split, style, color in ACCURACIES:
@@ -111,7 +113,7 @@ def _draw_accuracy(axes: Any, curves: Mapping[str, Curve]) -> None:
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:
-    """Return the moving average over a fiftieth of the run."""
+    """Return the centred moving average over a window of 2 % of the values."""
     reach = len(values) // 100
     sums = np.cumsum([0.0, *values])
     centers = np.arange(len(values))

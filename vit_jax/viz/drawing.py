@@ -1,4 +1,4 @@
-"""What all figures share: colours, an empty figure, images in axes."""
+"""Colours and helpers that all figures share."""
 
 import functools
 import io
@@ -9,7 +9,7 @@ from PIL import Image
 
 from vit_jax.errors import InputMissingError
 
-# From the palette of Okabe and Ito.
+# From the colour-blind-safe palette of Okabe and Ito (2008).
 BLUE = "#0072B2"
 ORANGE = "#D55E00"
 # Greys.
@@ -18,11 +18,11 @@ FAINT = "#B8B8B8"
 
 
 def new_figure(width: float, height: float) -> Any:
-    """Return an empty figure.
+    """Return an empty Matplotlib figure.
 
     Args:
-      width: In inches.
-      height: In inches.
+      width: Width in inches.
+      height: Height in inches.
 
     Raises:
       InputMissingError: Matplotlib is not installed.
@@ -32,7 +32,7 @@ def new_figure(width: float, height: float) -> Any:
 
 @functools.cache
 def figure_class() -> type:
-    """Return a Matplotlib figure that a notebook shows without pyplot and its global state.
+    """Return a Matplotlib figure class that a notebook can display without pyplot.
 
     Raises:
       InputMissingError: Matplotlib is not installed.
@@ -40,8 +40,8 @@ def figure_class() -> type:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        hint = "pip install 'vit_jax[plot]' adds it"
-        raise InputMissingError(f"pictures need Matplotlib ({error}); {hint}") from error
+        hint = "run pip install 'vit_jax[plot]'"
+        raise InputMissingError(f"cannot import Matplotlib ({error}); {hint}") from error
 
     class Picture(Figure):
         def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
@@ -54,7 +54,13 @@ def figure_class() -> type:
 
 
 def draw_image(axes: Any, pixels: np.ndarray, **options: Any) -> None:
-    """Draw pixels (h, w, c) with 1 to 4 channels; `options` are those of `imshow`."""
+    """Draw an image.
+
+    Args:
+      axes: The Matplotlib axes.
+      pixels: uint8 (h, w, c): grey, grey and alpha, RGB, or RGBA.
+      options: Further arguments of `imshow`.
+    """
     pixels = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
     axes.imshow(Image.fromarray(pixels).convert("RGBA"), interpolation="nearest", **options)
 
@@ -62,7 +68,14 @@ def draw_image(axes: Any, pixels: np.ndarray, **options: Any) -> None:
 def fill_with_image(
     axes: Any, pixels: np.ndarray, color: str = FAINT, linewidth: float = 0.8
 ) -> None:
-    """Fill the axes with an image, in a frame of a colour and a width in points."""
+    """Fill the axes with an image and draw a frame around it.
+
+    Args:
+      axes: The Matplotlib axes.
+      pixels: uint8 (h, w, c).
+      color: Colour of the frame.
+      linewidth: Width of the frame in points.
+    """
     draw_image(axes, pixels)
     axes.set(xticks=[], yticks=[])
     for spine in axes.spines.values():

@@ -13,7 +13,7 @@ from vit_jax.viz.drawing import BLUE, FAINT, INK, ORANGE, draw_image, fill_with_
 if TYPE_CHECKING:
     import matplotlib.figure
 
-MAX_TOKENS = 16  # patches that `patches` shows as tokens
+MAX_TOKENS = 16  # the figure of `patches` shows up to this many tokens
 GAP = 0.12  # between patches, as a fraction of their width
 CLASS_TOKEN = tuple(bytes.fromhex(BLUE[1:]))  # red, green, blue
 
@@ -24,13 +24,13 @@ def image_grid(
     wrong: Sequence[bool] = (),
     columns: int = 8,
 ) -> "matplotlib.figure.Figure":
-    """Draw images side by side.
+    """Draw images in a grid.
 
     Args:
-      images: With 1 to 4 channels: grey, grey and alpha, RGB, RGB and alpha.
-      titles: One per image, or none at all.
-      wrong: Which images show a mistake; they get a cross and a coloured frame.
-      columns: Maximum number of images in a row.
+      images: 1 to 4 channels: grey, grey and alpha, RGB, or RGBA.
+      titles: One title per image; empty for none.
+      wrong: True for each misclassified image: it gets a cross and a coloured frame.
+      columns: Maximum number of images per row.
     """
     columns = min(columns, len(images))
     rows = math.ceil(len(images) / columns)
@@ -48,10 +48,10 @@ def image_grid(
 
 
 def patches(image: UInt8[np.ndarray, "h w c"], patch: Sequence[int]) -> "matplotlib.figure.Figure":
-    """Draw an image, its patches, and the tokens that a Vision Transformer makes of them.
+    """Draw an image, its patches, and the sequence of tokens that a Vision Transformer builds.
 
     Args:
-      image: In the size that the model takes, with 1 to 4 channels.
+      image: An image of the size that the model takes, with 1 to 4 channels.
       patch: Height and width of a patch in pixels.
     """
     height, width, channels = image.shape
@@ -72,17 +72,17 @@ def patches(image: UInt8[np.ndarray, "h w c"], patch: Sequence[int]) -> "matplot
 
 
 def _draw_patches(axes: Any, grid: UInt8[np.ndarray, "rows columns h w c"]) -> None:
-    """Draw the patches where they are in the image, with gaps."""
+    """Draw the patches at their positions in the image, with gaps between them."""
     rows, columns, height, width, _ = grid.shape
     side = height / width
     for i in range(rows):
         for j in range(columns):
             _draw_tile(axes, grid[i, j], j * (1 + GAP), i * (side + GAP))
-    _fit(axes, columns * (1 + GAP), rows * (side + GAP))
+    _set_limits(axes, columns * (1 + GAP), rows * (side + GAP))
 
 
 def _draw_tokens(axes: Any, tiles: list[np.ndarray]) -> None:
-    """Draw the class token and the patches in a row; of many, the first and the last."""
+    """Draw the class token and the patches in a row; leave out the middle ones if they are many."""
     height, width, _ = tiles[0].shape
     side = height / width
     class_token = np.full((height, width, 3), CLASS_TOKEN, np.uint8)
@@ -95,11 +95,11 @@ def _draw_tokens(axes: Any, tiles: list[np.ndarray]) -> None:
         if tile is not None:
             _draw_tile(axes, tile, left, 0.0)
         axes.text(left + 0.5, side + 0.1, label, ha="center", va="top", fontsize=9, color=INK)
-    _fit(axes, len(tokens) * (1 + GAP), side + 0.6)
+    _set_limits(axes, len(tokens) * (1 + GAP), side + 0.6)
 
 
 def _draw_tile(axes: Any, pixels: np.ndarray, left: float, top: float) -> None:
-    """Draw pixels in a frame, one unit wide."""
+    """Draw an image in a frame that is one unit wide."""
     right = left + 1
     bottom = top + pixels.shape[0] / pixels.shape[1]
     draw_image(axes, pixels, extent=(left, right, bottom, top))
@@ -107,7 +107,7 @@ def _draw_tile(axes: Any, pixels: np.ndarray, left: float, top: float) -> None:
     axes.fill(*corners, fill=False, edgecolor=FAINT, linewidth=0.8)
 
 
-def _fit(axes: Any, width: float, height: float) -> None:
-    """Set the limits of axes of tiles, without their last gap."""
+def _set_limits(axes: Any, width: float, height: float) -> None:
+    """Set the axis limits to the extent of the tiles, without the gap after the last one."""
     axes.set(xlim=(-0.05, width - GAP + 0.05), ylim=(height - GAP + 0.05, -0.05))
     axes.set_axis_off()

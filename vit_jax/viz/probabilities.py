@@ -1,4 +1,4 @@
-"""Images beside the probabilities of their classes."""
+"""Images beside their class probabilities."""
 
 import textwrap
 from collections.abc import Sequence
@@ -22,25 +22,25 @@ def predictions(
     """Draw each image beside the probabilities of its most likely classes.
 
     Args:
-      images: What a `Predictor` takes.
-      predicted: What it returned for them: class names and probabilities, most likely first.
+      images: The images, in any form that `predict.Predictor` accepts.
+      predicted: The predictions for them: (class name, probability), the most likely class first.
 
     Raises:
       UnreadableError: An image cannot be read.
     """
-    most = max(len(classes) for classes in predicted)
+    max_classes = max(len(classes) for classes in predicted)
     source = InMemory(images, ())
-    figure = new_figure(7.0, max(1.6, 0.3 * most + 0.3) * len(source))
+    figure = new_figure(7.0, max(1.6, 0.3 * max_classes + 0.3) * len(source))
     panels = figure.subplots(len(source), 2, squeeze=False, width_ratios=(1, 2))
     records = (source[i] for i in range(len(source)))
     for (left, right), record, classes in zip(panels, records, predicted, strict=True):
         fill_with_image(left, _pixels(record["image"]))
-        _draw_bars(right, classes, most)
+        _draw_bars(right, classes, max_classes)
     return figure
 
 
 def _draw_bars(axes: Any, classes: Sequence[tuple[str, float]], num_rows: int) -> None:
-    """Draw one bar per class, in axes with room for `num_rows` bars."""
+    """Draw one bar per class, in axes that have space for `num_rows` bars."""
     for i, (_, probability) in enumerate(classes):
         axes.barh(i, probability, height=0.62, color=FAINT if i else BLUE)
         text = f"{probability:.1%}"
@@ -56,7 +56,7 @@ def _draw_bars(axes: Any, classes: Sequence[tuple[str, float]], num_rows: int) -
 
 
 def _pixels(image: bytes | Image.Image | np.ndarray) -> np.ndarray:
-    """Return the pixels of the image of a record, in colour unless it is an array.
+    """Return uint8 (h, w, c): RGB for a file or a Pillow image, an array unchanged.
 
     Raises:
       UnreadableError: The image cannot be read.

@@ -1,1 +1,1 @@
-"""Image formats: what Pillow reads wrong, or at any cost, is told from the bytes of a file."""
+"""Image formats: checks of a file's bytes for what Pillow decodes incorrectly or at a high cost."""

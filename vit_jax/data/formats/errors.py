@@ -1,5 +1,5 @@
-"""Why an image is not read."""
+"""The error for images that cannot be read."""
 
 
 class UnreadableError(Exception):
-    """An image cannot be read; the message says why."""
+    """An image cannot be read. The message gives the reason."""
