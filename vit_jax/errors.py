@@ -1,7 +1,8 @@
-"""The mistakes that end a command: one line each, and an exit code a scheduler can act on.
+"""Errors that end a command: a one-line message, and an exit code that a scheduler can act on.
 
-The codes follow sysexits: 64 bad flag or config, 65 bad data, 66 input missing, 70 diverged,
-73 cannot write, 74 checkpoint or other I/O, 75 interrupted (rerun the same command to continue).
+The exit codes follow sysexits.h: 64 invalid flag or config, 65 invalid data, 66 missing input, 70
+diverged, 73 cannot write, 74 checkpoint or other I/O error, 75 interrupted (rerun the same command
+to resume).
 """
 
 import difflib
@@ -12,18 +13,18 @@ T = TypeVar("T")
 
 
 class UserError(Exception):
-    """An error whose message is for the user: what, where, what was expected, a hint."""
+    """An error to report to the user: what is wrong, where, what was expected, and what to do."""
 
     label = "error"
     exit_code = 1
 
 
 class ConfigError(UserError):
-    """A flag or a config field is wrong.
+    """A flag or a config field is invalid.
 
     Args:
       path: The full dotted path of the field, such as `config.optim.learning_rate`.
-      problem: What was expected and what was got.
+      problem: What was expected and what was given.
     """
 
     exit_code = 64
@@ -35,25 +36,25 @@ class ConfigError(UserError):
 
 
 class DataError(UserError):
-    """A record, an image or a label is wrong."""
+    """A record, an image or a label is invalid."""
 
     exit_code = 65
 
 
 class InputMissingError(UserError):
-    """Something to be read is not there."""
+    """An input file, folder, data set or package is missing."""
 
     exit_code = 66
 
 
 class DivergedError(UserError):
-    """Training produced non-finite values too many times in a row."""
+    """Too many consecutive training steps had a non-finite loss or gradient."""
 
     exit_code = 70
 
 
 class WorkdirError(UserError):
-    """The work directory cannot be written, or another process is writing it."""
+    """The work directory cannot be written, or another process uses it."""
 
     exit_code = 73
 
@@ -65,29 +66,43 @@ class CheckpointError(UserError):
 
 
 class Interrupted(UserError):
-    """SIGTERM or Ctrl-C: the state is saved, and rerun the same command to continue."""
+    """SIGTERM or Ctrl-C ended the run after it saved a checkpoint; rerun the command to resume."""
 
     label = "stopped"
     exit_code = 75
 
 
 def suggest(name: str, choices: Iterable[str]) -> str:
-    """Return the nearest right name, or all of them where none is near."""
+    """Return a hint for a misspelled name: the most similar choice, or else all choices.
+
+    Args:
+      name: The name that was given.
+      choices: The valid names.
+    """
     choices = sorted(choices)
     near = difflib.get_close_matches(name, choices, n=1, cutoff=0.6)
     return f"did you mean '{near[0]}'?" if near else f"choose from {', '.join(choices)}"
 
 
 def suggest_or_import(name: str, choices: Iterable[str]) -> str:
-    """Return the same for a table that modules of the user may add to."""
+    """Return the hint of `suggest` for a table that the user can extend with `--import`."""
     near = suggest(name, choices)
     if near.endswith("?"):
-        return f"{near} Your own come with --import=MODULE"
-    return f"{near}, or bring your own with --import=MODULE"
+        return f"{near} For your own, pass --import=MODULE"
+    return f"{near}, or add your own with --import=MODULE"
 
 
 def pick(table: Mapping[str, T], key: str, path: str) -> T:
-    """Look a name up in a table of parts; raise `ConfigError` with the choices."""
+    """Return the entry of a table.
+
+    Args:
+      table: The entries by name.
+      key: The name to look up.
+      path: The config field or flag that gave the name, for the error message.
+
+    Raises:
+      ConfigError: The table has no such name; the message suggests a valid one.
+    """
     if key not in table:
         raise ConfigError(path, f"unknown '{key}'; {suggest(key, table)}")
     return table[key]

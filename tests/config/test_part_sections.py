@@ -267,7 +267,7 @@ def test_an_unknown_part_is_reported_with_its_line_unless_a_flag_replaces_it():
         config_lib.resolve(tree)
     resolved = config_lib.resolve(tree, {"model.attention": "full"})
     assert section(resolved) == expected_section("full")
-    with pytest.raises(ConfigError, match=r"'window'\? Your own come with --import=MODULE$"):
+    with pytest.raises(ConfigError, match=r"'window'\? For your own, pass --import=MODULE$"):
         config_lib.resolve(file_of(), {"model.attention": "widow"})
 
 

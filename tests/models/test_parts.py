@@ -191,7 +191,7 @@ def test_a_new_attention_is_one_class_and_one_line(tempered):
         ),
         (
             {"model.attention": "temprd"},
-            "name: unknown 'temprd'; did you mean 'tempered'? Your own come with --import=MODULE",
+            "name: unknown 'temprd'; did you mean 'tempered'? For your own, pass --import=MODULE",
         ),
     ],
 )
