@@ -76,7 +76,7 @@ def test_the_first_decay_rule_that_matches_counts():
 @pytest.mark.parametrize(
     ("rules", "message"),
     [
-        (((".*/kernel", 1.0),), "no rule for head/bias, stem/bias; end with"),
+        (((".*/kernel", 1.0),), "no rule matches head/bias, stem/bias; add"),
         ((("blocks/.*", 1.0), (".*", 0.0)), "'blocks/.*' matches no parameter"),
         ((("(", 1.0), (".*", 0.0)), "'(' is not a regular expression"),
     ],
@@ -258,7 +258,7 @@ def test_rates_fall_layer_by_layer():
         *("stem/kernel", "posemb/grid", "cls_token", "blocks_0/attn/kernel", "blocks_0_posemb/x"),
         *("blocks_1/fc1/kernel", "norm/scale", "head/kernel", "head_dist/bias"),
     ]
-    layers = parameter_groups.layers_of(names, VIT)
+    layers = parameter_groups.layer_indices(names, VIT)
     assert [layers[name] for name in names] == [0, 0, 0, 1, 1, 2, 3, 3, 3]
     swin = [
         "stem_norm/scale",
@@ -268,7 +268,14 @@ def test_rates_fall_layer_by_layer():
         "stages_1_0/x",
         "norm/x",
     ]
-    assert list(parameter_groups.layers_of(swin, FAMILIES["swin"]).values()) == [0, 1, 2, 3, 3, 4]
+    assert list(parameter_groups.layer_indices(swin, FAMILIES["swin"]).values()) == [
+        0,
+        1,
+        2,
+        3,
+        3,
+        4,
+    ]
     params = {"stem": {"kernel": 0}, "blocks_0": {"kernel": 0}, "head": {"kernel": 0}}
     rules = (("head/.*", 2.0), (".*", 1.0))
     found = parameter_groups.rate_multipliers(
@@ -283,7 +290,7 @@ def test_rates_multiply_the_decay_too():
     (found,) = directions(config(weight_decay=0.1, rate_rules=rules))
     chex.assert_trees_all_close(found["stem"], plain["stem"])
     chex.assert_trees_all_close(found["head"], optax.tree.scale(0.5, plain["head"]))
-    with pytest.raises(ConfigError, match=r"config\.optim\.rate_rules: no rule for stem"):
+    with pytest.raises(ConfigError, match=r"config\.optim\.rate_rules: no rule matches stem"):
         directions(config(rate_rules=(("head/.*", 1.0),)))
 
 

@@ -29,7 +29,9 @@ def test_the_lines_name_data_model_and_plan(tiny_config):
 
 
 def test_a_training_says_how_long_it_is(tiny_config):
-    with pytest.raises(ConfigError, match=r"config\.total_steps: give one of total_steps"):
+    with pytest.raises(
+        ConfigError, match=r"config\.total_steps: the run has no duration; set one of total_steps"
+    ):
         open_run(tiny_config({"total_steps": "0"}))
 
 

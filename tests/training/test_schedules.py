@@ -82,10 +82,13 @@ def test_durations_come_in_three_units(fields, expected):
 @pytest.mark.parametrize(
     ("fields", "problem"),
     [
-        ({}, "config.total_steps: give one of total_steps, total_epochs, total_images"),
+        (
+            {},
+            "config.total_steps: the run has no duration; set one of total_steps, total_epo",
+        ),
         (
             {"total_steps": 5, "total_images": 9},
-            "config.total_steps: give one unit, got total_steps and total_images",
+            "config.total_steps: expected one unit, got total_steps and total_images",
         ),
         (
             {"total_steps": 9, "optim": {"warmup_steps": 9}},
@@ -93,7 +96,7 @@ def test_durations_come_in_three_units(fields, expected):
         ),
         (
             {"total_steps": 9, "optim": {"warmup_steps": 4, "cooldown_steps": 5}},
-            "config.optim.cooldown_steps: expected fewer than the run's 9 steps, got 9, warm-up in",
+            "config.optim.cooldown_steps: expected fewer than the run's 9 steps, got 9, including",
         ),
     ],
 )

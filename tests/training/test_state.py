@@ -117,7 +117,7 @@ def test_the_metrics_of_an_objective_are_logged_under_names_of_their_own():
     _, _, metrics = apply([1.0, -1.0], metrics={"entropy": jnp.float32(3.0)})
     assert metrics["entropy"] == 3.0
     for name in ("loss", "step", "val/loss"):
-        with pytest.raises(ConfigError, match=f"its metric '{name}' needs another name"):
+        with pytest.raises(ConfigError, match=f"cannot log the metric '{name}'; choose"):
             apply([1.0, -1.0], metrics={name: jnp.float32(3.0)})
 
 

@@ -1,1 +1,1 @@
-"""What every command shares: flags and errors, lines and progress, metrics, work directories."""
+"""What all commands share: flags, errors, progress lines, metrics files, work directories."""

@@ -1,4 +1,4 @@
-"""What every command shares: flags, config overrides, one-line errors and exit codes."""
+"""The frame of every command: flags, config overrides, one-line errors and exit codes."""
 
 import logging as stdlib_logging
 import sys
@@ -20,37 +20,37 @@ from vit_jax.errors import (
     suggest,
 )
 
-# Compiled programs, from one run of a command to the next; JAX_COMPILATION_CACHE_DIR moves it.
+# The default of JAX's cache of compiled programs; JAX_COMPILATION_CACHE_DIR sets another folder.
 CACHE = epath.Path("~/.cache/vit_jax/compiled")
 
-# Flags that were renamed, and what says the same now.
+# Renamed flags, and their replacements.
 RENAMED = {"raw": "--weights=raw"}
 
 Main = Callable[[flags.FlagValues, Any], None]
 
 
 def new_flags() -> flags.FlagValues:
-    """Return the flags that every command has."""
+    """Return a new set of flags with those that every command has."""
     values = flags.FlagValues()
     flags.DEFINE_bool("debug", False, "Show the traceback of an error.", flag_values=values)
-    text = "Modules with parts of your own, to import first: NAME,NAME."
+    text = "Modules to import first, with your own parts: NAME,NAME."
     flags.DEFINE_string("import", "", text, flag_values=values)
     flags.DEFINE_bool("help", False, "Show this help.", short_name="h", flag_values=values)
     return values
 
 
 def define_allow_flag(values: flags.FlagValues) -> None:
-    """Define `--allow_config_change` for a command that reads a run folder."""
+    """Define the flag `--allow_config_change` of commands that read a run."""
     text = (
-        "A key of the run's config.json, such as data.mean, that may differ from what the "
-        "checkpoint was trained with; may be repeated."
+        "A key of the run's config.json, such as data.mean, that may differ from the config of the "
+        "checkpoint. Repeat the flag for several keys."
     )
     flags.DEFINE_multi_string("allow_config_change", [], text, flag_values=values)
 
 
 def define_weights_flag(values: flags.FlagValues) -> None:
-    """Add `--weights` to the flags of a command: which of two sets of weights it takes."""
-    text = "ema (the average) or raw, where there are both; the average by default."
+    """Define the flag `--weights`, which selects the EMA or the raw weights of a checkpoint."""
+    text = "ema (exponential moving average) or raw. Default: ema if the checkpoint has it."
     flags.DEFINE_enum("weights", None, ["ema", "raw"], text, flag_values=values)
 
 
@@ -61,21 +61,21 @@ def run(
     argv: Sequence[str] | None = None,
     parse: Callable[[Sequence[str], flags.FlagValues], Any] | None = None,
 ) -> int:
-    """Run a command and return its exit code; an error is one line on stderr.
+    """Run a command and return its exit code. An error is reported as one line on stderr.
 
     Args:
-      main: Called with the flags, and what `parse` makes of the rest of the command line.
-      values: The command's flags.
-      doc: What it does.
-      argv: The command line.
-      parse: `parse_overrides` unless given.
+      main: The command; called with the flags and the result of `parse`.
+      values: The flags of the command.
+      doc: The help text, shown by `--help`.
+      argv: The command line; `sys.argv` by default.
+      parse: Parses the arguments that are not flags; `parse_overrides` by default.
     """
     argv = list(sys.argv if argv is None else argv)
-    logging.set_verbosity(logging.FATAL)  # Orbax's own; what fails is said in one line
+    logging.set_verbosity(logging.FATAL)  # hide Orbax's messages: errors are reported below
     stdlib_logging.getLogger("asyncio").setLevel(stdlib_logging.CRITICAL)
     if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
         jax.config.update("jax_compilation_cache_dir", str(CACHE.expanduser()))
-    values.mark_as_parsed()  # `debug` is asked for even where parsing fails
+    values.mark_as_parsed()  # so that `debug` can be read even if parsing fails
     try:
         rest = values(argv, known_only=True)[1:]
         if values.help:
@@ -89,7 +89,7 @@ def run(
     except OSError as error:
         return _report(error, CheckpointError, values.debug)
     except KeyboardInterrupt:
-        print("stopped: at once; what was not saved yet is lost", file=sys.stderr, flush=True)
+        print("stopped: immediately, without saving a checkpoint", file=sys.stderr, flush=True)
         return 130
     return 0
 
@@ -105,12 +105,15 @@ def _report(error: Exception, described_by: UserError | type[UserError], debug: 
 def parse_overrides(
     rest: Sequence[str], values: flags.FlagValues, sections: tuple[str, ...] = ("config.",)
 ) -> dict[str, str]:
-    """Read `--config.a.b=c` or `--config.a.b c` from what no flag took.
+    """Parse config overrides: `--config.a.b=c` or `--config.a.b c`.
 
     Args:
-      rest: Of the command line.
-      values: The command's flags.
-      sections: How the names begin.
+      rest: The arguments of the command line that are not flags.
+      values: The flags of the command, to suggest one for a misspelled name.
+      sections: The prefixes of overrides.
+
+    Returns:
+      The text of each override, by path without `config.`.
 
     Raises:
       ConfigError: An argument is neither a flag nor an override.
@@ -121,10 +124,10 @@ def parse_overrides(
         item = items.pop(0)
         name, equals, text = item.removeprefix("-").removeprefix("-").partition("=")
         if not item.startswith("-") or not name.startswith(sections):
-            known = suggest(name, [*values, *(f"{section}KEY" for section in sections)])
+            hint = suggest(name, [*values, *(f"{section}KEY" for section in sections)])
             if name in RENAMED and "weights" in values:
-                known = f"give {RENAMED[name]}"
-            raise ConfigError(item.partition("=")[0], f"no such flag; {known}")
+                hint = f"pass {RENAMED[name]}"
+            raise ConfigError(item.partition("=")[0], f"no such flag; {hint}")
         if not equals:
             if not items:
                 raise ConfigError(name, f"expected a value, as in --{sections[0]}key=value")
@@ -134,15 +137,19 @@ def parse_overrides(
 
 
 def parse_operands(rest: Sequence[str], values: flags.FlagValues) -> list[str]:
-    """Read operands, such as files, from what no flag took; after `--` all is operands.
+    """Parse positional arguments, such as files. All arguments after `--` are positional.
+
+    Args:
+      rest: The arguments of the command line that are not flags.
+      values: The flags of the command, to suggest one for a misspelled name.
 
     Raises:
-      ConfigError: There is no such flag.
+      ConfigError: An argument looks like a flag that does not exist.
     """
     items = list(rest)
-    border = items.index("--") if "--" in items else len(items)
-    for item in items[:border]:
+    end = items.index("--") if "--" in items else len(items)
+    for item in items[:end]:
         if item.startswith("-") and item != "-":
             name = item.lstrip("-").partition("=")[0]
             raise ConfigError(item.partition("=")[0], f"no such flag; {suggest(name, values)}")
-    return items[:border] + items[border + 1 :]
+    return items[:end] + items[end + 1 :]

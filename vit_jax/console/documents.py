@@ -1,4 +1,4 @@
-"""JSON documents that somebody else may have written: small, whole, and without repeated keys."""
+"""Safe reading of JSON documents from unknown sources."""
 
 import json
 import os
@@ -9,52 +9,53 @@ from etils import epath
 
 from vit_jax.console.workdir import is_local
 
-# The largest document that is read; parsed, one may take thirty times as much memory.
+# The maximum size of a document. A parsed document may take thirty times as much memory.
 MAX_BYTES = 16 * 2**20
 
 
 def is_regular(path: epath.Path) -> bool:
-    """Return whether there is a file that ends: no pipe and no device, which epath takes too."""
+    """Return whether a path is a regular file. For epath, pipes and devices are files too."""
     return os.path.isfile(path) if is_local(path) else path.is_file()
 
 
 def read_json(path: epath.Path) -> Any:
-    """Return what a JSON document holds.
+    """Return the content of a JSON file.
 
     Raises:
-      OSError: It is not there, or cannot be read.
-      ValueError: It is no regular file, too large, or not valid JSON; in one line, without its
-        path.
+      OSError: The file does not exist or cannot be read.
+      ValueError: The path is not a regular file, or the file is too large or not valid JSON. The
+        message is one line and does not have the path.
     """
     if path.exists() and not is_regular(path):
-        raise ValueError("no regular file")
+        raise ValueError("not a regular file")
     if (size := path.stat().length) > MAX_BYTES:
-        raise ValueError(f"{size:,} bytes, more than the {MAX_BYTES:,} of a document")
+        raise ValueError(f"{size:,} bytes, expected at most {MAX_BYTES:,}")
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"not in UTF-8 ({error.reason} at byte {error.start:,})") from None
+        raise ValueError(f"not valid UTF-8 ({error.reason} at byte {error.start:,})") from None
     return parse_json(text)
 
 
 def parse_json(content: str) -> Any:
-    """Return what a text in JSON holds.
+    """Return the content of a JSON text.
 
     Raises:
-      ValueError: It is not valid JSON, is nested too deeply, or has a key twice; in one line.
+      ValueError: The text is not valid JSON, is nested too deeply, or has a duplicate key. The
+        message is one line.
     """
     try:
-        return json.loads(content, object_pairs_hook=_unique)
+        return json.loads(content, object_pairs_hook=_to_dict_without_duplicates)
     except RecursionError:
         raise ValueError("not valid JSON (nested too deeply)") from None
     except ValueError as error:
         raise ValueError(f"not valid JSON ({' '.join(str(error).split())})") from None
 
 
-def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _to_dict_without_duplicates(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
     for key, value in pairs:
-        if key in found:
-            raise ValueError(f"the key {key!r:.60} is there twice")
-        found[key] = value
-    return found
+        if key in result:
+            raise ValueError(f"duplicate key {key!r:.60}")
+        result[key] = value
+    return result

@@ -1,6 +1,6 @@
-"""`--import=MODULE`: modules of the user, which add parts, families and objectives to the tables.
+"""`--import=MODULE`: imports the user's modules, which register parts, families and objectives.
 
-Only the command line names them. Nothing that a run folder or a weight file says imports a module.
+Modules are imported only if the command line names them, never because of a run or a weight file.
 """
 
 import importlib
@@ -13,20 +13,21 @@ from vit_jax.errors import ConfigError, UserError
 
 
 def import_modules(names: str) -> None:
-    """Import modules from the current directory, or from where Python finds packages.
+    """Import modules from the current directory or from Python's path.
 
     Args:
-      names: Separated by commas.
+      names: Module names, separated by commas.
 
     Raises:
-      ConfigError: There is no such module, or it fails; with file and line.
+      ConfigError: A module does not exist, or importing it fails. The message has the file and
+        line.
     """
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     for name in filter(None, names.split(",")):
         if name.endswith(".py") or os.sep in name:
             example = name.removesuffix(".py").strip("./").replace(os.sep, ".")
-            problem = f"expected the name of a module, got the file {name}; try --import={example}"
+            problem = f"expected the name of a module, got the file {name}; pass --import={example}"
             raise ConfigError("--import", problem)
         try:
             importlib.import_module(name)
@@ -37,9 +38,9 @@ def import_modules(names: str) -> None:
 
 
 def _describe(name: str, error: BaseException) -> ConfigError:
-    """Return the error for a module that cannot be imported."""
+    """Return the error to report for a module that cannot be imported."""
     if isinstance(error, ModuleNotFoundError) and error.name in (name, name.split(".")[0]):
-        problem = f"no module '{name}' in {os.getcwd()}, nor among the installed packages"
+        problem = f"no module '{name}' in {os.getcwd()} or in the installed packages"
         return ConfigError("--import", problem)
     frames = traceback.extract_tb(error.__traceback__)
     foreign = (sys.base_prefix, sys.prefix, str(pathlib.Path(__file__).parents[1]), "<")

@@ -1,4 +1,4 @@
-"""Text for a terminal: control characters, and those that it does not have, are escaped."""
+"""Escaping of text for terminals and for JSON."""
 
 import json
 import math
@@ -6,30 +6,33 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
-# Control characters, halves of surrogate pairs (bytes of a file name that are no text), and the
-# separators that end a line or paragraph.
+# Unicode categories: control characters, surrogates (undecodable bytes of a file name), and line
+# and paragraph separators.
 _ESCAPED = {"Cc", "Cs", "Zl", "Zp"}
 
-# What turns the direction of the text around it: a name could look like another.
+# Bidirectional controls, which can make a name look like another one.
 _DIRECTIONS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
 _MARKS = "\u061c\u200e\u200f"
 
 
 def printable(text: str, encoding: str | None) -> str:
-    """Return a line in which characters that a terminal would act upon, or lacks, are escaped.
+    """Escape control characters, and characters that a terminal cannot display.
 
     Args:
-      text: The line.
-      encoding: Of the terminal; None for UTF-8.
+      text: One line of text.
+      encoding: The encoding of the terminal; None for UTF-8.
     """
     if not text.isprintable():
-        text = "".join(_escape(character) if _acts(character) else character for character in text)
+        text = "".join(
+            _escape_character(character) if _is_control(character) else character
+            for character in text
+        )
     encoding = encoding or "utf-8"
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def to_json(content: Any, indent: int | None = None) -> str:
-    """Return JSON in printable ASCII, where NaN and infinities, which JSON has not, become null."""
+    """Return JSON in printable ASCII. NaN and infinities are not valid JSON and become null."""
     text = json.dumps(_with_nulls(content), indent=indent, allow_nan=False)
     return text.replace("\x7f", "\\u007f")
 
@@ -42,10 +45,10 @@ def _with_nulls(content: Any) -> Any:
     return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
-def _acts(character: str) -> bool:
-    turns = unicodedata.bidirectional(character) in _DIRECTIONS or character in _MARKS
-    return turns or unicodedata.category(character) in _ESCAPED
+def _is_control(character: str) -> bool:
+    is_bidirectional = unicodedata.bidirectional(character) in _DIRECTIONS or character in _MARKS
+    return is_bidirectional or unicodedata.category(character) in _ESCAPED
 
 
-def _escape(character: str) -> str:
+def _escape_character(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")

@@ -1,4 +1,4 @@
-"""The work directory of a run: who may write it, and files written whole or not at all."""
+"""The work directory of a run: its lock, and atomic writing of files."""
 
 import contextlib
 import fcntl
@@ -17,43 +17,43 @@ from vit_jax.errors import ConfigError, WorkdirError
 
 
 def is_local(path: epath.Path) -> bool:
-    """Return whether a path is in the local file system."""
+    """Return whether a path is in the local file system, not in an object store."""
     return "://" not in str(path)
 
 
 @contextlib.contextmanager
 def lock(workdir: epath.Path) -> Iterator[None]:
-    """Hold a work directory, so that a second run cannot write into it.
+    """Lock a work directory, so that no second run can write to it.
 
     Raises:
-      ConfigError: Its path is one that Orbax cannot save to.
-      WorkdirError: It cannot be written, or a live process holds it.
+      ConfigError: The path has a character that Orbax cannot save to.
+      WorkdirError: The directory cannot be written, or another process has locked it.
     """
-    if is_local(workdir) and (found := set(str(workdir.absolute())) & set("[]\\")):
-        problem = f"Orbax takes {' '.join(sorted(found))} in a path for a pattern"
-        raise ConfigError("--workdir", f"{problem}; give another than {workdir.absolute()}")
-    with hosts.run_and_compare(lambda: _hold(workdir)):
+    if is_local(workdir) and (special := set(str(workdir.absolute())) & set("[]\\")):
+        problem = f"checkpoints cannot be saved to a path with {' '.join(sorted(special))}"
+        raise ConfigError("--workdir", f"{problem}: {workdir.absolute()}; choose another path")
+    with hosts.run_and_compare(lambda: _acquire_lock(workdir)):
         yield
 
 
 def owner(workdir: epath.Path) -> str:
-    """Return who holds a local work directory, or held it last."""
+    """Return a description of the process that locks, or last locked, a local work directory."""
     path = workdir / ".lock"
     return path.read_text() if is_local(workdir) and path.exists() else ""
 
 
-def _hold(workdir: epath.Path) -> TextIO:
-    """Return the file that is held open; only the first process holds the directory."""
+def _acquire_lock(workdir: epath.Path) -> TextIO:
+    """Return the open lock file. Only the first process (host) locks the directory."""
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         locks = is_local(workdir) and jax.process_index() == 0
         path = workdir / ".lock" if locks else os.devnull
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
-        file = open(os.open(path, flags, 0o666), "a+")  # noqa: SIM115 - by `lock`
+        file = open(os.open(path, flags, 0o666), "a+")  # noqa: SIM115 - closed by `lock`
     except OSError as error:
         problem = error.strerror or error
         raise WorkdirError(
-            f"--workdir: cannot write {workdir} ({problem}); give another"
+            f"--workdir: cannot write to {workdir} ({problem}); choose another path"
         ) from error
     if not locks:
         return file
@@ -63,38 +63,46 @@ def _hold(workdir: epath.Path) -> TextIO:
         with file:
             file.seek(0)
             holder = file.read() or "another process"
-        raise WorkdirError(f"--workdir: {holder} is training in {workdir}") from None
+        raise WorkdirError(f"--workdir: {holder} is already training in {workdir}") from None
     file.truncate(0)
     file.write(f"process {os.getpid()} on {socket.gethostname()}")
     file.flush()
-    os.fsync(file.fileno())  # the other hosts look for it
+    os.fsync(file.fileno())  # other hosts read it
     return file
 
 
 def open_path(text: str, flag: str) -> epath.Path:
-    """Return the path that a flag gives, local or in an object store; `~` is the home directory.
+    """Return the path of a flag: a local path or a `gs://` URL. `~` is the home directory.
+
+    Args:
+      text: The value of the flag.
+      flag: The name of the flag, for error messages.
 
     Raises:
-      ConfigError: The extra for that object store is not installed, or there is no such kind.
+      ConfigError: The package for the object store is not installed, or the URL scheme is unknown.
     """
     try:
         path = epath.Path(os.path.expanduser(text))
-        if str(path).startswith("~"):  # else a folder of that name would be made
-            raise ConfigError(flag, f"no home directory of {path.parts[0]}")
+        if str(path).startswith("~"):  # do not create a folder named ~
+            raise ConfigError(flag, f"unknown home directory {path.parts[0]}")
         path.exists()
     except ImportError as error:
-        hint = "pip install 'vit_jax[gcs]' adds gs:// paths"
-        raise ConfigError(flag, f"cannot reach {text}: {error}; {hint}") from error
+        hint = "for gs:// paths, run pip install 'vit_jax[gcs]'"
+        raise ConfigError(flag, f"cannot open {text}: {error}; {hint}") from error
     except KeyError as error:
-        raise ConfigError(flag, f"expected a local or a gs:// path, got {text}") from error
+        raise ConfigError(flag, f"expected a local path or a gs:// URL, got {text}") from error
     return path
 
 
 def local_path(text: str, flag: str) -> pathlib.Path:
-    """Return the path that a flag gives, which must be local; `~` is the home directory.
+    """Return the path of a flag that must be local. `~` is the home directory.
+
+    Args:
+      text: The value of the flag.
+      flag: The name of the flag, for error messages.
 
     Raises:
-      ConfigError: It is in an object store.
+      ConfigError: The path is a URL.
     """
     if "://" in text:
         raise ConfigError(flag, f"expected a local path, got {text}")
@@ -102,16 +110,16 @@ def local_path(text: str, flag: str) -> pathlib.Path:
 
 
 def write_json(path: epath.Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file; only the first process does."""
+    """Write a JSON file atomically, on the first process (host) only."""
     if jax.process_index() == 0:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, to_json(content, indent=2) + "\n")
 
 
 def write_text(path: epath.Path, text: str) -> None:
-    """Write a file at once: whatever happens, a reader sees the old one or the new one."""
+    """Write a file atomically: a reader sees either the old or the new content."""
     temporary = path.parent / f".{path.name}.tmp"
-    if is_local(path):  # a new file, wherever a link of that name leads
+    if is_local(path):  # never write through an existing symbolic link
         temporary.unlink(missing_ok=True)
     with open(temporary, "x") if is_local(path) else temporary.open("w") as file:
         file.write(text)

@@ -1,1 +1,1 @@
-"""Training: the step, its state, objectives, optimizers and schedules, and the loop around them."""
+"""Training: objectives, optimizers, schedules, the training step and its state, and the loop."""

@@ -1,4 +1,4 @@
-"""Whether a run fits into memory at all, asked before any of it is taken."""
+"""A check that a run fits into device memory, before anything is allocated."""
 
 import math
 import os
@@ -12,31 +12,35 @@ from vit_jax.training.run import Run
 
 
 def check_memory(run: Run) -> None:
-    """Check that a device can hold its share of the state, and of a batch of float32 pixels.
+    """Check that a device can hold its shard of the state and its shard of a batch.
 
-    What a step needs besides is not counted: what passes may still be too large.
+    The pixels of a batch are counted in float32. Activations and gradients are not counted, so a
+    run that passes the check may still run out of memory.
 
     Raises:
-      ConfigError: It cannot.
+      ConfigError: The state or a batch is larger than the memory of a device.
     """
     config = run.config
     device = run.mesh.local_devices[0]
     memory = _memory_of(device)
     pixels = 4 * math.prod(config.data.image_shape)
-    shares = sharding.batch_divisor(run.mesh)
+    num_shards = sharding.batch_divisor(run.mesh)
     needs = {
-        "config.model": ("parameters and moments take", _state_bytes(run.shapes)),
-        "config.batch_size": ("a batch takes", config.batch_size * pixels // shares),
-        "config.eval.batch_size": ("a batch takes", config.eval.batch_size * pixels // shares),
+        "config.model": (
+            "parameters and optimizer state take",
+            _state_bytes_per_device(run.shapes),
+        ),
+        "config.batch_size": ("a batch takes", config.batch_size * pixels // num_shards),
+        "config.eval.batch_size": ("a batch takes", config.eval.batch_size * pixels // num_shards),
     }
     for path, (what, need) in needs.items():
         if need > memory:
-            has = f"{device.device_kind} has {_format(memory)}"
-            raise ConfigError(path, f"{what} {_format(need)} on each device, and {has}")
+            limit = f"more than the {_to_gib(memory)} of {device.device_kind}"
+            raise ConfigError(path, f"{what} {_to_gib(need)} per device, {limit}")
 
 
-def _state_bytes(shapes: Any) -> int:
-    """Return the bytes of a state on one device."""
+def _state_bytes_per_device(shapes: Any) -> int:
+    """Return the size of one device's shard of the state in bytes."""
     return sum(
         math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
         for leaf in jax.tree.leaves(shapes)
@@ -44,10 +48,10 @@ def _state_bytes(shapes: Any) -> int:
 
 
 def _memory_of(device: jax.Device) -> int:
-    """Return the bytes of memory of a device; of a CPU those of the machine."""
+    """Return the memory of a device in bytes; for a CPU, the memory of the machine."""
     stats = device.memory_stats() or {}
     return int(stats.get("bytes_limit") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
-def _format(count: int) -> str:
+def _to_gib(count: int) -> str:
     return f"{count / 2**30:,.1f} GiB"

@@ -1,10 +1,11 @@
 """Optimizers, by name.
 
-`make_optimizer` returns a transformation without a learning rate: the step multiplies by
-`-schedule(step)`, so that the rate is a function of the step alone, whatever was skipped.
+`make_optimizer` returns an optax transformation without the learning rate. The training step
+multiplies its result by `-schedule(step)`. So the learning rate depends only on the step, even
+after skipped steps.
 
-Weight decay is decoupled for all of them: in a step a parameter loses learning rate x weight decay
-of itself, as with optax.adamw and torch.optim.AdamW. `weight_decay` translates other conventions.
+Weight decay is decoupled in all optimizers: each step subtracts learning rate x weight decay x
+parameter, as optax.adamw and torch.optim.AdamW do. `weight_decay` converts other conventions.
 """
 
 from collections.abc import Callable
@@ -28,29 +29,29 @@ from vit_jax.training.parameter_groups import (
 
 Params = Any
 
-# From the weight decay and learning rate of another code to ours.
+# Conversions of (weight decay, learning rate) in other code to the weight decay here.
 CONVENTIONS: dict[str, Callable[[float, float], float]] = {
-    # x <- x - schedule * (rate * direction + decay * x): the rate does not multiply the decay.
+    # x <- x - schedule * (rate * update + decay * x): the decay is not multiplied by the rate.
     "big_vision": lambda decay, rate: decay / rate,
-    # The name of an AugReg checkpoint (`wd_0.1`) and torch.optim.AdamW are as here.
+    # The number in the name of an AugReg checkpoint (`wd_0.1`), and that of torch.optim.AdamW.
     "augreg": lambda decay, rate: decay,
     "torch": lambda decay, rate: decay,
 }
 
 
 def weight_decay(value: float, convention: str, learning_rate: float) -> float:
-    """Return `config.optim.weight_decay` for the number that another code calls weight decay.
+    """Convert the weight decay of another code base to `config.optim.weight_decay`.
 
         weight_decay(1e-4, "big_vision", 1e-3)  # 0.1
 
     Args:
-      value: The number there.
-      convention: Whose it is: `big_vision`, `augreg` or `torch` (AdamW; its SGD adds the decay to
-        the gradient, before the momentum, and has no equivalent here).
-      learning_rate: The base learning rate there.
+      value: The weight decay in the other code.
+      convention: `big_vision`, `augreg` or `torch`. The last is AdamW; torch's SGD adds the decay
+        to the gradient, before the momentum, and has no equivalent here.
+      learning_rate: The base learning rate in the other code.
 
     Raises:
-      ConfigError: An unknown convention.
+      ConfigError: The convention is unknown.
     """
     return pick(CONVENTIONS, convention, "weight_decay")(value, learning_rate)
 
@@ -61,13 +62,13 @@ def make_optimizer(
     """Return the optax transformation, without the learning rate.
 
     Args:
-      config: The optimizer's section.
-      params: The parameters, abstract or not; only their names and shapes count.
-      family: Of the model whose parameters they are.
+      config: The `optim` section of the config.
+      params: The parameters, or their shapes.
+      family: The model family, which knows the order of the layers and the matrices for Muon.
 
     Raises:
-      ConfigError: An unknown name, a pattern that is not valid or matches nothing, or parameters
-        that no rule covers, be it of the config or of the family.
+      ConfigError: The optimizer is unknown, a pattern is invalid or matches no parameter, or a
+        parameter matches no rule.
     """
     pick(MOMENT_DTYPES, config.moment_dtype, "config.optim.moment_dtype")
     parts = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
@@ -89,7 +90,7 @@ MOMENT_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 def _sgd(config: config_lib.Optim, params: Params, family: Family) -> optax.GradientTransformation:
     return optax.chain(
         optax.trace(config.momentum, accumulator_dtype=MOMENT_DTYPES[config.moment_dtype]),
-        _decay(config, params),
+        _add_weight_decay(config, params),
     )
 
 
@@ -101,13 +102,13 @@ def _adam(config: config_lib.Optim, params: Params, family: Family) -> optax.Gra
 def _adamw(
     config: config_lib.Optim, params: Params, family: Family
 ) -> optax.GradientTransformation:
-    return optax.chain(_adam(config, params, family), _decay(config, params))
+    return optax.chain(_adam(config, params, family), _add_weight_decay(config, params))
 
 
 def _lamb(config: config_lib.Optim, params: Params, family: Family) -> optax.GradientTransformation:
-    """Adam's direction with the decay, as long as the parameter (You et al. 2020, algorithm 2).
+    """LAMB: AdamW's update, scaled to the norm of the parameter (You et al. 2020, algorithm 2).
 
-    What does not decay keeps Adam's length, as in the authors', NVIDIA's and timm's code.
+    Parameters without weight decay are not rescaled, as in the authors', NVIDIA's and timm's code.
     """
     factors = decay_multipliers(config, params)
 
@@ -120,20 +121,22 @@ def _lamb(config: config_lib.Optim, params: Params, family: Family) -> optax.Gra
 
 
 def _lion(config: config_lib.Optim, params: Params, family: Family) -> optax.GradientTransformation:
-    """The sign of the momentum (Chen et al. 2023); wants a lower rate and a higher decay."""
+    """Lion: the sign of the momentum (Chen et al. 2023, algorithm 2).
+
+    Compared with AdamW, use a lower learning rate and a higher weight decay.
+    """
     dtype = MOMENT_DTYPES[config.moment_dtype]
     return optax.chain(
-        optax.scale_by_lion(config.b1, config.b2, mu_dtype=dtype), _decay(config, params)
+        optax.scale_by_lion(config.b1, config.b2, mu_dtype=dtype), _add_weight_decay(config, params)
     )
 
 
 def _adafactor(
     config: config_lib.Optim, params: Params, family: Family
 ) -> optax.GradientTransformation:
-    """Factored second moments with momentum, as "Scaling Vision Transformers" trains.
+    """Adafactor with momentum, as in "Scaling Vision Transformers" (Zhai et al. 2022, section 3.3).
 
-    No scaling by the parameters; the second moment's decay is at most b2 (Zhai et al. 2022,
-    section 3.3).
+    Updates are not scaled by the parameters. The decay rate of the second moments is at most b2.
     """
 
     def decay_rate(step: jax.Array, exponent: float) -> jax.Array:
@@ -144,15 +147,15 @@ def _adafactor(
         optax.scale_by_factored_rms(min_dim_size_to_factor=32, decay_rate_fn=decay_rate),
         optax.clip_by_block_rms(1.0),
         optax.ema(config.b1, debias=False, accumulator_dtype=dtype),
-        _decay(config, params),
+        _add_weight_decay(config, params),
     )
 
 
 def _muon(config: config_lib.Optim, params: Params, family: Family) -> optax.GradientTransformation:
-    """Orthogonal momentum for the matrices of the blocks, AdamW for the rest (Jordan et al. 2024).
+    """Muon for the matrices of the blocks, AdamW for all other parameters (Jordan et al. 2024).
 
-    The matrices' updates have the size of Adam's (Liu et al. 2025, section 2.2), so that one
-    learning rate serves both. Queries, keys and values are matrices of their own.
+    The updates of the matrices are scaled to the RMS of Adam's (Liu et al. 2025, section 2.2), so
+    that both use the same learning rate. Query, key and value projections are separate matrices.
     """
 
     def dimensions(path: tuple[Any, ...], leaf: Any) -> optax.contrib.MuonDimensionNumbers | None:
@@ -160,7 +163,7 @@ def _muon(config: config_lib.Optim, params: Params, family: Family) -> optax.Gra
         return axes and optax.contrib.MuonDimensionNumbers(*axes)
 
     direction = optax.contrib.muon(
-        -1.0,  # optax descends; the step does here
+        -1.0,  # cancels the negation in optax: the training step negates the update
         beta=config.momentum,
         mu_dtype=MOMENT_DTYPES[config.moment_dtype],
         adam_b1=config.b1,
@@ -170,7 +173,7 @@ def _muon(config: config_lib.Optim, params: Params, family: Family) -> optax.Gra
         ),
         consistent_rms=0.2,
     )
-    return optax.chain(direction, _decay(config, params))
+    return optax.chain(direction, _add_weight_decay(config, params))
 
 
 OPTIMIZERS: dict[
@@ -186,8 +189,8 @@ OPTIMIZERS: dict[
 }
 
 
-def _decay(config: config_lib.Optim, params: Params) -> optax.GradientTransformation:
-    """Add each parameter to its direction, times the weight decay and its rule's multiplier."""
+def _add_weight_decay(config: config_lib.Optim, params: Params) -> optax.GradientTransformation:
+    """Return the transformation that adds weight decay x multiplier x parameter to the update."""
     factors = decay_multipliers(config, params)
     return per_parameter(
         lambda update, name, param: update + config.weight_decay * factors[name] * param
@@ -195,9 +198,9 @@ def _decay(config: config_lib.Optim, params: Params) -> optax.GradientTransforma
 
 
 def sam_perturb(params: Params, grads: Params, radius: float) -> Params:
-    """Return the parameters moved up the gradient by `radius`, in the global norm.
+    """Return the perturbed parameters of sharpness-aware minimization (Foret et al. 2021, eq. 2).
 
-    There the gradient of sharpness-aware minimization is taken (Foret et al. 2021, eq. 2).
+    The perturbation is along the gradient, with the global norm `radius`.
     """
     scale = radius / (optax.tree.norm(grads) + 1e-12)
     return jax.tree.map(lambda p, g: p + scale * g, params, grads)

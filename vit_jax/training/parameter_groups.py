@@ -1,6 +1,6 @@
-"""Parameters by name: which of them train, how fast, and which decay.
+"""Parameter groups by name: frozen parameters, multipliers of learning rate and weight decay.
 
-Rules are (pattern, multiplier): the first whose pattern matches the whole name counts.
+A rule is (regular expression, multiplier). The first rule that matches the whole name applies.
 """
 
 import re
@@ -19,38 +19,40 @@ Params = Any
 
 
 def decay_multipliers(config: config_lib.Optim, params: Params) -> dict[str, float]:
-    """Return the multiplier of the weight decay of each parameter.
+    """Return the weight decay multiplier of each parameter, by name.
 
     Raises:
-      ConfigError: A parameter without a rule, or a rule that matches none.
+      ConfigError: A parameter matches no rule, or a rule matches no parameter.
     """
     return _multipliers(config.decay_rules, parameter_names(params), "config.optim.decay_rules")
 
 
 def rate_multipliers(config: config_lib.Optim, params: Params, family: Family) -> dict[str, float]:
-    """Return the multiplier of the learning rate of each parameter: its rule's, by its layer's.
+    """Return the learning rate multiplier of each parameter, by name.
 
-    With layer decay (Clark et al. 2020, section 3.2, and later BEiT) that of the head and the last
-    norm is 1, that of the last block `layer_decay`, and that of the embeddings the smallest.
+    It is the multiplier of the parameter's rule times that of its layer. With layer-wise learning
+    rate decay (Clark et al. 2020, section 3.2; also BEiT), the multiplier of a layer is
+    `layer_decay` to the power of the number of layers above it: 0 for the head and the last norm, 1
+    for the last block, and so on down to the embeddings.
 
     Raises:
-      ConfigError: A parameter without a rule, or a rule that matches none; with layer decay, a
-        parameter without a layer.
+      ConfigError: A parameter matches no rule, a rule matches no parameter, or (with layer decay)
+        the family does not know the layer of a parameter.
     """
     names = parameter_names(params)
     rules = _multipliers(config.rate_rules, names, "config.optim.rate_rules")
     if config.layer_decay == 1.0:
         return rules
-    layers = layers_of(names, family)
+    layers = layer_indices(names, family)
     top = max(layers.values())
     return {name: rules[name] * config.layer_decay ** (top - layers[name]) for name in names}
 
 
-def layers_of(names: Sequence[str], family: Family) -> dict[str, int]:
-    """Return the layer of each parameter: 0 for embeddings, then each block, then all the rest.
+def layer_indices(names: Sequence[str], family: Family) -> dict[str, int]:
+    """Return the layer index of each parameter: 0 for embeddings, then the blocks, then the head.
 
     Raises:
-      ConfigError: A parameter that the family does not know.
+      ConfigError: The family does not know the layer of a parameter.
     """
     positions = {name: family.layer_key(name) for name in names}
     ranks = {p: i for i, p in enumerate(sorted({FIRST, LAST, *positions.values()}))}
@@ -58,27 +60,33 @@ def layers_of(names: Sequence[str], family: Family) -> dict[str, int]:
 
 
 def _multipliers(
-    given: Sequence[tuple[str, float]], names: Sequence[str], path: str
+    rules: Sequence[tuple[str, float]], names: Sequence[str], path: str
 ) -> dict[str, float]:
-    """Return for each name the multiplier of the first rule that matches it."""
-    rules = [(_compile(pattern, names, path), factor) for pattern, factor in given]
-    matches = {name: [f for pattern, f in rules if pattern.fullmatch(name)] for name in names}
+    """Return the multiplier of the first matching rule for each name."""
+    compiled = [(_compile(pattern, names, path), factor) for pattern, factor in rules]
+    matches = {name: [f for pattern, f in compiled if pattern.fullmatch(name)] for name in names}
     uncovered = [name for name, factors in matches.items() if not factors]
     if uncovered:
-        raise ConfigError(path, f"no rule for {_some(uncovered)}; end with ('.*', NUMBER)")
+        raise ConfigError(
+            path, f"no rule matches {_abbreviate(uncovered)}; add ('.*', NUMBER) at the end"
+        )
     return {name: factors[0] for name, factors in matches.items()}
 
 
-TUNES = {"all": re.compile(".*"), "head": re.compile("head.*/.*")}
+TUNE_PATTERNS = {"all": re.compile(".*"), "head": re.compile("head.*/.*")}
 
 
 def trainable(config: config_lib.Optim, params: Params) -> Params:
-    """Return True for each parameter that trains: in what `tune` names, and not in `freeze`.
+    """Return a tree of bools that is False for frozen parameters.
+
+    A parameter is trained if it is in the set that `optim.tune` names and matches no pattern of
+    `optim.freeze`.
 
     Raises:
-      ConfigError: A pattern that is not valid or that no parameter matches.
+      ConfigError: `tune` is unknown, a pattern is invalid or matches no parameter, or all
+        parameters are frozen.
     """
-    tuned = pick(TUNES, config.tune, "config.optim.tune")
+    tuned = pick(TUNE_PATTERNS, config.tune, "config.optim.tune")
     path = "config.optim.freeze"
     names = parameter_names(params)
     frozen = [_compile(pattern, names, path) for pattern in config.freeze]
@@ -87,25 +95,25 @@ def trainable(config: config_lib.Optim, params: Params) -> Params:
         for name in names
     ]
     if not any(is_trained):
-        raise ConfigError(path, "every parameter is frozen; nothing is left to train")
+        raise ConfigError(path, "all parameters are frozen; leave some out of the patterns")
     return jax.tree.unflatten(jax.tree.structure(params), is_trained)
 
 
 def moving(collections: Mapping[str, Any], trains: Params) -> Any:
-    """Return False for each array of a layer whose parameters are all frozen, True for others.
+    """Return a tree of bools that is False for the arrays of layers with only frozen parameters.
 
     Args:
-      collections: The collections besides `params`, such as statistics of batches.
+      collections: The model's collections besides `params`, such as batch statistics.
       trains: The result of `trainable`.
     """
     trained = flax.traverse_util.flatten_dict(trains)
 
-    def moves(path: tuple[Any, ...]) -> bool:
+    def is_updated(path: tuple[Any, ...]) -> bool:
         layer = tuple(key.key for key in path[1:-1])
         inside = [train for name, train in trained.items() if name[: len(layer)] == layer]
         return any(inside) or not inside
 
-    return jax.tree_util.tree_map_with_path(lambda path, _: moves(path), collections)
+    return jax.tree_util.tree_map_with_path(lambda path, _: is_updated(path), collections)
 
 
 def parameter_names(params: Params) -> list[str]:
@@ -114,7 +122,7 @@ def parameter_names(params: Params) -> list[str]:
 
 
 def name_of(path: tuple[Any, ...]) -> str:
-    """Return the name of a parameter from its path in the tree."""
+    """Return the name of a parameter, such as `head/kernel`, from its path in the tree."""
     return "/".join(str(key.key) for key in path)
 
 
@@ -124,18 +132,20 @@ def _compile(pattern: str, names: Sequence[str], path: str) -> re.Pattern[str]:
     except re.error as error:
         raise ConfigError(path, f"'{pattern}' is not a regular expression: {error}") from error
     if not any(compiled.fullmatch(name) for name in names):
-        raise ConfigError(path, f"'{pattern}' matches no parameter; they are {_some(names)}")
+        raise ConfigError(
+            path, f"'{pattern}' matches no parameter; the names are {_abbreviate(names)}"
+        )
     return compiled
 
 
-def _some(names: Sequence[str]) -> str:
+def _abbreviate(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def per_parameter(
     function: Callable[[jax.Array, str, jax.Array], jax.Array],
 ) -> optax.GradientTransformation:
-    """Return the transformation `(update, name, parameter) -> update` of each parameter."""
+    """Return the stateless transformation that maps (update, name, parameter) to a new update."""
 
     def apply(path: tuple[Any, ...], update: jax.Array, param: jax.Array) -> jax.Array:
         return function(update, name_of(path), param)

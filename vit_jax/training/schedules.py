@@ -1,6 +1,6 @@
-"""How long a run and its parts are, in steps, and the learning rate of each step.
+"""The length of a run in steps, and the learning rate schedule.
 
-A duration is given in steps, epochs or images, one of the three.
+A duration of the config is given in exactly one unit: steps, epochs or images.
 """
 
 import dataclasses
@@ -16,12 +16,12 @@ from vit_jax.errors import ConfigError, pick
 
 Schedule = Callable[[jax.Array], jax.Array]
 UNITS = ("steps", "epochs", "images")
-MAX_STEPS = 2**31 - 1  # which are counted in int32
+MAX_STEPS = 2**31 - 1  # the step counter is int32
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """The number of steps of a run, and how many of them warm up and cool down."""
+    """The number of training steps, and how many of them are warm-up and cooldown."""
 
     total: int
     warmup: int = 0
@@ -29,73 +29,86 @@ class Plan:
 
 
 def plan(config: config_lib.Config, num_images: int) -> Plan:
-    """Return the durations of a run.
+    """Return the durations of a run in steps.
 
     Args:
-      config: The run.
-      num_images: In an epoch.
+      config: The config of the run.
+      num_images: Number of images per epoch.
 
     Raises:
-      ConfigError: A duration in two units, none for the run, or parts longer than the whole.
+      ConfigError: A duration is given in two units, the run has no duration, or warm-up and
+        cooldown are longer than the run.
     """
     optim = config.optim
     units = (config.batch_size, num_images)
     whole = (config.total_steps, config.total_epochs, config.total_images)
-    total = _steps("config.total", whole, *units)
+    total = _to_steps("config.total", whole, *units)
     if total > MAX_STEPS:
         problem = f"expected at most {MAX_STEPS:,} steps, got {total:,}"
         raise ConfigError("config.total_steps", problem)
     if not total:
-        known = ", ".join(f"total_{unit}" for unit in UNITS)
-        raise ConfigError("config.total_steps", f"give one of {known}")
+        fields = ", ".join(f"total_{unit}" for unit in UNITS)
+        raise ConfigError("config.total_steps", f"the run has no duration; set one of {fields}")
     start = (optim.warmup_steps, optim.warmup_epochs, optim.warmup_images)
-    warmup = _steps("config.optim.warmup", start, *units)
+    warmup = _to_steps("config.optim.warmup", start, *units)
     end = (optim.cooldown_steps, optim.cooldown_epochs, optim.cooldown_images)
-    cooldown = _steps("config.optim.cooldown", end, *units)
+    cooldown = _to_steps("config.optim.cooldown", end, *units)
     for name, steps in (("warmup", warmup), ("cooldown", warmup + cooldown)):
         if steps >= total:
             problem = f"expected fewer than the run's {total} steps, got {steps}"
             if name == "cooldown":
-                problem += ", warm-up included"
+                problem += ", including the warm-up"
             raise ConfigError(f"config.optim.{name}_steps", problem)
     return Plan(total, warmup, cooldown)
 
 
-def _steps(path: str, duration: tuple[int | float, ...], batch_size: int, num_images: int) -> int:
-    """Return the steps of a duration, whatever unit it is given in; 0 where it is not given.
+def _to_steps(
+    path: str, duration: tuple[int | float, ...], batch_size: int, num_images: int
+) -> int:
+    """Convert a duration to steps; return 0 if it is not set.
 
     Args:
-      path: Of its fields, without the unit.
-      duration: In each unit; 0 where it is not given in that one.
-      batch_size: Images a step.
-      num_images: Images an epoch.
+      path: The path of its fields, without the unit.
+      duration: The values of its fields in steps, epochs and images; 0 if not set.
+      batch_size: Images per step.
+      num_images: Images per epoch.
+
+    Raises:
+      ConfigError: The duration is given in two units.
     """
-    images = dict(zip(UNITS, (batch_size, num_images, 1), strict=True))  # in each unit
+    images = dict(zip(UNITS, (batch_size, num_images, 1), strict=True))  # images per unit
     given = {unit: value for unit, value in zip(UNITS, duration, strict=True) if value}
     if len(given) > 1:
         names = " and ".join(f"{path.split('.')[-1]}_{unit}" for unit in given)
-        raise ConfigError(f"{path}_{next(iter(given))}", f"give one unit, got {names}")
+        raise ConfigError(
+            f"{path}_{next(iter(given))}", f"expected one unit, got {names}; set only one of them"
+        )
     for unit, value in given.items():
-        # The sum of roundings must not cost a step: 2.01 epochs of 1,000 steps are 2,010.
+        # Floating-point error must not lose a step: 2.01 epochs of 1,000 steps are 2,010 steps.
         return max(1, math.floor(value * images[unit] / batch_size + 1e-6))
     return 0
 
 
 def make_schedule(config: config_lib.Optim, plan: Plan) -> Schedule:
-    """Return the learning rate by step: a linear warm-up, the named decay, a linear cooldown to 0.
+    """Return the learning rate as a function of the step.
 
-    The decay takes all that the warm-up leaves; the cooldown multiplies its end by 1 to 0 (Zhai et
-    al. 2022, section 3.4).
+    A linear warm-up is followed by the decay `config.schedule` over the remaining steps. In the
+    last `plan.cooldown` steps, the rate is also multiplied by a factor that falls linearly from 1
+    to 0 (Zhai et al. 2022, section 3.4).
+
+    Args:
+      config: The `optim` section of the config.
+      plan: The durations in steps.
 
     Raises:
-      ConfigError: An unknown name.
+      ConfigError: The schedule is unknown.
     """
     decay = pick(SCHEDULES, config.schedule, "config.optim.schedule")
     warmup = optax.linear_schedule(
         config.warmup_learning_rate, config.learning_rate, max(plan.warmup, 1)
     )
-    after = decay(config, plan.total - plan.warmup)
-    joined = optax.join_schedules([warmup, after], [plan.warmup])
+    decayed = decay(config, plan.total - plan.warmup)
+    joined = optax.join_schedules([warmup, decayed], [plan.warmup])
     if not plan.cooldown:
         return joined
     return lambda step: joined(step) * jnp.clip((plan.total - step) / plan.cooldown, 0, 1)
@@ -111,7 +124,7 @@ def _linear(config: config_lib.Optim, steps: int) -> Schedule:
 
 
 def _rsqrt(config: config_lib.Optim, steps: int) -> Schedule:
-    """Reciprocal square root (Zhai et al. 2022, section 3.4): 1 / sqrt(1 + step / timescale)."""
+    """Reciprocal square root, 1 / sqrt(1 + step / timescale) (Zhai et al. 2022, section 3.4)."""
     return lambda step: config.learning_rate * (1 + step / config.timescale) ** -0.5
 
 

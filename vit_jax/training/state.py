@@ -1,4 +1,4 @@
-"""The training state: data only, laid out over the mesh from the first moment."""
+"""The training state: a pytree of arrays, created sharded over the mesh."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,42 +17,43 @@ from vit_jax.cluster import sharding
 from vit_jax.training.parameter_groups import parameter_names
 
 Params = Any
-Variables = dict[str, Any]  # `params` and the other collections of a model, by name
+Variables = dict[str, Any]  # the collections of a model by name, `params` included
 
 
 @flax.struct.dataclass
 class TrainState:
-    """Everything that a step changes; model, optimizer and random keys follow from the config.
+    """Everything that a training step changes.
 
-    The leaves are arrays, or their shapes and layout.
+    The model, the optimizer and the random keys are not part of it: they follow from the config.
+    The leaves are arrays, or `jax.ShapeDtypeStruct`s with their shardings.
     """
 
-    step: Any  # int32[]: batches seen, skipped ones too
-    skipped: Any  # int32[]: of them, those whose update was not finite
+    step: Any  # int32[]: number of training steps, including skipped ones
+    skipped: Any  # int32[]: number of steps that were skipped because a value was not finite
     params: Params
-    collections: Variables  # the model's other collections, such as statistics of batches
+    collections: Variables  # the model's other collections, such as batch statistics
     opt_state: optax.OptState
-    ema: Variables  # moving average of parameters and collections; empty where it is off
+    ema: Variables  # exponential moving average of params and collections; empty if disabled
 
     @property
     def variables(self) -> Variables:
-        """The parameters and the other collections, as the model takes them."""
+        """All collections of the model, as `model.apply` takes them."""
         return {"params": self.params, **self.collections}
 
     @property
     def eval_variables(self) -> Variables:
-        """The variables to evaluate: the average where there is one."""
+        """The variables to evaluate: the moving average if it is enabled."""
         return self.ema or self.variables
 
     def to_items(self) -> dict[str, Any]:
-        """Return the items of a checkpoint: variables and average apart from all the rest."""
+        """Return the items of a checkpoint: variables, moving average, and all the rest."""
         rest = {"step": self.step, "skipped": self.skipped, "opt_state": self.opt_state}
         average = split_variables(self.ema, ema=True) if self.ema else {}
         return {**split_variables(self.variables), REST: rest, **average}
 
     @classmethod
     def from_items(cls, items: Mapping[str, Any]) -> "TrainState":
-        """Return the state from the items of a checkpoint."""
+        """Return the state with the items of a checkpoint; the inverse of `to_items`."""
         collections = join_variables(items)
         params = collections.pop("params")
         average = join_variables(items, ema=True) if EMA in items else {}
@@ -62,31 +63,33 @@ class TrainState:
 def abstract_state(
     boxed: Variables, tx: optax.GradientTransformation, mesh: jax.sharding.Mesh, *, ema: bool
 ) -> TrainState:
-    """Return the shapes and the layout of the state; compute nothing.
+    """Return the shapes, dtypes and shardings of the state, without computing anything.
 
     Args:
-      boxed: The result of `models.abstract_variables`.
-      tx: The optimizer; what it keeps for a parameter lies as that parameter does.
-      mesh: The devices.
-      ema: Whether there is a moving average.
+      boxed: The result of `models.abstract_variables`, with logical axis names.
+      tx: The optimizer. Its moments are sharded like their parameters.
+      mesh: The device mesh.
+      ema: Whether the state has a moving average.
     """
     collections = {name: sharding.sharded_shapes(tree, mesh) for name, tree in boxed.items()}
     params = collections.pop("params")
-    whole = sharding.replicated(mesh)
+    replicated = sharding.replicated(mesh)
     leaves = jax.tree.leaves(params)
     by_name = dict(zip(parameter_names(params), leaves, strict=True))
 
-    def of_parameter(path: tuple[Any, ...], leaf: Any) -> jax.ShapeDtypeStruct:
-        # Moments are kept in trees like that of the parameters, at the end of the path.
+    def shard_like_parameter(path: tuple[Any, ...], leaf: Any) -> jax.ShapeDtypeStruct:
+        # The path of a moment ends with the path of its parameter.
         keys = [getattr(key, "key", None) for key in path]
         start = max((i + 1 for i, key in enumerate(keys) if key is None), default=0)
         param = by_name.get("/".join(map(str, keys[start:])))
-        if param is None or param.shape != leaf.shape:  # a count, or a factored moment
-            return sharding.with_sharding(leaf, whole)
+        if param is None or param.shape != leaf.shape:  # a counter, or a factored moment
+            return sharding.with_sharding(leaf, replicated)
         return sharding.with_sharding(leaf, param.sharding)
 
-    opt_state = jax.tree_util.tree_map_with_path(of_parameter, jax.eval_shape(tx.init, params))
-    scalar = jax.ShapeDtypeStruct((), jnp.int32, sharding=whole)
+    opt_state = jax.tree_util.tree_map_with_path(
+        shard_like_parameter, jax.eval_shape(tx.init, params)
+    )
+    scalar = jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated)
     average = {"params": params, **collections} if ema else {}
     return TrainState(scalar, scalar, params, collections, opt_state, average)
 
@@ -99,15 +102,16 @@ def init(
     shapes: TrainState,
     given: Mapping[str, Array] | None = None,
 ) -> TrainState:
-    """Make the state at step 0, straight into the layout of `abstract_state`.
+    """Initialize the state at step 0, sharded as `abstract_state` says.
 
     Args:
       model: The model.
       tx: The optimizer.
-      image_shape: Height, width and channels.
-      seed: Initialization seed.
+      image_shape: (height, width, channels).
+      seed: Seed of the random initialization.
       shapes: The result of `abstract_state`.
-      given: Variables that are not random, by name, such as `params/head/bias`; they are donated.
+      given: Values of variables that are not initialized randomly, by name, such as
+        `params/head/bias`. Their buffers are donated.
     """
 
     def make(given: Mapping[str, Array]) -> TrainState:
@@ -119,5 +123,5 @@ def init(
         zero = jnp.zeros((), jnp.int32)
         return TrainState(zero, zero, params, variables, tx.init(params), average)
 
-    layout = jax.tree.map(lambda leaf: leaf.sharding, shapes)
-    return jax.jit(make, out_shardings=layout, donate_argnums=0)(dict(given or {}))
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, shapes)
+    return jax.jit(make, out_shardings=shardings, donate_argnums=0)(dict(given or {}))

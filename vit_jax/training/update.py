@@ -1,4 +1,4 @@
-"""From the gradients of a step to the next state, or to the same one where they are not finite."""
+"""The update of the state by gradients, which is skipped if they are not finite."""
 
 import dataclasses
 from typing import Any
@@ -13,53 +13,64 @@ from vit_jax.training.objectives import Aux
 from vit_jax.training.schedules import Schedule
 from vit_jax.training.state import Params, TrainState, Variables
 
-# What every step logs; the metrics of an objective have other names.
+# The metrics that every step logs. Metrics of an objective need other names.
 METRICS = ("step", "loss", "learning_rate", "grad_norm", "update_norm", "param_norm", "skipped")
 
 
 @dataclasses.dataclass(frozen=True)
 class Update:
-    """How gradients change the state.
+    """Applies gradients to the training state.
 
-    With warm-up the average's decay after n steps is at most (1 + n) / (10 + n), so that it soon
-    forgets the first parameters.
+    With `ema_warmup`, the decay of the exponential moving average (EMA) after n steps is at most
+    (1 + n) / (10 + n), so that the initial weights are soon forgotten.
     """
 
-    tx: optax.GradientTransformation  # without the learning rate
-    schedule: Schedule
-    ema_decay: float = 0.0
+    tx: optax.GradientTransformation  # the optimizer, without the learning rate
+    schedule: Schedule  # the learning rate as a function of the step
+    ema_decay: float = 0.0  # 0: no EMA
     ema_warmup: bool = False
 
     def apply_gradients(
         self, state: TrainState, grads: Params, loss: Float[Array, ""], aux: Aux
     ) -> tuple[TrainState, dict[str, Array]]:
-        """Take one step against the gradients; return the state and what there is to log.
+        """Update the state by one step of gradient descent.
 
-        Where the loss, the gradients, the new parameters or collections are not finite, everything
-        but the counts stays as it was.
+        If the loss, the gradients, the new parameters or the new collections are not finite, only
+        the counters `step` and `skipped` change.
+
+        Args:
+          state: The state before the step.
+          grads: The gradients of `state.params`.
+          loss: The loss.
+          aux: The new collections, and the metrics of the objective.
+
+        Returns:
+          The new state, and the metrics to log.
 
         Raises:
-          ConfigError: A metric has the name of another, or a `/`, which marks evaluations.
+          ConfigError: A metric of the objective has the name of another metric, or contains a `/`,
+            which is reserved for evaluations.
         """
         for name in aux.metrics:
             if name in METRICS or "/" in name:
-                problem = f"its metric '{name}' needs another name, without '/'"
-                raise ConfigError("config.objective", f"{problem}; taken are {', '.join(METRICS)}")
+                problem = f"cannot log the metric '{name}'; choose a name without '/'"
+                taken = ", ".join(METRICS)
+                raise ConfigError("config.objective", f"{problem} that is not one of {taken}")
         rate = jnp.asarray(self.schedule(state.step), jnp.float32)
         grad_norm = optax.tree.norm(grads)
         direction, opt_state = self.tx.update(grads, state.opt_state, state.params)
         update = jax.tree.map(lambda d: rate * d, direction)
         params = jax.tree.map(lambda p, u: p - u, state.params, update)
-        ema = self._average(state, {"params": params, **aux.collections})
+        ema = self._update_ema(state, {"params": params, **aux.collections})
         finite = jnp.isfinite(loss + grad_norm + optax.tree.norm(params))
         finite &= _is_finite(aux.collections)
         new = TrainState(
             step=state.step + 1,
             skipped=state.skipped + ~finite,
-            params=_where(finite, params, state.params),
-            collections=_where(finite, aux.collections, state.collections),
-            opt_state=_where(finite, opt_state, state.opt_state),
-            ema=_where(finite, ema, state.ema),
+            params=_select(finite, params, state.params),
+            collections=_select(finite, aux.collections, state.collections),
+            opt_state=_select(finite, opt_state, state.opt_state),
+            ema=_select(finite, ema, state.ema),
         )
         metrics = {
             **aux.metrics,
@@ -72,8 +83,8 @@ class Update:
         }
         return new, metrics
 
-    def _average(self, state: TrainState, variables: Variables) -> Variables:
-        """Return the average with new variables; of integers, the new ones."""
+    def _update_ema(self, state: TrainState, variables: Variables) -> Variables:
+        """Return the EMA after a step; integer arrays are copied from the new variables."""
         if not state.ema:
             return {}
         decay: Any = self.ema_decay
@@ -88,9 +99,11 @@ class Update:
 
 
 def _is_finite(tree: Any) -> Bool[Array, ""]:
+    """Return whether all floating-point values of a tree are finite."""
     leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
     return jnp.all(jnp.asarray([jnp.isfinite(leaf).all() for leaf in leaves], bool))
 
 
-def _where(condition: Bool[Array, ""], new: Any, old: Any) -> Any:
+def _select(condition: Bool[Array, ""], new: Any, old: Any) -> Any:
+    """Return the tree `new` if the condition holds, else `old`."""
     return jax.tree.map(lambda n, o: jnp.where(condition, n, o), new, old)
