@@ -186,7 +186,7 @@ def test_the_command_evaluates_at_another_image_size(trained, capsys):
             "config.model.mlp.activation: relu (flag), but the weights were trained with gelu",
         ),
         (["--config.model.depth=2"], 64, "config.model.depth: 2 (flag), but the weights were t"),
-        (["--raw"], 64, "--raw: no such flag; give --weights=raw"),
+        (["--raw"], 64, "--raw: no such flag; pass --weights=raw"),
         (["--config.mesh.data=3"], 64, "config.mesh: data=3, fsdp=1, tensor=1 does not fit 8"),
         (["--config.data.channels=3"], 64, "config.data.mean: expected 3 numbers, one per channel"),
         (["--config.modl.depth=1"], 64, "config.modl.depth: no such field; did you mean 'model.d"),

@@ -63,7 +63,7 @@ def test_a_run_with_a_users_part_trains_evaluates_and_predicts_in_fresh_processe
 @pytest.mark.parametrize(
     ("text", "flag", "message"),
     [
-        ("", "own.py", "expected the name of a module, got the file own.py; try --import=own"),
+        ("", "own.py", "expected the name of a module, got the file own.py; pass --import=own"),
         ("", "onw", "no module 'onw' in "),
         ("import numpyy", "own", "ModuleNotFoundError: No module named 'numpyy'"),
         ("x = 1\n1 / 0", "own", "own.py:2: ZeroDivisionError: division by zero"),

@@ -305,7 +305,7 @@ def test_a_wrong_flag_is_refused(run, tmp_path, flag, code, message):
 @pytest.mark.parametrize(
     ("error", "code", "message"),
     [
-        (KeyboardInterrupt(), 130, "stopped: at once"),
+        (KeyboardInterrupt(), 130, "stopped: immediately"),
         (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), 73, "No space left on device"),
         (ImportError("No module named 'a'", name="a.b"), 64, "needs a; pip install a"),
         (

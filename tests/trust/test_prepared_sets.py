@@ -46,7 +46,7 @@ def test_a_class_that_features_json_names_is_not_imported(folder, name):
     with pytest.raises(DataError) as error:
         read(folder)
     assert f"{folder}/features.json" in str(error.value)
-    assert payloads.CLASS in str(error.value) or "twice" in str(error.value)
+    assert payloads.CLASS in str(error.value) or "duplicate key" in str(error.value)
     assert payloads.MODULE not in sys.modules
     assert not (folder.parents[2] / "sentinel").exists()
 
@@ -81,8 +81,8 @@ def test_a_document_that_would_block_is_refused(folder, name):
     [
         (b"[" * 100_000, "nested too deeply"),
         (b'{"a": ' + b"1" * 5000 + b"}", "not valid JSON"),
-        (b'{"a": "\xff"}', "not in UTF-8"),
-        (b'{"a": 1, "a": 2}', "the key 'a' is there twice"),
+        (b'{"a": "\xff"}', "not valid UTF-8"),
+        (b'{"a": 1, "a": 2}', "duplicate key 'a'"),
         (b" " * (2**24 + 1), "a regular file of at most 16,777,216 bytes"),
     ],
     ids=["deep", "long number", "not UTF-8", "key twice", "large"],
