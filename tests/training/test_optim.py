@@ -102,7 +102,7 @@ def test_frozen_parameters_have_no_update_and_no_moments():
     ("freeze", "message"),
     [
         (("nothing",), "'nothing' matches no parameter"),
-        ((".*",), "every parameter is frozen"),
+        ((".*",), "all parameters are frozen"),
         (("[",), "'[' is not a regular expression"),
     ],
 )

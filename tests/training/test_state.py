@@ -137,5 +137,5 @@ def test_the_average_of_what_does_not_move_does_not_drift():
     first, _ = small()
     current = first.replace(ema=value)
     for _ in range(3):
-        current = current.replace(ema=update._average(current, value))
+        current = current.replace(ema=update._update_ema(current, value))
     chex.assert_trees_all_equal(current.ema, value)
