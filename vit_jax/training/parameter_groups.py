@@ -99,7 +99,7 @@ def trainable(config: config_lib.Optim, params: Params) -> Params:
     return jax.tree.unflatten(jax.tree.structure(params), is_trained)
 
 
-def moving(collections: Mapping[str, Any], trains: Params) -> Any:
+def updated_collections(collections: Mapping[str, Any], trains: Params) -> Any:
     """Return a tree of bools that is False for the arrays of layers with only frozen parameters.
 
     Args:
