@@ -1,4 +1,4 @@
-"""The notebooks run top to bottom, on one device and on eight, and show their pictures."""
+"""The notebooks run from top to bottom, on one device and on eight, and show their figures."""
 
 import ast
 import base64
@@ -129,7 +129,7 @@ def test_it_is_stored_clean(name):
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
-def test_it_is_thin(name):
+def test_cells_have_no_definitions(name):
     for cell in code_cells(read(name)):
         tree = ast.parse(python(cell))
         imported = {
@@ -172,7 +172,7 @@ def test_the_first_run_trains_evaluates_and_predicts(executed):
     assert (folder / "digit.png").exists()
 
 
-def test_the_other_one_splits_over_the_devices_and_goes_on(executed):
+def test_the_tpu_notebook_shards_over_the_devices_and_resumes(executed):
     notebook, folder = executed("finetune_tpu")
     cells = {cell.id: cell for cell in code_cells(notebook)}
     assert "data 4, fsdp 2, tensor 1" in said(cells["mesh-batch"])

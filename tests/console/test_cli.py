@@ -1,4 +1,4 @@
-"""Every command: flags and overrides in, one line and an exit code out."""
+"""Flags, overrides, error lines and exit codes of commands."""
 
 import pytest
 from absl import flags
@@ -19,7 +19,7 @@ def run(capsys, *argv, main=lambda values, overrides: None):
     return code, *capsys.readouterr()
 
 
-def test_overrides_are_read_with_equals_or_space(capsys):
+def test_overrides_are_parsed_with_equals_or_space(capsys):
     seen = {}
     argv = ("--config.a.b=1", "--number=3", "--config.c", "x=y", "-config.d=")
     code, _, err = run(capsys, *argv, main=lambda _, overrides: seen.update(overrides))
@@ -36,7 +36,7 @@ def test_overrides_are_read_with_equals_or_space(capsys):
         (["--config.a"], "error: config.a: expected a value, as in --config.key=value"),
     ],
 )
-def test_a_wrong_flag_is_one_line_and_64(capsys, argv, message):
+def test_an_invalid_flag_is_one_line_and_exit_code_64(capsys, argv, message):
     code, out, err = run(capsys, *argv)
     assert code == 64
     assert out == ""
@@ -84,7 +84,7 @@ def test_help_fits_a_screen(capsys):
         ),
     ],
 )
-def test_a_config_file_that_fails_is_named_with_its_line(tmp_path, text, message):
+def test_an_error_in_a_config_file_has_its_name_and_line(tmp_path, text, message):
     path = tmp_path / "c.py"
     path.write_text(text)
     with pytest.raises(ConfigError) as error:
@@ -93,12 +93,12 @@ def test_a_config_file_that_fails_is_named_with_its_line(tmp_path, text, message
 
 
 @pytest.mark.parametrize("path", ["", "nowhere.py", "."])
-def test_a_missing_config_file_is_refused(path):
+def test_a_missing_config_file_is_an_error(path):
     with pytest.raises(ConfigError, match="--config"):
         config_lib.load_config_file(path)
 
 
-def test_operands_stand_anywhere_and_after_two_dashes_anywhere_else(capsys):
+def test_operands_may_be_between_flags_and_after_two_dashes(capsys):
     def parse(*argv):
         values, seen = new_flags(), []
         values.set_gnu_getopt(True)

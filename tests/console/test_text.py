@@ -1,4 +1,4 @@
-"""What names do to a terminal: nothing."""
+"""Text is escaped for terminals and for JSON."""
 
 import io
 import json
@@ -22,12 +22,12 @@ from vit_jax.console.text import printable, to_json
         (b"b\xffd".decode(errors="surrogateescape"), "b\\udcffd"),
     ],
 )
-def test_characters_that_a_terminal_acts_upon_are_escaped(text, shown):
+def test_control_characters_are_escaped(text, shown):
     assert printable(text, "utf-8") == (text if shown is None else shown)
     assert printable(text, None) == (text if shown is None else shown)
 
 
-def test_characters_that_a_terminal_lacks_are_escaped():
+def test_characters_outside_the_encoding_are_escaped():
     assert printable("ü 日", "latin-1") == "ü \\u65e5"
     assert printable("ü 日", "ascii") == "\\xfc \\u65e5"
 
@@ -39,7 +39,7 @@ def test_json_is_printable_and_keeps_its_text():
     assert json.loads(text) == content
 
 
-def test_numbers_that_json_has_not_become_null():
+def test_non_finite_numbers_become_null():
     content = {"value": float("nan"), "list": (float("inf"), 1.5)}
     assert json.loads(to_json(content, indent=2)) == {"value": None, "list": [None, 1.5]}
 

@@ -1,4 +1,4 @@
-"""One process writes a work directory, and files appear whole."""
+"""Locks of work directories, paths of flags, and atomic writing."""
 
 import json
 import math
@@ -11,7 +11,7 @@ from vit_jax.console import workdir
 from vit_jax.errors import ConfigError, WorkdirError
 
 
-def test_a_second_holder_is_refused_with_the_first_ones_name(tmp_path):
+def test_a_locked_directory_is_an_error_that_names_the_owner(tmp_path):
     path = epath.Path(tmp_path) / "run"
     with (
         workdir.lock(path),
@@ -23,7 +23,7 @@ def test_a_second_holder_is_refused_with_the_first_ones_name(tmp_path):
         assert path.is_dir()
 
 
-def test_a_file_in_the_place_of_the_directory_is_refused(tmp_path):
+def test_a_file_instead_of_the_directory_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with (
         pytest.raises(WorkdirError, match="--workdir: cannot write") as error,
@@ -33,7 +33,7 @@ def test_a_file_in_the_place_of_the_directory_is_refused(tmp_path):
     assert error.value.exit_code == 73
 
 
-def test_json_is_replaced_whole(tmp_path):
+def test_json_is_replaced_atomically(tmp_path):
     path = epath.Path(tmp_path) / "deep" / "results.json"
     for content in ({"a": 1}, {"b": [2, 3]}):
         workdir.write_json(path, content)
@@ -49,7 +49,7 @@ def test_json_has_no_nan(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["gs://bucket/x", "s3://bucket/x", "http://host/x"])
-def test_a_path_elsewhere_is_one_line_where_it_cannot_be_reached(text, monkeypatch):
+def test_an_unreachable_object_store_is_one_line(text, monkeypatch):
     for extra in ("gcsfs", "s3fs"):
         monkeypatch.setitem(sys.modules, extra, None)  # as if it were not installed
     with pytest.raises(ConfigError, match=r"^config\.init_from: (cannot open|expected a local)"):
@@ -72,7 +72,7 @@ def test_a_tilde_is_the_home_directory(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a[1]", "a]", "a\\b"])
-def test_a_path_that_orbax_cannot_save_to_is_refused_before_the_first_step(tmp_path, name):
+def test_a_path_that_orbax_cannot_save_to_is_an_error(tmp_path, name):
     path = epath.Path(tmp_path) / name / "run"
     message = "checkpoints cannot be saved to a path with .*; choose another path"
     with pytest.raises(ConfigError, match=message), workdir.lock(path):
@@ -80,7 +80,7 @@ def test_a_path_that_orbax_cannot_save_to_is_refused_before_the_first_step(tmp_p
     assert not (tmp_path / name).exists()
 
 
-def test_no_file_is_written_through_a_link(tmp_path):
+def test_files_are_not_written_through_links(tmp_path):
     target = tmp_path / "target"
     target.write_text("precious")
     run = tmp_path / "run"

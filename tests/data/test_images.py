@@ -1,4 +1,4 @@
-"""Every odd image becomes the right pixels, and every broken one a reason."""
+"""Unusual images are decoded correctly, and corrupt ones are rejected with a reason."""
 
 import io
 import resource
@@ -173,7 +173,7 @@ def test_exif_orientation_is_applied(orientation, kind):
     np.testing.assert_allclose(pixels, blocks, atol=12 if kind == "jpeg" else 0)
 
 
-def test_broken_exif_does_not_matter():
+def test_corrupt_exif_is_ignored():
     content = save(RGB, "jpeg", exif=b"Exif\0\0garbage that is no TIFF header")
     assert decode(content).shape == RGB.shape
 
@@ -186,11 +186,11 @@ def test_channels(channels, mode):
     )
 
 
-def test_alpha_is_kept_where_there_is_a_channel_for_it():
+def test_alpha_is_kept_if_the_result_has_an_alpha_channel():
     np.testing.assert_array_equal(decode(save(RGBA), 4), RGBA)
 
 
-def test_the_background_shows_through():
+def test_transparent_pixels_show_the_background():
     clear = np.zeros((1, 1, 4), np.uint8)
     assert decode(save(clear), background=(1, 2, 3)).tolist() == [[[1, 2, 3]]]
     assert decode(save(clear), 1, background=(9, 9, 9)).tolist() == [[[9]]]
@@ -212,7 +212,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_what_is_broken_is_refused_with_a_reason(name):
+def test_corrupt_files_are_rejected_with_a_reason(name):
     content, reason = BROKEN[name]
     with pytest.raises(images.UnreadableError, match=reason) as error:
         decode(content)
@@ -236,7 +236,7 @@ def photo(form):
 
 
 @pytest.mark.parametrize("form", JPEG_FORMS)
-def test_a_jpeg_without_its_end_has_all_its_pixels(form):
+def test_a_jpeg_without_an_end_marker_has_all_its_pixels(form):
     content = photo(form)
     whole = decode(content)
     ends = [content[:-2], content[:-1], content[:-2] + bytes(4096), content + b"more"]
@@ -245,7 +245,7 @@ def test_a_jpeg_without_its_end_has_all_its_pixels(form):
 
 
 @pytest.mark.parametrize("form", JPEG_FORMS)
-def test_a_jpeg_that_lacks_part_of_its_picture_is_refused(form):
+def test_a_truncated_jpeg_is_rejected(form):
     content = photo(form)
     whole = decode(content)
     refused = 0
@@ -261,7 +261,7 @@ def test_a_jpeg_that_lacks_part_of_its_picture_is_refused(form):
     assert refused > 60
 
 
-def test_grey_filling_is_no_picture_even_where_the_end_is_there():
+def test_a_truncated_jpeg_with_an_end_marker_is_rejected():
     content = photo("baseline")
     with pytest.raises(images.UnreadableError, match="part of its picture is missing"):
         decode(content[: len(content) // 2] + b"\xff\xd9")
@@ -270,7 +270,7 @@ def test_grey_filling_is_no_picture_even_where_the_end_is_there():
     assert (decode(grey[:-2]) == 128).all()
 
 
-def test_a_progressive_jpeg_without_its_last_scans_is_refused():
+def test_a_progressive_jpeg_without_its_last_scans_is_rejected():
     content = photo("progressive")
     scans = [i for i in range(len(content)) if content[i : i + 2] == b"\xff\xda"]
     assert len(scans) > 5
@@ -279,7 +279,7 @@ def test_a_progressive_jpeg_without_its_last_scans_is_refused():
             decode(content[:scan])
 
 
-def test_kinds_of_jpeg_that_are_not_read_are_named():
+def test_unsupported_jpegs_are_rejected_with_the_reason():
     content = photo("baseline")
     frame = content.index(b"\xff\xc0")
     for place, value, reason in ((4, 12, "of 12 bits"), (9, 2, "of 2 components")):
@@ -293,7 +293,7 @@ def test_kinds_of_jpeg_that_are_not_read_are_named():
         decode(inks[:mark] + inks[mark + 2 + length :])
 
 
-def test_large_images_are_converted_in_parts(monkeypatch):
+def test_large_images_are_converted_in_blocks(monkeypatch):
     contents = [GOLDEN[name][0] for name in GOLDEN]
     expected = [decode(content) for content in contents]
     monkeypatch.setattr(images, "_LARGE_IMAGE_PIXELS", 1)
@@ -314,7 +314,7 @@ def bomb(side):
 
 
 @pytest.mark.parametrize("side", [9_000, 14_000])  # Pillow itself warns of one, and refuses one
-def test_too_many_pixels_are_refused_from_the_header(side):
+def test_too_many_pixels_are_rejected_from_the_header(side):
     content = bomb(side)
     assert len(content) < 300_000
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -323,7 +323,7 @@ def test_too_many_pixels_are_refused_from_the_header(side):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KiB
 
 
-def test_the_limit_is_the_callers():
+def test_the_caller_sets_the_pixel_limit():
     assert decode(save(RGB), max_pixels=6).shape == (2, 3, 3)
     with pytest.raises(images.UnreadableError, match="3x2 pixels, more than 5"):
         decode(save(RGB), max_pixels=5)

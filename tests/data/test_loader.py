@@ -1,4 +1,4 @@
-"""The stream of batches is a pure function of (seed, step), however it is read."""
+"""The stream of batches is a pure function of (seed, step) for any number of readers."""
 
 import dataclasses
 import itertools
@@ -57,7 +57,7 @@ def test_batches_are_uint8_images_and_int32_labels():
     assert batch["label"].dtype == np.int32
 
 
-def test_a_stream_started_at_a_step_is_the_rest_of_the_whole_stream():
+def test_a_stream_started_at_a_step_continues_the_whole_stream():
     whole = take(9)
     for step in (1, 4, 8):
         assert_same(take(9 - step, step=step), whole[step:])
@@ -75,7 +75,7 @@ def test_hosts_read_contiguous_rows_of_the_same_batches(num_hosts):
         assert_same(take(6, host=host, num_hosts=num_hosts), part)
 
 
-def test_a_repeated_image_comes_several_times_in_a_row_transformed_anew():
+def test_repeated_images_are_consecutive_with_different_transforms():
     data = dataclasses.replace(DATA, repeats=4)
     rows = np.concatenate([batch["label"] for batch in take(10, data=data)]).reshape(-1, 4)
     assert (rows == rows[:, :1]).all()
@@ -123,7 +123,7 @@ def test_workers_leave_no_shared_memory_behind(monkeypatch):
     assert names and not [name for name in names if pathlib.Path("/dev/shm", name).exists()]  # noqa: S108
 
 
-def test_an_epoch_holds_every_image_once_and_the_next_is_in_another_order():
+def test_an_epoch_has_every_image_once_and_the_next_has_another_order():
     rows = [row.tobytes() for batch in take(5, data=PLAIN) for row in batch["image"]]
     first, second = rows[:20], rows[20:]
     assert (
@@ -149,7 +149,7 @@ def test_evaluation_counts_every_image_once_in_order(batch_size):
     np.testing.assert_array_equal(kept, [source[i]["image"] for i in range(11)])
 
 
-def test_hosts_share_an_evaluation():
+def test_hosts_evaluate_disjoint_rows():
     source = open_split(DATA, "test_split")
     parts = [
         list(loader.eval_batches(source, DATA, 8, host=host, num_hosts=2)) for host in range(2)
@@ -185,7 +185,7 @@ def batches_of(source, num=5, **overrides):
 
 
 @pytest.mark.parametrize("overrides", [{}, {"workers": 2}])
-def test_the_next_image_takes_the_place_of_an_unreadable_one(capsys, overrides):
+def test_the_next_image_replaces_an_unreadable_one(capsys, overrides):
     source = Broken({3, 7, 8, 19})
     assert "unreadable" not in next(loader.train_batches(source, DATA, 4, seed=0))
     rows = batches_of(source, **overrides)
@@ -195,7 +195,7 @@ def test_the_next_image_takes_the_place_of_an_unreadable_one(capsys, overrides):
     assert source.unreadable == {i: f"cannot read {i}" for i in (3, 7, 8, 19)}
 
 
-def test_an_unreadable_image_is_named_once(capsys):
+def test_an_unreadable_image_is_reported_once(capsys):
     source = Broken({3})
     batches_of(source, num=15)
     list(loader.eval_batches(source, DATA, 8))
@@ -203,7 +203,7 @@ def test_an_unreadable_image_is_named_once(capsys):
     assert err == "warning: broken[3]: cannot be read: cannot read 3\n"
 
 
-def test_an_unreadable_image_is_left_out_of_an_evaluation():
+def test_an_unreadable_image_is_skipped_in_evaluation():
     source = Broken({3})
     batches = list(loader.eval_batches(source, DATA, 8))
     assert [len(batch["mask"]) for batch in batches] == [8, 8, 8]
@@ -218,19 +218,19 @@ def test_too_many_unreadable_images_end_the_run():
         list(loader.eval_batches(Broken({1, 5}), DATA, 8))  # one per cent of few is one
 
 
-def test_a_source_of_nothing_but_unreadable_images_ends_at_once():
+def test_a_source_with_only_unreadable_images_fails_immediately():
     with pytest.raises(DataError, match=r"broken\[\d+\]: this image and the next 99 cannot"):
         batches_of(Broken(range(1000), num=1000))
 
 
 @pytest.mark.parametrize("label", [-1, 2, 255])
-def test_a_bad_label_ends_the_run_with_the_record(label):
+def test_an_invalid_label_ends_the_run_and_names_the_record(label):
     expected = rf"^broken\[\d+\]: expected a label from 0 to 1, got {label}"
     with pytest.raises(DataError, match=expected):
         batches_of(Broken((), label=label))
 
 
-def test_an_error_in_a_transform_is_not_taken_for_an_unreadable_image(monkeypatch):
+def test_an_error_in_a_transform_is_not_an_unreadable_image(monkeypatch):
     def fail(self, image, rng):
         raise ZeroDivisionError("a mistake of ours")
 
@@ -239,7 +239,7 @@ def test_an_error_in_a_transform_is_not_taken_for_an_unreadable_image(monkeypatc
         batches_of(Broken(()))
 
 
-def test_a_batch_may_be_one_image():
+def test_batches_of_one_image():
     whole = [take(20, batch_size=1, data=data) for data in (DATA, PLAIN)]
     for rows, data in zip(whole, (DATA, PLAIN), strict=True):
         assert_same(rows[7:9], take(2, batch_size=1, data=data, step=7))

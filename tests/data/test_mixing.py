@@ -1,4 +1,4 @@
-"""Erasing and mixing: where, how much, how often; and that labels count what images show."""
+"""Random erasing, mixup and cutmix: positions, areas, probabilities and label weights."""
 
 import dataclasses
 
@@ -17,7 +17,7 @@ IMAGES = jnp.asarray(RNG.normal(3, 0.1, size=(64, 32, 48, 3)), jnp.float32)
 KEYS = jax.random.split(jax.random.key(0), 64)
 
 
-def test_boxes_have_the_areas_and_shapes_that_are_asked_for():
+def test_boxes_have_the_configured_areas_and_aspect_ratios():
     erasing = RandomErasing(1.0)
     keys = jax.random.split(jax.random.key(1), 500)
     top, left, tall, wide = np.asarray(
@@ -33,7 +33,7 @@ def test_boxes_have_the_areas_and_shapes_that_are_asked_for():
 
 
 @pytest.mark.parametrize("fill", ["pixel", "channel", "zero"])
-def test_what_is_erased_is_a_rectangle_of_noise(fill):
+def test_a_rectangle_is_replaced_by_noise(fill):
     erasing = RandomErasing(0.5, fill=fill)
     found = np.asarray(jax.jit(erasing)(IMAGES, KEYS))
     changed = (found != np.asarray(IMAGES)).any(axis=-1)
@@ -52,12 +52,12 @@ def test_what_is_erased_is_a_rectangle_of_noise(fill):
         assert abs(inside).max() < 6
 
 
-def test_an_image_too_small_for_any_box_stays():
+def test_an_image_too_small_for_any_box_is_unchanged():
     box = RandomErasing(1.0, area=(1.0, 1.0), ratio=(1.0, 1.0)).sample_box(jax.random.key(0), 8, 8)
     np.testing.assert_array_equal(box[2:], 0)
 
 
-def test_a_row_is_erased_the_same_whatever_is_beside_it():
+def test_erasing_a_row_does_not_depend_on_other_rows():
     erasing = RandomErasing(1.0)
     whole, part = erasing(IMAGES, KEYS), erasing(IMAGES[8:16], KEYS[8:16])
     np.testing.assert_array_equal(whole[8:16], part)
@@ -67,7 +67,7 @@ TARGETS = losses.targets(jnp.arange(64) % 10, 10, 0.1)
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_mixup_weighs_images_and_labels_alike(seed):
+def test_mixup_uses_the_same_weights_for_images_and_labels(seed):
     images, targets = Mix(0.8, 0.0)(IMAGES, TARGETS, jax.random.key(seed))
     np.testing.assert_allclose(targets.sum(axis=1), 1, rtol=1e-6)
     weight = (targets[0, 0] - TARGETS[63, 0]) / (TARGETS[0, 0] - TARGETS[63, 0])
@@ -77,7 +77,7 @@ def test_mixup_weighs_images_and_labels_alike(seed):
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_cutmix_counts_the_area_that_was_pasted(seed):
+def test_cutmix_weights_labels_by_the_pasted_area(seed):
     images, targets = Mix(0.0, 1.0)(IMAGES, TARGETS, jax.random.key(seed))
     np.testing.assert_allclose(targets.sum(axis=1), 1, rtol=1e-6)
     pasted = np.asarray(images == IMAGES[::-1])
@@ -87,7 +87,7 @@ def test_cutmix_counts_the_area_that_was_pasted(seed):
     np.testing.assert_array_equal(pasted[0].any(axis=-1), pasted[5].any(axis=-1))
 
 
-def test_the_share_that_is_pasted_is_drawn_from_the_beta_distribution():
+def test_the_pasted_fraction_is_sampled_from_the_beta_distribution():
     mix = Mix(0.0, 1.0)
     boxes = [mix.sample_box(jax.random.key(i), 0.75, 200, 200) for i in range(50)]
     sides = np.asarray(boxes)[:, 2:]
@@ -108,7 +108,7 @@ def kinds_of(mix, num=200):
     return np.bincount(np.asarray(kinds), minlength=3) / num
 
 
-def test_probability_and_switch_choose():
+def test_probability_and_switch_select_the_method():
     left, added, cut = kinds_of(Mix(0.8, 1.0, probability=0.6, switch=0.25))
     assert left == pytest.approx(0.4, abs=0.12)
     assert added == pytest.approx(0.45, abs=0.12)
@@ -129,7 +129,7 @@ def test_a_batch_transform_normalizes_erases_and_mixes_in_that_order():
     np.testing.assert_allclose(images, weight * erased + (1 - weight) * erased[::-1], atol=1e-5)
 
 
-def test_nothing_is_done_that_is_not_asked_for():
+def test_disabled_transforms_change_nothing():
     transform = batch_transform(config_lib.Data(), config_lib.Mix())
     assert (transform.erasing, transform.mix) == (None, None)
     pixels = jnp.asarray(RNG.integers(0, 256, (4, 8, 8, 3)), jnp.uint8)

@@ -64,23 +64,23 @@ def apply(name, image, strength, resampling="NEAREST"):
 
 
 @pytest.mark.parametrize(("name", "strength", "resampling", "crc"), GOLDEN)
-def test_pixels_are_timms(name, strength, resampling, crc):
+def test_pixels_equal_those_of_timm(name, strength, resampling, crc):
     found = apply(name, IMAGE, strength, resampling)
     assert (found.shape, found.dtype) == (IMAGE.shape, np.uint8)
     assert zlib.crc32(found.tobytes()) == crc
 
 
-def test_every_operation_is_pinned():
+def test_every_operation_has_golden_pixels():
     assert {name for name, *_ in GOLDEN} | {"identity"} == set(OPERATIONS)
 
 
 @pytest.mark.parametrize("name", IDENTITY)
-def test_at_the_identity_nothing_changes(name):
+def test_identity_strengths_change_nothing(name):
     np.testing.assert_array_equal(apply(name, IMAGE, IDENTITY[name]), IMAGE)
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_a_grey_image_is_the_same_as_each_of_its_channels_alone(name):
+def test_channels_are_processed_like_separate_grey_images(name):
     if name == "color" or name == "desaturate":  # which see all channels of a colour image
         grey = IMAGE[..., :1]
         np.testing.assert_array_equal(apply(name, grey, 0.3), grey)
@@ -95,14 +95,14 @@ def test_a_grey_image_is_the_same_as_each_of_its_channels_alone(name):
         np.testing.assert_array_equal(found[..., i : i + 1], alone)
 
 
-def test_what_comes_from_outside_has_the_fill():
+def test_pixels_from_outside_have_the_fill_value():
     moved = apply("translate_x", IMAGE, 5.0)
     np.testing.assert_array_equal(moved[:, :27], IMAGE[:, 5:])
     np.testing.assert_array_equal(moved[:, 27:], np.broadcast_to(FILL, (24, 5, 3)))
 
 
 @pytest.mark.parametrize("centre", [(12, 16), (0, 0), (23, 31)])
-def test_cutout_fills_a_square_as_far_as_it_lies_inside(centre):
+def test_cutout_fills_a_square_clipped_to_the_image(centre):
     found = from_bands(cutout(to_bands(IMAGE), 4, centre, FillOptions(FILL)))
     row, column = centre
     inside = (abs(Y - row + 0.5) < 4) & (abs(X - column + 0.5) < 4)

@@ -1,4 +1,4 @@
-"""Every kind of TIFF becomes the right pixels, or is refused by its name."""
+"""Each TIFF layout is decoded correctly or rejected with a reason."""
 
 import io
 import struct
@@ -121,7 +121,7 @@ def test_pixels(name, order, compression):
     np.testing.assert_allclose(pixels, expected, atol=1.5 if "multiplied" in name else 0.51)
 
 
-def test_16_bits_with_0_for_white_are_right_or_refused():
+def test_16_bits_with_0_for_white_are_correct_or_rejected():
     little = write(wide(GREY), WHITE_IS_ZERO)
     pixels = images.decode(little, 1, (255, 255, 255), 10_000)
     np.testing.assert_array_equal(pixels[..., 0], 255 - GREY)
@@ -129,7 +129,7 @@ def test_16_bits_with_0_for_white_are_right_or_refused():
         images.decode(write(wide(GREY), WHITE_IS_ZERO, order=">"), 1, (255, 255, 255), 10_000)
 
 
-def test_planes_of_16_bits_are_read_where_they_are_compressed():
+def test_compressed_planes_of_16_bits_are_decoded():
     content = write(wide(RGB), COLOUR, planar=True, compression=DEFLATE)
     np.testing.assert_array_equal(images.decode(content, 3, (255, 255, 255), 10_000), RGB)
 
@@ -180,7 +180,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_is_read_wrong_is_refused_by_name(name, order):
+def test_unsupported_layouts_are_rejected_with_the_reason(name, order):
     samples, photometric, options, reason = REFUSED[name]
     with pytest.raises(images.UnreadableError, match=reason):
         images.decode(write(samples, photometric, order=order, **options), 3, (0, 0, 0), 10_000)
@@ -190,7 +190,7 @@ def test_what_is_read_wrong_is_refused_by_name(name, order):
     ("samples", "photometric", "channels"),
     [(FOUR, COLOUR, 4), (FOUR, COLOUR, 2), (wide(FOUR), COLOUR, 4), (TWO, BLACK_IS_ZERO, 2)],
 )
-def test_a_band_that_is_not_alpha_is_no_channel(samples, photometric, channels):
+def test_an_extra_sample_that_is_not_alpha_is_dropped(samples, photometric, channels):
     content = write(samples, photometric, extra=[UNSPECIFIED])
     with pytest.raises(
         images.UnreadableError, match=r"1 samples that are not alpha, expected data\.ch"
@@ -198,7 +198,7 @@ def test_a_band_that_is_not_alpha_is_no_channel(samples, photometric, channels):
         images.decode(content, channels, (255, 255, 255), 10_000)
 
 
-def test_images_that_a_caller_opened_are_checked_too():
+def test_pillow_images_are_checked_too():
     image = Image.open(io.BytesIO(write(wide(RGB), COLOUR, planar=True)))
     with image, pytest.raises(images.UnreadableError, match="16 bits with separate planes"):
         images.to_pixels(image, 3, (255, 255, 255))
@@ -210,7 +210,7 @@ def test_images_that_a_caller_opened_are_checked_too():
             images.to_pixels(Image.new(mode, (3, 3)), 3, (255, 255, 255))
 
 
-def test_a_damaged_directory_is_no_image():
+def test_a_corrupt_directory_is_rejected():
     content = write(RGB, COLOUR)
     for end in (6, 12, len(content) - 30):
         with pytest.raises(images.UnreadableError, match="a TIFF"):

@@ -21,7 +21,7 @@ GRADIENT = (np.add.outer(np.arange(12), np.arange(16)) * 9).astype(np.uint8)[...
 PIPELINE = transforms.for_evaluation(config_lib.Data(channels=1, fit="squash"))
 
 
-def test_pixels_are_taken_as_they_are_and_files_are_decoded():
+def test_arrays_are_unchanged_and_files_are_decoded():
     assert PIPELINE.decode(GRADIENT) is GRADIENT
     file = io.BytesIO()
     Image.fromarray(GRADIENT[..., 0]).save(file, format="png")
@@ -31,7 +31,7 @@ def test_pixels_are_taken_as_they_are_and_files_are_decoded():
 @pytest.mark.parametrize(
     "image", [GRADIENT[..., 0], np.repeat(GRADIENT, 3, -1), GRADIENT.astype(np.float32)]
 )
-def test_pixels_of_another_form_are_refused(image):
+def test_arrays_of_another_dtype_or_shape_are_rejected(image):
     with pytest.raises(UnreadableError, match=r"expected uint8 \(height, width, 1\) by config"):
         PIPELINE.decode(image)
 
@@ -53,7 +53,7 @@ def test_resize_is_antialiased():
     np.testing.assert_allclose(out, 100, atol=15)
 
 
-def test_affine_of_nothing_changes_nothing():
+def test_an_affine_transform_with_zero_amounts_is_the_identity():
     out = transforms.RandomAffine(0.0, 0.0, 0.0)(GRADIENT, RNG)
     np.testing.assert_array_equal(out, GRADIENT)
 
@@ -119,7 +119,7 @@ def test_the_centre_crop_is_that_of_the_whole_resized_image(
         np.testing.assert_allclose(out, expected, atol=1)
 
 
-def test_the_centre_crop_of_a_thread_of_pixels_needs_little_memory():
+def test_the_centre_crop_of_a_very_thin_image_needs_little_memory():
     thread = np.full((1, 5000, 3), 7, np.uint8)
     out = transforms.CentreCrop((224, 224), 0.875, "bicubic")(thread, RNG)
     np.testing.assert_array_equal(out, np.full((224, 224, 3), 7))
@@ -143,7 +143,7 @@ def cropped_whole(crop, image, rng):
 @pytest.mark.parametrize("interpolation", transforms.FILTERS)
 @pytest.mark.parametrize(("fraction", "padding"), [(1.0, 4), (0.875, 0), (0.5, 0)])
 @pytest.mark.parametrize("shape", [(45, 70), (70, 45), (12, 12), (100, 9)])
-def test_a_random_part_of_ordinary_images_is_cut_from_the_whole_bit_for_bit(
+def test_a_random_crop_of_ordinary_images_equals_resizing_then_cropping(
     shape, fraction, padding, interpolation
 ):
     image = np.random.default_rng(2).integers(0, 256, (*shape, 3)).astype(np.uint8)
@@ -155,7 +155,7 @@ def test_a_random_part_of_ordinary_images_is_cut_from_the_whole_bit_for_bit(
 
 
 @pytest.mark.parametrize("padding", [0, 4])
-def test_a_random_part_of_a_thread_of_pixels_is_the_same(padding):
+def test_a_random_crop_of_a_very_thin_image_is_nearly_the_same(padding):
     thread = (127 + 127 * np.sin(np.arange(3000) / 9)).astype(np.uint8)[None, :, None]
     image = np.repeat(np.repeat(thread, 3, 2), 2, 0)
     crop = transforms.RandomCrop((16, 16), 1.0, "bilinear", padding)
@@ -167,7 +167,7 @@ def test_a_random_part_of_a_thread_of_pixels_is_the_same(padding):
 
 @pytest.mark.parametrize("shape", [(1, 60_000), (30_000, 2), (1, 20_000_000), (20_000_000, 1)])
 @pytest.mark.parametrize("name", [*transforms.CROPS, "squash"])
-def test_no_transform_of_a_thread_of_pixels_needs_more_than_it_and_its_result(name, shape):
+def test_transforms_of_very_thin_images_need_little_memory(name, shape):
     data = config_lib.Data(image_size=(224, 224), interpolation="bicubic", flip=False)
     if name == "squash":
         data = dataclasses.replace(data, fit="squash", crop="fit")
@@ -209,7 +209,7 @@ def boxes(monkeypatch, shape, size, area, num=300):
 
 
 @pytest.mark.parametrize("size", [(32, 32), (32, 64)])
-def test_random_crops_have_the_area_and_the_shape_asked_for(monkeypatch, size):
+def test_random_crops_have_the_configured_area_and_aspect_ratio(monkeypatch, size):
     left, top, right, bottom = boxes(monkeypatch, (200, 300), size, (0.1, 0.4)).T
     assert left.min() >= 0
     assert top.min() >= 0
@@ -223,7 +223,7 @@ def test_random_crops_have_the_area_and_the_shape_asked_for(monkeypatch, size):
     assert np.ptp(top) > 60
 
 
-def test_a_random_crop_sees_nothing_beyond_its_part(monkeypatch):
+def test_a_random_crop_reads_no_pixels_outside_its_box(monkeypatch):
     shape = PHOTO.shape[:2]
     size = (16, 16)
     area = (0.2, 0.5)
@@ -236,12 +236,12 @@ def test_a_random_crop_sees_nothing_beyond_its_part(monkeypatch):
         np.testing.assert_array_equal(crop(PHOTO, np.random.default_rng(i)), np.asarray(expected))
 
 
-def test_a_random_crop_that_never_fits_takes_the_largest_centred_part(monkeypatch):
+def test_a_random_crop_that_never_fits_is_the_largest_centred_box(monkeypatch):
     parts = boxes(monkeypatch, (10, 1000), (8, 8), (1.0, 1.0), num=5)
     np.testing.assert_allclose(parts, [(495, 0, 505, 10)] * 5)
 
 
-def test_flips_are_fair_and_mirror():
+def test_flips_are_horizontal_with_probability_one_half():
     flip = transforms.RandomFlip()
     outs = [flip(PHOTO, np.random.default_rng(i)) for i in range(400)]
     mirrored = [np.array_equal(out, PHOTO[:, ::-1]) for out in outs]
@@ -293,7 +293,7 @@ def test_the_training_pipeline_is_random_and_the_evaluation_pipeline_is_not():
         ("channels", 6, "config.data.channels: expected 1 to 4 channels for image files, got 6"),
     ],
 )
-def test_a_wrong_setting_is_refused(field, value, message):
+def test_invalid_settings_are_rejected(field, value, message):
     with pytest.raises(ConfigError, match=message):
         transforms.check(dataclasses.replace(config_lib.Data(root="photos"), **{field: value}))
 

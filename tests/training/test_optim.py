@@ -1,4 +1,4 @@
-"""Optimizers against their formulas; decay, rates and freezing cover every parameter, by name."""
+"""Optimizers against their formulas, and rules for weight decay, learning rate and freezing."""
 
 import dataclasses
 
@@ -39,7 +39,7 @@ def directions(cfg, num=1):
     return updates
 
 
-def test_sgd_has_momentum_and_a_decay_beside_it():
+def test_sgd_has_momentum_and_decoupled_decay():
     first, second = directions(config(name="sgd", momentum=0.5, weight_decay=0.1), 2)
     np.testing.assert_allclose(first["head"]["kernel"], 0.1 + 0.1 * 2.0, rtol=1e-6)
     np.testing.assert_allclose(second["head"]["kernel"], 1.5 * 0.1 + 0.1 * 2.0, rtol=1e-6)
@@ -67,7 +67,7 @@ def test_clipping_bounds_the_global_norm():
     chex.assert_trees_all_close(update, GRADS, rtol=1e-6)
 
 
-def test_the_first_decay_rule_that_matches_counts():
+def test_the_first_matching_decay_rule_applies():
     rules = (("head/.*", 0.5), (".*/kernel", 1.0), (".*", 0.0))
     found = parameter_groups.decay_multipliers(config(decay_rules=rules), PARAMS)
     assert found == {"head/bias": 0.5, "head/kernel": 0.5, "stem/bias": 0.0, "stem/kernel": 1.0}
@@ -81,7 +81,7 @@ def test_the_first_decay_rule_that_matches_counts():
         ((("(", 1.0), (".*", 0.0)), "'(' is not a regular expression"),
     ],
 )
-def test_decay_rules_that_do_not_cover_are_refused(rules, message):
+def test_incomplete_decay_rules_are_an_error(rules, message):
     with pytest.raises(ConfigError) as error:
         optim.make_optimizer(config(decay_rules=rules), PARAMS, VIT)
     assert str(error.value).startswith("config.optim.decay_rules: ")
@@ -106,7 +106,7 @@ def test_frozen_parameters_have_no_update_and_no_moments():
         (("[",), "'[' is not a regular expression"),
     ],
 )
-def test_freezing_nothing_or_all_is_refused(freeze, message):
+def test_patterns_that_freeze_nothing_or_all_are_an_error(freeze, message):
     with pytest.raises(ConfigError) as error:
         optim.make_optimizer(config(freeze=freeze), PARAMS, VIT)
     assert message in str(error.value)
@@ -140,7 +140,7 @@ def adam_directions(b1=0.9, b2=0.999, eps=1e-8):
         yield m / (1 - b1**t) / (np.sqrt(v / (1 - b2**t)) + eps)
 
 
-def test_lamb_makes_updates_as_long_as_the_parameter():
+def test_lamb_scales_updates_to_the_norm_of_the_parameter():
     x, expected = START, []
     for direction in adam_directions():
         u = direction + 0.05 * x
@@ -150,7 +150,7 @@ def test_lamb_makes_updates_as_long_as_the_parameter():
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_lamb_leaves_what_does_not_decay_to_adam():
+def test_lamb_does_not_rescale_parameters_without_decay():
     (found,) = directions(config(name="lamb", weight_decay=0.1))
     (expected,) = directions(config(name="adamw", weight_decay=0.1))
     chex.assert_trees_all_close(found["head"]["bias"], expected["head"]["bias"], rtol=1e-6)
@@ -158,7 +158,7 @@ def test_lamb_leaves_what_does_not_decay_to_adam():
     np.testing.assert_allclose(ratio, 2.0 / (1 + 0.1 * 2.0), rtol=1e-4)
 
 
-def test_lion_steps_by_signs():
+def test_lion_updates_are_signs():
     x, m, expected = START, 0.0, []
     for g in GRADIENTS:
         x = x - 0.1 * (np.sign(0.9 * m + 0.1 * g) + 0.05 * x)
@@ -184,14 +184,14 @@ def test_adafactor_factors_the_second_moment_of_large_matrices():
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_muon_makes_orthogonal_updates_of_the_size_of_adams():
+def test_muon_updates_are_orthogonal_with_the_rms_of_adam():
     (found,) = steps_of(config(name="muon"), GRADIENTS[:1], START)
     update = (START - found) / 0.1 / (0.2 * np.sqrt(6))  # times sqrt of the larger side
     singular = np.linalg.svd(update, compute_uv=False)
     assert ((singular > 0.6) & (singular < 1.3)).all()  # what five of Newton and Schulz's give
 
 
-def test_muon_takes_queries_keys_and_values_as_matrices_of_their_own():
+def test_muon_orthogonalizes_queries_keys_and_values_separately():
     def directions_of(name, shape, grads):
         params = {"blocks_0": {"attn": {name: {"kernel": jnp.zeros(shape)}}}}
         tx = optim.make_optimizer(config(name="muon", momentum=0.0), params, VIT)
@@ -209,7 +209,7 @@ def test_muon_takes_queries_keys_and_values_as_matrices_of_their_own():
     np.testing.assert_allclose(out.reshape(8, 8), alone, rtol=1e-4, atol=1e-5)
 
 
-def test_muon_leaves_the_head_to_adamw_and_can_be_frozen_in_part():
+def test_muon_uses_adamw_for_the_head_and_can_be_partly_frozen():
     (found,) = directions(config(name="muon", weight_decay=0.1, freeze=("stem/.*",)))
     (expected,) = directions(config(name="adamw", weight_decay=0.1, freeze=("stem/.*",)))
     # Nesterov's first step of Adam is another: g m1 / (1 - b1^2) and so on, of the same sign.
@@ -227,7 +227,7 @@ def test_the_first_moment_may_be_bfloat16(name):
     chex.assert_tree_all_finite(update)
 
 
-def test_big_visions_weight_decay_is_translated():
+def test_the_weight_decay_of_big_vision_is_converted():
     """Their optimizer, written out: the rate and the decay are separate factors of the schedule."""
     rate, decay, schedule = 1e-3, 1e-4, np.linspace(1, 0.1, 10)
     x, expected = START, []
@@ -253,7 +253,7 @@ def test_big_visions_weight_decay_is_translated():
 # --- Rates by parameter.
 
 
-def test_rates_fall_layer_by_layer():
+def test_layer_decay_multiplies_rates_layer_by_layer():
     names = [
         *("stem/kernel", "posemb/grid", "cls_token", "blocks_0/attn/kernel", "blocks_0_posemb/x"),
         *("blocks_1/fc1/kernel", "norm/scale", "head/kernel", "head_dist/bias"),
@@ -284,7 +284,7 @@ def test_rates_fall_layer_by_layer():
     assert found == {"stem/kernel": 0.25, "blocks_0/kernel": 0.5, "head/kernel": 2.0}
 
 
-def test_rates_multiply_the_decay_too():
+def test_rate_multipliers_apply_to_the_decay_too():
     rules = (("head/.*", 0.5), (".*", 1.0))
     (plain,) = directions(config(weight_decay=0.1))
     (found,) = directions(config(weight_decay=0.1, rate_rules=rules))
@@ -294,14 +294,14 @@ def test_rates_multiply_the_decay_too():
         directions(config(rate_rules=(("head/.*", 1.0),)))
 
 
-def test_a_linear_probe_trains_the_head_alone():
+def test_a_linear_probe_trains_only_the_head():
     trains = parameter_groups.trainable(config(tune="head"), PARAMS)
     assert not any(jax.tree.leaves(trains["stem"])) and all(jax.tree.leaves(trains["head"]))
     with pytest.raises(ConfigError, match=r"config\.optim\.tune: unknown 'heads'"):
         parameter_groups.trainable(config(tune="heads"), PARAMS)
 
 
-def test_sam_ascends_by_its_radius():
+def test_the_sam_perturbation_has_the_norm_of_the_radius():
     worse = optim.sam_perturb(PARAMS, GRADS, 0.3)
     moved = jax.tree.map(jnp.subtract, worse, PARAMS)
     np.testing.assert_allclose(optax.tree.norm(moved), 0.3, rtol=1e-5)

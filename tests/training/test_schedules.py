@@ -44,7 +44,7 @@ def test_no_warmup_starts_at_the_peak():
     assert float(schedule(jnp.int32(0))) == pytest.approx(0.4)
 
 
-def test_the_warmup_begins_where_it_is_told():
+def test_the_warmup_starts_at_the_configured_rate():
     schedule = schedules.make_schedule(config(warmup_learning_rate=0.2), Plan(100, 10))
     found = [float(schedule(jnp.int32(step))) for step in (0, 5, 10)]
     np.testing.assert_allclose(found, [0.2, 0.3, 0.4], rtol=1e-6)
@@ -100,13 +100,13 @@ def test_durations_come_in_three_units(fields, expected):
         ),
     ],
 )
-def test_impossible_durations_are_refused(fields, problem):
+def test_invalid_durations_are_errors(fields, problem):
     with pytest.raises(ConfigError) as error:
         schedules.plan(run(**fields), 1000)
     assert str(error.value).startswith(problem)
 
 
 @pytest.mark.parametrize("epochs", [0.29, 1.1, 2.01, 2.55, 8.7, 299.99])
-def test_epochs_lose_no_step_to_rounding(epochs):
+def test_rounding_of_epochs_loses_no_step(epochs):
     cfg = config_lib.Config(batch_size=8, total_epochs=epochs)
     assert schedules.plan(cfg, 8000).total == round(epochs * 1000)

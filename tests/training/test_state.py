@@ -1,4 +1,4 @@
-"""The state is made straight into its layout, and a bad update leaves it as it was."""
+"""The state is created sharded, and a non-finite update does not change it."""
 
 import chex
 import flax.linen as nn
@@ -16,7 +16,7 @@ from vit_jax.training.run import open_run
 from vit_jax.training.update import Update
 
 
-def test_init_gives_what_abstract_promises(tiny_config):
+def test_init_matches_the_abstract_state(tiny_config):
     run = open_run(tiny_config({"mesh.fsdp": "2", "mesh.tensor": "2", "optim.ema_decay": "0.9"}))
     with jax.set_mesh(run.mesh):
         first = state.init(run.model, run.tx, (8, 8, 1), 0, run.shapes)
@@ -27,7 +27,7 @@ def test_init_gives_what_abstract_promises(tiny_config):
     chex.assert_trees_all_equal(first.ema, {"params": first.params})
 
 
-def test_collections_lie_by_the_names_of_their_axes_or_whole(tiny_config):
+def test_collections_are_sharded_by_axis_names_or_replicated(tiny_config):
     run = open_run(tiny_config({"mesh.fsdp": "2"}))
     boxed = models.abstract_variables(run.model, (8, 8, 1))
     vector = jax.ShapeDtypeStruct((16,), jnp.float32)
@@ -79,7 +79,7 @@ def test_a_finite_update_changes_everything():
     np.testing.assert_allclose(metrics["grad_norm"], 2**0.5, rtol=1e-6)
 
 
-def test_an_average_with_warmup_is_shorter_at_first():
+def test_the_ema_decay_warms_up():
     before, after, _ = apply([1.0, -1.0], ema_warmup=True)
     average = after.ema["params"]["w"]
     np.testing.assert_allclose(average, [0.54, 1.26], rtol=1e-6)  # 1 - 6 / 15 of the new
@@ -99,21 +99,21 @@ def test_an_average_with_warmup_is_shorter_at_first():
         ([1e10, 1.0], 1.0, 1e30, 2.0),  # the new parameters do
     ],
 )
-def test_an_update_that_is_not_finite_changes_only_the_counts(grads, loss, rate, mean):
+def test_a_non_finite_update_changes_only_the_counters(grads, loss, rate, mean):
     before, after, _ = apply(grads, loss, rate, mean)
     for part in ("params", "collections", "opt_state", "ema"):
         chex.assert_trees_all_equal(getattr(after, part), getattr(before, part))
     assert (int(after.step), int(after.skipped)) == (6, 2)
 
 
-def test_the_average_is_evaluated_where_there_is_one():
+def test_the_ema_is_evaluated_if_it_is_enabled():
     with_average, _ = small()
     without, _ = small(ema=False)
     assert with_average.eval_variables is with_average.ema
     assert without.eval_variables == {"params": without.params, **without.collections}
 
 
-def test_the_metrics_of_an_objective_are_logged_under_names_of_their_own():
+def test_metrics_of_an_objective_need_unused_names():
     _, _, metrics = apply([1.0, -1.0], metrics={"entropy": jnp.float32(3.0)})
     assert metrics["entropy"] == 3.0
     for name in ("loss", "step", "val/loss"):
@@ -121,7 +121,7 @@ def test_the_metrics_of_an_objective_are_logged_under_names_of_their_own():
             apply([1.0, -1.0], metrics={name: jnp.float32(3.0)})
 
 
-def test_items_of_variables_are_there_only_where_they_have_something():
+def test_a_checkpoint_has_no_empty_items():
     full, _ = small()
     names = {"params", "collections", "ema", "ema_collections", "rest"}
     assert full.to_items().keys() == names
@@ -131,7 +131,7 @@ def test_items_of_variables_are_there_only_where_they_have_something():
         chex.assert_trees_all_equal(state.TrainState.from_items(tree.to_items()), tree)
 
 
-def test_the_average_of_what_does_not_move_does_not_drift():
+def test_the_ema_of_a_constant_does_not_drift():
     update = Update(optax.identity(), lambda step: 0.1, 0.9999)
     value = {"params": {"w": jnp.asarray(np.random.default_rng(0).normal(size=999), jnp.float32)}}
     first, _ = small()

@@ -1,4 +1,4 @@
-"""Figures show their input, and are shown without pyplot."""
+"""Figures show their input, and display without pyplot."""
 
 import io
 import json
@@ -56,7 +56,7 @@ def write_run(tmp_path):
     return write
 
 
-def test_curves_go_through_every_step_and_evaluation(write_run):
+def test_curves_show_every_step_and_evaluation(write_run):
     evaluations = [("val", 10, 0.5), ("val", 20, 0.75), ("test", 20, 0.625)]
     figure = viz.training_curves(write_run(20, evaluations))
     loss, rate, top1 = figure.axes
@@ -82,7 +82,7 @@ def test_curves_of_a_perfect_run(write_run):
     assert low < 1.0 <= high
 
 
-def test_curves_want_a_run(tmp_path):
+def test_curves_without_a_run_are_an_error(tmp_path):
     with pytest.raises(InputMissingError, match="no training step logged"):
         viz.training_curves(tmp_path)
 
@@ -106,7 +106,7 @@ def test_a_grid_shows_every_image(channels):
     render(figure)
 
 
-def test_a_grid_marks_what_is_wrong():
+def test_a_grid_marks_mistakes():
     titles = ["4", "9 (97%), is 4", "1"]
     figure = viz.image_grid(noise(3, 6, 6, 1), titles, [False, True, False])
     assert texts(figure) == ["4", "✗ 9 (97%), is 4", "1"]
@@ -143,7 +143,7 @@ def test_patches_are_those_of_the_image_in_order(size, patch):
     np.testing.assert_array_equal(tokens[-1], pieces[-1])
 
 
-def test_many_patches_are_cut_short():
+def test_only_the_first_and_last_of_many_patches_are_shown():
     few, many = (viz.patches(noise(n, n, 1), (4, 4)) for n in (16, 64))
     numbers = [text.get_text() for text in few.axes[2].texts]
     assert numbers == ["class", *(str(i) for i in range(1, 17))]
