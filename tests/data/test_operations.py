@@ -33,8 +33,8 @@ GOLDEN = [
     ("shear_y", -0.2, "BICUBIC", 1420798451),
     ("translate_x", 5.0, "NEAREST", 258739872),
     ("translate_y", -7.0, "BILINEAR", 2115444800),
-    ("translate_x_share", 0.3, "BILINEAR", 498520727),
-    ("translate_y_share", -0.2, "NEAREST", 3639406582),
+    ("translate_x_fraction", 0.3, "BILINEAR", 498520727),
+    ("translate_y_fraction", -0.2, "NEAREST", 3639406582),
     ("blur", 1.2, "NEAREST", 3730854112),
 ]
 # The strength at which each changes nothing.
@@ -53,8 +53,8 @@ IDENTITY = {
     "shear_y": 0.0,
     "translate_x": 0.0,
     "translate_y": 0.0,
-    "translate_x_share": 0.0,
-    "translate_y_share": 0.0,
+    "translate_x_fraction": 0.0,
+    "translate_y_fraction": 0.0,
 }
 
 

@@ -128,8 +128,12 @@ OPERATIONS: dict[str, Operation] = {
     "shear_y": _affine(lambda tangent, width, height: (1, 0, 0, tangent, 1, 0)),
     "translate_x": _affine(lambda pixels, width, height: (1, 0, pixels, 0, 1, 0)),
     "translate_y": _affine(lambda pixels, width, height: (1, 0, 0, 0, 1, pixels)),
-    "translate_x_share": _affine(lambda share, width, height: (1, 0, share * width, 0, 1, 0)),
-    "translate_y_share": _affine(lambda share, width, height: (1, 0, 0, 0, 1, share * height)),
+    "translate_x_fraction": _affine(
+        lambda fraction, width, height: (1, 0, fraction * width, 0, 1, 0)
+    ),
+    "translate_y_fraction": _affine(
+        lambda fraction, width, height: (1, 0, 0, 0, 1, fraction * height)
+    ),
 }
 
 

@@ -85,8 +85,8 @@ def cutout_half_side(magnitude: float) -> int:
 TIMM_OPS = {
     **{name: op for name, op in RANDAUGMENT_OPS.items() if not name.startswith("Translate")},
     "SolarizeAdd": Op("solarize_add", lambda magnitude: min(128.0, _scaled_int(110.0)(magnitude))),
-    "TranslateXRel": Op("translate_x_share", _scaled(0.45), signed=True),
-    "TranslateYRel": Op("translate_y_share", _scaled(0.45), signed=True),
+    "TranslateXRel": Op("translate_x_fraction", _scaled(0.45), signed=True),
+    "TranslateYRel": Op("translate_y_fraction", _scaled(0.45), signed=True),
 }
 # timm's RandAugment with `inc1`: a larger magnitude is a stronger change for every operation.
 TIMM_INCREASING_OPS = {

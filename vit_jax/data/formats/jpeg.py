@@ -74,14 +74,14 @@ def read_header(content: bytes) -> Header:
                 raise UnreadableError(
                     f"a JPEG with EXIF in more than {_MAX_EXIF_SEGMENTS} segments"
                 )
-            kind, body = frame
+            coding, body = frame
             samples_per_pixel = _samples_per_pixel(body, adobe)
-            names = body[6::3][: body[5]]
+            components = body[6::3][: body[5]]
             has_end = content.rfind(_END, position) >= 0
-            several = kind in _PROGRESSIVE or segment[:1] != body[5:6]
-            num_scans = 1 + content.count(_SCAN_MARKER, position) if several else 1
+            has_several_scans = coding in _PROGRESSIVE or segment[:1] != body[5:6]
+            num_scans = 1 + content.count(_SCAN_MARKER, position) if has_several_scans else 1
             return Header(
-                kind in _PROGRESSIVE, samples_per_pixel, names, position, num_scans, has_end
+                coding in _PROGRESSIVE, samples_per_pixel, components, position, num_scans, has_end
             )
     raise UnreadableError("a JPEG that ends before its picture")
 
