@@ -1,13 +1,24 @@
-"""What a command says: lines, and one progress line."""
+"""What a command prints: lines, and the progress of a task."""
 
 import sys
 import time
+from collections.abc import Callable, Iterable, Sequence
 
 import jax
+import rich.cells
 import rich.console
 import rich.progress
+import rich.text
 
+from vit_jax.console.pace import Pace
 from vit_jax.console.text import printable
+
+# Columns of a progress line; a narrower terminal has fewer.
+WIDTH = 80
+_INDENT = " " * 10
+
+# Seconds between updates on a terminal.
+_REFRESH = 0.1
 
 _console, _aside = (
     rich.console.Console(highlight=False, markup=False, emoji=False, soft_wrap=True, stderr=stderr)
@@ -16,83 +27,157 @@ _console, _aside = (
 
 
 def say(message: str, console: rich.console.Console = _console) -> None:
-    """Print a line, without control characters; only the first process speaks."""
+    """Print a line without control characters; only the first process prints."""
     if jax.process_index() == 0:
         console.print(printable(message, console.encoding))
 
 
 def say_aside(message: str) -> None:
-    """Print a line that is no part of the output: on stderr, where that is no terminal."""
+    """Print a line that is not part of the output: on stderr, unless stdout is a terminal."""
     say(message, _console if _console.is_terminal else _aside)
 
 
 def warn(message: str) -> None:
-    """Print a line on stderr, whichever process it is that has to say it."""
+    """Print a warning on stderr; every process prints its own."""
     where = f"process {jax.process_index()}: " if jax.process_count() > 1 else ""
     complain(f"warning: {where}{message}")
 
 
 def complain(message: str) -> None:
-    """Print a line on stderr, without control characters."""
+    """Print a line on stderr without control characters."""
     print(printable(message, sys.stderr.encoding), file=sys.stderr, flush=True)
 
 
 class Progress:
-    """One line that is updated in place on a terminal; elsewhere, a plain line now and then.
+    """The progress of a task: a bar on a terminal, a plain line now and then elsewhere.
+
+    No line is wider than 80 columns, or than the terminal.
 
     Args:
-      total: Steps until the end.
-      start: Steps done before.
-      every_seconds: Between plain lines.
-      label: What is being counted.
-      aside: Whether to keep out of the output where that is no terminal: it goes to stderr.
+      total: Number of steps of the task.
+      start: Number of steps that were done before.
+      every_seconds: Seconds between plain lines.
+      label: What the line is about, such as `step`.
+      aside: Whether to print on stderr if stdout is not a terminal.
+      clock: Returns the time in seconds.
     """
 
     def __init__(
-        self, total: int, start: int, every_seconds: float, label: str, *, aside: bool = False
+        self,
+        total: int,
+        start: int,
+        every_seconds: float,
+        label: str,
+        *,
+        aside: bool = False,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.pace = Pace()
         self._console = _aside if aside and not _console.is_terminal else _console
         self._total = total
-        self._start = start
         self._label = label
+        self._clock = clock
+        self._bar: _Bar | None = None
         self._every = every_seconds
-        self._began = self._last = time.monotonic()
-        self._live: rich.progress.Progress | None = None
+        self._last = clock()
         if self._console.is_terminal and jax.process_index() == 0:
-            text = rich.progress.TextColumn("{task.description}", markup=False)
-            self._live = rich.progress.Progress(
-                text, console=self._console, transient=True, redirect_stdout=False
-            )
-            self._task = self._live.add_task("", total=total, completed=start)
-            self._live.start()
+            self._every = _REFRESH
+            self._last -= _REFRESH
+            self._bar = _Bar(self._console)
+            self._bar.start()
+            if total:
+                self._draw(self._head(start), "ETA --", (), start, total)
 
     def due(self) -> bool:
-        """Return whether it is time for another line."""
-        return self._live is not None or time.monotonic() - self._last >= self._every
+        """Return whether it is time to show the progress again."""
+        return self._clock() - self._last >= self._every
 
-    def show(self, step: int, text: str) -> None:
-        """Show the line for a step: position, the text, time left."""
-        self._last = time.monotonic()
-        done = step - self._start
-        left = (self._last - self._began) / max(done, 1) * (self._total - step)
-        line = f"{self._label} {step:,}/{self._total:,} ETA {format_seconds(left)} | {text}"
-        self._put(line, completed=step)
+    def mark(self, step: int, waited: float = 0.0) -> None:
+        """Record that a step is done now, after some seconds of waiting for data."""
+        self.pace.mark(step, self._clock(), waited)
 
-    def _put(self, line: str, completed: int | None = None) -> None:
-        if self._live is None:
-            say(line, self._console)
-        else:
-            line = printable(line, self._console.encoding)
-            self._live.update(self._task, description=line, completed=completed)
+    def show(self, step: int, *parts: str, extra_seconds: float = 0.0) -> None:
+        """Show that a step is done, the time left, and other figures.
+
+        Args:
+          step: Number of steps that are done.
+          *parts: Figures as text.
+          extra_seconds: What the rest of the task takes in addition to its steps.
+        """
+        self.mark(step)
+        rate = self.pace.steps_per_second
+        left = None if rate is None else (self._total - step) / rate + extra_seconds
+        eta = "--" if left is None else format_seconds(left)
+        self._draw(self._head(step), f"ETA {eta}", parts, step, self._total)
 
     def close(self) -> None:
-        """Take the line away."""
-        if self._live is not None:
-            self._live.stop()
+        """Remove the bar."""
+        if self._bar is not None:
+            self._bar.stop()
+
+    def _head(self, step: int) -> str:
+        return f"{self._label} {step:,}/{self._total:,}"
+
+    def _draw(
+        self, head: str, eta: str, parts: Sequence[str], done: float, total: float | None
+    ) -> None:
+        """Show what is done, the time left and other figures."""
+        self._last = self._clock()
+        encoding = self._console.encoding
+        head, eta, *parts = (printable(text, encoding) for text in (head, eta, *parts))
+        if self._bar is not None:
+            self._bar.draw(head, eta, parts, done, total)
+        else:
+            for line in fit([head, eta, *parts], WIDTH):
+                say(line, self._console)
+
+
+class _Bar(rich.progress.Progress):
+    """A progress bar that is updated in place, and a line of figures below it."""
+
+    def __init__(self, console: rich.console.Console) -> None:
+        self._figures = rich.text.Text()
+        super().__init__(
+            rich.progress.TextColumn("{task.description}", markup=False),
+            rich.progress.BarColumn(bar_width=30),
+            rich.progress.TaskProgressColumn("{task.percentage:.0f}%"),
+            rich.progress.TextColumn("{task.fields[eta]}", markup=False),
+            console=console,
+            transient=True,
+            redirect_stdout=False,
+        )
+        self._only = self.add_task("", total=None, eta="")
+
+    def get_renderables(self) -> Iterable[rich.console.RenderableType]:
+        """Yield the bar, then the figures."""
+        yield from super().get_renderables()
+        if self._figures:
+            yield self._figures
+
+    def draw(
+        self, head: str, eta: str, parts: Sequence[str], done: float, total: float | None
+    ) -> None:
+        """Set what the next update shows."""
+        width = min(WIDTH, self.console.width)
+        self._figures = rich.text.Text("\n".join(fit(parts, width)))
+        self.update(self._only, description=head, eta=eta, completed=done, total=total)
+
+
+def fit(parts: Sequence[str], width: int) -> list[str]:
+    """Return the parts as lines of at most `width` columns; lines after the first are indented."""
+    lines: list[str] = []
+    for part in parts:
+        if lines and rich.cells.cell_len(f"{lines[-1]}  {part}") <= width:
+            lines[-1] = f"{lines[-1]}  {part}"
+        else:
+            line = _INDENT + part if lines else part
+            is_wide = rich.cells.cell_len(line) > width
+            lines.append(rich.cells.set_cell_size(line, width) if is_wide else line)
+    return lines
 
 
 def format_seconds(seconds: float) -> str:
-    """Return h:mm:ss, or m:ss under an hour."""
+    """Return h:mm:ss, or m:ss if it is less than an hour."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

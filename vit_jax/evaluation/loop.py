@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from vit_jax import config as config_lib
 from vit_jax.cluster import sharding
 from vit_jax.console.progress import Progress
+from vit_jax.console.waiting import announce_compilation
 from vit_jax.data import loader
 from vit_jax.data.sources import Source
 from vit_jax.errors import DataError
@@ -38,7 +39,7 @@ class Evaluation:
         self._evaluators = evaluators
         self._config = config
         self._mesh = mesh
-        self._step = make_eval_step(evaluators, mesh)
+        self._step = announce_compilation(make_eval_step(evaluators, mesh), "the evaluation step")
 
     def labels(self, name: str, *, raw: bool = False) -> dict[str, str]:
         """Return the label of the result of each evaluator on a set, by evaluator."""
@@ -114,8 +115,11 @@ class Evaluation:
                 if stopped():
                     return {}
                 sums = self._step(variables, sums, sharding.to_global(batch, mesh))
+                if i == 1 or progress.due():
+                    # Otherwise steps would only be queued, and the pace would be that of the queue.
+                    jax.block_until_ready(sums)
+                    progress.mark(i)
                 if progress.due():
-                    jax.block_until_ready(sums)  # now and then: else the queue would hide the pace
                     progress.show(i, f"{min(i * size, len(source)):,} images")
         finally:
             progress.close()

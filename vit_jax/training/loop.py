@@ -1,7 +1,9 @@
-"""The loop: when to step, evaluate and save, from the first step to the last."""
+"""The training loop: when to step, evaluate and save, from the first step to the last."""
 
+import functools
 import math
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -15,6 +17,7 @@ from vit_jax.cluster.preemption import PreemptionGuard
 from vit_jax.config import stored
 from vit_jax.console.metrics_writer import MetricsWriter
 from vit_jax.console.progress import say
+from vit_jax.console.waiting import announce_compilation, cache_directory, waiting
 from vit_jax.console.workdir import lock, owner
 from vit_jax.data import loader
 from vit_jax.errors import ConfigError, Interrupted
@@ -31,30 +34,24 @@ from vit_jax.training.step import make_train_step
 def train(
     resolved: config_lib.Resolved, workdir: epath.Path, allowed: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    """Train, or resume, and return what `results.json` holds.
+    """Train, or resume, and return the content of `results.json`.
 
     Args:
       resolved: The settings of the run, and who set them.
-      workdir: The run folder.
+      workdir: The work directory.
       allowed: Config keys that may differ from those that the run was started with.
 
     Raises:
-      UserError: Something that the user can mend; see `errors`.
+      UserError: An error that the user can fix; see `errors`.
     """
     config = resolved.config
     with PreemptionGuard() as stop, lock(workdir):
-        run = hosts.run_and_compare(
-            lambda: open_run(config), lambda run: _shared_by_hosts(run, workdir)
-        )
-        hosts.run_and_compare(lambda: check_memory(run))
+        run = _open(config, workdir)
         with jax.set_mesh(run.mesh):
-            for line in run.describe():
-                say(line)
-            for note in (*run.notes, *resolved.notes):
-                say(f"note      {note}")
-            say(f"workdir   {workdir}")
+            _introduce(run, workdir, resolved.notes)
             checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep)
-            restored = resume.restore(run, checkpoints, allowed)
+            with waiting("verifying and restoring the newest checkpoint"):
+                restored = resume.restore(run, checkpoints, allowed)
             state, changes = restored or (None, [])
             evaluation = Evaluation(run.evaluators, run.config, run.mesh)
             finished = hosts.run_on_host0(
@@ -77,7 +74,8 @@ def train(
             try:
                 state = loop(run, state, evaluation, checkpoints, writer, stop)
                 seconds = time.monotonic() - began
-                checkpoints.wait()
+                with waiting("finishing the last checkpoint"):
+                    checkpoints.wait()
                 speed = (int(state.step) - start) * config.batch_size / max(seconds, 1e-9)
                 pace = {"train_seconds": round(seconds, 2), "images_per_second": round(speed, 1)}
                 return results.finish(run, workdir, state, evaluation, writer, stop, pace)
@@ -86,23 +84,46 @@ def train(
                 checkpoints.close()
 
 
+def _open(config: config_lib.Config, workdir: epath.Path) -> Run:
+    """Open the run on every host, and check that the hosts agree and the run fits into memory."""
+    with waiting("opening the data sets and the model"):
+        run = hosts.run_and_compare(
+            lambda: open_run(config), lambda run: _shared_by_hosts(run, workdir)
+        )
+        hosts.run_and_compare(lambda: check_memory(run))
+    return run
+
+
+def _introduce(run: Run, workdir: epath.Path, notes: Sequence[str]) -> None:
+    """Print what is about to happen, and where its files are written."""
+    for line in run.describe():
+        say(line)
+    for note in (*run.notes, *notes):
+        say(f"note      {note}")
+    say(f"workdir   {workdir} (config.json, metrics.jsonl, checkpoints/)")
+    if where := cache_directory():
+        say(f"cache     {where} (compiled programs)")
+
+
 def _start(run: Run) -> TrainState:
     """Return the state at step 0: random, or with the variables of `init_from`."""
     config = run.config
     notes = ["no checkpoint here: from step 0"]
     given: dict[str, jax.Array] = {}
     if config.init_from:
-        given, notes = warm_start.load_variables(run)
+        with waiting(f"reading the weights in {config.init_from}"):
+            given, notes = warm_start.load_variables(run)
     first, *others = notes
     say(f"start     {first}")
     for note in others:
         say(f"          {note}")
     shape = config.data.image_shape
-    return state_lib.init(run.model, run.tx, shape, config.seed, run.shapes, given)
+    with waiting("initializing the weights"):
+        return state_lib.init(run.model, run.tx, shape, config.seed, run.shapes, given)
 
 
 def _origins(resolved: config_lib.Resolved, run: Run) -> dict[str, str]:
-    """Return who set each value; the number of classes may come from the data."""
+    """Return the origin of each value; the number of classes may be inferred from the data."""
     origins = dict(resolved.origins)
     if run.config.model["num_classes"] != resolved.config.model["num_classes"]:
         origins["model.num_classes"] = f"data {run.splits['train'].name}"
@@ -117,17 +138,18 @@ def loop(
     writer: MetricsWriter,
     stop: PreemptionGuard,
 ) -> TrainState:
-    """Step, evaluate and save until the end; the state that comes back is saved.
+    """Step, evaluate and save until the last step; return the final state, which is saved.
 
     Raises:
-      Interrupted: A signal came; the state is saved.
+      Interrupted: A signal arrived; the state is saved.
       DivergedError: Too many steps in a row were not finite.
     """
     config = run.config
     step = int(state.step)
     best = checkpoints.best_score()
-    train_step = make_train_step(run)
-    frozen = run.objective.frozen(run.mesh, run.splits["train"])
+    train_step = announce_compilation(make_train_step(run), "the training step")
+    with waiting("loading the frozen variables of the objective"):
+        frozen = run.objective.frozen(run.mesh, run.splits["train"])
     host, num_hosts = sharding.batch_shard(run.mesh)
     batches = loader.train_batches(
         run.splits["train"],
@@ -148,15 +170,17 @@ def loop(
                 reporter.drain()
             found = {}
             if evaluates:
-                found = results.evaluate_watched(run, evaluation, state, writer, stop)
+                arguments = run, evaluation, state, writer, stop
+                found = reporter.evaluate(functools.partial(results.evaluate_watched, *arguments))
             score = run.best.score(found) if run.best else None
             if saves or stop.requested or (score is not None and score > best):
                 best = max(best, -math.inf if score is None else score)
                 writer.flush()
-                if checkpoints.save(step, state.to_items(), run.fingerprint, score):
-                    say(f"save      step {step:,}")
+                with reporter.pause():
+                    _save(run, state, checkpoints, score)
             if stop.requested:
-                checkpoints.wait()
+                with waiting("finishing the last checkpoint"):
+                    checkpoints.wait()
                 raise Interrupted(f"at step {step:,}, saved; rerun the same command to continue")
             if last:
                 return state
@@ -169,8 +193,16 @@ def loop(
         batches.close()
 
 
+def _save(run: Run, state: TrainState, checkpoints: Checkpoints, score: float | None) -> None:
+    step = int(state.step)
+    with waiting(f"saving the checkpoint of step {step:,}"):
+        is_new = checkpoints.save(step, state.to_items(), run.fingerprint, score)
+    if is_new:
+        say(f"save      step {step:,}")
+
+
 def _shared_by_hosts(run: Run, workdir: epath.Path) -> dict[str, Any]:
-    """Return what must be the same on all hosts; a work directory of its own would show here."""
+    """Return what must be the same on all hosts, such as what is in the work directory."""
     shared = "is it the same directory on all hosts?"
     return {
         "--workdir": str(workdir),
@@ -184,7 +216,7 @@ def _shared_by_hosts(run: Run, workdir: epath.Path) -> dict[str, Any]:
 
 def _check_not_past_the_end(run: Run, step: int) -> None:
     if step > run.total_steps:
-        problem = f"the run is at step {step:,} already, past the end at {run.total_steps:,}"
+        problem = f"the run is already at step {step:,}, expected at most {run.total_steps:,}"
         raise ConfigError("config.total_steps", problem)
 
 

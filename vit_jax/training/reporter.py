@@ -1,95 +1,143 @@
-"""The view of a running training: metrics fetched one step late, written and shown."""
+"""The metrics of a run while it trains: fetched one step late, written and shown."""
 
+import contextlib
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import jax
 
 from vit_jax import config as config_lib
 from vit_jax.console.metrics_writer import MetricsWriter
 from vit_jax.console.progress import Progress
+from vit_jax.console.waiting import waiting
 from vit_jax.data import loader
 from vit_jax.errors import DivergedError
+from vit_jax.evaluation.evaluators import Result
 from vit_jax.training.state import TrainState
 from vit_jax.training.update import METRICS
+
+# The share of the time spent waiting for data from which the progress shows it.
+_NOTABLE_WAITING = 0.05
 
 
 class Reporter:
     """Fetches the metrics of a step while the next one runs; writes and shows them.
 
+    Args:
+      config: The config of the run.
+      writer: Where the metrics are written.
+      state: The state that the run starts from.
+      total: Number of steps at the end of the run.
+      clock: Returns the time in seconds.
+
     Raises:
-      DivergedError: Too many steps in a row were skipped, because they were not finite.
+      DivergedError: Too many steps in a row were skipped because they were not finite.
     """
 
     def __init__(
-        self, config: config_lib.Config, writer: MetricsWriter, state: TrainState, total: int
+        self,
+        config: config_lib.Config,
+        writer: MetricsWriter,
+        state: TrainState,
+        total: int,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        start = int(state.step)
         self._config = config
         self._writer = writer
-        self._progress = Progress(total, start, config.log.every_seconds, "step")
+        self._total = total
+        self._clock = clock
+        start = int(state.step)
+        self._progress = Progress(total, start, config.log.every_seconds, "step", clock=clock)
         self._pending: tuple[int, dict[str, jax.Array]] | None = None
         self._skipped_before = float(state.skipped)
-        self._in_a_row = 0
-        self._waited = 0.0
-        self._window = (time.monotonic(), start)
+        self._skipped_in_a_row = 0
+        self._is_first_batch = True
+        self._waited = 0.0  # for data, since the last step that was reported
+        self._evaluations = 0
+        self._evaluation_seconds = 0.0  # of the last one, if it did not compile
 
     def wait_for(self, batches: Iterator[loader.Batch]) -> loader.Batch:
-        """Return the next batch, and count the time that it took."""
-        began = time.monotonic()
-        batch = next(batches)
-        self._waited += time.monotonic() - began
+        """Return the next batch, and measure how long it takes to arrive."""
+        began = self._clock()
+        if self._is_first_batch:
+            with waiting("reading the first batch"):
+                batch = next(batches)
+            self._is_first_batch = False
+        else:
+            batch = next(batches)
+        self._waited += self._clock() - began
         return batch
 
     def push(self, step: int, step_metrics: dict[str, jax.Array]) -> None:
-        """Take the metrics of a step just started, and report those of the one before."""
+        """Take the metrics of a step that has just been started; report the step before it."""
         self.drain()
         self._pending = step, step_metrics
 
     def drain(self) -> None:
-        """Report what is pending."""
+        """Wait for the step whose metrics are pending, and report it."""
         if self._pending is None:
             return
         step, arrays = self._pending
         self._pending = None
         values = {key: value.item() for key, value in jax.device_get(arrays).items()}
+        self._progress.mark(step, self._waited)
+        self._waited = 0.0
         self._writer.write(step, values)
         self._check_finite(step, values)
         if self._progress.due():
             self._show(step, values)
 
+    def evaluate(self, evaluate: Callable[[], dict[str, Result]]) -> dict[str, Result]:
+        """Run an evaluation and return its results; the ETA expects later ones to take as long.
+
+        Args:
+          evaluate: Returns the results; an empty dictionary if nothing was evaluated.
+        """
+        began = self._clock()
+        with self.pause():
+            found = evaluate()
+        self._evaluations += bool(found)
+        if found and self._evaluations > 1:  # the first one also compiles
+            self._evaluation_seconds = self._clock() - began
+        return found
+
+    @contextlib.contextmanager
+    def pause(self) -> Iterator[None]:
+        """Leave the time that the block takes out of the pace of the steps."""
+        yield
+        self._progress.pace.pause()
+
     def close(self) -> None:
-        """Take the progress line away."""
+        """Remove the progress bar."""
         self._progress.close()
 
     def _show(self, step: int, values: Mapping[str, float]) -> None:
-        now = time.monotonic()
-        then, before = self._window
-        speed = (step - before) * self._config.batch_size / max(now - then, 1e-9)
-        waiting = self._waited / max(now - then, 1e-9)
-        if now - then > 2:
-            self._window = now, step
-            self._waited = 0.0
-        parts = [
-            f"loss {values['loss']:.4f}",
-            f"lr {values['learning_rate']:.1e}",
-            f"{speed:,.0f} images/s",
-            f"data {waiting:.0%}",
-        ]
+        parts = [f"loss {values['loss']:.4f}", f"lr {values['learning_rate']:.1e}"]
+        pace = self._progress.pace
+        if pace.steps_per_second is not None:
+            parts.append(f"{pace.steps_per_second * self._config.batch_size:,.0f} images/s")
+        if pace.waiting_share >= _NOTABLE_WAITING:
+            parts.append(f"waiting for data {pace.waiting_share:.0%} of the time")
         parts += [f"{name} {value:.4g}" for name, value in values.items() if name not in METRICS]
         if values["skipped"]:
-            parts.append(f"skipped {values['skipped']}")
-        self._progress.show(step, " | ".join(parts))
+            parts.append(f"{values['skipped']:,} steps skipped (not finite)")
+        self._progress.show(step, *parts, extra_seconds=self._seconds_of_evaluations(step))
+
+    def _seconds_of_evaluations(self, step: int) -> float:
+        """Return how long the evaluations after a step will take, if each takes what the last did."""
+        every = self._config.eval.every_steps
+        between = (self._total - 1) // every - step // every if every else 0
+        return (between + 1) * self._evaluation_seconds
 
     def _check_finite(self, step: int, values: Mapping[str, float]) -> None:
         skipped = values["skipped"] > self._skipped_before
         self._skipped_before = values["skipped"]
-        self._in_a_row = self._in_a_row + 1 if skipped else 0
-        if self._in_a_row >= self._config.max_skipped:
+        self._skipped_in_a_row = self._skipped_in_a_row + 1 if skipped else 0
+        if self._skipped_in_a_row >= self._config.max_skipped:
             bad = [f"{key} {v}" for key, v in values.items() if not math.isfinite(v)]
             raise DivergedError(
-                f"step {step}: {self._in_a_row} steps in a row were not finite "
-                f"({', '.join(bad) or 'their updates'}); nothing bad was saved; "
-                "try a lower config.optim.learning_rate or config.optim.clip_norm=1"
+                f"step {step}: {self._skipped_in_a_row} steps in a row were not finite "
+                f"({', '.join(bad) or 'their updates'}); all checkpoints are finite; "
+                "lower config.optim.learning_rate or set config.optim.clip_norm=1"
             )
