@@ -33,7 +33,7 @@ from vit_jax import prepare
 from vit_jax.console import cli, progress
 from vit_jax.data.building import downloads as downloads_lib
 from vit_jax.data.building.preparation import prepare_dataset
-from vit_jax.data.building.progress import Line
+from vit_jax.data.building.progress import CountProgress
 from vit_jax.data.sources.registry import open_split
 
 CONTENT = bytes(range(240))  # ten images of 8x3 grey pixels
@@ -201,15 +201,15 @@ def test_a_file_that_is_there_is_not_downloaded(run, server, downloads, recorded
     (downloads / "pixels.bin").rename(downloads / name)
     code, out, _ = run(f"--downloads={downloads}", "--accept_checksums")
     assert (code, server.asked) == (0, [])
-    accepted = f"accepted {downloads / name}: sha256 {SHA}, where TFDS recorded {OTHER}"
+    accepted = f"accepted {downloads / name}: sha256 {SHA}, TFDS recorded {OTHER}"
     assert out.splitlines()[0] == accepted
     assert read(tmp_path) == EXPECTED
 
 
 def test_another_checksum_is_refused(run, server, downloads, recorded, tmp_path):
     code, out, err = run(f"--downloads={downloads}")
-    digests = f"its sha256 is {SHA}, where TFDS recorded {OTHER}"
-    hint = "--accept_checksums takes it as it is"
+    digests = f"its sha256 is {SHA}, TFDS recorded {OTHER}"
+    hint = "pass --accept_checksums to accept it"
     assert (code, out) == (65, "")
     assert err == f"error: {downloads / 'pixels.bin'}: {digests}; {hint}\n"
     assert leftovers(tmp_path) == []
@@ -227,7 +227,7 @@ def test_a_server_that_cannot_be_reached_is_refused_at_once(run, monkeypatch, fl
     code, out, err = run(*flags)
     assert time.monotonic() - began < 5
     assert (code, out) == (66, "")
-    hint = "fetch it elsewhere and give its folder as --downloads=DIR"
+    hint = "download it elsewhere and pass its folder as --downloads=DIR"
     assert err == f"error: {Pixels.url}: cannot be reached (Connection refused); {hint}\n"
 
 
@@ -235,11 +235,11 @@ def test_a_file_that_the_server_does_not_have_is_refused_by_its_status(run, serv
     server.files.clear()
     code, out, err = run()
     assert (code, out, len(server.asked)) == (66, "", 1)
-    assert err.startswith(f"error: {Pixels.url}: HTTP status 404; fetch it elsewhere ")
+    assert err.startswith(f"error: {Pixels.url}: HTTP status 404; download it elsewhere ")
 
 
 def test_a_file_that_the_server_refuses_later_is_refused_too(run, server, monkeypatch):
-    monkeypatch.setattr(downloads_lib, "ask", lambda url: None)
+    monkeypatch.setattr(downloads_lib, "check_server", lambda url: None)
     server.files.clear()
     code, out, err = run()
     assert (code, out) == (66, "")
@@ -272,9 +272,9 @@ def test_files_to_be_fetched_by_hand_are_asked_for_and_taken(run, downloads, tmp
         ("cifar01", "unknown 'cifar01'; did you mean 'cifar10'?"),
         ("pixel", "unknown 'pixel'; did you mean 'pixels'?"),
         ("pixels:2.0.0", "Dataset pixels cannot be loaded at version 2.0.0, only: 1.0.0."),
-        ("pixels/large", "no config 'large' of pixels; it has none"),
+        ("pixels/large", "no config 'large' of pixels; it has no configs"),
         ("emnist/letter", "no config 'letter' of emnist; did you mean 'letters'?"),
-        ("digits", "'digits' comes with vit_jax; there is nothing to prepare"),
+        ("digits", "'digits' comes with vit_jax and needs no preparation"),
         ("", "expected NAME, NAME/CONFIG or NAME:VERSION, got ''"),
     ],
 )
@@ -371,19 +371,20 @@ def test_a_damaged_set_is_named_and_not_touched(run, downloads, tmp_path):
 
 
 def test_progress_is_plain_lines_off_a_terminal(run, downloads, monkeypatch):
-    monkeypatch.setattr(Line, "due", lambda self: True)
+    monkeypatch.setattr(CountProgress, "due", lambda self: True)
     code, out, err = run(f"--downloads={downloads}")
     assert (code, err) == (0, "")
     lines = out.splitlines()
     encoded = [line for line in lines if line.startswith("encode ")]
     written = [line for line in lines if line.startswith("write ")]
-    assert [line.partition(",")[0] for line in encoded] == [
+    assert [line.split("  ")[0] for line in encoded] == [
         f"encode {count} examples" for count in range(1, 11)
     ]
-    assert [line.partition(",")[0] for line in written] == [
+    assert [line.split("  ")[0] for line in written] == [
         f"write {count}/10 examples" for count in range(1, 11)
     ]
-    assert all(re.search(r", [\d,]+/s, ETA \d+:\d\d$", line) for line in written)
+    assert all(re.search(r"  ETA \d+:\d\d  [\d,]+ examples/s$", line) for line in written)
+    assert max(map(len, lines[:-1])) <= 80
     assert len(lines) == len(encoded) + len(written) + 1
 
 
@@ -393,11 +394,11 @@ def test_progress_is_one_line_on_a_terminal(run, downloads, monkeypatch):
         file=terminal, force_terminal=True, highlight=False, markup=False, soft_wrap=True
     )
     monkeypatch.setattr(progress, "_console", console)
-    monkeypatch.setattr(Line, "due", lambda self: True)
+    monkeypatch.setattr(CountProgress, "due", lambda self: True)
     code, out, err = run(f"--downloads={downloads}")
     assert (code, err, len(out.splitlines())) == (0, "", 1)
     assert "write 10/10 examples" in terminal.getvalue()
-    assert terminal.getvalue().count("\n") == 1  # which is taken back
+    assert "━" in terminal.getvalue()
 
 
 # Runs the command where TensorFlow cannot be imported.

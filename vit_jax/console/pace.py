@@ -15,16 +15,16 @@ class Pace:
     MEMORY = 30.0
 
     def __init__(self) -> None:
-        self._base: tuple[int, float] | None = None  # step and time of the last mark
+        self._base: tuple[int | float, float] | None = None  # step and time of the last mark
         self._steps = 0.0
         self._seconds = 0.0
         self._waited = 0.0
 
-    def mark(self, step: int, now: float, waited: float = 0.0) -> None:
+    def mark(self, step: int | float, now: float, waited: float = 0.0) -> None:
         """Record that a step is done.
 
         Args:
-          step: Number of steps that are done.
+          step: Number of steps that are done; a mark at the same step as before has no effect.
           now: Time in seconds.
           waited: Seconds since the last mark that were spent waiting for data.
         """

@@ -54,7 +54,7 @@ class Progress:
     No line is wider than 80 columns, or than the terminal.
 
     Args:
-      total: Number of steps of the task.
+      total: Number of steps of the task; 0 if it is not known.
       start: Number of steps that were done before.
       every_seconds: Seconds between plain lines.
       label: What the line is about, such as `step`.
@@ -82,11 +82,12 @@ class Progress:
         self._last = clock()
         if self._console.is_terminal and jax.process_index() == 0:
             self._every = _REFRESH
-            self._last -= _REFRESH
             self._bar = _Bar(self._console)
-            self._bar.start()
             if total:
                 self._draw(self._head(start), "ETA --", (), start, total)
+            else:
+                self._draw(label, "", (), start, None)
+            self._bar.start()
 
     def due(self) -> bool:
         """Return whether it is time to show the progress again."""
@@ -96,7 +97,7 @@ class Progress:
         """Record that a step is done now, after some seconds of waiting for data."""
         self.pace.mark(step, self._clock(), waited)
 
-    def show(self, step: int, *parts: str, extra_seconds: float = 0.0) -> None:
+    def show(self, step: int, *parts: str, extra_seconds: int | float = 0.0) -> None:
         """Show that a step is done, the time left, and other figures.
 
         Args:
@@ -119,7 +120,12 @@ class Progress:
         return f"{self._label} {step:,}/{self._total:,}"
 
     def _draw(
-        self, head: str, eta: str, parts: Sequence[str], done: float, total: float | None
+        self,
+        head: str,
+        eta: str,
+        parts: Sequence[str],
+        done: int | float,
+        total: int | float | None,
     ) -> None:
         """Show what is done, the time left and other figures."""
         self._last = self._clock()
@@ -155,12 +161,18 @@ class _Bar(rich.progress.Progress):
             yield self._figures
 
     def draw(
-        self, head: str, eta: str, parts: Sequence[str], done: float, total: float | None
+        self,
+        head: str,
+        eta: str,
+        parts: Sequence[str],
+        done: int | float,
+        total: int | float | None,
     ) -> None:
         """Set what the next update shows."""
         width = min(WIDTH, self.console.width)
         self._figures = rich.text.Text("\n".join(fit(parts, width)))
-        self.update(self._only, description=head, eta=eta, completed=done, total=total)
+        self.tasks[0].total = total  # `update` would keep the old total for None
+        self.update(self._only, description=head, eta=eta, completed=done)
 
 
 def fit(parts: Sequence[str], width: int) -> list[str]:

@@ -125,7 +125,7 @@ class Reporter:
         self._progress.show(step, *parts, extra_seconds=self._seconds_of_evaluations(step))
 
     def _seconds_of_evaluations(self, step: int) -> float:
-        """Return how long the evaluations after a step will take, if each takes what the last did."""
+        """Return how long the evaluations after a step take if each takes as long as the last."""
         every = self._config.eval.every_steps
         between = (self._total - 1) // every - step // every if every else 0
         return (between + 1) * self._evaluation_seconds

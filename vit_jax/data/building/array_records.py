@@ -1,4 +1,4 @@
-"""array_record files beside those of a data set that is prepared in another format."""
+"""array_record files for a data set that is already prepared in another format."""
 
 import tempfile
 from typing import Any
@@ -14,17 +14,17 @@ _ADAPTERS = tfds.core.file_adapters.ADAPTER_FOR_FORMAT
 
 
 def add_array_records(folder: epath.Path, builder: tfds.core.DatasetBuilder) -> None:
-    """Write array_record files beside those of another format, which are unchanged.
+    """Write array_record files into the folder of a data set; its other files do not change.
 
-    The new files count once `dataset_info.json` names them, which is written last.
+    `dataset_info.json` is written last: readers use the new files once it names them.
 
     Args:
-      folder: The prepared data set.
+      folder: The folder of the prepared data set.
       builder: The builder that opened it.
 
     Raises:
       InputMissingError: A file is missing.
-      DataError: A file is corrupt, or holds another number of records.
+      DataError: A file is corrupt, or does not have the expected number of records.
       ImportError: TensorFlow, which reads the other format, is not installed.
     """
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix="incomplete.") as scratch:
@@ -40,7 +40,7 @@ def add_array_records(folder: epath.Path, builder: tfds.core.DatasetBuilder) -> 
 
 
 def _write_split(split: Any, file_format: Any, scratch: str) -> None:
-    """Write the shards of a split as array_record to a folder."""
+    """Write the shards of a split as array_record into a folder."""
     template = split.filename_template.replace(
         data_dir=scratch, filetype_suffix=_ADAPTERS[ARRAY_RECORD].FILE_SUFFIX
     )
@@ -61,7 +61,7 @@ def _write_shard(path: epath.Path, file_format: Any, length: int, out: epath.Pat
         writer.write_examples(out, ((i, record.numpy()) for i, record in enumerate(records)))
     except (ImportError, OSError):
         raise
-    except Exception as error:  # TensorFlow's own kinds
+    except Exception as error:  # TensorFlow's own exceptions
         raise DataError(f"{path}: {error!s:.200}") from error
     if (count := writer.num_examples(out)) != length:
         raise DataError(f"{path}: {count:,} records, expected {length:,}")

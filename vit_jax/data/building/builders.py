@@ -1,4 +1,4 @@
-"""TFDS's builder of a data set, and what it builds."""
+"""The TFDS builder of a data set: finding it and running it."""
 
 import tempfile
 from typing import Any
@@ -14,10 +14,10 @@ from vit_jax.errors import ConfigError, InputMissingError, suggest
 
 
 def find_builder(text: str, root: epath.Path) -> tfds.core.DatasetBuilder:
-    """Return the builder of NAME[/CONFIG][:VERSION], which writes array_record.
+    """Return a builder that writes array_record.
 
     Args:
-      text: The name.
+      text: NAME[/CONFIG][:VERSION].
       root: The directory of data sets.
 
     Raises:
@@ -25,16 +25,16 @@ def find_builder(text: str, root: epath.Path) -> tfds.core.DatasetBuilder:
     """
     name, config, version = tfds_source.parse_name(text, FLAG)
     if name in SOURCES:
-        raise ConfigError(FLAG, f"'{name}' comes with vit_jax; there is nothing to prepare")
+        raise ConfigError(FLAG, f"'{name}' comes with vit_jax and needs no preparation")
     try:
         builder_class = tfds.builder_cls(name)
     except tfds.core.DatasetNotFoundError as error:
-        if name in tfds_source.known_names():  # TFDS drops what it cannot import
-            raise ConfigError(FLAG, f"the code of '{name}' needs more; {EXTRA}") from error
+        if name in tfds_source.known_names():  # TFDS leaves out what it cannot import
+            raise ConfigError(FLAG, f"the code of '{name}' cannot be imported; {EXTRA}") from error
         raise tfds_source.unknown(name, root, (), FLAG) from error
     configs = builder_class.builder_configs
     if config and config not in configs:
-        hint = suggest(config, configs) if configs else "it has none"
+        hint = suggest(config, configs) if configs else "it has no configs"
         raise ConfigError(FLAG, f"no config '{config}' of {name}; {hint}")
     try:
         return builder_class(
@@ -53,13 +53,13 @@ def build(name: str, root: epath.Path, files: str, accept_checksums: bool) -> ep
     Args:
       name: NAME[/CONFIG][:VERSION].
       root: The directory of data sets.
-      files: A folder of files that need no download, or "".
-      accept_checksums: Whether a file may have another checksum than TFDS recorded.
+      files: A folder with files to use instead of downloads; empty for none.
+      accept_checksums: Whether to accept files whose checksums differ from TFDS's records.
 
     Raises:
       ConfigError: There is no such data set.
       InputMissingError: It requires a manual download.
-      Exception: Whatever the code of the data set raises.
+      Exception: Any exception of the code of the data set.
     """
     builder = find_builder(name, root)
     folder = epath.Path(builder.data_dir)
@@ -68,7 +68,8 @@ def build(name: str, root: epath.Path, files: str, accept_checksums: bool) -> ep
     if builder.MANUAL_DOWNLOAD_INSTRUCTIONS and not manual.is_dir():
         problem = f"{name} requires a manual download; {ELSEWHERE}"
         raise InputMissingError(f"{problem}: {builder.MANUAL_DOWNLOAD_INSTRUCTIONS}")
-    # A directory of its own: TFDS would reuse what it extracted from another file of the same name.
+    # Extract into a new directory: otherwise TFDS reuses what it once extracted from another file
+    # of the same name.
     with tempfile.TemporaryDirectory(dir=root, prefix="incomplete.") as extracted:
 
         def make_downloads(**_: Any) -> Downloads:
@@ -84,12 +85,13 @@ def build(name: str, root: epath.Path, files: str, accept_checksums: bool) -> ep
             )
 
         builder._make_download_manager = make_downloads
+        # TFDS would announce a download, even if every file exists; our own lines say what happens.
         builder._log_download_bytes = lambda: None
         builder._log_download_done = lambda: None
         config = tfds.download.DownloadConfig(try_download_gcs=False)
         try:
             builder.download_and_prepare(download_config=config)
         except OSError:
-            if not (folder / tfds_source.INFO).exists():  # else another process was faster
+            if not (folder / tfds_source.INFO).exists():  # otherwise another process was faster
                 raise
     return folder

@@ -1,4 +1,4 @@
-"""TFDS's downloads, which use files that exist already and refuse dead servers at once."""
+"""TFDS's downloads, but existing files are used and unreachable servers fail at once."""
 
 import os
 import urllib.request
@@ -13,18 +13,19 @@ from etils import epath
 from vit_jax.console.progress import say
 from vit_jax.errors import DataError, InputMissingError
 
-TIMEOUT = 10  # seconds until a server must answer
-ELSEWHERE = "fetch it elsewhere and give its folder as --downloads=DIR"
+TIMEOUT = 10  # seconds in which a server must answer
+ELSEWHERE = "download it elsewhere and pass its folder as --downloads=DIR"
 
 
 class Downloads(tfds.download.DownloadManager):
-    """TFDS's downloads, but files that exist are used, and dead servers refused at once.
+    """TFDS's download manager, but it uses existing files and fails at once without a server.
 
-    TFDS itself uses a file only where it recorded its name, and retries a server for minutes.
+    TFDS itself uses an existing file only if its name is recorded, and retries a server for
+    minutes.
 
     Args:
       files: The user's folder of files.
-      accept_checksums: Whether a file may have another checksum than TFDS recorded.
+      accept_checksums: Whether to accept files whose checksums differ from TFDS's records.
       **kwargs: Arguments of TFDS's download manager.
     """
 
@@ -42,31 +43,31 @@ class Downloads(tfds.download.DownloadManager):
             self._register_or_validate_checksums(resource.url, info, path)
             return tfds.core.lazy_imports_utils.promise.Promise.resolve(path)
         if url.netloc not in self._servers:
-            ask(resource.url)
+            check_server(resource.url)
             self._servers.add(url.netloc)
         return super()._download(resource)
 
     def _register_or_validate_checksums(self, url: str, url_info: Any, path: epath.Path) -> None:
         recorded = self._url_infos.get(url)
         if recorded is not None and recorded != url_info:
-            digests = f"{url_info.checksum}, where TFDS recorded {recorded.checksum}"
+            digests = f"{url_info.checksum}, TFDS recorded {recorded.checksum}"
             source = path if path.parent == self._files else url
             if not self._accept_checksums:
                 problem = f"{source}: its sha256 is {digests}"
-                raise DataError(f"{problem}; --accept_checksums takes it as it is")
+                raise DataError(f"{problem}; pass --accept_checksums to accept it")
             say(f"accepted {source}: sha256 {digests}")
             self._url_infos[url] = url_info
         super()._register_or_validate_checksums(url=url, url_info=url_info, path=path)
 
     def _log_skip_download(self, **_: Any) -> None:
-        """Print nothing: TFDS counts these bytes as MiB."""
+        """Do nothing: TFDS would add these bytes to a count of MiB."""
 
 
-def ask(url: str) -> None:
+def check_server(url: str) -> None:
     """Request a file from its server once, without reading it.
 
     Raises:
-      InputMissingError: The server cannot be reached, or refuses.
+      InputMissingError: The server cannot be reached, or answers with an error.
     """
     try:
         if url.startswith("http"):
@@ -76,7 +77,7 @@ def ask(url: str) -> None:
                 raise InputMissingError(f"{url}: HTTP status {status}; {ELSEWHERE}")
         elif url.startswith("ftp"):
             urllib.request.urlopen(url, timeout=TIMEOUT).close()  # noqa: S310 - ftp alone
-    except OSError as error:  # requests' errors are of this class
+    except OSError as error:  # requests raises subclasses of it
         reasons = [cause for cause in causes_of(error) if isinstance(cause, OSError)]
         reason = reasons[-1].strerror or type(reasons[-1]).__name__
         raise InputMissingError(f"{url}: cannot be reached ({reason}); {ELSEWHERE}") from error

@@ -1,4 +1,4 @@
-"""Why a preparation failed, in one line: data set code and TFDS raise anything."""
+"""The reason why a preparation failed, as one line, from any exception of TFDS."""
 
 import errno
 import os
@@ -10,10 +10,10 @@ from etils import epath
 from vit_jax.data.building.downloads import ELSEWHERE, causes_of
 from vit_jax.errors import ConfigError, DataError, InputMissingError, UserError, WorkdirError
 
-FLAG = "--dataset"  # names the data set
+FLAG = "--dataset"
 EXTRA = "pip install 'vit_jax[tfds]'"
 
-# Texts of errors, not all of them an OSError, that mean that nothing more can be written.
+# Messages of exceptions, not all of them OSError, that mean that a file cannot be written.
 UNWRITABLE = (
     *map(os.strerror, (errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.ENOSPC, errno.EROFS)),
     "Not enough disk space",  # TFDS's own
@@ -21,12 +21,14 @@ UNWRITABLE = (
 
 
 def explain(name: str, root: epath.Path, error: Exception) -> UserError:
-    """Return the error to show for what a preparation raised, by the first cause that says why.
+    """Return the error to show for an exception of a preparation.
+
+    It is made from the first exception in the chain of causes that has a known meaning.
 
     Args:
-      name: The data set.
+      name: The name of the data set.
       root: The directory of data sets.
-      error: What was raised.
+      error: The exception.
     """
     for cause in causes_of(error):
         if isinstance(cause, UserError):

@@ -1,25 +1,32 @@
-"""What TFDS counts, on one progress line instead of in its bars."""
+"""The progress that TFDS counts, shown as our own progress instead of its bars."""
 
 import contextlib
 import threading
-import time
 import types
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import tensorflow_datasets as tfds
 
+from vit_jax.console.pace import Pace
 from vit_jax.console.progress import Progress, format_seconds
 
 
 class Bar:
-    """Takes the place of tqdm: shows whatever TFDS counts on the one line."""
+    """Replaces tqdm: shows every count of TFDS as our own progress.
+
+    Args:
+      iterable: Items to count, if TFDS does not count itself.
+      desc: TFDS's description of the count.
+      total: The count at the end; None if it is not known.
+      unit: The unit of the count.
+    """
 
     VERBS = types.MappingProxyType(
         {"Dl": "download", "Extraction": "extract", "Generating": "encode", "Shuffling": "write"}
     )
     SILENT = ("url", "splits")
-    line: "Line"
+    progress: "CountProgress"
     lock = threading.RLock()
 
     def __init__(
@@ -33,8 +40,9 @@ class Bar:
         self._iterable = iterable
         self._unit = unit.strip()
         self._verb = self.VERBS.get(desc.partition(" ")[0], desc)
-        self._began = time.monotonic()
         self._count: int | float = 0
+        self._pace = Pace()
+        self._pace.mark(0, self.progress.now())
         self.total = total or 0
 
     def __iter__(self) -> Iterator[Any]:
@@ -54,44 +62,56 @@ class Bar:
         return cls.lock
 
     def refresh(self) -> None:
-        """Do nothing: `update` shows the line."""
+        """Do nothing: `update` shows the progress."""
 
     def update(self, n: int | float = 1) -> None:
-        """Add to the count, and show it when it is time for another line."""
+        """Add to the count, and show it if the progress is due."""
         self._count += n
-        if not self._count or self._unit in self.SILENT or not self.line.due():
+        if not self._count or self._unit in self.SILENT or not self.progress.due():
             return
-        rate = self._count / max(time.monotonic() - self._began, 1e-6)
-        total = f"/{self.total:,.0f}" if self.total >= self._count else ""
-        left = f", ETA {format_seconds((self.total - self._count) / rate)}" if total else ""
-        count = f"{self._verb} {self._count:,.0f}{total} {self._unit}"
-        self.line.show_text(f"{count}, {rate:,.0f}/s{left}")
+        self._pace.mark(self._count, self.progress.now())
+        self.progress.show_count(self._verb, self._count, self.total, self._unit, self._pace)
 
 
-class Line(Progress):
-    """A progress line without a known end."""
+class CountProgress(Progress):
+    """The progress of several counts, one after another."""
 
     def __init__(self) -> None:
-        super().__init__(0, 0, every_seconds=10.0, label="")
-        self._shown = 0.0
+        super().__init__(0, 0, every_seconds=10.0, label="prepare")
 
-    def due(self) -> bool:
-        """Return whether it is time for another line; on a terminal, ten times a second."""
-        return super().due() and time.monotonic() - self._shown >= 0.1
+    def now(self) -> float:
+        """Return the time in seconds."""
+        return self._clock()
 
-    def show_text(self, text: str) -> None:
-        """Show a line as it is."""
-        self._shown = self._last = time.monotonic()
-        self._put(text)
+    def show_count(
+        self, verb: str, count: int | float, total: int | float, unit: str, pace: Pace
+    ) -> None:
+        """Show a count.
+
+        Args:
+          verb: What is done with the items, such as `encode`.
+          count: Number of items that are done.
+          total: Number of items at the end; less than `count` if it is not known.
+          unit: What an item is, such as `examples`.
+          pace: How fast the items are done.
+        """
+        is_known = total >= count
+        rate = pace.steps_per_second
+        eta = "ETA --" if is_known else ""
+        if is_known and rate:
+            eta = f"ETA {format_seconds((total - count) / rate)}"
+        head = f"{verb} {count:,.0f}{f'/{total:,.0f}' if is_known else ''} {unit}"
+        parts = [] if rate is None else [f"{rate:,.0f} {unit}/s"]
+        self._draw(head, eta, parts, count, total if is_known else None)
 
 
 @contextlib.contextmanager
-def on_one_line() -> Iterator[None]:
-    """Show TFDS's progress on one line instead of in its bars."""
+def show_progress() -> Iterator[None]:
+    """Show the progress that TFDS counts as our own instead of its bars."""
     module = tfds.core.utils.tqdm_utils
     tqdm_before = module.tqdm_lib
     active_before = module._active
-    Bar.line = Line()
+    Bar.progress = CountProgress()
     module.tqdm_lib = types.SimpleNamespace(tqdm=Bar)
     tfds.enable_progress_bar()
     try:
@@ -99,4 +119,4 @@ def on_one_line() -> Iterator[None]:
     finally:
         module.tqdm_lib = tqdm_before
         tfds.display_progress_bar(active_before)
-        Bar.line.close()
+        Bar.progress.close()

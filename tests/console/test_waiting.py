@@ -1,0 +1,98 @@
+"""A wait is announced, and says how long it took and whether the compilation cache had it."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from vit_jax.console import waiting as waiting_lib
+from vit_jax.console.waiting import announce_compilation, cache_directory, waiting
+
+HIT = "/jax/compilation_cache/cache_hits"
+MISS = "/jax/compilation_cache/cache_misses"
+
+
+class Clock:
+    """Every call is 1.5 seconds after the one before."""
+
+    now = 0.0
+
+    def __call__(self):
+        self.now += 1.5
+        return self.now
+
+
+@pytest.fixture
+def patience(monkeypatch):
+    """Returns a function that lets the patience end at once, or never."""
+
+    def set_patience(is_over):
+        class Timer:
+            def __init__(self, seconds, function):
+                assert seconds == waiting_lib.PATIENCE
+                self.start = function if is_over else lambda: None
+
+            def cancel(self):
+                pass
+
+            join = cancel
+
+        monkeypatch.setattr(waiting_lib.threading, "Timer", Timer)
+
+    return set_patience
+
+
+def test_a_short_wait_is_silent(patience, capsys):
+    patience(is_over=False)
+    with waiting("reading the images"):
+        pass
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("events", "cache"),
+    [
+        ([], ""),
+        ([HIT], ", from the compilation cache"),
+        ([HIT, MISS], ", now in the compilation cache"),
+        (["/jax/another"], ""),
+    ],
+)
+def test_a_long_wait_is_announced_and_timed(patience, capsys, events, cache):
+    patience(is_over=True)
+    with waiting("compiling the training step", clock=Clock()):
+        assert capsys.readouterr().out == "wait      compiling the training step ...\n"
+        for event in events:
+            jax.monitoring.record_event(event)
+    assert capsys.readouterr().out == f"          took 1.5 s{cache}\n"
+
+
+def test_what_fails_is_not_timed(patience, capsys):
+    patience(is_over=True)
+    with pytest.raises(OSError, match="gone"), waiting("reading the images"):
+        raise OSError("gone")
+    assert capsys.readouterr().out == "wait      reading the images ...\n"
+
+
+def test_a_wait_can_keep_out_of_the_output(patience, capsys):
+    patience(is_over=True)
+    with waiting("restoring the checkpoint", aside=True, clock=Clock()):
+        pass
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == "wait      restoring the checkpoint ...\n          took 1.5 s\n"
+
+
+def test_only_the_first_call_is_announced_as_compilation(patience, capsys):
+    patience(is_over=True)
+    double = announce_compilation(jax.jit(lambda x: 2 * x), "the doubling")
+    assert [int(double(jnp.int32(i))) for i in range(3)] == [0, 2, 4]
+    assert capsys.readouterr().out.count("wait      compiling the doubling ...\n") == 1
+
+
+def test_the_cache_is_named_only_if_it_is_used():
+    assert cache_directory() == jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_enable_compilation_cache", False)
+    try:
+        assert cache_directory() == ""
+    finally:
+        jax.config.update("jax_enable_compilation_cache", True)
