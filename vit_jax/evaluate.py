@@ -24,6 +24,7 @@ from vit_jax.config.printing import define_print_flag, print_config
 from vit_jax.console import cli
 from vit_jax.console.progress import say, warn
 from vit_jax.console.text import to_json
+from vit_jax.console.waiting import cache_directory, waiting
 from vit_jax.console.workdir import is_local, open_path, write_json
 from vit_jax.data import transforms
 from vit_jax.data.sources import Source
@@ -54,15 +55,17 @@ def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
     objective = find_objective(config)
     with jax.set_mesh(mesh):
         allowed = values.allow_config_change
-        run = pretrained.restore(
-            workdir, values.step, config, mesh, weights=weights, allowed=allowed
-        )
+        with waiting("verifying and restoring the checkpoint"):
+            run = pretrained.restore(
+                workdir, values.step, config, mesh, weights=weights, allowed=allowed
+            )
         evaluators = make_evaluators(config, run.model, objective.evaluator)
         evaluation = Evaluation(evaluators, config, mesh)
-        source = hosts.run_and_compare(
-            lambda: _open(config, field, values.split, run.class_names, objective.needs_labels),
-            lambda source: shared_by_hosts(config, {field: source.fingerprint}),
-        )
+        with waiting("opening the data set"):
+            source = hosts.run_and_compare(
+                lambda: _open(config, field, values.split, run.class_names, objective.needs_labels),
+                lambda source: shared_by_hosts(config, {field: source.fingerprint}),
+            )
         say(f"evaluate  {workdir}, step {run.step:,}, on {source.name}")
         notes = [*resolved.notes, *source.notes]
         if objective.needs_labels and not run.class_names:
@@ -71,6 +74,8 @@ def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
             say(f"note      {note}")
         if choice:
             say(f"weights   {choice}")
+        if where := cache_directory():
+            say(f"cache     {where} (compiled programs)")
         results = evaluation(run.variables, source, values.split, raw=raw)
     for line in evaluation.format(values.split, results, raw=raw):
         say(line)
@@ -86,6 +91,7 @@ def _write(path: epath.Path, report: Mapping[str, Any]) -> None:
         return
     try:
         write_json(path, report)
+        say(f"written   {path}")
     except OSError as error:
         say(f"note      {path} is not written: {error.strerror or error}")
 

@@ -32,6 +32,7 @@ from vit_jax.cluster import sharding
 from vit_jax.console import cli
 from vit_jax.console.progress import Progress, say, say_aside, warn
 from vit_jax.console.text import to_json
+from vit_jax.console.waiting import announce_compilation, waiting
 from vit_jax.console.workdir import open_path
 from vit_jax.data import transforms
 from vit_jax.data.image_files import find_images
@@ -88,7 +89,10 @@ class Predictor:
         self._batch_size = _positive(batch_size, "batch_size")
         self._data = config.data
         self._mesh = sharding.make_mesh(devices=jax.local_devices())
-        with jax.set_mesh(self._mesh):
+        with (
+            jax.set_mesh(self._mesh),
+            waiting("verifying and restoring the checkpoint", aside=True),
+        ):
             run = pretrained.restore(
                 path, step, config, self._mesh, weights=weights, allowed=allow_config_change
             )
@@ -109,7 +113,7 @@ class Predictor:
             _, classes = jax.lax.top_k(logits, topk)
             return classes, jax.numpy.take_along_axis(score(logits), classes, axis=-1)
 
-        self._top = top
+        self._top = announce_compilation(top, "the model", aside=True)
 
     def __call__(self, images: Any, topk: int = 5) -> list[list[Prediction]]:
         """Return the `topk` likeliest classes of each image, the likeliest first.
