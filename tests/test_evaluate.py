@@ -232,5 +232,5 @@ def test_a_data_set_without_a_readable_image_is_refused(tiny_config, monkeypatch
     run = open_run(tiny_config({"data.test_split": "test[:1]"}))
     source = run.splits["test"]
     monkeypatch.setattr(type(source), "__getitem__", lambda self, index: {}["gone"])
-    with pytest.raises(DataError, match=r"synthetic:test\[:1\]: no image can be read"):
+    with pytest.raises(DataError, match=r"synthetic:test\[:1\]: all images are unreadable"):
         evaluate_test(run, variables_of(run))

@@ -288,7 +288,7 @@ def test_a_wrong_name_is_refused(run, tmp_path, name, message):
     [
         ("--data_dir=FILE", 73, "--data_dir: cannot write FILE: "),
         ("--data_dir=gs://a/b", 64, "--data_dir: expected a local path, got gs://a/b"),
-        ("--downloads=FILE", 66, "--downloads: no folder FILE"),
+        ("--downloads=FILE", 66, "--downloads: no such folder: 'FILE'"),
         ("--config.seed=1", 64, "config.seed: this command has no config"),
         ("--dataste=mnist", 64, "--dataste: no such flag; did you mean 'dataset'?"),
     ],

@@ -1,10 +1,10 @@
-"""Download and prepare a data set of TensorFlow Datasets, to be read without TensorFlow.
+"""Download and prepare a TFDS data set, so that it can be read without TensorFlow.
 
   python -m vit_jax.prepare --dataset=NAME[/CONFIG][:VERSION] [--data_dir=DIR]
       [--downloads=DIR] [--accept_checksums]
 
-Files that are in --downloads are not downloaded. A data set that is prepared as tfrecord stays, and
-gets array_record files beside it.
+Files in --downloads are used instead of downloads. If the data set is already prepared as tfrecord,
+array_record files are added to it.
 """
 
 import os
@@ -24,15 +24,15 @@ from vit_jax.errors import ConfigError, InputMissingError
 
 
 def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
-    """Prepare a data set, unless it is prepared; print where it is and how a config names it."""
+    """Prepare a data set unless it is prepared; print its folder and the config that selects it."""
     began = time.monotonic()
     if overrides:
-        raise ConfigError(f"config.{next(iter(overrides))}", "this command has no config")
+        raise ConfigError(f"config.{next(iter(overrides))}", "this command has no config fields")
     local_path(values.data_dir, "--data_dir")
     root = data_root(values.data_dir, "--data_dir")
-    local_path(str(root), "--data_dir")  # the default may be elsewhere
+    local_path(str(root), "--data_dir")  # the default of TFDS may not be local
     if values.downloads and not local_path(values.downloads, "--downloads").is_dir():
-        raise InputMissingError(f"--downloads: no folder {values.downloads}")
+        raise InputMissingError(f"--downloads: no such folder: '{values.downloads}'")
     _quiet()
     builder, is_new = prepare_dataset(
         values.dataset, root, values.downloads, values.accept_checksums
@@ -47,21 +47,22 @@ def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
 
 
 def _quiet() -> None:
-    """Keep TensorFlow, where data set code imports it, silent and off the accelerator."""
-    tfds.core.utils.lazy_imports_utils.print = lambda *_: None  # that TensorFlow is not installed
+    """Silence TensorFlow, which data set code may import, and keep it off the accelerator."""
+    # TFDS would print that TensorFlow is not installed.
+    tfds.core.utils.lazy_imports_utils.print = lambda *_: None
     os.environ.update(TF_CPP_MIN_LOG_LEVEL="3", TF_ENABLE_ONEDNN_OPTS="0", CUDA_VISIBLE_DEVICES="")
     jax.config.update("jax_platforms", "cpu")
 
 
 def _flags() -> flags.FlagValues:
     values = cli.new_flags()
-    help_text = "The data set: NAME[/CONFIG][:VERSION] of TFDS."
+    help_text = "The TFDS data set: NAME[/CONFIG][:VERSION]."
     flags.DEFINE_string("dataset", "", help_text, flag_values=values)
-    help_text = "The directory of data sets; TFDS's default if empty."
+    help_text = "The directory of data sets; by default that of TFDS, ~/tensorflow_datasets."
     flags.DEFINE_string("data_dir", "", help_text, flag_values=values)
-    help_text = "A folder of files that need no download."
+    help_text = "A folder with files to use instead of downloads."
     flags.DEFINE_string("downloads", "", help_text, flag_values=values)
-    help_text = "Take files whose checksums are not those that TFDS recorded, and print them."
+    help_text = "Accept files whose checksums differ from TFDS's records, and print the checksums."
     flags.DEFINE_bool("accept_checksums", False, help_text, flag_values=values)
     return values
 
@@ -69,4 +70,4 @@ def _flags() -> flags.FlagValues:
 if __name__ == "__main__":
     code = cli.run(main, _flags(), __doc__)
     sys.stdout.flush()
-    os._exit(code)  # TFDS's threads would continue to download
+    os._exit(code)  # otherwise TFDS's threads would continue to download

@@ -3,7 +3,8 @@
   python -m vit_jax.train --config=configs/digits.py [--workdir=runs/digits]
       [--config.key=value ...] [--allow_config_change=KEY] [--print_config]
 
-Running the same command again resumes.
+The run is written to the work directory, runs/<config name> by default. Running the same command
+again resumes the run.
 """
 
 import sys
@@ -23,7 +24,7 @@ from vit_jax.training.loop import train
 
 
 def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
-    """Train what a config file and the flags describe."""
+    """Train the run that a config file and the flags describe."""
     workdir = hosts.run_and_compare(lambda: _find_workdir(values))
     resolved = hosts.run_and_compare(lambda: _resolve(values.config, overrides, workdir))
     if values.print_config:
@@ -39,7 +40,7 @@ def _find_workdir(values: flags.FlagValues) -> epath.Path:
 
 
 def _resolve(file: str, overrides: dict[str, str], workdir: epath.Path) -> config_lib.Resolved:
-    """Return the settings; those of a run that resumes are a layer of them."""
+    """Return the settings; if the run resumes, its settings are one of the layers."""
     tree = config_lib.load_config_file(file)
     resumes = seals.sealed_steps(workdir / "checkpoints")
     run = stored.read_layer_to_resume(workdir) if resumes else None
@@ -52,18 +53,18 @@ def _flags() -> flags.FlagValues:
     values = cli.new_flags()
     launchers.define_flags(values)
     define_print_flag(values)
-    flags.DEFINE_string("config", "", "The config file of the run.", flag_values=values)
+    flags.DEFINE_string("config", "", "The config file.", flag_values=values)
     flags.DEFINE_string(
         "workdir",
         "",
-        "The run folder, local or gs://; runs/<config name> by default.",
+        "The work directory of the run, local or gs://; runs/<config name> by default.",
         flag_values=values,
     )
     flags.DEFINE_multi_string(
         "allow_config_change",
         [],
-        "A config key that may differ from what the run was started with; may be repeated. "
-        "total, optim.warmup and optim.cooldown stand for all units of these durations.",
+        "A config key whose value may differ from the one the run was started with; may be "
+        "repeated. total, optim.warmup and optim.cooldown stand for all units of these durations.",
         flag_values=values,
     )
     return values

@@ -184,7 +184,7 @@ def folders(tmp_path):
 @pytest.mark.parametrize(
     ("own", "code", "message"),
     [
-        ("--config.seed=5", 64, "config.seed: the hosts disagree: 0 on host 0, 5 on 1"),
+        ("--config.seed=5", 64, "config.seed: the hosts disagree: 0 on host 0, 5 on host 1"),
         ("--config.data.root=b", 64, "config.data.train_split.name: the hosts disagree: "),
         ("--config.data.root=c", 66, "host 1: config.data.root: "),
     ],
@@ -229,7 +229,7 @@ def test_alone_all_is_a_plain_call():
 def test_a_notebook_on_one_machine_of_a_tpu_is_alone(monkeypatch):
     from vit_jax import evaluate
 
-    jax.devices()  # JAX has started, and cannot meet anybody any more
+    jax.devices()  # JAX has started, and cannot connect to other hosts any more
     monkeypatch.setenv("TPU_ML_PLATFORM", "JAX")
     monkeypatch.delenv("TPU_SKIP_MDS_QUERY", raising=False)
     values = evaluate._flags()

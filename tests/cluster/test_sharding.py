@@ -29,7 +29,7 @@ def test_sizes_that_do_not_fit_the_devices_are_refused(sizes):
 
 @pytest.mark.parametrize(
     ("batch_size", "accum_steps", "hint"),
-    [(12, 1, "try 8 or 16"), (5, 1, "try 8$"), (8, 2, "x 2 micro-batches; try 16")],
+    [(12, 1, "try 8 or 16"), (5, 1, "try 8$"), (8, 2, "x 2 micro-batches, got 8; try 16")],
 )
 def test_a_batch_that_cannot_be_shared_names_the_nearest(batch_size, accum_steps, hint):
     mesh = sharding.make_mesh()
@@ -74,7 +74,7 @@ def test_an_axis_that_does_not_divide_names_the_parameter():
     images = jnp.zeros((1, 32, 32, 3))
     boxed = jax.eval_shape(lambda: model.init(jax.random.key(0), images, train=False)["params"])
     mesh = sharding.make_mesh((4, 1, 2))
-    message = r"config.mesh.tensor: 2 does not divide a dimension of 3 of blocks_0/attn/"
+    message = r"config.mesh.tensor: expected a divisor of 3, a dimension of blocks_0/attn/"
     with pytest.raises(ConfigError, match=message):
         sharding.param_shardings(boxed, mesh)
 

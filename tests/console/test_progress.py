@@ -162,14 +162,14 @@ def test_every_plain_line_fits(capsys):
     assert [len(line) for line in lines[2:]] == [80, 10 + 35]  # of which each has two columns
 
 
-def test_damaged_rows_are_left_out_and_counted(tmp_path, capsys):
+def test_corrupt_rows_are_left_out_and_counted(tmp_path, capsys):
     path = epath.Path(tmp_path) / "metrics.jsonl"
     rows = [b'{"step": %d, "loss": 1}' % step for step in range(1, 6)]
     rows[1] = rows[1].replace(b"loss", b"lo\xf3s")
     rows[3] = rows[3].replace(b"}", b"]")
     path.write_bytes(b"\n".join(rows) + b'\n{"step": 6, "lo')
     assert [row["step"] for row in metrics_writer.read_metrics(path)] == [1, 3, 5]
-    assert capsys.readouterr().err == f"warning: {path}: 2 damaged rows are left out\n"
+    assert capsys.readouterr().err == f"warning: {path}: 2 corrupt rows are left out\n"
 
 
 def test_a_name_is_printed_as_it_is(capsys):

@@ -308,7 +308,7 @@ def test_another_mesh_goes_on_with_the_same_run(tiny_config, tmp_path):
         (
             {"batch_size": "12"},
             ConfigError,
-            "config.batch_size: 12 cannot be shared by 8 devices; ",
+            "config.batch_size: expected a multiple of 8 devices, got 12; ",
         ),
         ({"batch_size": "128"}, DataError, "'train' holds 64 images, fewer than one batch of 128"),
         ({"model.num_classes": "7"}, ConfigError, "config.model.num_classes: the data set synthet"),

@@ -1,1 +1,1 @@
-"""The machines: hosts that run one command, devices and how arrays lie on them, preemption."""
+"""Hosts that run one command together, the device mesh, sharding, and preemption."""

@@ -1,7 +1,7 @@
-"""The hosts that met: they exchange texts, watch that all of them live, and end together.
+"""The hosts of a run: they exchange messages, detect hosts that died, and end together.
 
-What hosts tell each other goes through JAX's coordination service, which host 0 runs: it needs no
-device, and a host that waits for another can still be told that the other failed.
+Messages go through JAX's coordination service, which runs on host 0. It needs no device, so a host
+that waits for another one can still learn that the other one failed.
 """
 
 import atexit
@@ -18,23 +18,26 @@ import jax
 
 from vit_jax.errors import CheckpointError, Interrupted, UserError
 
+# Seconds after which host 0 prints which hosts it waits for.
+ANNOUNCE_SECONDS = 2.0
+
 
 class HostError(Interrupted):
-    """A host failed, or does not answer; with the exit code of its error, if it reported one."""
+    """A host failed or does not answer. The exit code is that of its error, if it reported one."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Patience:
     """How long a host waits for the others, in seconds."""
 
-    beat: float  # between two signs of life
-    silence: float  # without a sign of life, until a host counts as dead
-    grace: float  # after a host failed, until the others leave: they may be about to fail too
+    beat: float  # between two heartbeats
+    silence: float  # without a heartbeat, until a host is considered dead
+    grace: float  # from the failure of a host until the others exit; they may fail by themselves
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """How the work of a host ended, as it is told to the others; exit code 0 is success."""
+    """How the work of a host ended, as the other hosts see it; exit code 0 is success."""
 
     exit_code: int = 0
     label: str = ""
@@ -42,7 +45,7 @@ class Outcome:
 
     @classmethod
     def of(cls, error: BaseException | None) -> "Outcome":
-        """Return the outcome of work that raised an error, or of work that succeeded."""
+        """Return the outcome of work that raised an error, or that succeeded (None)."""
         if error is None:
             return cls()
         message = " ".join(str(error).split())[:1000]
@@ -54,18 +57,18 @@ class Outcome:
         return cls(HostError.exit_code, HostError.label, message)
 
     def to_json(self) -> list[Any]:
-        """Return the outcome as plain JSON; `Outcome(*values)` reads it."""
+        """Return the outcome as a list of JSON values; `Outcome(*values)` reads it."""
         return [self.exit_code, self.label, self.message]
 
 
 class Group:
-    """Several hosts that run one command; a thread watches that all of them live.
+    """The hosts that run one command; a thread watches their heartbeats.
 
     Args:
       client: The client of JAX's coordination service.
-      index: Which host this is, from 0.
-      count: How many hosts there are.
-      patience: How long to wait for the others.
+      index: The index of this host, from 0.
+      count: The number of hosts.
+      patience: How long to wait for the other hosts.
     """
 
     def __init__(self, client: Any, index: int, count: int, patience: Patience) -> None:
@@ -79,19 +82,19 @@ class Group:
         self._watcher.start()
 
     def exchange(self, error: Exception | None, text: str = "") -> list[str]:
-        """Return the texts of all hosts, by host.
+        """Send a text to all hosts, and return the texts of all hosts by index.
 
         Args:
-          error: What this host's work raised, if it did.
-          text: What to tell the others.
+          error: The error that this host's work raised, if any.
+          text: The text of this host.
 
         Raises:
-          HostError: Another host has an error instead.
+          HostError: Another host has an error instead of a text.
         """
         self._round += 1
         message = json.dumps([Outcome.of(error).to_json(), text])
         messages = self._wait_for_all(f"round{self._round}", message)
-        if self._round > 1:  # which all have read, or they would not be in this one
+        if self._round > 1:  # all hosts have read the previous round, since they are in this one
             self._client.key_value_delete(f"vit_jax/round{self._round - 1}/{self.index}")
         reports = [json.loads(messages[host]) for host in range(self._count)]
         outcomes = [Outcome(*values) for values, _ in reports]
@@ -100,38 +103,56 @@ class Group:
         return [text for _, text in reports]
 
     def end(self, error: BaseException | None) -> None:
-        """Wait until all hosts have ended; where this one failed alone, until the others know.
+        """Wait until all hosts have ended; if this one failed, until the others know.
 
         Raises:
-          HostError: Another host failed in the end.
+          HostError: Another host failed at the end.
         """
         is_reported = isinstance(error, UserError | OSError | KeyboardInterrupt)
         if error is not None and not is_reported:
-            # It may only be how the death of another host shows here: then the watch ends this one.
+            # The error may be a consequence of another host's death; then the watcher ends this
+            # process with a line that names that host.
             seconds = self._patience.silence + 2 * self._patience.beat
             self._wait_for_all("fault", "", seconds)
-        # A host that succeeded waits for the others; the watch sees that they live.
+        # A host that succeeded waits without a limit; the watcher notices if a host dies.
         seconds = math.inf if error is None else self._patience.grace + 3 * self._patience.beat
         outcome = Outcome.of(error)
         messages = self._wait_for_all("end", json.dumps(outcome.to_json()), seconds)
         self._over.set()
         self._watcher.join()
-        if len(messages) < self._count:  # they left at once; JAX would wait for them
+        if len(messages) < self._count:  # a host exited without a message; JAX would wait for it
             atexit.register(_exit, outcome.exit_code)
         if error is None:
             _raise_first([Outcome(*json.loads(messages[host])) for host in range(self._count)])
 
     def _wait_for_all(self, topic: str, text: str, seconds: float = math.inf) -> dict[int, str]:
-        """Tell the others, and return what all of them told, by host."""
-        self._tell(topic, text)
-        deadline = time.monotonic() + seconds
+        """Send a text, and return the texts of all hosts by index.
+
+        Args:
+          topic: What the text is about; every host must use the same topics in the same order.
+          text: The text of this host.
+          seconds: How long to wait; after that, the texts of some hosts may be missing.
+        """
+        self._send(topic, text)
+        began = time.monotonic()
+        announces = self.index == 0 and seconds == math.inf
+        announced = False
         pause = 0.005
-        while len(messages := self._read(topic)) < self._count and time.monotonic() < deadline:
+        while len(messages := self._read(topic)) < self._count:
+            waited = time.monotonic() - began
+            if waited >= seconds:
+                break
+            if announces and not announced and waited >= ANNOUNCE_SECONDS:
+                announced = True
+                missing = [host for host in range(self._count) if host not in messages]
+                print(f"wait      for host {', '.join(map(str, missing))} ...", flush=True)
             time.sleep(pause)
             pause = min(2 * pause, 0.2)
+        if announced:
+            print(f"          took {time.monotonic() - began:.1f} s", flush=True)
         return messages
 
-    def _tell(self, topic: str, text: str) -> None:
+    def _send(self, topic: str, text: str) -> None:
         key = f"vit_jax/{topic}/{self.index}"
         self._client.key_value_set(key, text, allow_overwrite=True)
 
@@ -153,7 +174,7 @@ class Group:
         failed_at: dict[int, float] = {}
         while not self._over.wait(self._patience.beat):
             beats += 1
-            self._tell("beat", str(beats))
+            self._send("beat", str(beats))
             beats_now = self._read("beat")
             ends = self._read("end")
             now = time.monotonic()
@@ -172,18 +193,18 @@ class Group:
                     self._leave(line, outcome.exit_code)
 
     def _leave_silent(self, host: int) -> None:
-        """End the process because a host is silent."""
+        """End the process because a host sends no heartbeats."""
         problem = f"host {host} does not answer; rerun the same command to continue"
         self._leave(f"{HostError.label}: {problem}", HostError.exit_code)
 
     def _leave(self, line: str, code: int) -> None:
-        if self.index == 0:  # without its service, the others could not learn why
+        if self.index == 0:  # it runs the service from which the others learn the reason
             time.sleep(3 * self._patience.beat)
         leave(line, code)
 
 
 def leave(line: str, code: int) -> None:
-    """Print a line on stderr and end the process, whatever it is doing."""
+    """Print a line on stderr and end the process at once, from any thread."""
     print(line, file=sys.stderr, flush=True)
     _exit(code)
 
@@ -195,7 +216,7 @@ def _exit(code: int) -> None:
 
 
 def _raise_first(outcomes: list[Outcome]) -> None:
-    """Raise the first failure as a `HostError` with its label and exit code."""
+    """Raise a `HostError` with label and exit code of the first host that failed, if any."""
     for host, outcome in enumerate(outcomes):
         if outcome.exit_code:
             error = HostError(f"host {host}: {outcome.message}")

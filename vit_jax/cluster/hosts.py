@@ -1,16 +1,18 @@
-"""Several hosts that run one command: how they meet, agree, and end together.
+"""Hosts that run one command together: they connect, compare settings, and end together.
 
-    joined: meet -> is the program the same? -> the command -> end, when all have ended
+    joined: connect -> compare the programs -> run the command -> wait until all hosts have ended
 
-In one process all of this is a plain call. A host is a process here, as in JAX.
+With a single process, these are plain function calls. A host means a process here, as in JAX.
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
 import pathlib
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
@@ -20,26 +22,26 @@ from jax._src import distributed, xla_bridge  # the coordination service has no 
 
 from vit_jax import __version__
 from vit_jax.cluster import launchers
-from vit_jax.cluster.group import Group, HostError, Patience, leave
+from vit_jax.cluster.group import ANNOUNCE_SECONDS, Group, HostError, Patience, leave
 from vit_jax.errors import ConfigError, UserError
 
 T = TypeVar("T")
 
-JOIN_SECONDS = 60.0  # for all hosts to meet
-BEAT_SECONDS = 1.0  # between two signs of life
-SILENT_SECONDS = 20.0  # without one, until a host counts as dead
-JAX_SILENT_SECONDS = 55  # the same for JAX, which aborts after half of this or later
-GRACE_SECONDS = 8.0  # after a host failed, until the others leave: they may be about to fail too
+JOIN_SECONDS = 60.0  # in which all hosts must connect
+BEAT_SECONDS = 1.0  # between two heartbeats
+SILENT_SECONDS = 20.0  # without a heartbeat, until a host is considered dead
+JAX_SILENT_SECONDS = 55  # the same for JAX, which aborts after half of this time or later
+GRACE_SECONDS = 8.0  # from the failure of a host until the others exit; they may fail by themselves
 
-_group: Group | None = None  # the hosts that met; None on one host
+_group: Group | None = None  # the connected hosts; None with a single host
 
 
 @contextlib.contextmanager
 def joined(values: flags.FlagValues) -> Iterator[None]:
-    """Meet the other hosts, where there are any, and leave together with them.
+    """Connect to the other hosts, if there are any, and end together with them.
 
     Args:
-      values: The flags of the command; without those of `launchers` it runs on one host.
+      values: The flags of the command; without the flags of `launchers` it runs on one host.
 
     Raises:
       ConfigError: The flags are incomplete, or the hosts run different programs.
@@ -48,14 +50,14 @@ def joined(values: flags.FlagValues) -> Iterator[None]:
     global _group
     place = launchers.find_place(values, os.environ) if "coordinator" in values else None
     optional = launchers.may_be_on_tpu_pod(os.environ) and not values.distributed
-    if optional and xla_bridge.backends_are_initialized():  # in a notebook: too late to meet
+    if optional and xla_bridge.backends_are_initialized():  # in a notebook: too late to connect
         place = None
     if place is None or not _initialize(*place, optional=optional):
         yield
         return
     _group = _make_group()
     try:
-        jax.devices()  # all hosts at once: each waits for the others here
+        jax.devices()  # waits for all hosts, so all of them must call it now
         run_and_compare(lambda: None, lambda _: _program())
         yield
     except BaseException as error:
@@ -72,11 +74,11 @@ def joined(values: flags.FlagValues) -> Iterator[None]:
 def run_and_compare(
     work: Callable[[], T], facts: Callable[[T], Mapping[str, Any]] = lambda _: {}
 ) -> T:
-    """Run some work on every host, and return only where all of them succeeded and agree.
+    """Run some work on every host, and return its result if all hosts succeeded and agree.
 
     Args:
-      work: What to run; it may fail on some of the hosts.
-      facts: From the result of the work to what must be the same on all hosts, as plain JSON.
+      work: The work; it may fail on some hosts.
+      facts: Maps the result to a JSON object that must be the same on all hosts.
 
     Raises:
       HostError: The work failed on another host.
@@ -97,7 +99,7 @@ def run_and_compare(
 
 
 def run_on_host0(work: Callable[[], T]) -> T:
-    """Run some work on host 0 alone, and return its result, which is plain JSON, on all.
+    """Run some work on host 0 only, and return its result, a JSON value, on all hosts.
 
     Raises:
       HostError: The work failed.
@@ -117,43 +119,52 @@ def run_on_host0(work: Callable[[], T]) -> T:
 def _initialize(
     coordinator: str | None, count: int | None, index: int | None, *, optional: bool
 ) -> bool:
-    """Start or join JAX's coordination service; return False where there is no cluster."""
-    # Its handler would take SIGTERM away from `preemption`, which agrees on Ctrl-C as well.
+    """Start JAX's coordination service or connect to it; return False if there is no cluster."""
+    # JAX's own handler of SIGTERM would replace that of `preemption`, which also handles Ctrl-C.
     jax.config.update("jax_enable_preemption_service", False)
     where = coordinator or "the coordinator"
     waited = f"timed out after {JOIN_SECONDS:.0f} s waiting for all hosts at {where}"
     line = f"{HostError.label}: {waited}; start every process and retry"
-    timer = threading.Timer(JOIN_SECONDS, leave, (line, HostError.exit_code))
-    timer.daemon = True
-    timer.start()
+    notice = f"wait      for all hosts to connect to {where} ..."
+    timers = [
+        threading.Timer(ANNOUNCE_SECONDS, functools.partial(print, notice, flush=True)),
+        threading.Timer(JOIN_SECONDS, leave, (line, HostError.exit_code)),
+    ]
+    began = time.monotonic()
+    for timer in timers:
+        timer.daemon = True
+        timer.start()
     try:
         jax.distributed.initialize(
             coordinator,
             count,
             index,
-            initialization_timeout=int(JOIN_SECONDS) + 60,  # where JAX would abort
+            initialization_timeout=int(JOIN_SECONDS) + 60,  # after which JAX would abort
             heartbeat_timeout_seconds=JAX_SILENT_SECONDS,
             shutdown_timeout_seconds=JAX_SILENT_SECONDS,
         )
     except (ValueError, OSError) as error:
         if optional and (coordinator, count, index) == (None, None, None):
             return False
-        hint = "give --coordinator=HOST:PORT, --num_processes and --process_id"
+        hint = "pass --coordinator=HOST:PORT, --num_processes and --process_id"
         raise ConfigError("--distributed", f"JAX found no cluster ({error}); {hint}") from error
     except RuntimeError as error:
-        raise HostError(f"cannot meet the other hosts at {where}: {error}") from error
+        raise HostError(f"cannot connect to the other hosts at {where}: {error}") from error
     finally:
-        timer.cancel()
+        for timer in timers:
+            timer.cancel()
+    if (seconds := time.monotonic() - began) >= ANNOUNCE_SECONDS:
+        print(f"          took {seconds:.1f} s", flush=True)
     return True
 
 
 def _make_group() -> Group | None:
-    """Return the hosts that JAX's coordination service knows; None where this one is alone."""
-    met = distributed.global_state
-    if met.num_processes <= 1:
+    """Return the hosts that JAX's coordination service knows; None if there is only this one."""
+    state = distributed.global_state
+    if state.num_processes <= 1:
         return None
     patience = Patience(beat=BEAT_SECONDS, silence=SILENT_SECONDS, grace=GRACE_SECONDS)
-    return Group(met.client, met.process_id, met.num_processes, patience)
+    return Group(state.client, state.process_id, state.num_processes, patience)
 
 
 def _compare(facts: list[dict[str, Any]]) -> None:
@@ -163,12 +174,12 @@ def _compare(facts: list[dict[str, Any]]) -> None:
         for host, other in enumerate(facts):
             actual = other.get(key)
             if actual != expected:
-                problem = f"the hosts disagree: {expected!r} on host 0, {actual!r} on {host}"
+                problem = f"the hosts disagree: {expected!r} on host 0, {actual!r} on host {host}"
                 raise ConfigError(key, problem)
 
 
 def _program() -> dict[str, str]:
-    """Return what identifies the program: versions, and a digest of the package's source."""
+    """Return what identifies the program: versions, and a digest of the package's source code."""
     package = pathlib.Path(__file__).parents[1]
     digest = hashlib.sha256()
     for file in sorted(package.rglob("*.py")):

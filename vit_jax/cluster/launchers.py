@@ -1,4 +1,4 @@
-"""Whether this process is one of several, and which: told by flags, or by what launched it."""
+"""The place of this process among the processes of a run, from flags or from its launcher."""
 
 from collections.abc import Mapping
 
@@ -6,8 +6,8 @@ from absl import flags
 
 from vit_jax.errors import ConfigError
 
-# What a launcher tells each of several processes: how many they are, and which one it is. Slurm
-# sets these for the tasks of a step alone; SLURM_NTASKS is there in a batch script too.
+# The variables in which a launcher gives each process the number of processes and its own index.
+# Slurm sets these only for the tasks of a step; SLURM_NTASKS is also set in a batch script.
 LAUNCHERS = {
     "JAX_NUM_PROCESSES": "JAX_PROCESS_ID",
     "SLURM_STEP_NUM_TASKS": "SLURM_PROCID",
@@ -18,25 +18,32 @@ _TPU_HOSTS = ("TPU_PROCESS_ADDRESSES", "TPU_WORKER_HOSTNAMES")
 
 def define_flags(values: flags.FlagValues) -> None:
     """Add the flags of a command that several hosts can run together."""
-    help_text = "HOST:PORT of process 0, where the processes of one run meet."
+    help_text = "HOST:PORT of process 0, to which all processes of a run connect."
     flags.DEFINE_string("coordinator", None, help_text, flag_values=values)
-    help_text = "How many processes there are."
+    help_text = "The number of processes."
     flags.DEFINE_integer("num_processes", None, help_text, flag_values=values)
-    help_text = "Which of them this is, from 0."
+    help_text = "The index of this process, from 0."
     flags.DEFINE_integer("process_id", None, help_text, flag_values=values)
-    help_text = "Let JAX find out these three; on TPU pods, Slurm and Open MPI it does unasked."
+    help_text = (
+        "Let JAX detect the coordinator and the processes. "
+        "On TPU pods, Slurm and Open MPI this is the default."
+    )
     flags.DEFINE_bool("distributed", False, help_text, flag_values=values)
 
 
 def find_place(
     values: flags.FlagValues, environ: Mapping[str, str]
 ) -> tuple[str | None, int | None, int | None] | None:
-    """Return coordinator, number of processes and the index of this one; None is left to JAX.
+    """Return the coordinator, the number of processes and the index of this one.
 
-    Returns nothing where this is the only process.
+    Each of them is None if JAX is to detect it. Returns None if this is the only process.
+
+    Args:
+      values: The flags of the command.
+      environ: The environment variables.
 
     Raises:
-      ConfigError: What is given is wrong or not enough.
+      ConfigError: A value is wrong or missing.
     """
     coordinator = values.coordinator or environ.get("JAX_COORDINATOR_ADDRESS")
     count = values.num_processes
@@ -55,7 +62,8 @@ def find_place(
         raise ConfigError("--coordinator", f"expected HOST:PORT, got '{coordinator}'")
     for flag, value in (("--num_processes", count), ("--process_id", index)):
         if value is None and not detects:
-            raise ConfigError(flag, "expected a number: how many processes there are, and which")
+            problem = "expected both --num_processes=N and --process_id=I; pass both"
+            raise ConfigError(flag, problem)
     if count is not None and count < 1:
         raise ConfigError("--num_processes", f"expected 1 or more, got {count}")
     if count is not None and index is not None and not 0 <= index < count:
@@ -64,7 +72,7 @@ def find_place(
 
 
 def may_be_on_tpu_pod(environ: Mapping[str, str]) -> bool:
-    """Return whether this is a Cloud TPU machine whose neighbours its metadata server names."""
+    """Return whether this is a Cloud TPU VM that has to ask its metadata server for other hosts."""
     asks = environ.get("TPU_ML_PLATFORM") == "JAX" and "TPU_SKIP_MDS_QUERY" not in environ
     return asks and not any(name in environ for name in _TPU_HOSTS)
 

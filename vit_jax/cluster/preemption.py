@@ -1,4 +1,4 @@
-"""Being asked to stop: by a scheduler's SIGTERM, or by Ctrl-C, on any host."""
+"""Requests to stop, by a scheduler's SIGTERM or by Ctrl-C on any host."""
 
 import functools
 import signal
@@ -11,12 +11,12 @@ import numpy as np
 
 
 class PreemptionGuard:
-    """Turns SIGTERM and the first Ctrl-C into a request; the second Ctrl-C ends at once."""
+    """Turns SIGTERM and the first Ctrl-C into a request to stop; a second Ctrl-C ends at once."""
 
     def __init__(self) -> None:
-        self._signalled = False  # here
-        self._agreed = False  # on some host, as of the last poll
-        self._pending: jax.Array | None = None  # the answer of the last poll
+        self._signalled = False  # on this host
+        self._agreed = False  # on any host, as of the last poll
+        self._pending: jax.Array | None = None  # the result of the last poll
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "PreemptionGuard":
@@ -30,13 +30,13 @@ class PreemptionGuard:
 
     @property
     def requested(self) -> bool:
-        """Whether to stop; among several hosts, as the last `poll` says, which is alike on all."""
+        """Whether to stop. With several hosts it is the result of `poll`, equal on all hosts."""
         return self._signalled if jax.process_count() == 1 else self._agreed
 
     def poll(self) -> bool:
         """Ask all hosts, and return whether to stop; every host must call this equally often.
 
-        The answer is that to the poll before: so none waits for the others.
+        It returns the result of the previous poll, so that no host waits for the others.
         """
         if jax.process_count() > 1:
             previous = self._pending
@@ -51,7 +51,7 @@ class PreemptionGuard:
 
 
 def _on_any_host(flag: bool) -> jax.Array:
-    """Start to find out whether the flag is set on a host; each sets those of its devices."""
+    """Return, without waiting, whether the flag is set on any host."""
     mesh, anyone = _any_over_devices()
     with jax.set_mesh(mesh):
         sharding = jax.sharding.NamedSharding(mesh, jax.P("devices"))

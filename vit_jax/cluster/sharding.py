@@ -1,8 +1,8 @@
-"""Devices: the mesh, and how named dimensions lie on it.
+"""The device mesh, and how named dimensions are sharded over it.
 
-Models name the dimensions of their parameters and activations; `RULES` says which mesh axis each
-name is split over. The axes are `data` (the batch), `fsdp` (the batch, and parameters by their
-width) and `tensor` (heads and the hidden units of feed-forward networks).
+Models name the dimensions of their parameters and activations; `RULES` gives the mesh axis over
+which each name is sharded. The axes are `data` (the batch), `fsdp` (the batch, and the width of
+parameters) and `tensor` (heads and the hidden units of feed-forward networks).
 """
 
 import math
@@ -36,17 +36,18 @@ RULES: tuple[tuple[str, str | tuple[str, ...] | None], ...] = (
 def make_mesh(
     sizes: Sequence[int] = (-1, 1, 1), devices: Sequence[jax.Device] | None = None
 ) -> jax.sharding.Mesh:
-    """Arrange the devices, all of them unless told which.
+    """Return a mesh of the devices.
+
+    The order of the devices is JAX's, which is best for the network, if every host then holds one
+    contiguous block of the rows of a batch; otherwise the devices are ordered by host.
 
     Args:
-      sizes: Devices along each of `AXES`; at most one may be -1: the remaining devices.
-      devices: To arrange.
-
-    They lie as the network wants it where every host then holds one block of the batch's rows, and
-    host by host otherwise.
+      sizes: Number of devices along each of `AXES`; one may be -1, for the remaining devices.
+      devices: The devices; all devices by default.
 
     Raises:
-      ConfigError: The sizes do not multiply to the number of devices, or cut across hosts.
+      ConfigError: The product of the sizes is not the number of devices, or the tensor axis does
+        not fit the hosts.
     """
     devices = jax.devices() if devices is None else devices
     requested = ", ".join(f"{axis}={size}" for axis, size in zip(AXES, sizes, strict=True))
@@ -55,7 +56,8 @@ def make_mesh(
         rest = math.prod(size for size in sizes if size != -1)
         sizes[sizes.index(-1)] = len(devices) // rest
     if math.prod(sizes) != len(devices):
-        raise ConfigError("config.mesh", f"{requested} does not fit {len(devices)} devices")
+        problem = f"{requested} does not fit {len(devices)} devices"
+        raise ConfigError("config.mesh", f"{problem}; the product must be {len(devices)}")
     auto = (jax.sharding.AxisType.Auto,) * len(AXES)
     mesh = jax.make_mesh(tuple(sizes), AXES, axis_types=auto, devices=devices)
     if not shards_by_process(_processes(mesh)):
@@ -69,18 +71,20 @@ def make_mesh(
 
 
 def batch_shard(mesh: jax.sharding.Mesh) -> tuple[int, int]:
-    """Return which share of the rows of a batch this host holds: its index, and of how many.
+    """Return the index of the block of a batch that this host holds, and the number of blocks.
 
-    Hosts that a tensor axis spans hold the same share.
+    Hosts that share a tensor axis hold the same block.
     """
     return shards_by_process(_processes(mesh))[jax.process_index()]
 
 
 def shards_by_process(processes: np.ndarray) -> dict[int, tuple[int, int]]:
-    """Return the share of each process where the batch's rows fall into equal blocks, or nothing.
+    """Return the block of batch rows of each process: its index, and the number of blocks.
+
+    The result is empty if the processes do not hold contiguous blocks of equal size.
 
     Args:
-      processes: The process of each device of a mesh.
+      processes: The process index of each device of a mesh, (data, fsdp, tensor).
     """
     rows = processes.reshape(-1, processes.shape[-1])  # data and fsdp; tensor
     blocks = {}
@@ -102,12 +106,12 @@ def _process_of(device: jax.Device) -> int:
 
 
 def batch_divisor(mesh: jax.sharding.Mesh) -> int:
-    """Return into how many parts the devices cut a batch."""
+    """Return the number of shards of a batch."""
     return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
 
 
 def round_up(batch_size: int, mesh: jax.sharding.Mesh) -> int:
-    """Return the least batch size from this one on that the devices can share."""
+    """Return the batch size, rounded up to a multiple of the number of shards."""
     divisor = batch_divisor(mesh)
     return math.ceil(batch_size / divisor) * divisor
 
@@ -115,10 +119,16 @@ def round_up(batch_size: int, mesh: jax.sharding.Mesh) -> int:
 def check_batch_size(
     batch_size: int, path: str, mesh: jax.sharding.Mesh, accum_steps: int = 1
 ) -> None:
-    """Check that the devices can share the batch.
+    """Check that the batch can be sharded over the devices.
+
+    Args:
+      batch_size: The global batch size.
+      path: The config field, for the error.
+      mesh: The device mesh.
+      accum_steps: Number of micro-batches per step.
 
     Raises:
-      ConfigError: With the nearest sizes that they can.
+      ConfigError: It cannot; the error names the nearest sizes that fit.
     """
     unit = batch_divisor(mesh) * accum_steps
     if batch_size % unit:
@@ -127,21 +137,21 @@ def check_batch_size(
         parts = f"{unit // accum_steps} devices"
         if accum_steps > 1:
             parts += f" x {accum_steps} micro-batches"
-        raise ConfigError(path, f"{batch_size} cannot be shared by {parts}; try {near}")
+        raise ConfigError(path, f"expected a multiple of {parts}, got {batch_size}; try {near}")
 
 
 def batch_sharding(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
-    """Return the layout of a batch: its first dimension over the batch axes."""
+    """Return the sharding of a batch: its first dimension over the batch axes."""
     return jax.sharding.NamedSharding(mesh, jax.P(BATCH_AXES))
 
 
 def replicated(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
-    """Return the layout of what every device holds whole."""
+    """Return the sharding of an array that is replicated on every device."""
     return jax.sharding.NamedSharding(mesh, jax.P())
 
 
 def to_global(batch: Mapping[str, np.ndarray], mesh: jax.sharding.Mesh) -> dict[str, jax.Array]:
-    """Move this host's rows of a batch to its devices; the result is the global batch."""
+    """Move this host's rows of a batch to its devices, and return the global batch."""
     sharding = batch_sharding(mesh)
     return {
         key: jax.make_array_from_process_local_data(sharding, rows) for key, rows in batch.items()
@@ -149,14 +159,14 @@ def to_global(batch: Mapping[str, np.ndarray], mesh: jax.sharding.Mesh) -> dict[
 
 
 def param_shardings(boxed: Any, mesh: jax.sharding.Mesh) -> Any:
-    """Return the layout of each parameter from its dimension names.
+    """Return the sharding of each parameter, from the names of its dimensions.
 
     Args:
-      boxed: The parameters with their names, as `eval_shape` of a linen `init` gives them.
-      mesh: The devices.
+      boxed: The parameters with named dimensions, from `jax.eval_shape` of a linen `init`.
+      mesh: The device mesh.
 
     Raises:
-      ConfigError: A mesh axis does not divide a dimension.
+      ConfigError: The size of a dimension is not divisible by that of its mesh axis.
     """
     shardings = nn.logical_to_mesh_sharding(nn.get_partition_spec(boxed), mesh, RULES)
     paths = jax.tree_util.tree_leaves_with_path(nn.unbox(boxed))
@@ -166,7 +176,7 @@ def param_shardings(boxed: Any, mesh: jax.sharding.Mesh) -> Any:
                 name = "/".join(str(key.key) for key in path)
                 raise ConfigError(
                     f"config.mesh.{axis}",
-                    f"{mesh.shape[axis]} does not divide a dimension of {size} of {name}",
+                    f"expected a divisor of {size}, a dimension of {name}, got {mesh.shape[axis]}",
                 )
     return shardings
 
@@ -177,5 +187,5 @@ def sharded_shapes(boxed: Any, mesh: jax.sharding.Mesh) -> Any:
 
 
 def with_sharding(leaf: Any, sharding: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
-    """Return shape and dtype of an array, abstract or not, with a sharding."""
+    """Return the shape and dtype of an array, abstract or concrete, with a sharding."""
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)

@@ -1,4 +1,4 @@
-"""The metrics of a run by step: metrics.jsonl and TensorBoard."""
+"""The metrics of a run: metrics.jsonl and TensorBoard."""
 
 import json
 import math
@@ -15,12 +15,12 @@ from vit_jax.console.workdir import is_local, write_text
 
 
 class MetricsWriter:
-    """Writes metrics by step to metrics.jsonl and TensorBoard.
+    """Writes the metrics of each step to metrics.jsonl and TensorBoard.
 
-    What an earlier process wrote after the step that it is resumed from is cut off.
+    When a run resumes, rows of steps after the checkpoint are removed.
 
     Args:
-      workdir: Of the run.
+      workdir: The work directory.
       step: The step that the run starts from.
       tensorboard: Whether to write TensorBoard events.
     """
@@ -35,14 +35,14 @@ class MetricsWriter:
         if not self._active:
             return
         write_text(self._path, "".join(json.dumps(row) + "\n" for row in self._rows))
-        if self._local:  # only evaluations are asked for again, and they are few
+        if self._local:  # `find` needs only the evaluations, which are few
             self._rows = [row for row in self._rows if _is_evaluation(row)]
             self._file = open(self._path, "a", buffering=1)  # noqa: SIM115 - closed in `close`
         if tensorboard:
             self._board = tensorboardX.SummaryWriter(str(workdir), purge_step=step + 1)
 
     def find(self, step: int, prefix: str) -> dict[str, float]:
-        """Return the metrics `PREFIX/KEY` that were written for a step, by key."""
+        """Return the metrics of a step named `PREFIX/KEY`, by key."""
         found: dict[str, float] = {}
         for row in self._rows:
             if row["step"] == step:
@@ -51,7 +51,7 @@ class MetricsWriter:
         return found
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Append a row."""
+        """Append a row with the metrics of a step."""
         if not self._active:
             return
         finite = {key: value if math.isfinite(value) else None for key, value in values.items()}
@@ -65,7 +65,7 @@ class MetricsWriter:
                 self._board.add_scalar(key, value, step)
 
     def flush(self) -> None:
-        """Make sure that what was written survives the process."""
+        """Write everything to disk, so that it survives a crash."""
         if self._file is not None:
             self._file.flush()
             os.fsync(self._file.fileno())
@@ -84,14 +84,15 @@ class MetricsWriter:
 
 
 def read_metrics(path: epath.Path) -> list[dict[str, Any]]:
-    """Return the whole rows of a metrics.jsonl; a row cut off by a kill does not count.
+    """Return the rows of a metrics.jsonl file.
 
-    Damaged rows are left out with a warning.
+    The last row is left out if it is incomplete, because the process was killed. Other corrupt rows
+    are left out with a warning.
     """
     rows = []
-    damaged = 0
+    corrupt = 0
     lines = path.read_bytes().split(b"\n") if path.exists() else []
-    for line in lines[:-1]:  # what follows the last end of a line was cut off
+    for line in lines[:-1]:  # what follows the last newline is incomplete
         try:
             row = json.loads(line)
         except (ValueError, RecursionError):
@@ -99,9 +100,9 @@ def read_metrics(path: epath.Path) -> list[dict[str, Any]]:
         if isinstance(row, dict) and isinstance(row.get("step"), int):
             rows.append(row)
         else:
-            damaged += 1
-    if damaged:
-        warn(f"{path}: {damaged} damaged rows are left out")
+            corrupt += 1
+    if corrupt:
+        warn(f"{path}: {corrupt} corrupt rows are left out")
     return rows
 
 

@@ -1,1 +1,1 @@
-"""Evaluation: metrics over every image of a source, each counted once."""
+"""Evaluation: metrics over a source, in which every image counts exactly once."""

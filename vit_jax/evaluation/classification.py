@@ -1,4 +1,4 @@
-"""Classification: the share of images whose class is among the likeliest, and the loss."""
+"""The classification evaluator: top-1 and top-5 accuracy, and the loss."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -20,10 +20,14 @@ Sums = dict[str, Array]
 
 @dataclasses.dataclass(frozen=True)
 class Classification:
-    """Top-1, top-5 and the loss that the run trains with, of labels that are not smoothed.
+    """Top-1 and top-5 accuracy, and the training loss of the run without label smoothing.
+
+    Args:
+      model: The model.
+      config: The config of the run.
 
     Raises:
-      ConfigError: The loss is unknown.
+      ConfigError: The objective has no loss, or the loss is unknown.
     """
 
     model: nn.Module
@@ -34,7 +38,7 @@ class Classification:
 
     def __post_init__(self) -> None:
         if "loss" not in self.config.objective:
-            problem = f"the objective {self.config.objective['name']} has no loss of classes"
+            problem = f"the objective {self.config.objective['name']} has no classification loss"
             raise ConfigError("config.eval.evaluators", f"classification: {problem}")
         pick(LOSSES, self.config.objective["loss"], "config.objective.loss")
 
@@ -57,7 +61,7 @@ class Classification:
         return sums(logits, batch["label"], losses, batch["mask"])
 
     def means(self, totals: Mapping[str, Any]) -> dict[str, float | int]:
-        """Return `{"top1", "top5", "loss"}` as means, and the `count` they are over."""
+        """Return the means of top1, top5 (both from 0 to 1) and loss, and the number of images."""
         count = int(totals["count"])
         result: dict[str, float | int] = {
             key: float(totals[key]) / count for key in ("top1", "top5", "loss")
@@ -65,7 +69,7 @@ class Classification:
         return {**result, "count": count}
 
     def format(self, result: Mapping[str, float]) -> str:
-        """Return the figures as text."""
+        """Return the metrics as text."""
         return f"top-1 {result['top1']:.2%}  top-5 {result['top5']:.2%}  loss {result['loss']:.4f}"
 
 
@@ -75,9 +79,15 @@ def sums(
     losses: Float[Array, " b"],
     mask: Bool[Array, " b"],
 ) -> Sums:
-    """Return the sums over the examples that the mask keeps; the counts are exact integers.
+    """Return the sums over the images of a batch; the counts are exact integers.
 
-    Logits that are not all finite hit nothing.
+    An image whose logits are not all finite counts as wrong.
+
+    Args:
+      logits: The logits of the images.
+      labels: The class of each image.
+      losses: The loss of each image.
+      mask: True for rows that hold an image.
     """
     _, top = jax.lax.top_k(logits, min(5, logits.shape[-1]))
     hits = jnp.equal(top, labels[:, None]) & (mask & jnp.isfinite(logits).all(axis=-1))[:, None]

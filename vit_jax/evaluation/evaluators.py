@@ -1,4 +1,4 @@
-"""Evaluators, by name: what is measured on the images of a source."""
+"""Evaluators by name: what is measured on the images of a source."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, runtime_checkable
@@ -17,38 +17,38 @@ Result = dict[str, float | int]
 
 @runtime_checkable
 class Evaluator(Protocol):
-    """Figures of a model as sums over images, so that any batching counts each image once."""
+    """Metrics of a model, computed from sums over images, so that any batch size gives the same."""
 
     @property
     def score(self) -> str:
-        """The figure that compares two checkpoints."""
+        """The metric that compares two checkpoints."""
 
     @property
     def maximize(self) -> bool:
-        """Whether the higher is the better."""
+        """Whether a higher score is better."""
 
     def zeros(self) -> Any:
         """Return the sums over no images: a dictionary of arrays, with an int32 `count`."""
 
     def __call__(self, variables: Mapping[str, Any], batch: Mapping[str, Array]) -> Any:
-        """Return the sums over the images of a batch; it is compiled.
+        """Return the sums over the images of a batch; this is compiled.
 
         Args:
           variables: `params` and the other collections of the model.
-          batch: Rows of the source: `image` as uint8, `label`, and `mask`, which is False where a
-            row holds no image.
+          batch: `image`, uint8 (batch, height, width, channels); `label`, int32 (batch,); and
+            `mask`, bool (batch,), which is False for rows that hold no image.
         """
 
     def means(self, totals: Mapping[str, Any]) -> Result:
-        """Return the figures for the sums over a whole source, and their `count`."""
+        """Return the metrics from the sums over a whole source, and their `count`."""
 
     def format(self, result: Mapping[str, float]) -> str:
-        """Return the figures as text."""
+        """Return the metrics as text."""
 
 
 PARTS = ("score", "maximize", "zeros", "means", "format")
 
-# From the model and the config of a run to an evaluator.
+# Each entry maps the model and the config of a run to an evaluator.
 EVALUATORS: dict[str, Callable[[nn.Module, config_lib.Config], Evaluator]] = {
     "classification": Classification
 }
@@ -57,15 +57,15 @@ EVALUATORS: dict[str, Callable[[nn.Module, config_lib.Config], Evaluator]] = {
 def make_evaluators(
     config: config_lib.Config, model: nn.Module, default: str
 ) -> dict[str, Evaluator]:
-    """Return the evaluators of a run by name; the first one names its results by the set alone.
+    """Return the evaluators of a run by name.
 
     Args:
-      config: Of the run.
+      config: The config of the run.
       model: The model.
-      default: The evaluator of the run's objective, where the config names none.
+      default: The evaluator of the run's objective, which is used if the config names none.
 
     Raises:
-      ConfigError: One is unknown or incomplete, or two results would have the same label.
+      ConfigError: An evaluator is unknown or incomplete, or two results would have the same label.
     """
     path = "config.eval.evaluators" if config.eval.evaluators else "config.objective"
     made: dict[str, Evaluator] = {}
@@ -76,16 +76,16 @@ def make_evaluators(
     taken = [label for name in sets for label in labels(made, name).values()]
     for label in taken:
         if taken.count(label) > 1:
-            problem = f"'{label}' is the name of two results; give the set another name"
+            problem = f"two results would have the name '{label}'; rename the set"
             raise ConfigError("config.eval.sets", problem)
     return made
 
 
 def _check(evaluator: Any, name: str, path: str) -> None:
-    """Check on made-up sums that an evaluator gives what it must, before a run depends on it.
+    """Check an evaluator on made-up sums, before a run depends on it.
 
     Raises:
-      ConfigError: It does not.
+      ConfigError: A method or a metric is missing.
     """
     if missing := [key for key in PARTS if not hasattr(evaluator, key)]:
         raise ConfigError(path, f"the evaluator {name} has no {', '.join(missing)}")
@@ -101,10 +101,15 @@ def _check(evaluator: Any, name: str, path: str) -> None:
 
 
 def labels(evaluators: Mapping[str, Evaluator], name: str, *, raw: bool = False) -> dict[str, str]:
-    """Return the label of the result of each evaluator on a set, by evaluator.
+    """Return the label of the result of each evaluator on a set, by name of the evaluator.
 
-    That of the first is the name of the set, such as `val`; others are `val_EVALUATOR`. With `raw`
-    they end in `_raw`.
+    The label of the first evaluator is the name of the set, such as `val`; the other labels are
+    `val_EVALUATOR`.
+
+    Args:
+      evaluators: The evaluators of the run, by name.
+      name: The name of the set.
+      raw: Whether the weights themselves are evaluated, next to their EMA; adds `_raw`.
     """
     suffix = "_raw" if raw else ""
     first = next(iter(evaluators))

@@ -1,4 +1,4 @@
-"""Evaluation of variables on a source of images: every image counts exactly once."""
+"""The evaluation loop: every image of a source counts exactly once."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -17,17 +17,17 @@ from vit_jax.data.sources import Source
 from vit_jax.errors import DataError
 from vit_jax.evaluation.evaluators import Evaluator, Result, labels
 
-# `(variables, sums, batch) -> sums`, where the sums are those of each evaluator by its name.
+# `(variables, sums, batch) -> sums`, with the sums of each evaluator by its name.
 EvalStep = Callable[[Mapping[str, Any], Any, Mapping[str, jax.Array]], Any]
 
 
 class Evaluation:
-    """Evaluators that are compiled once, for any source.
+    """Runs evaluators, compiled together once, on any source.
 
     Args:
-      evaluators: By name.
-      config: Of the run.
-      mesh: The devices.
+      evaluators: The evaluators of the run, by name.
+      config: The config of the run.
+      mesh: The device mesh.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Evaluation:
         self._step = announce_compilation(make_eval_step(evaluators, mesh), "the evaluation step")
 
     def labels(self, name: str, *, raw: bool = False) -> dict[str, str]:
-        """Return the label of the result of each evaluator on a set, by evaluator."""
+        """Return the label of the result of each evaluator on a set; see `evaluators.labels`."""
         return labels(self._evaluators, name, raw=raw)
 
     def __call__(
@@ -54,20 +54,20 @@ class Evaluation:
         raw: bool = False,
         stopped: Callable[[], bool] = lambda: False,
     ) -> dict[str, Result]:
-        """Return the figures of each evaluator, by label, over every image that can be read.
+        """Return the metrics of each evaluator by label, over all readable images.
 
-        Their `count`, and how many were `skipped` as unreadable, are beside them. Returns nothing
-        where `stopped` says so before the end.
+        Each result also has the number of images (`count`) and of unreadable images (`skipped`).
+        The dictionary is empty if the evaluation was stopped.
 
         Args:
           variables: `params` and the other collections of the model.
           source: The images.
-          name: Of the set that they are.
-          raw: Whether these are the variables themselves, beside their average.
-          stopped: Whether to stop.
+          name: The name of the set.
+          raw: Whether these are the weights themselves, next to their EMA.
+          stopped: Returns whether to stop.
 
         Raises:
-          DataError: More images cannot be read than the config allows, or none can.
+          DataError: More images are unreadable than the config allows, or all are.
         """
         named = self.labels(name, raw=raw)
         totals = self._sum(variables, source, next(iter(named.values())), stopped)
@@ -78,13 +78,13 @@ class Evaluation:
             sums = totals[evaluator]
             count = int(sums["count"])
             if not count:
-                raise DataError(f"{source.name}: no image can be read")
+                raise DataError(f"{source.name}: all images are unreadable")
             means = self._evaluators[evaluator].means(sums)
             results[label] = {**means, "skipped": len(source) - count}
         return results
 
     def format(self, name: str, results: Mapping[str, Result], *, raw: bool = False) -> list[str]:
-        """Return a line for each result of a set that is there."""
+        """Return a line for each result of a set; results of other sets are ignored."""
         lines = []
         for evaluator, label in self.labels(name, raw=raw).items():
             if label in results:
@@ -102,7 +102,7 @@ class Evaluation:
         label: str,
         stopped: Callable[[], bool],
     ) -> dict[str, Any]:
-        """Return the sums of each evaluator over a source, or nothing where it was stopped."""
+        """Return the sums of each evaluator over a source; empty if it was stopped."""
         config, mesh = self._config, self._mesh
         size = eval_batch_size(config, mesh)
         host, num_hosts = sharding.batch_shard(mesh)
@@ -128,7 +128,7 @@ class Evaluation:
 
 
 def make_eval_step(evaluators: Mapping[str, Evaluator], mesh: jax.sharding.Mesh) -> EvalStep:
-    """Return the compiled step, which adds those of a batch to the sums; it donates them."""
+    """Return the jitted step, which adds the sums of a batch to those so far, and donates them."""
 
     def eval_step(variables: Any, sums: Any, batch: Mapping[str, jax.Array]) -> Any:
         with nn.logical_axis_rules(sharding.RULES):
@@ -144,5 +144,5 @@ def zeros(evaluators: Mapping[str, Evaluator]) -> dict[str, Any]:
 
 
 def eval_batch_size(config: config_lib.Config, mesh: jax.sharding.Mesh) -> int:
-    """Return the global batch size of an evaluation, rounded up to what the devices can share."""
+    """Return the global batch size of an evaluation, rounded up to a multiple of the shards."""
     return sharding.round_up(config.eval.batch_size or config.batch_size, mesh)

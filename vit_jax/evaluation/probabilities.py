@@ -1,4 +1,4 @@
-"""What the logits of a model mean, by the name of the loss that it was trained with."""
+"""Functions from logits to probabilities, by the name of the loss that a model was trained with."""
 
 from collections.abc import Callable
 

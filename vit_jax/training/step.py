@@ -1,4 +1,4 @@
-"""The training step: one pure function of the state and a batch, compiled once."""
+"""The training step: a pure function of the state and a batch, compiled once."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -20,18 +20,19 @@ from vit_jax.training.update import Update
 TrainStep = Callable[
     [TrainState, Mapping[str, jax.Array], Any], tuple[TrainState, dict[str, jax.Array]]
 ]
-# From the collections of the model, rows and a random key to loss, Aux and gradients.
+# Maps the collections of the model, rows and a random key to (loss, Aux) and gradients.
 LossAndGrad = Callable[[Any, Any, Array], tuple[tuple[Array, Aux], Any]]
 
 
-# Folded into the random key of a step for its batch; micro-batches use 0, 1, ...
+# Folded into the random key of a step for the whole batch; micro-batches use 0, 1, ...
 BATCH_KEY = 2**31
 
 
 def make_train_step(run: Run) -> TrainStep:
-    """Return the compiled step `(state, batch, frozen) -> (state, metrics)`.
+    """Return the jitted step `(state, batch, frozen) -> (state, metrics)`.
 
-    It donates the state. `frozen` holds what the objective needs and no step changes.
+    It donates the state. `frozen` are the variables of the objective that no step changes, such as
+    those of a teacher.
     """
     config = run.config
     objective = run.objective
@@ -82,12 +83,19 @@ def accumulate(
 ) -> tuple[tuple[Array, Aux], Any]:
     """Return loss, metrics and gradients as means over the micro-batches of a batch.
 
-    They come one after another: each sees the collections that the one before has left, and those
-    of the last are returned.
+    Micro-batches run one after another. Each starts from the collections of the previous one, and
+    the collections of the last one are returned.
+
+    Args:
+      loss_and_grad: The loss and its gradients for some rows.
+      collections: The collections of the model other than `params`.
+      rows: The rows of the batch, each array of shape (batch, ...).
+      key: The random key of the step.
+      steps: Number of micro-batches.
     """
     if steps == 1:
         return loss_and_grad(collections, rows, key)
-    # Every device cuts its own rows, so none travel.
+    # Every device splits its own rows, so that no row moves to another device.
     micro = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, steps, *x.shape[1:]), 1, 0), rows)
 
     def add(carry: tuple[Any, Any], item: tuple[Array, Any]) -> tuple[tuple[Any, Any], None]:

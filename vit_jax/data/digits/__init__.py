@@ -1,8 +1,8 @@
 """Handwritten digits: 1,797 real scans of 8x8 pixels that ship with the package.
 
-The licence of the images is beside this file. The test split is the last 360 of
-`numpy.random.RandomState(0).permutation(1797)`; the rest is the train split. They are read from the
-package alone: opening them writes nothing, whatever `data.data_dir` says.
+Their license is in the same folder. The test split is the last 360 of
+`numpy.random.RandomState(0).permutation(1797)`; the rest is the train split. The images are read
+from the package: nothing is downloaded, prepared or written, and `data.data_dir` is ignored.
 """
 
 import gzip
@@ -21,7 +21,12 @@ NUM_TEST = 360
 
 
 class Digits(Source):
-    """A split of the digits, each a grey image; no data set is prepared for it."""
+    """A split of the digits, as grey images.
+
+    Args:
+      data: The data section of a config.
+      split: A split such as `train[:90%]`.
+    """
 
     def __init__(self, data: config_lib.Data, split: str) -> None:
         order = [int(row) for row in np.random.RandomState(0).permutation(1797)]
@@ -42,7 +47,7 @@ class Digits(Source):
 
 
 def _shuffle(rows: list[int], split: str) -> list[int]:
-    """Return rows in the order in which TFDS stores them: that of their salted hashes."""
+    """Return rows in the order in which TFDS would store them: sorted by a salted hash."""
     return sorted(rows, key=lambda row: hashlib.md5(f"{split}{row}".encode()).digest())  # noqa: S324
 
 
