@@ -150,16 +150,7 @@ def loop(
     train_step = announce_compilation(make_train_step(run), "the training step")
     with waiting("loading the frozen variables of the objective"):
         frozen = run.objective.frozen(run.mesh, run.splits["train"])
-    host, num_hosts = sharding.batch_shard(run.mesh)
-    batches = loader.train_batches(
-        run.splits["train"],
-        config.data,
-        config.batch_size,
-        seed=config.seed,
-        step=step,
-        host=host,
-        num_hosts=num_hosts,
-    )
+    batches = _batches_from(run, step)
     reporter = Reporter(config, writer, state, run.total_steps)
     try:
         while True:
@@ -193,7 +184,22 @@ def loop(
         batches.close()
 
 
+def _batches_from(run: Run, step: int) -> loader.Batches:
+    """Return this host's rows of the batches after a step."""
+    host, num_hosts = sharding.batch_shard(run.mesh)
+    return loader.train_batches(
+        run.splits["train"],
+        run.config.data,
+        run.config.batch_size,
+        seed=run.config.seed,
+        step=step,
+        host=host,
+        num_hosts=num_hosts,
+    )
+
+
 def _save(run: Run, state: TrainState, checkpoints: Checkpoints, score: float | None) -> None:
+    """Save a checkpoint with its score, unless it is saved already; print a line if it is new."""
     step = int(state.step)
     with waiting(f"saving the checkpoint of step {step:,}"):
         is_new = checkpoints.save(step, state.to_items(), run.fingerprint, score)
