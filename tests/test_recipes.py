@@ -205,11 +205,11 @@ def photos(tmp_path):
 
 
 @pytest.fixture
-def donor(tmp_path, tiny_config):
+def source(tmp_path, tiny_config):
     overrides = {"data.channels": "3", "data.mean": "0.4,0.4,0.4", "data.std": "0.2,0.2,0.2"}
     made = tiny_config({**overrides, "total_steps": "1", "model.pool": "gap"})
-    train_lib.train(resolved(made), epath.Path(tmp_path / "donor"))
-    return tmp_path / "donor"
+    train_lib.train(resolved(made), epath.Path(tmp_path / "source"))
+    return tmp_path / "source"
 
 
 def folder_config(**overrides):
@@ -231,9 +231,9 @@ def folder_config(**overrides):
     ],
 )
 def test_a_folder_of_images_and_a_run_are_enough_to_fine_tune(
-    flags, moved, photos, donor, tmp_path, capsys
+    flags, moved, photos, source, tmp_path, capsys
 ):
-    settings = folder_config(data__root=str(photos), init_from=str(donor), **flags)
+    settings = folder_config(data__root=str(photos), init_from=str(source), **flags)
     assert settings.data.image_size == (8, 8) and settings.data.mean == (0.4, 0.4, 0.4)
     assert (settings.model["name"], settings.model["pool"]["name"]) == ("vit_mu4", "gap")
     assert settings.model["block"]["drop_path"] == 0.1
@@ -243,7 +243,7 @@ def test_a_folder_of_images_and_a_run_are_enough_to_fine_tune(
     assert "head" in out and "2 classes" in out
     trained = from_pretrained(str(tmp_path / "run"))
     last = trained.variables["params"]
-    first = from_pretrained(str(donor)).variables["params"]
+    first = from_pretrained(str(source)).variables["params"]
     assert trained.class_names == ("cat", "dog")
     changed = {
         part

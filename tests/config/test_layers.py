@@ -18,7 +18,7 @@ HERE = pathlib.Path(__file__).name
 SMALL = {"width": 16, "depth": 1, "num_heads": 2, "mlp_dim": 32}
 
 
-def write_donor(folder, **fields):
+def write_source(folder, **fields):
     """Writes the settings of a run with ImageNet's mean and std, and GELU's tanh form."""
     c = config_lib.to_config_dict(config_lib.Config())
     c.model = models.spec("vit_mu4", **{**SMALL, "mlp.activation": "gelu_tanh", **fields})
@@ -34,8 +34,8 @@ def write_donor(folder, **fields):
 
 
 @pytest.fixture
-def donor(tmp_path):
-    return write_donor(tmp_path / "donor")
+def source(tmp_path):
+    return write_source(tmp_path / "source")
 
 
 def file_of(model=None, **settings):
@@ -85,30 +85,29 @@ def leaves(resolved):
 def test_numerics_that_contradict_the_weights_are_refused_with_both_origins(
     setting, origin, tmp_path
 ):
-    folder = write_donor(tmp_path / "donor", **setting.get("fields", {}))
+    folder = write_source(tmp_path / "source", **setting.get("fields", {}))
     tree = file_of(init_from=folder, **setting.get("file", {}))
     (path,) = {**setting.get("flags", {}), **setting.get("file", {})}
     message = (
-        rf"^config\.{path.replace('__', '.')}: .*{origin}.*trained with .* \(donor {folder}\)$"
+        rf"^config\.{path.replace('__', '.')}: .*{origin}.*trained with .* \(init_from {folder}\)$"
     )
     with pytest.raises(ConfigError, match=message):
         config_lib.resolve(tree, setting.get("flags"))
 
 
-def test_mean_and_deviation_may_be_set_to_the_default_and_the_run_says_so(donor):
-    flags = {"init_from": donor, "data.mean": "0.5,0.5,0.5"}
+def test_mean_and_deviation_may_be_set_to_the_default_and_the_run_says_so(source):
+    flags = {"init_from": source, "data.mean": "0.5,0.5,0.5"}
     resolved = config_lib.resolve(file_of(data__std=(0.5, 0.5, 0.5)), flags)
     assert resolved.config.data.mean == resolved.config.data.std == (0.5, 0.5, 0.5)
     assert resolved.config.model["mlp"]["activation"] == "gelu_tanh"
     mean, std = resolved.notes
-    assert mean == (
-        f"config.data.mean is (0.5, 0.5, 0.5) (flag), not (0.485, 0.456, 0.406) (donor {donor})"
-    )
+    trained = f"(0.485, 0.456, 0.406) (init_from {source})"
+    assert mean == f"config.data.mean is (0.5, 0.5, 0.5) (flag), not {trained}"
     assert std.startswith("config.data.std is (0.5, 0.5, 0.5) (") and f"{HERE}:" in std
 
 
-def test_the_value_of_the_weights_may_be_repeated(donor):
-    flags = {"init_from": donor, "model.mlp.activation": "gelu_tanh"}
+def test_the_value_of_the_weights_may_be_repeated(source):
+    flags = {"init_from": source, "model.mlp.activation": "gelu_tanh"}
     resolved = config_lib.resolve(file_of(), flags)
     assert resolved.config.model["mlp"]["activation"] == "gelu_tanh"
     assert resolved.origins["model.mlp.activation"] == "flag"
@@ -117,23 +116,26 @@ def test_the_value_of_the_weights_may_be_repeated(donor):
 # --- Later layers win.
 
 # Path, and the value that each layer sets.
-NUMERICS = ("model.pool.name", {"preset": "cls", "donor": "map", "file": "gap", "flag": "cls_gap"})
-DATA = ("data.fit", {"default": "crop", "donor": "squash", "file": "crop", "flag": "squash"})
-ORDER = ("default", "preset", "donor", "file", "flag")
+NUMERICS = (
+    "model.pool.name",
+    {"preset": "cls", "init_from": "map", "file": "gap", "flag": "cls_gap"},
+)
+DATA = ("data.fit", {"default": "crop", "init_from": "squash", "file": "crop", "flag": "squash"})
+ORDER = ("default", "preset", "init_from", "file", "flag")
 
 
 @pytest.mark.parametrize(("path", "values"), [NUMERICS, DATA], ids=["model", "data"])
 @pytest.mark.parametrize("mask", range(8))
 def test_the_last_layer_that_sets_a_value_wins(path, values, mask, tmp_path):
-    present = [name for i, name in enumerate(("donor", "file", "flag")) if mask >> i & 1]
+    present = [name for i, name in enumerate(("init_from", "file", "flag")) if mask >> i & 1]
     c = config_lib.to_config_dict(config_lib.Config())
     c.model = models.spec("vit_mu4", **SMALL)
     c.data.image_size = (8, 8)
     section, key = path.removesuffix(".name").split(".")
     flags = {}
-    if "donor" in present:
+    if "init_from" in present:
         tree = copy.deepcopy(c)
-        tree[section][key] = values["donor"]
+        tree[section][key] = values["init_from"]
         resolved = config_lib.resolve(tree)
         stored.write(epath.Path(tmp_path), resolved.config, resolved.origins)
         flags["init_from"] = str(tmp_path)
@@ -148,15 +150,15 @@ def test_the_last_layer_that_sets_a_value_wins(path, values, mask, tmp_path):
     expected = {
         "default": "default",
         "preset": "preset vit_mu4",
-        "donor": f"donor {tmp_path}",
+        "init_from": f"init_from {tmp_path}",
         "flag": "flag",
     }
     assert origin == expected[last] if last != "file" else f"{HERE}:" in origin
 
 
 @pytest.mark.parametrize("value", [0.5, 1e-3])
-def test_the_optimizer_is_not_inherited_from_the_weights(value, donor):
-    flags = {"init_from": donor}
+def test_the_optimizer_is_not_inherited_from_the_weights(value, source):
+    flags = {"init_from": source}
     assert config_lib.resolve(file_of(), flags).config.optim.learning_rate == 1e-3
     resolved = config_lib.resolve(file_of(optim__learning_rate=value), flags)
     assert resolved.config.optim.learning_rate == value
@@ -191,7 +193,7 @@ def test_a_duration_of_zero_by_a_flag_turns_it_off():
     assert (optim.warmup_steps, optim.warmup_epochs) == (0, 0.0)
 
 
-def test_two_units_in_one_layer_both_stay(donor):
+def test_two_units_in_one_layer_both_stay(source):
     tree = file_of(models.spec("vit_s16"), total_epochs=2.0, total_steps=3)
     config = config_lib.resolve(tree).config  # and are refused when the run is planned
     assert (config.total_epochs, config.total_steps) == (2.0, 3)
@@ -225,15 +227,15 @@ def test_a_model_of_another_family_keeps_only_head_and_regularization():
     assert "is not used: swin_t_w7 is a swin, not a vit" in resolved.notes[0]
 
 
-def test_the_weights_of_the_named_model_may_have_other_sizes(donor):
+def test_the_weights_of_the_named_model_may_have_other_sizes(source):
     tree = file_of(models.spec("vit_mu4", num_classes=3))
-    model = config_lib.resolve(tree, {"init_from": donor}).config.model
+    model = config_lib.resolve(tree, {"init_from": source}).config.model
     assert (model["width"], model["num_classes"]) == (16, 3)
 
 
 @pytest.mark.parametrize(("in_file", "flag"), [("vit_ti16", None), ("", "vit_ti16")])
-def test_another_model_than_that_of_the_weights_is_refused(in_file, flag, donor):
-    tree = file_of(models.spec(in_file) if in_file else None, init_from=donor)
+def test_another_model_than_that_of_the_weights_is_refused(in_file, flag, source):
+    tree = file_of(models.spec(in_file) if in_file else None, init_from=source)
     message = (
         r"^config\.model\.name: vit_ti16 \(.*\) has depth 12, but .* holds a vit_mu4 with depth"
     )
@@ -241,13 +243,15 @@ def test_another_model_than_that_of_the_weights_is_refused(in_file, flag, donor)
         config_lib.resolve(tree, {"model.name": flag} if flag else None)
 
 
-def test_images_of_other_channels_need_weights_that_are_adapted(donor):
-    resolved = config_lib.resolve(file_of(), {"init_from": donor, "data.channels": "1"})
+def test_images_of_other_channels_need_weights_that_are_adapted(source):
+    resolved = config_lib.resolve(file_of(), {"init_from": source, "data.channels": "1"})
     assert len(resolved.config.data.mean) == len(resolved.config.data.std) == 1
-    assert any("config.data.channels is 1 (flag), not 3 (donor" in note for note in resolved.notes)
-    trained = config_lib.read_config(epath.Path(donor))
+    assert any(
+        "config.data.channels is 1 (flag), not 3 (init_from" in note for note in resolved.notes
+    )
+    trained = config_lib.read_config(epath.Path(source))
     with pytest.raises(ConfigError, match=r"^config\.data\.channels: 1 \(flag\), but .* with 3 "):
-        config_lib.fit_to_weights(resolved, donor, trained)
+        config_lib.fit_to_weights(resolved, source, trained)
 
 
 # --- Trees of config files.
@@ -281,10 +285,10 @@ def test_a_plain_tree_sets_all_of_its_values():
     assert resolved.origins["seed"] == "config"
 
 
-def test_arguments_of_config_count_as_set(donor):
+def test_arguments_of_config_count_as_set(source):
     config = config_lib.Config(
         seed=0,
-        init_from=donor,
+        init_from=source,
         model={"name": "", "block": {"drop_path": 0.1}},
         data=config_lib.Data(mean=(0.5, 0.5, 0.5)),
         optim=config_lib.Optim(learning_rate=0.5),
@@ -381,14 +385,14 @@ def test_invalid_origins_are_ignored(text, tmp_path):
     assert layer["seed"] == (3, str(folder / "config.json"))
 
 
-def test_a_resumed_run_keeps_values_that_are_not_set_again(donor, tmp_path):
-    first = config_lib.resolve(file_of(), {"init_from": donor, "optim.b1": "0.8"})
+def test_a_resumed_run_keeps_values_that_are_not_set_again(source, tmp_path):
+    first = config_lib.resolve(file_of(), {"init_from": source, "optim.b1": "0.8"})
     stored.write(epath.Path(tmp_path), first.config, first.origins)
-    (pathlib.Path(donor) / "config.json").unlink()  # the weights are not needed again
+    (pathlib.Path(source) / "config.json").unlink()  # the weights are not needed again
     run = stored.read_layer_to_resume(epath.Path(tmp_path))
-    again = config_lib.resolve(file_of(), {"init_from": donor}, run=run)
+    again = config_lib.resolve(file_of(), {"init_from": source}, run=run)
     assert again.config == first.config
-    assert again.origins["model.mlp.activation"] == f"donor {donor}"
+    assert again.origins["model.mlp.activation"] == f"init_from {source}"
     assert again.notes == ("config.optim.b1 keeps the value of this run: 0.8 (flag)",)
     changed = config_lib.resolve(file_of(), {"optim.b1": "0.9"}, run=run)
     assert changed.config.optim.b1 == 0.9
@@ -411,7 +415,7 @@ def test_every_field_has_a_description():
         ("plain.py", True),
         ("default", False),
         ("preset vit_s16", False),
-        ("donor weights/w:1", False),
+        ("init_from weights/w:1", False),
         ("data digits/1.0.0:train", False),
         ("runs/x/config.json", False),
     ],

@@ -388,50 +388,50 @@ UNNAMED = {"name": ""}
 
 
 @pytest.fixture
-def donor(tmp_path):
+def source(tmp_path):
     """The folder of a run with another attention than the preset."""
     fields = {**WINDOWED, "mask_padding": True, "qk_norm": True}
     tree = file_of(models.spec("vit_mu4", attention=fields, pool="gap"))
     tree.data.image_size = (16, 16)
     resolved = config_lib.resolve(tree)
-    stored.write(epath.Path(tmp_path / "donor"), resolved.config, resolved.origins)
-    return str(tmp_path / "donor")
+    stored.write(epath.Path(tmp_path / "source"), resolved.config, resolved.origins)
+    return str(tmp_path / "source")
 
 
 @pytest.mark.parametrize("model", [UNNAMED, "vit_mu4", models.spec("vit_mu4")])
-def test_parts_and_their_fields_are_inherited(model, donor):
-    resolved = config_lib.resolve(file_of(model), {"init_from": donor})
+def test_parts_and_their_fields_are_inherited(model, source):
+    resolved = config_lib.resolve(file_of(model), {"init_from": source})
     inherited = {"window": (4, 4), "mask_padding": True, "qk_norm": True}
     assert section(resolved) == expected_section("window", **inherited)  # dropout is not inherited
     for key in ("name", "window", "mask_padding", "qk_norm"):
-        assert resolved.origins[f"model.attention.{key}"] == f"donor {donor}"
+        assert resolved.origins[f"model.attention.{key}"] == f"init_from {source}"
     assert resolved.origins["model.attention.dropout"] == "preset vit_mu4"
     assert (section(resolved, "pool")["name"], resolved.notes) == ("gap", ())
 
 
 @pytest.mark.parametrize("by", ["flag", "file", "section"])
 @pytest.mark.parametrize("name", ["full", "dilated", "linformer"])
-def test_another_attention_inherits_the_fields_that_it_has(name, by, donor):
+def test_another_attention_inherits_the_fields_that_it_has(name, by, source):
     model = {
         "flag": UNNAMED,
         "file": {**UNNAMED, "attention": name},
         "section": {**UNNAMED, "attention": {"name": name}},
     }
     flags = {"model.attention": name} if by == "flag" else {}
-    resolved = config_lib.resolve(file_of(model[by]), {"init_from": donor, **flags})
+    resolved = config_lib.resolve(file_of(model[by]), {"init_from": source, **flags})
     shared = {"qk_norm": True, **({"window": (4, 4)} if name == "dilated" else {})}
     assert section(resolved) == expected_section(name, **shared)
     (note,) = resolved.notes
     assert note.startswith(f"config.model.attention.name is {name} (")
-    assert note.endswith(f"), not window (donor {donor})")
+    assert note.endswith(f"), not window (init_from {source})")
 
 
-def test_a_free_field_may_be_set_with_a_note(donor):
-    flags = {"init_from": donor, "model.attention.window": "2,2"}
+def test_a_free_field_may_be_set_with_a_note(source):
+    flags = {"init_from": source, "model.attention.window": "2,2"}
     resolved = config_lib.resolve(file_of(UNNAMED), flags)
     assert section(resolved)["window"] == (2, 2)
     assert resolved.notes == (
-        f"config.model.attention.window is (2, 2) (flag), not (4, 4) (donor {donor})",
+        f"config.model.attention.window is (2, 2) (flag), not (4, 4) (init_from {source})",
     )
 
 
@@ -444,18 +444,20 @@ def test_a_free_field_may_be_set_with_a_note(donor):
         ("block", "post", "pre"),
     ],
 )
-def test_another_value_of_a_fixed_part_is_refused_with_both_origins(path, value, trained, donor):
+def test_another_value_of_a_fixed_part_is_refused_with_both_origins(path, value, trained, source):
     for model, flags in ((UNNAMED, {f"model.{path}": value}), ({**UNNAMED, path: value}, {})):
         with pytest.raises(ConfigError) as error:
-            config_lib.resolve(file_of(model), {"init_from": donor, **flags})
+            config_lib.resolve(file_of(model), {"init_from": source, **flags})
         message = str(error.value)
         assert message.startswith(f"config.model.{path}.name: {value} (")
         assert ("(flag)" if flags else f"{HERE}:") in message
-        assert message.endswith(f", but the weights were trained with {trained} (donor {donor})")
+        assert message.endswith(
+            f", but the weights were trained with {trained} (init_from {source})"
+        )
 
 
-def test_another_value_of_a_fixed_field_is_refused(donor):
-    flags = {"init_from": donor, "model.attention.qk_norm": "false"}
+def test_another_value_of_a_fixed_field_is_refused(source):
+    flags = {"init_from": source, "model.attention.qk_norm": "false"}
     with pytest.raises(ConfigError, match=r"^config\.model\.attention\.qk_norm: False \(flag\)"):
         config_lib.resolve(file_of(UNNAMED), flags)
 

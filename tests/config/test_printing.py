@@ -22,8 +22,8 @@ def run(command, capsys, *argv):
 @pytest.fixture
 def folder(tmp_path, tiny_config):
     config = tiny_config({"data.channels": "3", "data.mean": ".4,.4,.4", "data.std": ".2,.2,.2"})
-    stored.write(epath.Path(tmp_path / "donor"), config, {})
-    return tmp_path / "donor"
+    stored.write(epath.Path(tmp_path / "source"), config, {})
+    return tmp_path / "source"
 
 
 def rows(out):
@@ -51,12 +51,12 @@ def test_a_fine_tuning_run_shows_all_five_origins(folder, tmp_path, capsys):
     assert shown.keys() == config_lib.flatten(config_lib.as_dict(config)).keys()
     assert shown["seed"][:2] == ["0", "default"]
     assert shown["model.dtype"][:2] == ["'float32'", "preset vit_mu4"]
-    assert shown["model.width"][:2] == ["16", f"donor {folder}"]
+    assert shown["model.width"][:2] == ["16", f"init_from {folder}"]
     assert shown["batch_size"][0] == "64"
     assert re.fullmatch(r".*configs/finetune_folder\.py:\d+", shown["batch_size"][1])
     assert shown["data.mean"][:2] == ["(0.5, 0.5, 0.5)", "flag"]
     assert all(text for _, _, text in shown.values())
-    assert "note: config.data.mean is (0.5, 0.5, 0.5) (flag), not (0.4, 0.4, 0.4) (donor" in out
+    assert "note: config.data.mean is (0.5, 0.5, 0.5) (flag), not (0.4, 0.4, 0.4) (init_from" in out
     assert not workdir.exists()
 
 

@@ -204,13 +204,13 @@ def test_a_pretrained_model_and_predictions_take_the_moving_statistics(trained, 
     np.testing.assert_allclose(alone.logits[0], logits[0], rtol=1e-5, atol=1e-6)
 
 
-def start_from(donor, tiny_config, **more):
-    run = open_run(tiny_config({**STEM, "init_from": str(donor), **more}))
+def start_from(source, tiny_config, **more):
+    run = open_run(tiny_config({**STEM, "init_from": str(source), **more}))
     with jax.set_mesh(run.mesh):
         return run, *warm_start.load_variables(run)
 
 
-def test_a_run_starts_with_the_statistics_of_its_donor(trained, tiny_config):
+def test_a_run_starts_with_the_statistics_of_its_source_model(trained, tiny_config):
     more = {"model.num_classes": "7", "data.synthetic.num_classes": "7"}
     _, given, notes = start_from(trained[0], tiny_config, **more)
     for found, expected in zip(
@@ -222,7 +222,9 @@ def test_a_run_starts_with_the_statistics_of_its_donor(trained, tiny_config):
     assert "params/head/bias" not in given and any("head new" in note for note in notes)
 
 
-def test_a_donor_without_them_is_refused_by_name(trained, tiny_config, tmp_path, monkeypatch):
+def test_a_source_model_without_them_is_refused_by_name(
+    trained, tiny_config, tmp_path, monkeypatch
+):
     real = pretrained.restore
 
     def without(*args, **kwargs):

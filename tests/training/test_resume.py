@@ -248,7 +248,7 @@ def test_what_leaves_the_parameters_alone_may_be_allowed(started, change):
     chex.assert_trees_all_equal(state, before)
 
 
-def test_another_batch_size_and_donor_are_said(started):
+def test_another_batch_size_and_source_model_are_said(started):
     _, notes = restore(started, {"batch_size": "32"}, ("batch_size",))
     assert len(notes) == 1
     assert notes[0].startswith("config.batch_size was 16: from here a step is 32 images")
@@ -259,20 +259,20 @@ def test_another_batch_size_and_donor_are_said(started):
 
 
 @pytest.mark.parametrize("file", ["finetune_folder.py", "digits.py:transfer"])
-def test_a_donor_that_is_gone_is_not_missed(file, tmp_path):
+def test_a_source_model_that_is_gone_is_not_missed(file, tmp_path):
     """Where there is a checkpoint, the run takes the model from its own config.json."""
-    donor = str(tmp_path / "gone")
-    run = open_run(dataclasses.replace(make({}), init_from=donor), jax.devices()[:1])
+    source = str(tmp_path / "gone")
+    run = open_run(dataclasses.replace(make({}), init_from=source), jax.devices()[:1])
     folder = epath.Path(tmp_path) / "run"
     stored.write(folder, run.config, {})
-    flags = {"init_from": donor, "optim.warmup_steps": "0"}
+    flags = {"init_from": source, "optim.warmup_steps": "0"}
     with pytest.raises(InputMissingError, match=r"^config\.init_from: .*/gone/config\.json"):
         train_lib._resolve(str(ROOT / "configs" / file), flags, folder)
     checkpoints = Checkpoints(folder / "checkpoints", 2)
     checkpoints.save(2, trained({}).to_items(), run.fingerprint)
     checkpoints.close()
     found = train_lib._resolve(str(ROOT / "configs" / file), flags, folder).config
-    assert (found.init_from, found.model["width"]) == (donor, 32)
+    assert (found.init_from, found.model["width"]) == (source, 32)
 
 
 def test_the_run_goes_on_with_what_the_refusal_offers(started, tmp_path, capsys):

@@ -334,13 +334,13 @@ def test_what_does_not_fit_together_is_refused(tiny_config, overrides, kind, mes
 
 
 def test_a_run_from_another_starts_with_the_outputs_of_its_average(tiny_config, tmp_path):
-    donor = epath.Path(tmp_path)
-    run_here(tiny_config({"optim.ema_decay": "0.5", "model.mlp.activation": "relu"}), donor)
-    run = open_run(tiny_config({"init_from": str(donor)}))
+    source = epath.Path(tmp_path)
+    run_here(tiny_config({"optim.ema_decay": "0.5", "model.mlp.activation": "relu"}), source)
+    run = open_run(tiny_config({"init_from": str(source)}))
     with jax.set_mesh(run.mesh):
         started = loop._start(run).variables
-        origin = pretrained.restore(donor, "", config_lib.read_config(donor), run.mesh)
-        _, last = load_variables(donor, "", run.shapes.variables, ema=False)
+        origin = pretrained.restore(source, "", config_lib.read_config(source), run.mesh)
+        _, last = load_variables(source, "", run.shapes.variables, ema=False)
         images = jax.random.normal(jax.random.key(0), (4, 8, 8, 1))
         expected = models.forward(origin.model, origin.variables, images).logits
         np.testing.assert_array_equal(models.forward(run.model, started, images).logits, expected)
@@ -348,13 +348,13 @@ def test_a_run_from_another_starts_with_the_outputs_of_its_average(tiny_config, 
 
 
 def test_a_run_from_another_resumes_to_the_same_bits(tiny_config, tmp_path):
-    run_here(tiny_config({"total_steps": "1"}), tmp_path / "donor")
+    run_here(tiny_config({"total_steps": "1"}), tmp_path / "source")
     overrides = {**DROPOUT, "optim.schedule": "constant", "optim.ema_decay": "0.5"}
-    overrides["init_from"] = str(tmp_path / "donor")
+    overrides["init_from"] = str(tmp_path / "source")
     short, long = (tiny_config({**overrides, "total_steps": num}) for num in ("2", "4"))
     run_here(short, tmp_path / "parts")
     run_here(long, tmp_path / "whole")
-    epath.Path(tmp_path / "donor" / "checkpoints").rmtree()  # a resumed run does not read it
+    epath.Path(tmp_path / "source" / "checkpoints").rmtree()  # a resumed run does not read it
     run_here(long, tmp_path / "parts", allowed=("total_steps",))
     run = open_run(long)
     with jax.set_mesh(run.mesh):

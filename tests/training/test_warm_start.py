@@ -19,7 +19,7 @@ from vit_jax.errors import ConfigError, DataError, InputMissingError
 from vit_jax.training import state, warm_start
 from vit_jax.training.run import open_run
 
-DONOR = {
+SOURCE = {
     "model.mlp.activation": "gelu_tanh",
     "model.posemb.interpolation": "spline",
     "data.mean": "0.3",
@@ -28,15 +28,15 @@ DONOR = {
 
 
 @pytest.fixture(scope="module")
-def donor(tmp_path_factory):
+def source(tmp_path_factory):
     """A trained run whose fields are not the defaults."""
     from conftest import TINY
 
     from vit_jax import config
 
     tree = config.to_config_dict(config.Config())
-    folder = tmp_path_factory.mktemp("donor")
-    made = config.resolve(tree, {**TINY, **DONOR, "total_steps": "2"}).config
+    folder = tmp_path_factory.mktemp("source")
+    made = config.resolve(tree, {**TINY, **SOURCE, "total_steps": "2"}).config
     train_lib.train(resolved(made), epath.Path(folder))
     return folder
 
@@ -64,30 +64,30 @@ def first_state(config):
     return run, first, notes
 
 
-def test_the_same_model_starts_with_the_same_parameters(donor, tiny_config):
+def test_the_same_model_starts_with_the_same_parameters(source, tiny_config):
     run, first, notes = first_state(
-        tiny_config({"init_from": str(donor), "optim.ema_decay": "0.9"})
+        tiny_config({"init_from": str(source), "optim.ema_decay": "0.9"})
     )
-    expected = params_of(donor)
+    expected = params_of(source)
     for tree in (first.params, first.ema["params"]):
         found = names(tree)
         assert found.keys() == expected.keys()
         for name in expected:
             np.testing.assert_array_equal(found[name], expected[name])
-    assert notes == [f"{len(expected)} of {len(expected)} parameters from {donor}, step 2"]
+    assert notes == [f"{len(expected)} of {len(expected)} parameters from {source}, step 2"]
     layouts = jax.tree.map(lambda leaf, shape: leaf.sharding == shape.sharding, first, run.shapes)
     assert jax.tree.all(layouts)
 
 
-def test_another_size_and_other_classes(donor, tiny_config):
+def test_another_size_and_other_classes(source, tiny_config):
     overrides = {
-        "init_from": str(donor),
+        "init_from": str(source),
         "data.image_size": "16,8",
         "data.synthetic.num_classes": "3",
         "model.num_classes": "0",
     }
     _, first, notes = first_state(tiny_config(overrides))
-    found, expected = names(first.params), params_of(donor)
+    found, expected = names(first.params), params_of(source)
     assert (found["posemb/grid"].shape, found["head/bias"].shape) == ((4, 2, 16), (3,))
     np.testing.assert_allclose(found["posemb/grid"][[0, -1]], expected["posemb/grid"], atol=1e-6)
     same = expected.keys() - {"posemb/grid", "head/kernel", "head/bias"}
@@ -96,16 +96,16 @@ def test_another_size_and_other_classes(donor, tiny_config):
     assert notes[1:] == ["posemb/grid resampled from 2x2 to 4x2 (spline)", "head new (3 outputs)"]
 
 
-def test_what_the_parameters_do_not_show_comes_with_them(donor, tiny_config):
+def test_what_the_parameters_do_not_show_comes_with_them(source, tiny_config):
     overrides = {"data.mean": "0.5", "data.std": "0.5", "data.channels": "1"}
-    config = tiny_config({"init_from": str(donor), **overrides})
+    config = tiny_config({"init_from": str(source), **overrides})
     assert config.model["mlp"]["activation"] == "gelu_tanh"
     assert config.model["posemb"]["interpolation"] == "spline"
     assert (config.data.mean, config.data.std) == ((0.5,), (0.5,))  # they are set
 
 
-def test_the_new_run_has_its_own_regularization(donor, tiny_config):
-    config = tiny_config({"init_from": str(donor), "model.block.drop_path": "0.1"})
+def test_the_new_run_has_its_own_regularization(source, tiny_config):
+    config = tiny_config({"init_from": str(source), "model.block.drop_path": "0.1"})
     assert config.model["block"]["drop_path"] == 0.1
 
 
@@ -114,11 +114,11 @@ def test_the_new_run_has_its_own_regularization(donor, tiny_config):
     [
         (
             {"model.mlp.activation": "relu"},
-            r"config\.model\.mlp\.activation: relu \(flag\), but .* with gelu_tanh \(donor .*\)$",
+            r"config\.model\.mlp\.activation: relu \(flag\), but .* with gelu_tanh \(source .*\)$",
         ),
         (
             {"model.width": "32"},
-            r"config\.model\.width: 32 \(flag\), but .* with 16 \(donor .*\)$",
+            r"config\.model\.width: 32 \(flag\), but .* with 16 \(source .*\)$",
         ),
         ({"model.pool": "gap"}, r"config\.init_from: .*cls_token \(1x16\) is an unexpected key"),
         (
@@ -127,9 +127,9 @@ def test_the_new_run_has_its_own_regularization(donor, tiny_config):
         ),
     ],
 )
-def test_another_model_is_refused(overrides, said, donor, tiny_config):
+def test_another_model_is_refused(overrides, said, source, tiny_config):
     with pytest.raises(ConfigError, match=said):
-        first_state(tiny_config({"init_from": str(donor), **overrides}))
+        first_state(tiny_config({"init_from": str(source), **overrides}))
 
 
 # --- Other channels, patches and classes.
@@ -194,8 +194,8 @@ def colour(tmp_path_factory):
     ],
     ids=str,
 )
-def test_another_patch(change, donor, tiny_config):
-    run, first, notes = first_state(tiny_config({"init_from": str(donor), **change}))
+def test_another_patch(change, source, tiny_config):
+    run, first, notes = first_state(tiny_config({"init_from": str(source), **change}))
     patch = run.config.model["stem"]["patch"]
     assert first.params["stem"]["proj"]["kernel"].shape == (*patch, 1, 16)
     said = f"stem/proj/kernel resampled from 4x4 to {patch[0]}x{patch[1]}"
@@ -203,10 +203,10 @@ def test_another_patch(change, donor, tiny_config):
     assert any(note.startswith("posemb/grid resampled") for note in notes) == (patch == (2, 4))
 
 
-def test_another_patch_of_another_stem_is_refused(donor, tiny_config):
+def test_another_patch_of_another_stem_is_refused(source, tiny_config):
     flags = {"model.stem": "overlap", "model.stem.patch": "8,8", "data.image_size": "16,16"}
     with pytest.raises(ConfigError, match=r"config\.model\.stem"):
-        tiny_config({"init_from": str(donor), **flags})
+        tiny_config({"init_from": str(source), **flags})
 
 
 @pytest.mark.parametrize(
@@ -218,8 +218,8 @@ def test_another_patch_of_another_stem_is_refused(donor, tiny_config):
         ((), NAMES, "head taken, though nobody says which classes its outputs are"),
     ],
 )
-def test_the_head_of_other_classes_is_new(before, now, said, donor, tiny_config, monkeypatch):
-    run = open_run(tiny_config({"init_from": str(donor)}))
+def test_the_head_of_other_classes_is_new(before, now, said, source, tiny_config, monkeypatch):
+    run = open_run(tiny_config({"init_from": str(source)}))
     run.splits["train"].class_names = now
     monkeypatch.setattr(reading, "read_class_names", lambda *_: before)
     with jax.set_mesh(run.mesh):
@@ -233,12 +233,12 @@ def test_a_folder_that_is_not_there_is_said(tiny_config, tmp_path):
         tiny_config({"init_from": str(tmp_path / "nowhere")})
 
 
-def test_training_goes_on_from_them_and_resumes(donor, tiny_config, tmp_path, capsys):
-    overrides = {"init_from": str(donor), "optim.learning_rate": "0", "total_steps": "2"}
+def test_training_goes_on_from_them_and_resumes(source, tiny_config, tmp_path, capsys):
+    overrides = {"init_from": str(source), "optim.learning_rate": "0", "total_steps": "2"}
     train_lib.train(resolved(tiny_config(overrides)), epath.Path(tmp_path / "run"))
     said = capsys.readouterr().out
-    assert f"parameters from {donor}, step 2" in said
-    expected = params_of(donor)
+    assert f"parameters from {source}, step 2" in said
+    expected = params_of(source)
     for name, value in params_of(tmp_path / "run").items():
         np.testing.assert_array_equal(value, expected[name])
     model = config_lib.read_config(epath.Path(tmp_path / "run")).model
@@ -249,8 +249,8 @@ def test_training_goes_on_from_them_and_resumes(donor, tiny_config, tmp_path, ca
     assert "resume    from the checkpoint of step 2" in said and "parameters from" not in said
 
 
-def test_a_pretrained_model_is_one_line(donor):
-    pretrained = from_pretrained(str(donor))
+def test_a_pretrained_model_is_one_line(source):
+    pretrained = from_pretrained(str(source))
     images = pretrained.preprocess([np.zeros((9, 9, 1), np.uint8), np.full((7, 8), 255, np.uint8)])
     np.testing.assert_allclose(images[0], (0 - 0.3) / 0.4, rtol=1e-6)
     np.testing.assert_allclose(images[1], (1 - 0.3) / 0.4, rtol=1e-6)
@@ -258,10 +258,10 @@ def test_a_pretrained_model_is_one_line(donor):
     assert output.logits.shape == (2, len(pretrained.class_names))
 
 
-def test_a_picture_that_cannot_be_read_is_said(donor, tmp_path):
+def test_a_picture_that_cannot_be_read_is_said(source, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no")
     with pytest.raises(DataError, match=r"broken\.png: not an image"):
-        from_pretrained(str(donor)).preprocess([tmp_path / "broken.png"])
+        from_pretrained(str(source)).preprocess([tmp_path / "broken.png"])
 
 
 # --- Swin.
@@ -272,14 +272,14 @@ SWIN = {
 }
 
 
-def swin_donor(name, tiny_config, folder):
+def swin_source(name, tiny_config, folder):
     config = tiny_config({"model.name": name, **SWIN, "total_steps": "1"})
     train_lib.train(resolved(config), epath.Path(folder))
     return {"model.name": name, **SWIN, "init_from": str(folder)}
 
 
 def test_the_tables_of_another_window_are_resampled(tiny_config, tmp_path):
-    given = swin_donor("swin_t_w7", tiny_config, tmp_path)
+    given = swin_source("swin_t_w7", tiny_config, tmp_path)
     _, first, notes = first_state(tiny_config({**given, "model.attention.window": "4,4"}))
     assert any("attn/bias/table resampled from 3x3 to 7x7" in note for note in notes)
     found, expected = names(first.params), params_of(tmp_path)
@@ -290,13 +290,13 @@ def test_the_tables_of_another_window_are_resampled(tiny_config, tmp_path):
 
 
 def test_a_network_of_offsets_counts_in_the_windows_that_it_knows(tiny_config, tmp_path):
-    given = swin_donor("swinv2_t_w8", tiny_config, tmp_path)
+    given = swin_source("swinv2_t_w8", tiny_config, tmp_path)
     run, _, notes = first_state(tiny_config({**given, "model.attention.window": "4,4"}))
     assert run.config.model["posemb"]["pretrained_window"] == (2, 2)
     assert not any("resampled" in note for note in notes)
 
 
-def test_another_kind_of_model_is_refused(tiny_config, donor):
-    said = r"config\.model\.name: swin_t_w7 \(flag\) is a swin; .* of a vit_mu4 \(donor"
+def test_another_kind_of_model_is_refused(tiny_config, source):
+    said = r"config\.model\.name: swin_t_w7 \(flag\) is a swin; .* of a vit_mu4 \(source"
     with pytest.raises(ConfigError, match=said):
-        tiny_config({"model.name": "swin_t_w7", **SWIN, "init_from": str(donor)})
+        tiny_config({"model.name": "swin_t_w7", **SWIN, "init_from": str(source)})

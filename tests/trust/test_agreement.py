@@ -137,7 +137,7 @@ def test_every_command_compares_and_takes_the_flag(run, image, command, tmp_path
 
 
 @pytest.mark.parametrize("role", ["init_from", "teacher"])
-def test_a_donor_and_a_teacher_are_compared_too(run, role, tiny_config, tmp_path):
+def test_a_source_model_and_a_teacher_are_compared_too(run, role, tiny_config, tmp_path):
     payloads.edit_config(run, data__mean=[0.25])
     settings = {"objective": "distillation", "objective.teacher": str(run)}
     if role == "init_from":

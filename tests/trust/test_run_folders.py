@@ -194,7 +194,7 @@ def test_a_resumed_run_fetches_nothing_that_it_names_alone(run, tmp_path):
     assert cli.run(train.main, train._flags(), "", [*argv, *flags]) == 64
 
 
-def test_a_donor_and_a_teacher_that_a_run_names_are_not_opened(run, tmp_path):
+def test_a_source_model_and_a_teacher_that_a_run_names_are_not_opened(run, tmp_path):
     """The weights are in the run; what it started from, and learned from, is not read again."""
     for place in ("gs://elsewhere/run", str(tmp_path / "nowhere")):
         tree = json.loads((run / "config.json").read_text())

@@ -146,7 +146,7 @@ def test_dinov2_is_run_on_the_images_of_its_processor(tmp_path, capsys):
 
 # --- Runs that were fine-tuned here, opened by transformers.
 
-DONORS = {
+SOURCES = {
     "vit": ("ViTModel", {**VIT, "qkv_bias": False}, "vit_ti8", {}),
     "deit_one_head": ("DeiTModel", VIT, "deit_ti8_distilled", {}),
     "deit": (
@@ -168,18 +168,18 @@ DONORS = {
 }
 
 
-@pytest.mark.parametrize("name", DONORS)
+@pytest.mark.parametrize("name", SOURCES)
 def test_a_fine_tuned_run_is_opened_by_transformers_with_the_same_logits(name, tmp_path):
     import torch
     import transformers
 
-    model_class, config, ours, flags = DONORS[name]
+    model_class, config, ours, flags = SOURCES[name]
     folder = save(tmp_path / "theirs", model_class, config)
     sizes = SWIN_FLAGS if "swin" in ours else FLAGS
     imported = convert.import_weights("huggingface", folder, ours, sizes)
-    convert.write_run(imported, "huggingface", tmp_path / "donor")
+    convert.write_run(imported, "huggingface", tmp_path / "source")
     given = {
-        "init_from": str(tmp_path / "donor"),
+        "init_from": str(tmp_path / "source"),
         "model.num_classes": "4",
         "data.name": "synthetic",
         "data.synthetic.num_classes": "4",

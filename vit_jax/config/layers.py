@@ -76,7 +76,8 @@ def from_preset(name: str, parts: Mapping[str, str] | None = None) -> Layer:
 
 def was_set(origin: str) -> bool:
     """Return whether an origin is a flag or a line of a config file."""
-    inherited = origin.startswith(("preset ", "donor ", "data ")) or origin.endswith("config.json")
+    below = ("preset ", "init_from ", "data ")
+    inherited = origin.startswith(below) or origin.endswith("config.json")
     return origin != DEFAULT and not inherited
 
 

@@ -13,8 +13,8 @@ from vit_jax.console.progress import say
 def define_print_flag(values: flags.FlagValues) -> None:
     """Define the flag `--print_config` of a command."""
     text = (
-        "Print every setting with its value, origin (default, preset NAME, donor DIR, FILE:LINE or "
-        "flag) and description, then exit."
+        "Print every setting with its value, origin (default, preset NAME, init_from DIR, "
+        "FILE:LINE or flag) and description, then exit."
     )
     flags.DEFINE_bool("print_config", False, text, flag_values=values)
 

@@ -1,6 +1,6 @@
 """Merge layers of settings to one frozen config in which every value keeps its origin.
 
-resolve(file, flags): default < preset < donor | run < file < flags -> typed -> checked
+resolve(file, flags): default < preset < init_from | run < file < flags -> typed -> checked
 """
 
 import contextlib
@@ -12,7 +12,7 @@ from etils import epath
 from vit_jax.config import layers, model_layers, stored
 from vit_jax.config.checks import check
 from vit_jax.config.choice_layers import origin_suffix
-from vit_jax.config.donor import Donor
+from vit_jax.config.init_from import SourceModel
 from vit_jax.config.layers import FLAG, NAME, File, Layer, Tree
 from vit_jax.config.schema import Config, flatten, unflatten
 from vit_jax.config.unknown import check_known
@@ -66,8 +66,8 @@ def merge(
     given = layers.from_file(file)
     given = dataclasses.replace(given, layer=layers.expand(given.layer, ["model"]))
     texts = layers.expand(flags or {}, ["model"])
-    donor = _read_donor(_text_setting("init_from", given, texts)) if run is None else None
-    below = donor.layer if donor else run or {}
+    source = _read_source(_text_setting("init_from", given, texts)) if run is None else None
+    below = source.layer if source else run or {}
     name = model_layers.find_name(given, below, texts)
     if NAME in below:
         model_layers.check_family(name, below[NAME])
@@ -84,7 +84,7 @@ def merge(
     with _append_origin(origins):
         config = _build(merged, declared)
     resolved = Resolved(config, origins, notes)
-    return _fit_to(donor, resolved, adapts=True) if donor else resolved
+    return _fit_to(source, resolved, adapts=True) if source else resolved
 
 
 def fit_to_weights(resolved: Resolved, directory: str, trained: Config) -> Resolved:
@@ -101,17 +101,18 @@ def fit_to_weights(resolved: Resolved, directory: str, trained: Config) -> Resol
     Raises:
       ConfigError: A field has another value than the weights need.
     """
-    return _fit_to(Donor(directory, trained), resolved, adapts=False)
+    source = SourceModel(directory, trained, f"{directory}/{stored.CONFIG}")
+    return _fit_to(source, resolved, adapts=False)
 
 
-def _fit_to(donor: Donor, resolved: Resolved, *, adapts: bool) -> Resolved:
+def _fit_to(source: SourceModel, resolved: Resolved, *, adapts: bool) -> Resolved:
     config = resolved.config
-    derived = donor.check(config, resolved.origins, resolved.origins[NAME], adapts=adapts)
+    derived = source.check(config, resolved.origins, resolved.origins[NAME], adapts=adapts)
     model = unflatten({**flatten(config.model), **derived})
-    data = dataclasses.replace(config.data, **donor.fit_channels(config, resolved.origins))
+    data = dataclasses.replace(config.data, **source.fit_channels(config, resolved.origins))
     config = dataclasses.replace(config, model=model, data=data)
-    origins = {**resolved.origins, **{f"model.{key}": donor.origin for key in derived}}
-    notes = donor.describe_overrides(config, origins)
+    origins = {**resolved.origins, **{f"model.{key}": source.origin for key in derived}}
+    notes = source.describe_overrides(config, origins)
     return Resolved(config, origins, (*resolved.notes, *notes))
 
 
@@ -150,10 +151,11 @@ def read_named_config(directory: str, path: str) -> Config:
         raise InputMissingError(f"{path}: {error}") from error
 
 
-def _read_donor(directory: str) -> Donor | None:
+def _read_source(directory: str) -> SourceModel | None:
     if not directory:
         return None
-    return Donor(directory, read_named_config(directory, "config.init_from"))
+    config = read_named_config(directory, "config.init_from")
+    return SourceModel(directory, config, f"init_from {directory}")
 
 
 def _text_setting(path: str, given: File, texts: Mapping[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""The weights that a run starts from (`config.init_from`), and what they bring along."""
+"""The source model of a run (`config.init_from`): its settings, and which of them the run keeps."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -12,20 +12,22 @@ from vit_jax.settings.fields import Inherit
 
 
 @dataclasses.dataclass(frozen=True)
-class Donor:
-    """A run folder, or converted weights: the config that its weights were trained with."""
+class SourceModel:
+    """The settings that pretrained weights were trained with.
+
+    Attributes:
+      directory: The run folder, or the folder of converted weights.
+      config: The config that the weights were trained with.
+      origin: The origin of a value that is inherited, such as `init_from runs/digits`.
+    """
 
     directory: str
     config: Config
-
-    @property
-    def origin(self) -> str:
-        """How a value from here is marked."""
-        return f"donor {self.directory}"
+    origin: str
 
     @property
     def inherited(self) -> dict[str, Inherit]:
-        """What becomes of each field that comes along, by path."""
+        """How each inherited field is treated, by path."""
         parts = {key: self.config.model[key]["name"] for key in models.part_choices(self._name)}
         declared = models.declarations(self._name, parts)
         fields = {f"model.{path}": setting.inherit for path, setting in declared.items()}
@@ -35,7 +37,7 @@ class Donor:
 
     @property
     def layer(self) -> Layer:
-        """The layer of what comes along."""
+        """The layer of the inherited values."""
         paths = {"model.name", *self.inherited}
         layer = from_values(as_dict(self.config), self.origin)
         return {path: setting for path, setting in layer.items() if path in paths}
@@ -47,15 +49,16 @@ class Donor:
 
         Args:
           config: The merged config.
-          origins: Who set its values.
-          named_by: Who named its model.
-          adapts: Whether the weights are adapted, not used as they are.
+          origins: The origin of each value, by path.
+          named_by: The origin of the model's name.
+          adapts: Whether the weights may be adapted to another patch or number of channels.
 
         Returns:
-          Fields of the model that follow from the weights.
+          Model fields that follow from the weights.
 
         Raises:
-          ConfigError: A field is set to what the weights were not trained with; with both origins.
+          ConfigError: A field differs from the value that the weights were trained with; the
+            message names both origins.
         """
         name = config.model["name"]
         refused = ("fixed",) if adapts else ("fixed", "adapted")
@@ -69,15 +72,16 @@ class Donor:
                 raise ConfigError("config.model.name", f"{problem}, but {known}")
             problem = f"{value} ({origins[path]}), but the weights were trained with {theirs}"
             raise ConfigError(f"config.{path}", f"{problem} ({self.origin})")
-        donor = models.create(**self.config.model)
+        source = models.create(**self.config.model)
         model = models.create(**config.model)
-        derived = donor.fields_from_weights(model, self.config.data.image_size)
+        derived = source.fields_from_weights(model, self.config.data.image_size)
         return {k: v for k, v in derived.items() if not was_set(origins[f"model.{k}"])}
 
     def fit_channels(self, config: Config, origins: Mapping[str, str]) -> dict[str, Any]:
-        """Return the normalization for another number of channels, where the weights bring it.
+        """Return mean and standard deviation for another number of channels, if inherited.
 
-        One channel has the mean of theirs. More repeat theirs, as the kernels do.
+        A single channel gets the mean over the channels of the source model. Further channels
+        repeat those of the source model, as the kernels of the patch embedding do.
         """
         have, want = self.config.data.channels, config.data.channels
         if have == want:
@@ -101,7 +105,7 @@ class Donor:
         return self.config.model["name"]
 
     def _differences(self, config: Config) -> Iterator[tuple[str, Any, Any]]:
-        """Yield path, value and the weights' value of each field that differs."""
+        """Yield path, value and the source model's value of each field that differs."""
         values, theirs = flatten(as_dict(config)), flatten(as_dict(self.config))
         for path in sorted(self.inherited.keys() & values.keys()):
             if values[path] != theirs[path]:
