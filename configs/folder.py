@@ -1,7 +1,8 @@
 """A ViT-Ti/16 from scratch on a folder of images, whose folders are the classes.
 
-PHOTOS/CLASS/*, of which a tenth, cut by a hash of the names, validates; or PHOTOS/train/CLASS/*
-and PHOTOS/val/CLASS/*. From scratch it needs thousands of images per class; nobody has measured it.
+PHOTOS has a folder per class, PHOTOS/CLASS/*, or a folder per split, PHOTOS/train/CLASS/* and
+PHOTOS/val/CLASS/*. Nobody has measured this recipe. Training from scratch needs thousands of images
+per class; with fewer, fine-tune pretrained weights (`configs/finetune_folder.py`).
 
 python -m vit_jax.train --config=configs/folder.py --config.data.root=PHOTOS
 python -m vit_jax.predict --workdir=runs/folder IMAGE_OR_FOLDER...
@@ -19,9 +20,7 @@ def get_config() -> ml_collections.ConfigDict:
     c.total_epochs = 30.0
     c.model = models.spec("vit_ti16", num_classes=0)
     c.model.block.drop_path = 0.1
-    c.data.train_split = "train"
-    c.data.val_split = "val"
-    c.data.test_split = ""
+    c.data.name = ""  # the images are those of data.root
     c.data.image_size = (224, 224)
     c.data.crop = "inception"
     c.data.crop_area = (0.2, 1.0)

@@ -116,6 +116,25 @@ def test_the_command_takes_the_average_or_the_weights_themselves(trained, capsys
     assert "test" in json.loads(out.splitlines()[-1])["eval"]
 
 
+def test_the_default_split_is_val_where_the_run_has_no_test(trained, capsys, tmp_path):
+    workdir = shutil.copytree(trained[0], tmp_path / "run")
+    text = (workdir / "config.json").read_text()
+    text = text.replace('"test_split": "test"', '"test_split": ""')
+    (workdir / "config.json").write_text(text)
+    code, out, _ = evaluate(capsys, workdir)
+    assert code == 0 and "note      --split=val, as the run has no test split\n" in out
+    assert json.loads(out.splitlines()[-1])["eval"] == {"val": trained[1]["eval"]["val"]}
+    text = text.replace('"val_split": "test[:9]"', '"val_split": ""')
+    (workdir / "config.json").write_text(text)
+    code, _, err = evaluate(capsys, workdir)
+    assert (code, err) == (
+        64,
+        "error: --split: there is no test or val split (the run has train); pass --split=NAME\n",
+    )
+    code, out, _ = evaluate(capsys, workdir, "--split=test")  # of the data set
+    assert json.loads(out.splitlines()[-1])["eval"] == {"test": trained[1]["eval"]["test"]}
+
+
 def test_a_run_without_an_average_has_one_set_of_weights(trained, capsys, tmp_path):
     workdir = shutil.copytree(trained[0], tmp_path / "run")
     text = (workdir / "config.json").read_text()

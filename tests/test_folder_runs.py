@@ -83,6 +83,23 @@ def test_evaluate_says_it_too(folder, workdir, capsys):
     assert "have no class names" not in out
 
 
+def test_evaluate_takes_val_of_a_folder_without_test(folder, workdir, capsys, tmp_path):
+    for flags in ([], [f"--config.data.root={folder}"]):
+        code, out, _ = run_evaluate(capsys, f"--workdir={workdir}", *flags)
+        assert code == 0 and "(44 images)" in out
+        assert out.count("note      --split=val, as the run has no test split\n") == 1
+    code, _, err = run_evaluate(capsys, f"--workdir={workdir}", "--split=test")
+    assert code == 64 and err.count("\n") == 1
+    assert err.startswith("error: --split: no split 'test' in ")
+    assert err.endswith(", and the run has train, val\n")
+    for k in range(12):
+        (tmp_path / "train" / str(k)).mkdir(parents=True)
+        (tmp_path / "test").mkdir(exist_ok=True)
+        (tmp_path / "test" / str(k)).symlink_to(folder / "Training" / str(k))
+    code, out, _ = run_evaluate(capsys, f"--workdir={workdir}", f"--config.data.root={tmp_path}")
+    assert code == 0 and "test: top-1" in out and "(48 images)" in out
+
+
 def test_weights_without_class_names_are_evaluated_only_where_the_order_is_clear(
     folder, workdir, capsys, monkeypatch, tmp_path
 ):

@@ -1,15 +1,17 @@
 """Evaluate a run: every image counts exactly once.
 
-  python -m vit_jax.evaluate --workdir=runs/digits [--split=test] [--step=best|N]
+  python -m vit_jax.evaluate --workdir=runs/digits [--split=val] [--step=best|N]
       [--weights=ema|raw] [--config.key=value ...] [--print_config]
 
-Reads the run's config.json and its newest checkpoint unless told otherwise; runs no config file.
+Reads the run's config.json and a checkpoint, the newest by default. The default split is `test`, or
+`val` for a run without a test split. No config file is run.
 """
 
+import dataclasses
 import os
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from absl import flags
@@ -28,6 +30,7 @@ from vit_jax.console.waiting import cache_directory, waiting
 from vit_jax.console.workdir import is_local, open_path, write_json
 from vit_jax.data import transforms
 from vit_jax.data.sources import Source
+from vit_jax.data.sources.folder import choose_splits
 from vit_jax.data.sources.registry import note_on_order, open_set, open_split
 from vit_jax.errors import ConfigError
 from vit_jax.evaluation.evaluators import make_evaluators
@@ -35,17 +38,28 @@ from vit_jax.evaluation.loop import Evaluation
 from vit_jax.training.objectives import find_objective
 
 
+class Request(NamedTuple):
+    """What to evaluate."""
+
+    workdir: epath.Path
+    resolved: config_lib.Resolved
+    split: str  # the label of the results: train, val, test, the name of a set, or a TFDS split
+    field: str  # the field of the data section that names the split, or `SETS`
+    known: tuple[str, ...]  # the splits and sets of the run, for messages
+
+
 def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
-    """Evaluate the checkpoint of a work directory; print and write the figures as JSON."""
+    """Evaluate a checkpoint of a run; print the metrics as JSON and write them to a file."""
     names = ("workdir", "split", "step", "weights")
-    requested = {f"--{name}": values[name].value for name in names}
-    workdir, resolved, field = hosts.run_and_compare(
+    flag_values = {f"--{name}": values[name].value for name in names}
+    request = hosts.run_and_compare(
         lambda: _resolve(values, overrides),
-        lambda result: {**requested, **shared_by_hosts(result[1].config, {})},
+        lambda found: {**flag_values, **shared_by_hosts(found.resolved.config, {})},
     )
     if values.print_config:
-        print_config(resolved)
+        print_config(request.resolved)
         return
+    workdir, resolved, split = request.workdir, request.resolved, request.split
     config = resolved.config
     weights = values.weights or ""
     trained = config_lib.read_config(workdir)
@@ -63,8 +77,8 @@ def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
         evaluation = Evaluation(evaluators, config, mesh)
         with waiting("opening the data set"):
             source = hosts.run_and_compare(
-                lambda: _open(config, field, values.split, run.class_names, objective.needs_labels),
-                lambda source: shared_by_hosts(config, {field: source.fingerprint}),
+                lambda: _open(request, run.class_names, objective.needs_labels),
+                lambda source: shared_by_hosts(config, {request.field: source.fingerprint}),
             )
         say(f"evaluate  {workdir}, step {run.step:,}, on {source.name}")
         notes = [*resolved.notes, *source.notes]
@@ -76,8 +90,8 @@ def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
             say(f"weights   {choice}")
         if where := cache_directory():
             say(f"cache     {where} (compiled programs)")
-        results = evaluation(run.variables, source, values.split, raw=raw)
-    for line in evaluation.format(values.split, results, raw=raw):
+        results = evaluation(run.variables, source, split, raw=raw)
+    for line in evaluation.format(split, results, raw=raw):
         say(line)
     report = {"step": run.step, "eval": results}
     _write(workdir / "evaluations" / f"{run.step}-{_file_name(next(iter(results)))}.json", report)
@@ -85,7 +99,7 @@ def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
 
 
 def _write(path: epath.Path, report: Mapping[str, Any]) -> None:
-    """Write the figures into the run, unless it is in a read-only place, or they would leave it."""
+    """Write the metrics into the run folder, unless it is read-only or links out of it."""
     if is_local(path) and os.path.islink(path.parent):
         warn(f"{path.parent} is a link out of the run; the figures are not written")
         return
@@ -96,26 +110,21 @@ def _write(path: epath.Path, report: Mapping[str, Any]) -> None:
         say(f"note      {path} is not written: {error.strerror or error}")
 
 
-def _open(
-    config: config_lib.Config,
-    field: str,
-    split: str,
-    class_names: tuple[str, ...],
-    labelled: bool,
-) -> Source:
-    """Open the images; where they are labelled, with the classes of the model."""
+def _open(request: Request, class_names: tuple[str, ...], labelled: bool) -> Source:
+    """Open the images; if they are labelled, check that they have the classes of the model."""
+    config, field = request.resolved.config, request.field
     class_names = class_names if labelled else ()
     if field == SETS:
         path = "config.eval.sets"
-        source = open_set(config, split, class_names)
+        source = open_set(config, request.split, class_names)
     else:
         path = f"config.data.{field}"
         try:
             source = open_split(config.data, field, class_names)
         except ConfigError as error:
-            if error.path != path or split in SPLITS:
+            if error.path != path or request.split in request.known:
                 raise
-            names = ", ".join([*SPLITS, *dict(config.eval.sets)])
+            names = ", ".join(request.known) or "no split of its own"
             raise ConfigError("--split", f"{error.problem}, and the run has {names}") from error
     count = len(source.class_names)
     if labelled and count != config.model["num_classes"]:
@@ -124,25 +133,48 @@ def _open(
     return source
 
 
-def _resolve(
-    values: flags.FlagValues, overrides: dict[str, str]
-) -> tuple[epath.Path, config_lib.Resolved, str]:
-    """Return the work directory, the settings, and which field names the split, or `SETS`."""
+def _resolve(values: flags.FlagValues, overrides: dict[str, str]) -> Request:
+    """Return what the flags ask for."""
     if not values.workdir:
         raise ConfigError("--workdir", "expected the work directory of a run")
     workdir = open_path(values.workdir, "--workdir")
     run = stored.without_mesh(stored.read_layer(workdir))
     trained = config_lib.merge(run=run).config
-    merged = config_lib.merge(None, overrides, run=run).config
-    is_set = values.split in dict(merged.eval.sets)
-    field = SETS if is_set else SPLITS.get(values.split, "test_split")
-    if not is_set and (values.split not in SPLITS or not getattr(merged.data, field)):
-        overrides = {**overrides, f"data.{field}": values.split}
+    merged = config_lib.merge(None, overrides, run=run)
+    chosen = choose_splits(merged)
+    data, sets = chosen.config.data, dict(chosen.config.eval.sets)
+    known = (*(name for name, field in SPLITS.items() if getattr(data, field)), *sets)
+    split = values.split or _default_split(known)
+    field = SETS if split in sets else SPLITS.get(split, "test_split")
+    if field != SETS:
+        text = getattr(data, field) if split in known else split
+        if text != getattr(merged.config.data, field):
+            overrides = {**overrides, f"data.{field}": text}
     resolved = config_lib.resolve(None, overrides, run=run)
     resolved = config_lib.fit_to_weights(resolved, str(workdir), trained)
     stored.check_places(resolved.config, run, overrides)
     transforms.check(resolved.config.data)
-    return workdir, resolved, field
+    notes = [*resolved.notes, *chosen.notes[len(merged.notes) :]]
+    if split != (values.split or "test"):
+        notes.append(f"--split={split}, as the run has no test split")
+    resolved = dataclasses.replace(resolved, notes=tuple(notes))
+    return Request(workdir, resolved, split, field, known)
+
+
+def _default_split(known: tuple[str, ...]) -> str:
+    """Return `test`, or `val` if the run has no test split.
+
+    Args:
+      known: The splits and sets of the run.
+
+    Raises:
+      ConfigError: It has neither.
+    """
+    for split in ("test", "val"):
+        if split in known:
+            return split
+    others = f"the run has {', '.join(known)}" if known else "the run has no splits"
+    raise ConfigError("--split", f"there is no test or val split ({others}); pass --split=NAME")
 
 
 def _file_name(split: str) -> str:
@@ -153,12 +185,12 @@ def _flags() -> flags.FlagValues:
     values = cli.new_flags()
     launchers.define_flags(values)
     define_print_flag(values)
-    flags.DEFINE_string("workdir", "", "The work directory of a run.", flag_values=values)
+    flags.DEFINE_string("workdir", "", "The work directory of the run.", flag_values=values)
     flags.DEFINE_string(
         "split",
-        "test",
+        "",
         "train, val, test or a name in eval.sets, as the run's config has them, or a TFDS split "
-        "such as 'test[:100]'.",
+        "such as 'test[:100]'; by default test, or val for a run without a test split.",
         flag_values=values,
     )
     flags.DEFINE_string("step", "", "A step, or 'best'; the newest by default.", flag_values=values)

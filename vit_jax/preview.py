@@ -25,6 +25,7 @@ from vit_jax.console.workdir import local_path
 from vit_jax.data import mixing, transforms
 from vit_jax.data.images import UnreadableError
 from vit_jax.data.sources import Source
+from vit_jax.data.sources.folder import choose_splits
 from vit_jax.data.sources.registry import open_split
 from vit_jax.errors import ConfigError, DataError, InputMissingError
 from vit_jax.evaluation import losses
@@ -82,7 +83,8 @@ def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
     if not values.output:
         raise ConfigError("--output", "expected a file, such as grid.png")
     output = local_path(values.output, "--output")
-    config = config_lib.resolve(config_lib.load_config_file(values.config), overrides).config
+    resolved = config_lib.resolve(config_lib.load_config_file(values.config), overrides)
+    config = choose_splits(resolved).config
     transforms.check(config.data)
     config, source = _open(config)
     if not len(source):

@@ -20,6 +20,8 @@ from vit_jax.config.layers import from_file
 from vit_jax.config.printing import define_print_flag, print_config
 from vit_jax.console import cli
 from vit_jax.console.workdir import open_path
+from vit_jax.data.sources.folder import choose_splits
+from vit_jax.training.advice import add_advice
 from vit_jax.training.loop import train
 
 
@@ -46,7 +48,7 @@ def _resolve(file: str, overrides: dict[str, str], workdir: epath.Path) -> confi
     run = stored.read_layer_to_resume(workdir) if resumes else None
     resolved = config_lib.resolve(tree, overrides, run=run)
     stored.check_places(resolved.config, run or {}, {*overrides, *from_file(tree).layer})
-    return resolved
+    return add_advice(choose_splits(resolved))
 
 
 def _flags() -> flags.FlagValues:

@@ -79,8 +79,8 @@ def split_location(where: str) -> tuple[str, str]:
 def _open(data: config_lib.Data, split: str, path: str, class_names: tuple[str, ...]) -> Source:
     """Open a split of a data set; `path` is that of the field that names it."""
     if not (data.name or data.root):
-        problem = "names no images; give --config.data.name or --config.data.root"
-        raise ConfigError("config.data.name", problem)
+        problem = "expected a folder of images; pass --config.data.root=DIR"
+        raise ConfigError("config.data.root", f"{problem}, or a data set: --config.data.name=NAME")
     tfds_lib.disable_progress_bar()
     logging.getLogger("tensorflow_datasets").setLevel(logging.ERROR)
     try:

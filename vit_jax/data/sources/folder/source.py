@@ -8,7 +8,7 @@ sample. The notes say what was decided and what was passed over.
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from vit_jax import config as config_lib
 from vit_jax.data.image_files import read_image_file
@@ -45,7 +45,8 @@ class Folder(Source):
         self, data: config_lib.Data, split: str, class_names: tuple[str, ...] = ()
     ) -> None:
         root = find_root(data.root)
-        layout = find_layout(root, _names_of_splits(data, split))
+        fields = [getattr(data, field) for field in config_lib.SPLITS.values()]
+        layout = find_layout(root, names_of_splits([split, *fields]))
         first = layout.splits.get("train", next(iter(layout.splits.values()), root))
         is_training = "train" in layout.splits or not layout.splits
         defining = first if is_training and not class_names else ""
@@ -83,10 +84,9 @@ def _split_names(split: str) -> list[str]:
     return re.findall(r"(?:^|\+)\s*([\w-]+)", split)
 
 
-def _names_of_splits(data: config_lib.Data, split: str) -> set[str]:
-    """Return the names of all splits that a run has."""
-    fields = [getattr(data, field) for field in config_lib.SPLITS.values()]
-    return {name for text in (split, *fields) for name in _split_names(text)}
+def names_of_splits(splits: Iterable[str]) -> set[str]:
+    """Return the names of all splits in some specifications, such as `train[:90%]+test`."""
+    return {name for split in splits for name in _split_names(split)}
 
 
 def _find_classes(layout: Layout, folder: str) -> tuple[tuple[str, ...], list[str]]:
@@ -134,8 +134,10 @@ def _list_splits(
 def _check_names(requested: list[str], splits: Mapping[str, list[File]], where: str) -> None:
     for name in requested:
         if name not in splits:
-            hint = "; 'train[:10%]' and 'train[10%:]' would be parts of train"
-            raise ValueError(f"no split '{name}' in {where}{hint if 'train' in splits else ''}")
+            hint = "'train[:10%]' and 'train[10%:]' would be parts of train"
+            if "train" not in splits:
+                hint = "training images are expected in train/CLASS/*"
+            raise ValueError(f"no split '{name}' in {where}; {hint}")
 
 
 def _describe(layout: Layout) -> str:
