@@ -43,7 +43,8 @@ html_copy_source = False
 pygments_style = "default"
 pygments_dark_style = "github-dark"
 
-myst_enable_extensions = ["dollarmath", "smartquotes"]
+myst_enable_extensions = ["dollarmath"]
+smartquotes = False  # of --flag they would make a dash
 myst_heading_anchors = 4
 copybutton_prompt_text = r"^\$ "
 copybutton_prompt_is_regexp = True
