@@ -166,6 +166,13 @@ def _shorten_signature(
     return None
 
 
+def _skip_alias(
+    app: Sphinx, what: str, name: str, obj: object, skip: bool, options: object
+) -> bool | None:
+    """Skip the fields of named tuples, which the signature shows."""
+    return True if (getattr(obj, "__doc__", "") or "").startswith("Alias for field") else None
+
+
 def _keep_property(
     app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
 ) -> None:
@@ -188,5 +195,6 @@ def setup(app: Sphinx) -> None:
     app.connect("autodoc-process-docstring", _mark_code, priority=400)  # before napoleon
     app.connect("autodoc-process-docstring", _add_settings)
     app.connect("autodoc-process-signature", _shorten_signature)
+    app.connect("autodoc-skip-member", _skip_alias)
     app.connect("autodoc-process-docstring", _keep_property, priority=400)
     app.connect("autodoc-process-docstring", _keep_property, priority=600)

@@ -85,5 +85,6 @@ def test_an_unknown_config_is_refused_with_the_recipes(path, message, installed)
 
 def test_the_wheel_has_the_recipes_and_the_repository_has_one_copy():
     build = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
-    assert build["targets"]["wheel"]["force-include"] == {"configs": "vit_jax/configs"}
+    assert build["targets"]["wheel"]["sources"] == {"configs": "vit_jax/configs"}
+    assert build["targets"]["wheel"]["only-include"] == ["vit_jax", "configs"]
     assert not (ROOT / "vit_jax" / "configs").exists()
