@@ -1,5 +1,6 @@
-"""The README and the pages of docs/ run from top to bottom, and their links lead somewhere."""
+"""The shell commands and the Python of the README and of docs/ run, from top to bottom."""
 
+import functools
 import importlib
 import os
 import re
@@ -9,6 +10,7 @@ import sys
 import tomllib
 from typing import NamedTuple
 
+import jax
 import jaxtyping
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from golden_cases import FIXTURES, Case
 from PIL import Image
 
 from vit_jax import config, convert
+from vit_jax.cluster import sharding
 from vit_jax.console import cli
 from vit_jax.evaluation.evaluators import EVALUATORS
 from vit_jax.models.families import FAMILIES
@@ -24,7 +27,6 @@ from vit_jax.models.layers.attention import ATTENTIONS
 from vit_jax.training.objectives import OBJECTIVES
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-LINKED = sorted({*PAGES, *ROOT.glob("*.md")})
 SHELLS = ("sh", "bash", "shell", "console")
 TABLES = (ATTENTIONS, EVALUATORS, FAMILIES, OBJECTIVES, config.OBJECTIVES)
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -132,10 +134,18 @@ def place(tmp_path_factory):
     (root / "mine.py").write_text("\n\n".join(own))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        # As for a user: other tests check types while models are traced, which takes long.
+        # As for a user: other tests check types while models are traced, and share eight devices;
+        # both take long.
         patch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+        patch.setattr(sharding, "make_mesh", functools.partial(make_mesh, sharding.make_mesh))
         run_command(["python", "-m", "vit_jax.train", "--config=configs/digits.py"], patch)
         yield root
+
+
+def make_mesh(make, sizes=(-1, 1, 1), devices=None):
+    """Returns a mesh of one device, unless a page asks for more."""
+    devices = jax.devices() if max(sizes) > 1 else jax.devices()[:1]
+    return make(sizes, devices)
 
 
 @pytest.fixture(scope="module")
@@ -262,32 +272,3 @@ def test_the_printed_config_of_the_page_on_training_is_what_the_command_prints(
     printed = capsys.readouterr().out.splitlines()
     for line in found[index + 1].text.splitlines():
         assert line in printed
-
-
-def anchors(page):
-    """Returns the anchors of the headings of a page, as GitHub makes them."""
-    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
-    titles = re.findall(r"^#+ (.+)$", text, flags=re.M)
-    words = [re.sub(r"[^\w\- ]", "", title.lower()) for title in titles]
-    return {word.replace(" ", "-") for word in words}
-
-
-@pytest.mark.parametrize("page", LINKED, ids=lambda page: page.stem)
-def test_the_links_of_a_page_lead_somewhere(page):
-    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
-    for link in re.findall(r"\]\(([^)\s]+)\)", text):
-        if link.startswith(("https://", "http://", "mailto:")):
-            continue
-        path, _, anchor = link.partition("#")
-        target = (page.parent / path).resolve() if path else page
-        assert target.exists(), f"{page.name}: {link}"
-        if anchor:
-            assert anchor in anchors(target), f"{page.name}: {link}"
-
-
-def test_every_page_can_be_reached_from_the_readme_and_from_the_start_page():
-    for start, folder in ((ROOT / "README.md", "docs/"), (ROOT / "docs" / "index.md", "")):
-        text = start.read_text()
-        for page in PAGES[1:]:
-            if page.name != "index.md":
-                assert f"({folder}{page.name})" in text, f"{start.name}: {page.name}"

@@ -1,4 +1,4 @@
-"""The layout is true: the tree is the repository's. The Python examples of the pages run."""
+"""The README is short, links lead somewhere, the layout shows all files, and examples run."""
 
 import re
 import subprocess
@@ -15,6 +15,7 @@ from vit_jax.training.loop import train
 from vit_jax.training.objectives import OBJECTIVES
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+LINKED = sorted({*PAGES, *ROOT.glob("*.md")})
 LAYOUT = (ROOT / "docs" / "layout.md").read_text()
 
 
@@ -45,6 +46,35 @@ def test_the_tree_names_every_file_and_no_other():
 
 def test_the_readme_is_short():
     assert len(PAGES[0].read_text().splitlines()) <= 200
+
+
+def anchors(page):
+    """Returns the anchors of the headings of a page, as GitHub makes them."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
+    titles = re.findall(r"^#+ (.+)$", text, flags=re.M)
+    words = [re.sub(r"[^\w\- ]", "", title.lower()) for title in titles]
+    return {word.replace(" ", "-") for word in words}
+
+
+@pytest.mark.parametrize("page", LINKED, ids=lambda page: page.stem)
+def test_the_links_of_a_page_lead_somewhere(page):
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if link.startswith(("https://", "http://", "mailto:")):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), f"{page.name}: {link}"
+        if anchor:
+            assert anchor in anchors(target), f"{page.name}: {link}"
+
+
+def test_every_page_can_be_reached_from_the_readme_and_from_the_start_page():
+    for start, folder in ((ROOT / "README.md", "docs/"), (ROOT / "docs" / "index.md", "")):
+        text = start.read_text()
+        for page in PAGES[1:]:
+            if page.name != "index.md":
+                assert f"({folder}{page.name})" in text, f"{start.name}: {page.name}"
 
 
 def example(word):
