@@ -104,7 +104,9 @@ class Data(Section):
     )
     flip: bool = field(False, "random horizontal flip with probability 0.5")
     augment: str = field(
-        "", "policy: randaug(2,15), rand-m9-mstd0.5-inc1, autoaugment, trivialaugment, 3-augment"
+        "",
+        "augmentation policy: randaug(2,15), rand-m9-mstd0.5-inc1, autoaugment, trivialaugment, "
+        "3-augment; empty: none",
     )
     color_jitter: float = field(
         0.0,
@@ -164,7 +166,7 @@ class Mix(Section):
     )
     cutmix: float = field(
         0.0,
-        "alpha of cutmix: the area of the box is sampled from Beta(alpha, alpha); 0: off",
+        "alpha of cutmix: the relative area of the box is sampled from Beta(alpha, alpha); 0: off",
         low=0,
         high=1000,
     )

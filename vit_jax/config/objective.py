@@ -27,7 +27,7 @@ class Classification(Objective):
         "cross-entropy: softmax, sigmoid, binary (sigmoid with every target above 0 set to 1)",
     )
     label_smoothing: float = field(
-        0.0, "label smoothing: probability that is spread over all classes", low=0, high=1
+        0.0, "label smoothing: probability mass that is spread over all classes", low=0, high=1
     )
 
     def find_problems(self) -> Iterator[tuple[str, str]]:

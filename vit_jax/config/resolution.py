@@ -1,6 +1,6 @@
 """Merge layers of settings to one frozen config in which every value keeps its origin.
 
-resolve(file, flags): default < preset < init_from | run < file < flags -> typed -> checked
+resolve(file, flags): default < preset < `init_from` or run < file < flags -> typed -> checked
 """
 
 import contextlib

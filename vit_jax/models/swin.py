@@ -42,7 +42,7 @@ class Swin(Transformer):
     mlp_ratio: float = fixed(
         4.0, "hidden width of the MLP, as a multiple of the width of the stage", above=0
     )
-    stem: Part = part(STEMS, "patch", "patch embedding", fields={"patch": (4, 4)})
+    stem: Part = part(STEMS, "patch", "stem, from pixels to tokens", fields={"patch": (4, 4)})
     posemb: Part = part(POSEMBS, "relative_bias", "position embedding")
     attention: Part = part(ATTENTIONS, "window", "attention", inherit="free")
     norm_eps: float = fixed(1e-5, "epsilon of LayerNorm", above=0, high=1)

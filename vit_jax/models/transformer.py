@@ -34,7 +34,7 @@ class Transformer(nn.Module):
         1000, "number of classes; 0: inferred from the data (without data: no head)", low=0
     )
     width: int = fixed(768, "embedding dimension", low=1)
-    stem: Part = part(STEMS, "patch", "patch embedding")
+    stem: Part = part(STEMS, "patch", "stem, from pixels to tokens")
     posemb: Part = part(POSEMBS, "learned", "position embedding")
     block: Part = part(BLOCKS, "pre", "order of norm and residual connection")
     attention: Part = part(ATTENTIONS, "full", "attention", inherit="free")

@@ -26,10 +26,10 @@ class ViT(Transformer):
 
     depth: int = fixed(12, "number of blocks", low=1, high=1000)
     num_heads: int = fixed(12, "number of attention heads", low=1)
-    mlp_dim: int = fixed(3072, "hidden dimension of the MLP", low=1)
+    mlp_dim: int = fixed(3072, "hidden width of the MLP", low=1)
     pool: Part = part(POOLS, "cls", "how tokens are pooled for the head", inherit="free")
-    keep_class_token: bool = fixed(False, "class token even if the pool does not read it")
-    distilled: bool = fixed(False, "distillation token (Touvron et al. 2021, section 4)")
+    keep_class_token: bool = fixed(False, "add a class token even if the pool does not read it")
+    distilled: bool = fixed(False, "add a distillation token (Touvron et al. 2021, section 4)")
     distilled_head: bool = fixed(True, "separate head for the distillation token, if there is one")
     num_registers: int = fixed(
         0, "number of register tokens (Darcet et al. 2024)", low=0, high=4096
