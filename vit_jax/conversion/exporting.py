@@ -48,16 +48,14 @@ def export_weights(
       to: The name of the library.
       output: The folder to write, or the file if it has the suffix of a weight file.
       weights: `ema`, `raw`, or an empty string for `ema` if the run has an EMA.
-      allowed: Keys of `config.json` that may differ from the config that the checkpoint was trained
-        with.
+      allowed: Keys of `config.json` that may differ from the checkpoint's config.
 
     Returns:
       Notes for the user, such as what the library computes differently.
 
     Raises:
       CheckpointError: The checkpoint is corrupt, or was trained with another config.
-      ConfigError: The library is unknown or has no weights of the model's family, the format is
-        unknown, or the run does not have the requested `weights`.
+      ConfigError: The library, format or requested `weights` do not exist for this run.
       DataError: The library has no such model.
       WorkdirError: The output exists already, or cannot be written.
     """
