@@ -123,8 +123,8 @@ def test_what_training_keeps_beside_the_weights_is_passed_over(tmp_path, legacy,
 )
 def test_one_set_of_weights_is_taken_and_said(tmp_path, content, weights, said):
     with open_file(save(tmp_path / "a.pth", content), weights) as file:
-        takes_average = "average (" in " ".join(file.notes) or "weights (" in " ".join(file.notes)
-        average = takes_average and "themselves" not in file.notes[0]
+        notes = " ".join(file.notes)
+        average = "average (" in notes or "average of the weights (" in notes
         assert file.read("b").tobytes() == (EMA if average else RAW)["b"].numpy().tobytes()
         assert file.kind == ("ema" if average else "raw" if weights == "raw" and said else "")
     assert len(file.notes) == bool(said)
