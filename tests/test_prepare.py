@@ -120,13 +120,19 @@ def server(monkeypatch):
 
 @pytest.fixture
 def run(tmp_path, monkeypatch, capsys):
-    """Returns a function that runs the command and gives exit code, stdout and stderr."""
+    """Returns a function that runs the command and gives exit code, stdout and stderr.
+
+    The first line of stdout, which says what is prepared, is left in `announced`.
+    """
     monkeypatch.setattr(prepare, "_quiet", lambda: None)  # of the whole process
 
     def call(*flags, name="pixels"):
         argv = ["prepare", f"--dataset={name}", f"--data_dir={tmp_path / 'root'}", *flags]
         code = cli.run(prepare.main, prepare._flags(), "", argv)
-        return code, *capsys.readouterr()
+        out, err = capsys.readouterr()
+        lines = out.splitlines(keepends=True)
+        call.announced = lines[0] if lines and lines[0].startswith("prepare ") else ""
+        return code, out.removeprefix(call.announced), err
 
     return call
 
@@ -183,6 +189,8 @@ def test_a_set_is_downloaded_prepared_and_read(run, server, tmp_path):
     prepared = rf"prepared in [\d.]+ s  {root}/pixels/1.0.0  train 10  [\d,]+ bytes  "
     setting = f'config.data.name = "pixels", config.data.data_dir = "{root}"\n'
     assert re.fullmatch(prepared + setting, out)
+    downloads = f"downloads, if any, go to {root}/downloads"
+    assert run.announced == f"prepare   pixels/1.0.0 in {root}/pixels/1.0.0; {downloads}\n"
     assert read(tmp_path) == EXPECTED
 
 
@@ -193,6 +201,7 @@ def test_what_is_prepared_is_left_alone(run, server, tmp_path):
     code, out, err = run(name="pixels:1.0.0")
     assert (code, err, server.asked) == (0, "", [])
     assert out.startswith(f"already prepared  {tmp_path / 'root' / 'pixels' / '1.0.0'}  train 10  ")
+    assert run.announced == ""
     assert [path.stat() for path in sorted((tmp_path / "root" / "pixels").rglob("*"))] == before
 
 
@@ -458,7 +467,8 @@ def test_where_tensorflow_is_needed_its_extra_is_named_and_the_package_stays(tmp
     )
     hint = "preparing 'fashion_mnist' needs TensorFlow; pip install 'vit_jax[tfds]'"
     assert (result.returncode, result.stderr) == (64, f"error: --dataset: {hint}\n")
-    accepted = result.stdout.splitlines()
+    announced, *accepted = result.stdout.splitlines()
+    assert announced.startswith("prepare   fashion_mnist/")
     assert len(accepted) == 4
     assert all(line.startswith(f"accepted {tmp_path}") for line in accepted)
     assert leftovers(tmp_path) == []

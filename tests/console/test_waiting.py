@@ -52,8 +52,8 @@ def test_a_short_wait_is_silent(patience, capsys):
     ("events", "cache"),
     [
         ([], ""),
-        ([HIT], ", from the compilation cache"),
-        ([HIT, MISS], ", now in the compilation cache"),
+        ([HIT], "; the program was in the compilation cache"),
+        ([HIT, MISS], "; the program is now in the compilation cache"),
         (["/jax/another"], ""),
     ],
 )

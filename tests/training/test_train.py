@@ -298,7 +298,7 @@ def test_another_mesh_goes_on_with_the_same_run(tiny_config, tmp_path):
     longer = tiny_config({"total_steps": "4", "mesh.fsdp": "4", "log.every_seconds": "1.0"})
     results = run_here(longer, tmp_path, allowed=("total_steps",))
     assert results["step"] == 4
-    with pytest.raises(ConfigError, match=r"config.total_steps: the run is at step 4 already"):
+    with pytest.raises(ConfigError, match=r"config.total_steps: the run is already at step 4"):
         run_here(tiny_config({"total_steps": "3"}), tmp_path, allowed=("total_steps",))
 
 

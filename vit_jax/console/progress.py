@@ -134,7 +134,7 @@ class Progress:
         if self._bar is not None:
             self._bar.draw(head, eta, parts, done, total)
         else:
-            for line in fit([head, eta, *parts], WIDTH):
+            for line in fit([text for text in (head, eta, *parts) if text], WIDTH):
                 say(line, self._console)
 
 

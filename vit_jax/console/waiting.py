@@ -30,7 +30,7 @@ def waiting(
     """Announce what the command waits for, if it takes more than two seconds.
 
         wait      compiling the training step ...
-                  took 36.2 s, now in the compilation cache
+                  took 36.2 s; the program is now in the compilation cache
 
     Args:
       what: What happens in the block, such as `compiling the training step`.
@@ -108,5 +108,5 @@ def _cache_events() -> Iterator[list[str]]:
 
 def _describe_cache(events: list[str]) -> str:
     if _MISS in events:
-        return ", now in the compilation cache"
-    return ", from the compilation cache" if _HIT in events else ""
+        return "; the program is now in the compilation cache"
+    return "; the program was in the compilation cache" if _HIT in events else ""

@@ -222,8 +222,8 @@ def _shared_by_hosts(run: Run, workdir: epath.Path) -> dict[str, Any]:
 
 def _check_not_past_the_end(run: Run, step: int) -> None:
     if step > run.total_steps:
-        problem = f"the run is already at step {step:,}, expected at most {run.total_steps:,}"
-        raise ConfigError("config.total_steps", problem)
+        problem = f"the run is already at step {step:,}, after the end at step {run.total_steps:,}"
+        raise ConfigError("config.total_steps", f"{problem}; set it to {step} or more")
 
 
 def _due(every: int, step: int) -> bool:

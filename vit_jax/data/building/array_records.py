@@ -6,6 +6,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 from etils import epath
 
+from vit_jax.console.progress import say
 from vit_jax.data.building.progress import Bar
 from vit_jax.data.sources.tfds import ARRAY_RECORD, INFO
 from vit_jax.errors import DataError, InputMissingError
@@ -27,6 +28,7 @@ def add_array_records(folder: epath.Path, builder: tfds.core.DatasetBuilder) -> 
       DataError: A file is corrupt, or does not have the expected number of records.
       ImportError: TensorFlow, which reads the other format, is not installed.
     """
+    say(f"prepare   array_record files in {folder}")
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix="incomplete.") as scratch:
         for split in builder.info.splits.values():
             _write_split(split, builder.info.file_format, scratch)

@@ -6,6 +6,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 from etils import epath
 
+from vit_jax.console.progress import say
 from vit_jax.data.building.downloads import ELSEWHERE, Downloads
 from vit_jax.data.building.failures import EXTRA, FLAG
 from vit_jax.data.sources import tfds as tfds_source
@@ -68,6 +69,7 @@ def build(name: str, root: epath.Path, files: str, accept_checksums: bool) -> ep
     if builder.MANUAL_DOWNLOAD_INSTRUCTIONS and not manual.is_dir():
         problem = f"{name} requires a manual download; {ELSEWHERE}"
         raise InputMissingError(f"{problem}: {builder.MANUAL_DOWNLOAD_INSTRUCTIONS}")
+    say(f"prepare   {builder.info.full_name} in {folder}; downloads, if any, go to {downloads}")
     # Extract into a new directory: otherwise TFDS reuses what it once extracted from another file
     # of the same name.
     with tempfile.TemporaryDirectory(dir=root, prefix="incomplete.") as extracted:

@@ -3,7 +3,6 @@
 import tensorflow_datasets as tfds
 from etils import epath
 
-from vit_jax.console.waiting import waiting
 from vit_jax.data.building.array_records import add_array_records
 from vit_jax.data.building.builders import build
 from vit_jax.data.building.failures import FLAG, explain
@@ -43,7 +42,7 @@ def prepare_dataset(
     except OSError as error:
         raise WorkdirError(f"--data_dir: cannot write {root}: {error}") from error
     try:
-        with waiting(f"preparing {name} in {root}"), show_progress():
+        with show_progress():
             if folder is None:
                 folder = build(name, root, files, accept_checksums)
             else:
