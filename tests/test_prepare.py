@@ -1,4 +1,4 @@
-"""`python -m vit_jax.prepare`: what it leaves behind, and what it says when it cannot."""
+"""`python -m vit_jax.prepare`: the files it writes, and its errors."""
 
 import collections
 import errno
@@ -48,13 +48,13 @@ def encode(pixels):
 
 
 class Pixels(tfds.core.GeneratorBasedBuilder):
-    """Made of one file that is downloaded; needs no TensorFlow."""
+    """A data set made from one downloaded file; needs no TensorFlow."""
 
     VERSION = tfds.core.Version("1.0.0")
     pkg_dir_path = epath.Path(__file__).parent
     url = "http://127.0.0.1:1/files/pixels.bin?download=1"
     url_infos = None
-    before = staticmethod(lambda: None)  # what the tests put between the examples
+    before = staticmethod(lambda: None)  # called before example 5; tests replace it
 
     def _info(self):
         features = {
@@ -76,7 +76,7 @@ class Pixels(tfds.core.GeneratorBasedBuilder):
 
 
 class ManualPixels(Pixels):
-    """Made of a file that the user has to fetch."""
+    """A data set made from a file that the user has to download by hand."""
 
     MANUAL_DOWNLOAD_INSTRUCTIONS = "Ask the author\nfor manual.bin."
 
@@ -103,7 +103,7 @@ class Server(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(monkeypatch):
-    """Serves `files` on a port of this machine and keeps what was `asked`."""
+    """Serves `files` on a local port and records the requests in `asked`."""
     for name in ("http_proxy", "HTTP_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
@@ -147,7 +147,7 @@ def downloads(tmp_path):
 
 @pytest.fixture
 def recorded(monkeypatch):
-    """Records another digest of the file, under another name."""
+    """Records another digest for the file, under another name."""
     info = tfds.download.checksums if hasattr(tfds.download, "checksums") else None
     checksums = info or tfds.core.download.checksums
     url_info = checksums.UrlInfo(
@@ -176,7 +176,7 @@ EXPECTED = {
 
 
 def leftovers(tmp_path):
-    """Returns what a preparation left that is no download."""
+    """Returns the files that a preparation left, except downloads."""
     root = tmp_path / "root"
     paths = [path for path in root.rglob("*") if "downloads" not in path.parts]
     return sorted(str(path.relative_to(root)) for path in paths if not path.is_dir())
@@ -194,7 +194,7 @@ def test_a_set_is_downloaded_prepared_and_read(run, server, tmp_path):
     assert read(tmp_path) == EXPECTED
 
 
-def test_what_is_prepared_is_left_alone(run, server, tmp_path):
+def test_a_prepared_set_is_not_changed(run, server, tmp_path):
     run()
     server.asked.clear()
     before = [path.stat() for path in sorted((tmp_path / "root" / "pixels").rglob("*"))]
@@ -206,7 +206,7 @@ def test_what_is_prepared_is_left_alone(run, server, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["pixels.bin", "a name.bin"])
-def test_a_file_that_is_there_is_not_downloaded(run, server, downloads, recorded, tmp_path, name):
+def test_an_existing_file_is_not_downloaded(run, server, downloads, recorded, tmp_path, name):
     (downloads / "pixels.bin").rename(downloads / name)
     code, out, _ = run(f"--downloads={downloads}", "--accept_checksums")
     assert (code, server.asked) == (0, [])
@@ -215,7 +215,7 @@ def test_a_file_that_is_there_is_not_downloaded(run, server, downloads, recorded
     assert read(tmp_path) == EXPECTED
 
 
-def test_another_checksum_is_refused(run, server, downloads, recorded, tmp_path):
+def test_another_checksum_is_an_error(run, server, downloads, recorded, tmp_path):
     code, out, err = run(f"--downloads={downloads}")
     digests = f"its sha256 is {SHA}, TFDS recorded {OTHER}"
     hint = "pass --accept_checksums to accept it"
@@ -227,7 +227,7 @@ def test_another_checksum_is_refused(run, server, downloads, recorded, tmp_path)
 
 
 @pytest.mark.parametrize("flags", [(), ("--downloads=.",)])
-def test_a_server_that_cannot_be_reached_is_refused_at_once(run, monkeypatch, flags):
+def test_an_unreachable_server_fails_at_once(run, monkeypatch, flags):
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
@@ -240,14 +240,14 @@ def test_a_server_that_cannot_be_reached_is_refused_at_once(run, monkeypatch, fl
     assert err == f"error: {Pixels.url}: cannot be reached (Connection refused); {hint}\n"
 
 
-def test_a_file_that_the_server_does_not_have_is_refused_by_its_status(run, server):
+def test_a_missing_file_on_the_server_is_an_error_with_its_status(run, server):
     server.files.clear()
     code, out, err = run()
     assert (code, out, len(server.asked)) == (66, "", 1)
     assert err.startswith(f"error: {Pixels.url}: HTTP status 404; download it elsewhere ")
 
 
-def test_a_file_that_the_server_refuses_later_is_refused_too(run, server, monkeypatch):
+def test_a_file_that_the_server_refuses_later_is_an_error_too(run, server, monkeypatch):
     monkeypatch.setattr(downloads_lib, "check_server", lambda url: None)
     server.files.clear()
     code, out, err = run()
@@ -255,7 +255,7 @@ def test_a_file_that_the_server_refuses_later_is_refused_too(run, server, monkey
     assert re.match(rf"error: .*{re.escape(Pixels.url)}.* 404", err)
 
 
-def test_a_proxy_is_asked(run, server, monkeypatch, tmp_path):
+def test_a_proxy_is_used(run, server, monkeypatch, tmp_path):
     monkeypatch.setenv("http_proxy", f"http://{server.address}")
     monkeypatch.setattr(Pixels, "url", "http://nowhere.invalid/pixels.bin")
     code, _, err = run()
@@ -263,7 +263,7 @@ def test_a_proxy_is_asked(run, server, monkeypatch, tmp_path):
     assert set(server.asked) == {"http://nowhere.invalid/pixels.bin"}
 
 
-def test_files_to_be_fetched_by_hand_are_asked_for_and_taken(run, downloads, tmp_path):
+def test_files_to_be_downloaded_by_hand_are_requested_and_used(run, downloads, tmp_path):
     code, _, err = run(name="manual_pixels")
     assert code == 66
     assert "--downloads=DIR: Ask the author for manual.bin." in err
@@ -287,7 +287,7 @@ def test_files_to_be_fetched_by_hand_are_asked_for_and_taken(run, downloads, tmp
         ("", "expected NAME, NAME/CONFIG or NAME:VERSION, got ''"),
     ],
 )
-def test_a_wrong_name_is_refused(run, tmp_path, name, message):
+def test_a_wrong_name_is_an_error(run, tmp_path, name, message):
     assert run(name=name) == (64, "", f"error: --dataset: {message}\n")
     assert leftovers(tmp_path) == []
 
@@ -302,7 +302,7 @@ def test_a_wrong_name_is_refused(run, tmp_path, name, message):
         ("--dataste=mnist", 64, "--dataste: no such flag; did you mean 'dataset'?"),
     ],
 )
-def test_a_wrong_flag_is_refused(run, tmp_path, flag, code, message):
+def test_a_wrong_flag_is_an_error(run, tmp_path, flag, code, message):
     file = tmp_path / "file"
     file.write_text("")
     found, out, err = run(flag.replace("FILE", str(file)))
@@ -325,7 +325,7 @@ def test_a_wrong_flag_is_refused(run, tmp_path, flag, code, message):
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_what_fails_midway_leaves_nothing(
+def test_a_failed_preparation_leaves_nothing(
     run, downloads, monkeypatch, tmp_path, error, code, message
 ):
     def fail():
@@ -356,7 +356,7 @@ test_prepare.prepare_dataset("pixels", root, {str(downloads)!r}, False)
     assert read(tmp_path) == EXPECTED
 
 
-def test_what_another_process_finished_first_is_taken(run, downloads, monkeypatch, tmp_path):
+def test_a_set_that_another_process_prepared_first_is_used(run, downloads, monkeypatch, tmp_path):
     def race():
         monkeypatch.setattr(Pixels, "before", staticmethod(lambda: None))
         root = epath.Path(tmp_path / "root")
@@ -368,7 +368,7 @@ def test_what_another_process_finished_first_is_taken(run, downloads, monkeypatc
     assert not [path for path in (tmp_path / "root").rglob("incomplete.*")]
 
 
-def test_a_damaged_set_is_named_and_not_touched(run, downloads, tmp_path):
+def test_a_corrupt_set_is_named_and_not_changed(run, downloads, tmp_path):
     run(f"--downloads={downloads}")
     [path] = (tmp_path / "root" / "pixels" / "1.0.0").glob("*array_record*")
     path.unlink()
@@ -397,7 +397,7 @@ def test_progress_is_plain_lines_off_a_terminal(run, downloads, monkeypatch):
     assert len(lines) == len(encoded) + len(written) + 1
 
 
-def test_progress_is_one_line_on_a_terminal(run, downloads, monkeypatch):
+def test_progress_is_a_bar_on_a_terminal(run, downloads, monkeypatch):
     terminal = io.StringIO()
     console = rich.console.Console(
         file=terminal, force_terminal=True, highlight=False, markup=False, soft_wrap=True
@@ -432,7 +432,7 @@ def without_tensorflow(*flags):
 
 
 def package_state():
-    """Returns what the installed TFDS knows of checksums, and when that changed."""
+    """Returns the checksum files of the installed TFDS: content and modification time."""
     files = [
         *tfds.core.tfds_path("url_checksums").iterdir(),
         *tfds.core.tfds_path("datasets").glob("*/checksums.tsv"),
@@ -456,7 +456,7 @@ def write_idx(folder, sizes, seed=0):
     return written
 
 
-def test_where_tensorflow_is_needed_its_extra_is_named_and_the_package_stays(tmp_path):
+def test_the_extra_for_tensorflow_is_named_and_tfds_is_not_changed(tmp_path):
     write_idx(tmp_path, {"train": 3, "t10k": 2})
     before = package_state()
     result = without_tensorflow(
@@ -475,7 +475,7 @@ def test_where_tensorflow_is_needed_its_extra_is_named_and_the_package_stays(tmp
     assert package_state() == before
 
 
-def test_tfrecord_without_tensorflow_names_the_extra_and_stays(run, downloads, tmp_path):
+def test_tfrecord_without_tensorflow_names_the_extra_and_is_not_changed(run, downloads, tmp_path):
     run(f"--downloads={downloads}")
     info = tmp_path / "root" / "pixels" / "1.0.0" / "dataset_info.json"
     info.write_text(json.dumps(json.loads(info.read_text()) | {"fileFormat": "tfrecord"}))
@@ -490,7 +490,7 @@ def test_tfrecord_without_tensorflow_names_the_extra_and_stays(run, downloads, t
 
 @pytest.fixture(scope="module")
 def tensorflow():
-    """Imports TensorFlow, whose absence is an error here."""
+    """Imports TensorFlow; these tests need it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return importlib.import_module("tensorflow")
@@ -536,7 +536,7 @@ def tfrecord(tensorflow, downloads, tmp_path):
 
 
 @pytest.mark.tfds
-def test_tfrecord_stays_and_gets_array_record_beside_it(run, tfrecord, tmp_path):
+def test_array_record_is_added_to_tfrecord(run, tfrecord, tmp_path):
     before = {path: path.read_bytes() for path in tfrecord.iterdir()}
     code, out, err = run()
     assert (code, err) == (0, "")
@@ -551,7 +551,7 @@ def test_tfrecord_stays_and_gets_array_record_beside_it(run, tfrecord, tmp_path)
 
 
 @pytest.mark.tfds
-def test_a_lost_file_beside_tfrecord_is_made_anew(run, tfrecord, tmp_path):
+def test_a_missing_array_record_file_is_written_again(run, tfrecord, tmp_path):
     run()
     next(tfrecord.glob("*array_record*")).unlink()
     assert run()[1].startswith("prepared in")
@@ -560,7 +560,7 @@ def test_a_lost_file_beside_tfrecord_is_made_anew(run, tfrecord, tmp_path):
 
 @pytest.mark.tfds
 @pytest.mark.parametrize("size", [0, 100])
-def test_broken_tfrecord_is_named_and_stays(run, tfrecord, tmp_path, size):
+def test_corrupt_tfrecord_is_named_and_not_changed(run, tfrecord, tmp_path, size):
     path = sorted(tfrecord.glob("*tfrecord*"))[1]
     path.write_bytes(path.read_bytes()[:size])
     before = {path: path.read_bytes() for path in tfrecord.iterdir()}

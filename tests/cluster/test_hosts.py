@@ -1,4 +1,4 @@
-"""Several processes train and evaluate as one, agree, and end together."""
+"""Several processes train and evaluate like one process, compare settings, and end together."""
 
 import contextlib
 import json
@@ -58,7 +58,7 @@ def free_port():
 
 @contextlib.contextmanager
 def launched(command, *flags, devices=1, extra=((), ())):
-    """Starts a command in one process for each of `extra`, which holds the flags of each alone."""
+    """Starts a command in one process per item of `extra`, the flags of that process."""
     count = len(extra)
     port = free_port()
     xla_flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
@@ -78,18 +78,18 @@ def launched(command, *flags, devices=1, extra=((), ())):
 
 
 def finish(processes):
-    """Waits for all; returns exit codes, and what was printed but for the lines of Gloo."""
+    """Waits for all; returns exit codes, stdout and stderr, without the lines that Gloo prints."""
     ends = [(*process.communicate(timeout=150), process.returncode) for process in processes]
     outs = [without_gloo(out) for out, _, _ in ends]
     return [code for _, _, code in ends], outs, [err for _, err, _ in ends]
 
 
 def without_gloo(out):
-    """Gloo's threads print how many peers they have, piece by piece and into each other's lines."""
+    """Gloo's threads print their number of peers in pieces, which may mix with other lines."""
     return re.sub(r"^(.*(\[Gloo\]|connected|peer ranks).*|\d*)\n", "", out, flags=re.M)
 
 
-def test_the_lines_of_gloo_are_told_from_ours_even_when_they_mix():
+def test_lines_of_gloo_are_removed_even_if_they_mix_with_ours():
     start, end = "[Gloo] Rank 1 is connected to 3", " peer ranks. Expected number: "
     mixed = f"{start}{end}3\nb\n{start}{start}{end}{end}3\n3\n{start}{end}33\n\nstep 3\n"
     assert without_gloo(f"a 1\n{mixed}") == "a 1\nb\nstep 3\n"
@@ -126,7 +126,7 @@ def check_alike(workdir, alone):
     }
 
 
-def test_two_processes_train_as_one(tmp_path, alone):
+def test_two_processes_train_like_one(tmp_path, alone):
     mesh = [f"--config.mesh.{axis}=2" for axis in ("data", "fsdp", "tensor")]
     codes, outs, errs = run_all("train", *flags_of(RUN), f"--workdir={tmp_path}", *mesh, devices=4)
     assert (codes, errs) == ([0, 0], ["", ""])
@@ -143,7 +143,7 @@ def test_a_tensor_axis_across_processes_reads_the_same_rows(tmp_path, alone):
     check_alike(tmp_path, alone)
 
 
-def test_two_processes_evaluate_what_one_trained(alone):
+def test_two_processes_evaluate_a_run_of_one(alone):
     workdir, results, _ = alone
     codes, outs, errs = run_all("evaluate", f"--workdir={workdir}", devices=2)
     assert (codes, errs) == ([0, 0], ["", ""])
@@ -153,7 +153,7 @@ def test_two_processes_evaluate_what_one_trained(alone):
     assert not outs[1]
 
 
-def test_a_signal_to_one_stops_all_at_one_step_and_one_process_goes_on(tmp_path):
+def test_a_signal_to_one_stops_all_at_one_step_and_one_process_resumes(tmp_path):
     with launched(
         ["-m", "vit_jax.train"], *flags_of(ENDLESS), f"--workdir={tmp_path}"
     ) as processes:
@@ -172,7 +172,7 @@ def test_a_signal_to_one_stops_all_at_one_step_and_one_process_goes_on(tmp_path)
 
 @pytest.fixture
 def folders(tmp_path):
-    """Two image folders, of which the second has one image more."""
+    """Two image folders; the second one has one more image."""
     for folder, count in (("a", 20), ("b", 21)):
         for i in range(count):
             path = tmp_path / folder / "train" / f"class_{i % 2}" / f"{i}.png"
@@ -189,7 +189,7 @@ def folders(tmp_path):
         ("--config.data.root=c", 66, "host 1: config.data.root: "),
     ],
 )
-def test_what_one_host_has_of_its_own_ends_all(folders, monkeypatch, own, code, message):
+def test_a_difference_between_hosts_ends_all(folders, monkeypatch, own, code, message):
     monkeypatch.chdir(folders)
     data = ["--config.data.root=a", "--config.model.num_classes=2", "--config.data.test_split="]
     flags = [*flags_of(RUN), "--config.data.val_split=", *data, "--workdir=run"]
@@ -211,7 +211,7 @@ def test_a_dead_host_is_named(tmp_path):
     assert errs[0] == "stopped: host 1 does not answer; rerun the same command to continue\n"
 
 
-def test_hosts_that_never_meet_give_up(tmp_path):
+def test_hosts_that_cannot_connect_time_out(tmp_path):
     command = ["-c", PATIENCE.format("JOIN_SECONDS = 2.0")]
     with launched(command, *flags_of(RUN), f"--workdir={tmp_path}") as processes:
         processes[0].kill()
@@ -221,12 +221,12 @@ def test_hosts_that_never_meet_give_up(tmp_path):
     assert errs[1].count("\n") == 1
 
 
-def test_alone_all_is_a_plain_call():
+def test_a_single_process_makes_plain_calls():
     assert hosts.run_and_compare(lambda: {1: 2}, lambda result: 1 / 0) == {1: 2}
     assert hosts.run_on_host0(lambda: (1, 2)) == (1, 2)
 
 
-def test_a_notebook_on_one_machine_of_a_tpu_is_alone(monkeypatch):
+def test_a_notebook_on_one_host_of_a_tpu_pod_uses_that_host_only(monkeypatch):
     from vit_jax import evaluate
 
     jax.devices()  # JAX has started, and cannot connect to other hosts any more

@@ -1,4 +1,4 @@
-"""What launchers set tells whether there are other processes."""
+"""The place of a process, from the variables of launchers and from flags."""
 
 import pytest
 from absl import flags
@@ -47,11 +47,11 @@ LEFT_TO_JAX = (None, None, None)
         ({**TPU_VM, "TPU_SKIP_MDS_QUERY": "1"}, None),
     ],
 )
-def test_the_environment_tells_whether_there_are_others(environ, expected):
+def test_the_place_is_read_from_the_environment(environ, expected):
     assert place(environ) == expected
 
 
-def test_flags_come_before_the_environment():
+def test_flags_override_the_environment():
     asked = {"coordinator": "b:2", "num_processes": 3, "process_id": 0}
     assert place(OPEN_MPI, **asked) == ("b:2", 3, 0)
     assert place({}, distributed=True) == LEFT_TO_JAX
@@ -68,6 +68,6 @@ def test_flags_come_before_the_environment():
         ({"SLURM_STEP_NUM_TASKS": "two"}, {}, "SLURM_STEP_NUM_TASKS: expected a number"),
     ],
 )
-def test_half_a_place_is_refused(environ, flags_set, message):
+def test_an_incomplete_place_is_an_error(environ, flags_set, message):
     with pytest.raises(ConfigError, match=message):
         place(environ, **flags_set)

@@ -1,4 +1,4 @@
-"""A signal becomes a request, among hosts a common one; the second Ctrl-C ends at once."""
+"""A signal becomes a request to stop, on all hosts; a second Ctrl-C ends at once."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ from vit_jax.cluster.preemption import PreemptionGuard
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_is_a_request(number):
+def test_a_signal_becomes_a_request(number):
     before = signal.getsignal(number)
     with PreemptionGuard() as stop:
         assert not stop.requested
@@ -29,7 +29,7 @@ def test_the_second_ctrl_c_ends_at_once_and_a_second_sigterm_does_not():
             os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_among_hosts_a_request_counts_once_all_have_answered(monkeypatch):
+def test_with_several_hosts_a_request_counts_at_the_next_poll(monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     with PreemptionGuard() as stop:
         assert not stop.poll()

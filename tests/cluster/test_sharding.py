@@ -1,4 +1,4 @@
-"""The mesh, and how the parameters of every model lie on it."""
+"""The mesh, and how the parameters of every model are sharded over it."""
 
 import flax.linen as nn
 import jax
@@ -15,14 +15,14 @@ from vit_jax.errors import ConfigError
     ("sizes", "shape"),
     [((-1, 1, 1), (8, 1, 1)), ((-1, 2, 2), (2, 2, 2)), ((2, -1, 1), (2, 4, 1)), ((1, 1, 8),) * 2],
 )
-def test_one_size_may_be_the_rest(sizes, shape):
+def test_one_size_may_be_the_remaining_devices(sizes, shape):
     mesh = sharding.make_mesh(sizes)
     assert tuple(mesh.shape.values()) == shape
     assert tuple(mesh.shape) == sharding.AXES
 
 
 @pytest.mark.parametrize("sizes", [(3, 1, 1), (-1, 3, 1), (-1, 16, 1), (2, 2, 1)])
-def test_sizes_that_do_not_fit_the_devices_are_refused(sizes):
+def test_sizes_that_do_not_fit_the_devices_are_an_error(sizes):
     with pytest.raises(ConfigError, match=r"^config.mesh: .* does not fit 8 devices"):
         sharding.make_mesh(sizes)
 
@@ -31,7 +31,7 @@ def test_sizes_that_do_not_fit_the_devices_are_refused(sizes):
     ("batch_size", "accum_steps", "hint"),
     [(12, 1, "try 8 or 16"), (5, 1, "try 8$"), (8, 2, "x 2 micro-batches, got 8; try 16")],
 )
-def test_a_batch_that_cannot_be_shared_names_the_nearest(batch_size, accum_steps, hint):
+def test_a_batch_that_cannot_be_sharded_names_the_nearest_sizes(batch_size, accum_steps, hint):
     mesh = sharding.make_mesh()
     with pytest.raises(ConfigError, match=hint):
         sharding.check_batch_size(batch_size, "config.batch_size", mesh, accum_steps)
@@ -47,7 +47,7 @@ def test_a_batch_is_put_row_by_row():
 
 
 @pytest.mark.parametrize("name", models.list_models())
-def test_every_model_lies_on_a_mesh_of_all_axes(name):
+def test_every_model_can_be_sharded_over_all_axes(name):
     fields = {"block.layer_scale": 0.1, "attention.qk_norm": True, "pool": "map"}
     if models.family(name).name == "swin":
         fields |= {"depths": (1,) * len(models.spec(name).depths)}
@@ -69,7 +69,7 @@ def test_every_model_lies_on_a_mesh_of_all_axes(name):
     assert split > 0.97 * sum(leaf.size for leaf in leaves) or name == "vit_mu16"
 
 
-def test_an_axis_that_does_not_divide_names_the_parameter():
+def test_an_indivisible_dimension_names_the_parameter():
     model = models.create("vit_ti16", depth=1)
     images = jnp.zeros((1, 32, 32, 3))
     boxed = jax.eval_shape(lambda: model.init(jax.random.key(0), images, train=False)["params"])
@@ -80,7 +80,7 @@ def test_an_axis_that_does_not_divide_names_the_parameter():
 
 
 def processes_of(sizes, num_processes):
-    """Returns the process of each device, where the devices lie host by host."""
+    """Returns the process of each device, with the devices ordered by host."""
     count = int(np.prod(sizes))
     return (np.arange(count) // (count // num_processes)).reshape(sizes)
 
@@ -103,14 +103,14 @@ def test_a_host_holds_one_block_of_the_rows_or_none_does(processes, expected):
     assert sharding.shards_by_process(processes) == expected
 
 
-def test_a_mesh_whose_order_interleaves_hosts_is_laid_host_by_host(monkeypatch):
+def test_a_mesh_that_interleaves_hosts_is_ordered_by_host(monkeypatch):
     monkeypatch.setattr(sharding, "_process_of", lambda device: device.id % 2)
     mesh = sharding.make_mesh((-1, 2, 1))
     assert [device.id for device in mesh.devices.flat] == [0, 2, 4, 6, 1, 3, 5, 7]
     assert sharding.batch_shard(mesh) == (0, 2)
 
 
-def test_a_tensor_axis_that_cuts_across_hosts_is_refused(monkeypatch):
+def test_a_tensor_axis_that_does_not_fit_the_hosts_is_an_error(monkeypatch):
     monkeypatch.setattr(sharding, "_process_of", lambda device: device.id // 3)
     message = "config.mesh.tensor: expected a divisor or a multiple of the 3 devices of a host"
     with pytest.raises(ConfigError, match=message):

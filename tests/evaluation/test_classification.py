@@ -1,4 +1,4 @@
-"""Metrics count each example once."""
+"""Classification metrics count each example once."""
 
 import chex
 import jax
@@ -21,7 +21,7 @@ def sums(rows, mask=None):
     return classification.sums(LOGITS[rows], LABELS[rows], LOSSES[rows], mask)
 
 
-def test_sums_of_parts_are_the_sums_of_the_whole():
+def test_sums_over_parts_add_up_to_the_sums_over_the_whole():
     parts = [sums(slice(0, 5)), sums(slice(5, 12))]
     chex.assert_trees_all_close(jax.tree.map(jnp.add, *parts), sums(slice(None)), rtol=1e-6)
 
@@ -55,7 +55,7 @@ def test_means_divide_once_at_the_end(tiny_config):
 
 
 @pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
-def test_logits_that_are_not_finite_hit_nothing(bad):
+def test_logits_that_are_not_finite_count_as_wrong(bad):
     mask = jnp.ones(12, bool)
     logits = LOGITS.at[3].set(bad).at[5, 0].set(bad)
     total = classification.sums(logits, LABELS, LOSSES, mask)

@@ -1,4 +1,4 @@
-"""Named evaluators over named sets, and which of their figures chooses the best checkpoint."""
+"""Named evaluators on named sets, and the metric that selects the best checkpoint."""
 
 import json
 import math
@@ -25,7 +25,7 @@ RUN = {**SETS, "data.val_split": "test[:9]", "eval.every_steps": "1", "total_ste
 
 
 class Brightness:
-    """The mean pixel; an evaluator need not ask the model."""
+    """The mean pixel value; an evaluator does not have to run the model."""
 
     score = "mean"
     maximize = False
@@ -59,12 +59,14 @@ def train(config, workdir):
 
 
 def rows(workdir):
-    """Returns the rows of evaluations by step."""
+    """Returns the rows with evaluations, by step."""
     found = read_metrics(epath.Path(workdir) / "metrics.jsonl")
     return {row["step"]: row for row in found if any(key.startswith("val/") for key in row)}
 
 
-def test_two_sets_are_evaluated_with_val_and_the_second_chooses(tiny_config, tmp_path, capsys):
+def test_two_sets_are_evaluated_next_to_val_and_the_second_selects_the_best(
+    tiny_config, tmp_path, capsys
+):
     results = train(tiny_config({**RUN, "eval.best": "tail"}), tmp_path)
     assert list(results["eval"]) == ["val", "small", "tail", "test"]
     assert [results["eval"][name]["count"] for name in results["eval"]] == [9, 7, 14, 21]
@@ -132,7 +134,7 @@ def test_further_evaluators_name_their_results_after_the_set(tiny_config, tmp_pa
         ({"eval.sets": "('a','digist:test'),"}, r"config\.eval\.sets\[0\]: .*'digits'"),
     ],
 )
-def test_what_is_not_there_is_refused_with_the_nearest_right_name(tiny_config, overrides, message):
+def test_an_unknown_name_is_an_error_with_the_nearest_name(tiny_config, overrides, message):
     with pytest.raises(ConfigError, match=message) as error:
         open_run(tiny_config({**SETS, **overrides}))
     assert "\n" not in str(error.value)
@@ -161,7 +163,7 @@ def test_names_of_sets_and_evaluators_are_checked(tiny_config, overrides, messag
         tiny_config(overrides)
 
 
-def test_a_set_whose_name_is_that_of_a_result_is_refused(tiny_config, brightness):
+def test_a_set_with_the_name_of_a_result_is_an_error(tiny_config, brightness):
     config = tiny_config(
         {"eval.evaluators": "classification,brightness", "data.val_split": "test[:3]"}
         | {"eval.sets": "('val_brightness','test[:3]'),"}
@@ -170,7 +172,7 @@ def test_a_set_whose_name_is_that_of_a_result_is_refused(tiny_config, brightness
         open_run(config)
 
 
-def test_a_set_is_part_of_what_a_resumed_run_must_find_again(tiny_config, tmp_path):
+def test_a_resumed_run_must_have_the_same_sets(tiny_config, tmp_path):
     config = tiny_config({**RUN, "total_steps": "1"})
     run = open_run(config)
     assert run.fingerprint["data"].keys() == {"train_split", "val_split", "test_split", "sets"}
@@ -184,7 +186,7 @@ def test_a_set_is_part_of_what_a_resumed_run_must_find_again(tiny_config, tmp_pa
         train_lib.train(resolved(other), epath.Path(tmp_path), allowed)
 
 
-def test_without_a_set_to_watch_nothing_is_the_best(tiny_config):
+def test_without_a_watched_set_there_is_no_best_checkpoint(tiny_config):
     assert open_run(tiny_config()).best is None
     assert open_run(tiny_config(SETS)).best is None
     assert open_run(tiny_config({"data.val_split": "test[:3]"})).best == Best("val", "top1", True)
@@ -217,7 +219,7 @@ def test_the_objective_names_the_evaluator_where_the_config_does_not(tiny_config
         ({"zeros": lambda self: {"sum": jnp.zeros(())}}, "has no count in zeros()"),
     ],
 )
-def test_an_evaluator_that_lacks_something_is_refused_at_the_start(
+def test_an_incomplete_evaluator_is_an_error_at_the_start(
     changes, message, tiny_config, monkeypatch
 ):
     class Lacking(Brightness):

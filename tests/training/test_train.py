@@ -1,4 +1,4 @@
-"""The training step and the loop: same losses on any devices, and resuming is the same run."""
+"""The training step and the loop: equal losses on any devices; resuming continues the same run."""
 
 import itertools
 import json
@@ -71,7 +71,7 @@ def test_eight_devices_give_the_losses_of_one(tiny_config):
     assert alone[-1]["loss"] < alone[0]["loss"]
 
 
-def test_parameters_and_moments_lie_split_over_the_mesh(tiny_config):
+def test_parameters_and_moments_are_sharded_over_the_mesh(tiny_config):
     run, first, _ = start(tiny_config({"mesh.fsdp": "2", "mesh.tensor": "2"}))
     kernel = first.params["blocks_0"]["mlp"]["fc1"]["kernel"]
     assert kernel.sharding.spec == jax.P("fsdp", "tensor")
@@ -210,7 +210,7 @@ def test_the_loop_makes_no_implicit_transfer(tiny_config):
 
 
 def everything(workdir, config):
-    """Returns all that a run leaves: arrays of the newest checkpoint, and each step's metrics."""
+    """Returns the arrays of the newest checkpoint and the metrics of each step."""
     run = open_run(config)
     with jax.set_mesh(run.mesh):
         final = restore_state(workdir, run)
@@ -228,7 +228,7 @@ FULL = {
 }
 
 
-def test_a_resumed_run_is_the_uninterrupted_run(tiny_config, tmp_path, monkeypatch):
+def test_a_resumed_run_equals_the_uninterrupted_run(tiny_config, tmp_path, monkeypatch):
     config = tiny_config(FULL)
     run_here(config, tmp_path / "whole")
     for stop_at in (1, 3):
@@ -281,7 +281,7 @@ def test_results_count_every_image_and_name_the_best(tiny_config, tmp_path):
     assert seals.best_step(epath.Path(tmp_path) / "checkpoints") == results["best"]["step"]
 
 
-def test_another_config_in_the_same_workdir_is_refused_by_name(tiny_config, tmp_path):
+def test_another_config_in_the_same_workdir_is_an_error_that_names_the_key(tiny_config, tmp_path):
     run_here(tiny_config(), tmp_path)
     changed = tiny_config({"optim.learning_rate": "0.5", "seed": "3"})
     with pytest.raises(ConfigError) as error:
@@ -293,7 +293,7 @@ def test_another_config_in_the_same_workdir_is_refused_by_name(tiny_config, tmp_
     run_here(changed, tmp_path, allowed=("optim", "seed"))
 
 
-def test_another_mesh_goes_on_with_the_same_run(tiny_config, tmp_path):
+def test_a_run_resumes_on_another_mesh(tiny_config, tmp_path):
     run_here(tiny_config({"total_steps": "2"}), tmp_path)
     longer = tiny_config({"total_steps": "4", "mesh.fsdp": "4", "log.every_seconds": "1.0"})
     results = run_here(longer, tmp_path, allowed=("total_steps",))
@@ -327,7 +327,7 @@ def test_another_mesh_goes_on_with_the_same_run(tiny_config, tmp_path):
         ({"optim.accum_steps": "4"}, ConfigError, "8 devices x 4 micro-batches; try 32"),
     ],
 )
-def test_what_does_not_fit_together_is_refused(tiny_config, overrides, kind, message):
+def test_settings_that_do_not_fit_together_are_an_error(tiny_config, overrides, kind, message):
     with pytest.raises(kind) as error:
         open_run(tiny_config(overrides))
     assert message in str(error.value)
@@ -386,8 +386,8 @@ def test_mixing_is_the_same_on_any_devices_and_in_micro_batches(tiny_config):
     assert all(one["loss"] != other["loss"] for one, other in zip(alone, plain, strict=True))
 
 
-def test_sharpness_aware_steps_take_the_gradient_up_the_hill(tiny_config):
-    """Against the definition, with one gradient after another."""
+def test_sharpness_aware_steps_take_the_gradient_at_perturbed_parameters(tiny_config):
+    """Compares with the definition: one gradient after another."""
     overrides = {"optim.name": "sgd", "optim.learning_rate": "0.1", "optim.momentum": "0"}
     config = tiny_config({**overrides, "optim.sam_radius": "0.5", "optim.accum_steps": "2"})
     run, first, batches = start(config, jax.devices()[:1])
@@ -410,7 +410,7 @@ def test_sharpness_aware_steps_take_the_gradient_up_the_hill(tiny_config):
     np.testing.assert_allclose(history[0]["loss"], loss(first.params), rtol=1e-5)
 
 
-def test_a_linear_probe_moves_the_head_alone(tiny_config):
+def test_a_linear_probe_trains_only_the_head(tiny_config):
     config = tiny_config({"optim.tune": "head", "optim.weight_decay": "0.1"})
     _, first, _ = start(config)
     last, _ = steps(config, 2)
@@ -419,7 +419,7 @@ def test_a_linear_probe_moves_the_head_alone(tiny_config):
         assert all(jax.tree.leaves(same)) == (name != "head")
 
 
-def test_an_average_is_evaluated_beside_the_raw_weights(tiny_config, tmp_path):
+def test_the_ema_is_evaluated_next_to_the_raw_weights(tiny_config, tmp_path):
     overrides = {"optim.ema_decay": "0.9", "data.val_split": "train[:20]", "eval.every_steps": "2"}
     results = run_here(tiny_config(overrides), tmp_path)["eval"]
     assert set(results) == {"val", "val_raw", "test", "test_raw"}
