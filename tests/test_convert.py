@@ -190,7 +190,7 @@ def test_a_model_without_classes_predicts_nothing(imported, pictures, capsys):
 def test_evaluate_asks_for_images_where_none_are_named(imported, capsys):
     argv = ["evaluate", f"--workdir={imported('hf_vit_eps')}"]
     assert cli.run(evaluate.main, evaluate._flags(), "", argv) == 64
-    assert "config.data.name: names no images" in capsys.readouterr().err
+    assert "config.data.root: expected a folder of images" in capsys.readouterr().err
 
 
 def test_preprocessing_gives_what_the_model_takes(imported, pictures):

@@ -128,7 +128,9 @@ def test_one_class_is_nothing_to_learn(folder, tmp_path):
     root = tmp_path / "data"
     (root / "photos").mkdir(parents=True)
     (root / "photos/numbers").symlink_to(folder / "Training")
-    expected = r"nothing to tell apart; one class only: photos; .*/numbers has 0/ and 1/ and 10/"
+    expected = (
+        r"expected at least two classes; one class only: photos; .*/numbers has 0/ and 1/ and 10/"
+    )
     with pytest.raises(DataError, match=expected):
         train(settings(root, **{"data.val_split": ""}), epath.Path(tmp_path / "run"))
 
@@ -144,4 +146,4 @@ def test_pipes_and_devices_are_unreadable_images(folder, workdir, tmp_path, caps
     finally:
         os.remove(folder / "Training/5/pipe.png")
     assert (code, "(48 images, 1 skipped)" in out or '"skipped": 1' in out) == (0, True)
-    assert "pipe.png: cannot be read: it is no regular file" in err
+    assert "pipe.png: cannot be read: it is not a regular file" in err

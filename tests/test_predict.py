@@ -293,4 +293,4 @@ def test_an_output_that_is_not_a_number_is_no_prediction(workdir, folder, monkey
     images = [str(path) for path in sorted(folder.rglob("*.png"))[:3]]
     first, second, third = predictor.stream(images)
     assert first.predictions and third.predictions
-    assert (second.predictions, second.error) == ([], "the model's output is not a number")
+    assert (second.predictions, second.error) == ([], "the output of the model is not finite")

@@ -101,7 +101,7 @@ def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
 def _write(path: epath.Path, report: Mapping[str, Any]) -> None:
     """Write the metrics into the run folder, unless it is read-only or links out of it."""
     if is_local(path) and os.path.islink(path.parent):
-        warn(f"{path.parent} is a link out of the run; the figures are not written")
+        warn(f"{path.parent} is a link out of the run; the metrics are not written")
         return
     try:
         write_json(path, report)

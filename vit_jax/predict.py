@@ -3,7 +3,7 @@
   python -m vit_jax.predict --workdir=runs/digits IMAGE_OR_FOLDER... [--topk=5] [--json]
       [--step=best|N] [--weights=ema|raw]
 
-Preprocessing and class names are those of the run. In a notebook:
+Preprocessing and class names come from the run. In a notebook:
 
   predictor = Predictor("runs/digits")
   predictor(["a.jpg", "b.png"])
@@ -44,14 +44,14 @@ from vit_jax.evaluation.probabilities import PROBABILITIES
 
 
 class Prediction(NamedTuple):
-    """A class and how probable it is."""
+    """A class and its probability."""
 
     label: str
     probability: float
 
 
 class ImageResult(NamedTuple):
-    """What became of one image: its predictions, the likeliest first, or why there are none."""
+    """The predictions for an image, the most probable first, or the reason for having none."""
 
     name: str
     predictions: list[Prediction]
@@ -62,17 +62,17 @@ class Predictor:
     """A trained run that labels images.
 
     Args:
-      workdir: Of the run.
-      step: Of the checkpoint: a number, `best`, or `` for the newest good one.
-      batch_size: Images at a time, at most.
-      weights: `ema`, the moving average, which is the default where the run has one, or `raw`.
-      allow_config_change: Keys of its `config.json` that may differ from what the checkpoint was
-        trained with, such as `data.mean`.
+      workdir: Work directory of the run.
+      step: Step of the checkpoint: a number, `best`, or `""` for the newest.
+      batch_size: Maximum number of images per batch.
+      weights: `ema` (the exponential moving average, the default for a run that has one) or `raw`.
+      allow_config_change: Keys of `config.json` that may differ from the config of the checkpoint,
+        such as `data.mean`.
 
     Raises:
       InputMissingError: There is no such run or checkpoint.
-      CheckpointError: The checkpoint is damaged.
-      ConfigError: The batch size is no number from 1 on, or the run has no such weights.
+      CheckpointError: The checkpoint is corrupt.
+      ConfigError: The batch size is not a positive integer, or the run has no such weights.
     """
 
     def __init__(
@@ -97,7 +97,9 @@ class Predictor:
                 path, step, config, self._mesh, weights=weights, allowed=allow_config_change
             )
         self.step = run.step
-        self.choice = average.describe(config, weights)  # of the weights, where there are two
+        self.choice = average.describe(
+            config, weights
+        )  # which of two sets of weights is used; empty if there is one
         self.class_names = run.labels
         if not self.class_names or "loss" not in config.objective:
             problem = f"{workdir} has a model without classes, for features only"
@@ -116,17 +118,17 @@ class Predictor:
         self._top = announce_compilation(top, "the model", aside=True)
 
     def __call__(self, images: Any, topk: int = 5) -> list[list[Prediction]]:
-        """Return the `topk` likeliest classes of each image, the likeliest first.
+        """Return the `topk` most probable classes of each image, the most probable first.
 
         Args:
-          images: Paths, encoded files as bytes or open, Pillow's images, or uint8 pixels (h, w),
-            (h, w, c) of NumPy, JAX or torch; also from a generator, or a batch (n, h, w, c).
-          topk: How many classes; all of them where there are fewer.
+          images: Iterable of paths, encoded files (bytes or open), Pillow images, or uint8 pixels
+            of shape (h, w) or (h, w, c) from NumPy, JAX or torch; or a batch (n, h, w, c).
+          topk: Number of classes; all classes if there are fewer.
 
         Raises:
           DataError: An image cannot be read.
-          ConfigError: `topk` is no number from 1 on.
-          TypeError: It is a single image, or nothing that has an order.
+          ConfigError: `topk` is not a positive integer.
+          TypeError: `images` is a single image, or not an ordered iterable.
         """
         results = list(self.stream(images, topk))
         for result in results:
@@ -135,7 +137,7 @@ class Predictor:
         return [result.predictions for result in results]
 
     def stream(self, images: Any, topk: int = 5) -> Iterator[ImageResult]:
-        """Return a result for each image, in their order, as soon as its batch is done."""
+        """Yield a result for each image, in order, as soon as its batch is computed."""
         source = InMemory(images, self.class_names)
         return self._stream(source, min(_positive(topk, "topk"), len(self.class_names)))
 
@@ -155,15 +157,15 @@ class Predictor:
             for row, image in enumerate(rows):
                 error = image if isinstance(image, str) else ""
                 if not error and not np.isfinite(scores[row]).all():
-                    error = "the model's output is not a number"
+                    error = "the output of the model is not finite"
                 predictions = [] if error else self._predictions(classes[row], scores[row])
                 yield ImageResult(source.describe(index), predictions, error)
                 index += 1
 
     def _read(self, source: InMemory, size: int) -> Iterator[list[np.ndarray | str]]:
-        """Yield the pixels of each batch, or why an image has none; one batch is read ahead."""
+        """Yield the rows of each batch: pixels, or the reason for an unreadable image."""
         reader = Reader(source, transforms.for_evaluation(self._data))
-        generator = np.random.default_rng(0)  # which evaluation does not touch
+        generator = np.random.default_rng(0)  # required, but unused by the evaluation transform
 
         def read(index: int) -> np.ndarray | str:
             try:
@@ -185,16 +187,16 @@ class Predictor:
         return [Prediction(self.class_names[k], float(score)) for k, score in pairs]
 
     def _size(self, num_images: int) -> int:
-        """Return a batch size that few images do not fill up with many blank rows."""
+        """Return a batch size that avoids many empty rows if there are few images."""
         power_of_two = 1 << (num_images - 1).bit_length()
         return sharding.round_up(min(self._batch_size, power_of_two), self._mesh)
 
 
 def _positive(value: Any, name: str) -> int:
-    """Return an integer from 1 on.
+    """Return a positive integer.
 
     Raises:
-      ConfigError: It is another value.
+      ConfigError: The value is not a positive integer.
     """
     if isinstance(value, bool) or not hasattr(value, "__index__") or operator.index(value) < 1:
         raise ConfigError(name, f"expected an integer of at least 1, got {value!r}")
@@ -205,8 +207,8 @@ def main(values: flags.FlagValues, operands: list[str]) -> None:
     """Print the predictions for images, and for all images below folders.
 
     Raises:
-      DataError: Nothing could be predicted.
-      InputMissingError: None of the operands is there.
+      DataError: There is no prediction for any image.
+      InputMissingError: None of the operands exists.
     """
     if not values.workdir:
         raise ConfigError("--workdir", "expected the work directory of a run")
@@ -245,7 +247,7 @@ def main(values: flags.FlagValues, operands: list[str]) -> None:
 
 
 def _expand(operand: str) -> list[str]:
-    """Return the images of a folder; what is no folder is taken for an image."""
+    """Return the images of a folder; any other path is an image."""
     if not os.path.isdir(operand):
         return [operand]
     (found,) = find_images(operand)
@@ -270,13 +272,15 @@ def _as_json(result: ImageResult) -> str:
 def _flags() -> flags.FlagValues:
     values = cli.new_flags()
     values.set_gnu_getopt(True)  # flags may follow the images
-    flags.DEFINE_string("workdir", "", "The work directory of a run.", flag_values=values)
+    flags.DEFINE_string("workdir", "", "The work directory of the run.", flag_values=values)
     flags.DEFINE_string("step", "", "A step, or 'best'; the newest by default.", flag_values=values)
     cli.define_allow_flag(values)
     cli.define_weights_flag(values)
-    flags.DEFINE_integer("topk", 5, "How many classes to show.", flag_values=values)
-    flags.DEFINE_bool("json", False, "Print a JSON object a line.", flag_values=values)
-    flags.DEFINE_integer("batch_size", 64, "Images at a time, at most.", flag_values=values)
+    flags.DEFINE_integer("topk", 5, "Number of classes to print.", flag_values=values)
+    flags.DEFINE_bool("json", False, "Print one JSON object per line.", flag_values=values)
+    flags.DEFINE_integer(
+        "batch_size", 64, "Maximum number of images per batch.", flag_values=values
+    )
     return values
 
 

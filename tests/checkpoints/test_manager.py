@@ -164,7 +164,7 @@ def test_a_changed_key_is_refused_unless_allowed_or_free(directory):
     assert restore(directory, changed, ("config.optim",)) is not None
     with pytest.raises(ConfigError, match=r"no field config.optim.rl; did you mean 'optim.lr'"):
         restore(directory, changed, ("optim.rl",))
-    with pytest.raises(ConfigError, match="the data are not those that this run was started with"):
+    with pytest.raises(ConfigError, match="this run was started with other data"):
         restore(directory, {**META, "data": {"train_split": "u"}})
 
 

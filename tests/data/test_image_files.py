@@ -148,9 +148,9 @@ def test_only_regular_files_are_opened(tmp_path):
     (tmp_path / "device.png").symlink_to("/dev/zero")
     (tmp_path / "folder.png").mkdir()
     for name in ("pipe.png", "socket.png", "device.png", "folder.png"):
-        with pytest.raises(UnreadableError, match="no regular file"):
+        with pytest.raises(UnreadableError, match="not a regular file"):
             read_image_file(tmp_path / name)
-    with pytest.raises(UnreadableError, match="no regular file"):
+    with pytest.raises(UnreadableError, match="not a regular file"):
         InMemory([str(tmp_path / "pipe.png")], ("a",))[0]
 
 
@@ -159,7 +159,7 @@ def test_a_file_that_becomes_a_pipe_does_not_block(tmp_path, monkeypatch):
     fill(tmp_path, "2.png")
     regular = os.stat(tmp_path / "2.png")
     monkeypatch.setattr(os, "stat", lambda path: regular)
-    with pytest.raises(UnreadableError, match="no regular file"):
+    with pytest.raises(UnreadableError, match="not a regular file"):
         read_image_file(tmp_path / "1.png")
 
 

@@ -131,7 +131,7 @@ WRONG = {
     "a number": (5, "expected a path, the bytes of a file, .* got int"),
     "a list": ([[1, 2]], "got list"),
     "none": (None, "got NoneType"),
-    "text in a file": (io.StringIO("a"), "opened as text; open it with 'rb'"),
+    "text in a file": (io.StringIO("a"), "the file was opened as text; open it with 'rb'"),
     "a folder": (pathlib.Path("/"), "[Ii]s a directory|regular"),
     "no file": ("nowhere.png", "^no such file"),
 }

@@ -182,7 +182,9 @@ def test_a_resumed_run_must_have_the_same_sets(tiny_config, tmp_path):
     train(config, tmp_path)
     other = tiny_config({**RUN, "total_steps": "1", "data.synthetic.test_examples": "20"})
     allowed = ("data.synthetic.test_examples", "data.val_split", "data.test_split")
-    with pytest.raises(ConfigError, match=r"^config\.eval\.sets: the data are not those"):
+    with pytest.raises(
+        ConfigError, match=r"^config\.eval\.sets: this run was started with other data"
+    ):
         train_lib.train(resolved(other), epath.Path(tmp_path), allowed)
 
 

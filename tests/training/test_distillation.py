@@ -159,7 +159,7 @@ def test_the_variables_of_the_teacher_are_an_argument(teacher, tiny_config):
         ),
         (
             {"data.image_size": "6,6", "model.stem.patch": "2,2"},
-            r"config\.objective\.teacher: .* sees images in cells of 4 pixels, got 6",
+            r"config\.objective\.teacher: .* expects a multiple of 4 pixels, got 6",
         ),
     ],
 )

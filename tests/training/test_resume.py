@@ -125,7 +125,7 @@ def test_an_average_is_left_out():
     before = trained(AVERAGE)
     state, notes = carry_over(before, {})
     assert state.ema == {}
-    assert notes == ["the moving average is left out, for config.optim.ema_decay is 0 now"]
+    assert notes == ["the moving average is dropped, because config.optim.ema_decay is 0 now"]
     chex.assert_trees_all_equal(state, before.replace(ema={}))
 
 
@@ -134,7 +134,7 @@ def test_another_optimizer_starts_anew(optimizer):
     before = trained({})
     change = {"optim.name": optimizer}
     state, notes = carry_over(before, change, same_optimizer=False)
-    assert notes == [f"the moments of {optimizer} start anew; step and parameters are kept"]
+    assert notes == [f"the moments of {optimizer} start at zero; step and parameters are kept"]
     new = alone(change).tx.init(before.params)
     chex.assert_trees_all_equal(state, before.replace(opt_state=new))
 
@@ -147,18 +147,20 @@ def test_frozen_parameters_lose_their_moments_and_others_begin_at_zero():
     for name, value in kept.items():
         np.testing.assert_array_equal(value, mu[name])
     lost = 2 * (len(mu) - len(kept))
-    assert notes == [f"{lost} of the optimizer's moments are left out"]
+    assert notes == [f"{lost} of the optimizer's moments are dropped"]
     again, notes = carry_over(frozen, {})
     for name, value in moments(again, "mu").items():
         expected = mu[name] if name in kept else jnp.zeros_like(value)
         np.testing.assert_array_equal(value, expected)
-    assert notes == [f"{lost} of the optimizer's {2 * len(mu) + 1} moments and counts start anew"]
+    assert notes == [
+        f"{lost} of the optimizer's {2 * len(mu) + 1} moments and counts start at zero"
+    ]
     assert int(moments(again, "count")[""]) == 4
 
 
 def test_a_linear_probe_goes_on_as_a_whole():
     state, notes = carry_over(trained({"optim.tune": "head"}), {})
-    assert len(notes) == 1 and "start anew" in notes[0]
+    assert len(notes) == 1 and "start at zero" in notes[0]
     assert moments(state, "mu")["head/kernel"].all()
     assert not moments(state, "mu")["stem/proj/kernel"].any()
 
@@ -251,11 +253,13 @@ def test_what_leaves_the_parameters_alone_may_be_allowed(started, change):
 def test_another_batch_size_and_source_model_are_said(started):
     _, notes = restore(started, {"batch_size": "32"}, ("batch_size",))
     assert len(notes) == 1
-    assert notes[0].startswith("config.batch_size was 16: from here a step is 32 images")
+    assert notes[0].startswith(
+        "config.batch_size was 16 and is 32: earlier steps count as steps of 32 images"
+    )
     with pytest.raises(ConfigError, match=r"^config\.init_from: this run was started with ''"):
         restore(started, {"init_from": str(started)}, ())
     _, notes = restore(started, {"init_from": str(started)}, ("init_from",))
-    assert notes == ["config.init_from has no effect: the run goes on from its own checkpoint"]
+    assert notes == ["config.init_from has no effect: the run resumes from its own checkpoint"]
 
 
 @pytest.mark.parametrize("file", ["finetune_folder.py", "digits.py:transfer"])

@@ -215,7 +215,7 @@ def test_another_patch_of_another_stem_is_refused(source, tiny_config):
         (NAMES, NAMES, ""),
         (NAMES, ("cat", *NAMES[1:]), "head new (10 outputs, for other classes)"),
         (NAMES, NAMES[::-1], "head new (10 outputs, for other classes)"),
-        ((), NAMES, "head taken, though nobody says which classes its outputs are"),
+        ((), NAMES, "head reused, although the weights do not name their classes"),
     ],
 )
 def test_the_head_of_other_classes_is_new(before, now, said, source, tiny_config, monkeypatch):

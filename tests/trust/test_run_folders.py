@@ -159,7 +159,7 @@ def test_figures_are_not_written_through_a_link(run, tmp_path, capsys):
     (run / "evaluations").symlink_to(tmp_path / "elsewhere")
     assert call_evaluate(run) == 0
     out, err = capsys.readouterr()
-    assert "is a link out of the run; the figures are not written" in err
+    assert "is a link out of the run; the metrics are not written" in err
     assert json.loads(out.splitlines()[-1])["step"] == 0
     assert not list((tmp_path / "elsewhere").iterdir())
 
@@ -236,7 +236,7 @@ def test_results_that_are_damaged_are_computed_again(tiny_config, tmp_path, caps
         assert content != whole
         path.write_text(content)
         assert results._read(epath.Path(path)) == {}
-        assert "results.json is damaged, or of an older version" in capsys.readouterr().err
+        assert "results.json is corrupt, or of an older version" in capsys.readouterr().err
     assert train_run(settings, workdir)["eval"] == first["eval"]
     assert "finished" not in capsys.readouterr().out
     assert json.loads(path.read_text())["eval"] == first["eval"]

@@ -1,4 +1,4 @@
-"""Whether a checkpoint is of the run that wants to resume from it."""
+"""Checks that a checkpoint belongs to the run that resumes from it."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -20,11 +20,11 @@ def check_same_run(
 
     Args:
       saved: `config` and `data` of the checkpoint.
-      now: Those of the run that resumes.
+      now: `config` and `data` of the resumed run.
       allowed: Keys, sections or durations that may differ.
 
     Raises:
-      ConfigError: Others differ, no key has an allowed name, or the model has other parameters.
+      ConfigError: Other keys differ, an allowed name is unknown, or the model has other parameters.
     """
     saved, now = (json.loads(json.dumps(meta)) for meta in (saved, now))
     before, after = (config_lib.flatten(meta["config"]) for meta in (saved, now))
@@ -34,7 +34,7 @@ def check_same_run(
     changed = [key for key in every if not any(config_lib.covers(name, key) for name in names)]
     for section in replaced_sections(before, after):
         inside = [key for key in changed if key.startswith(f"{section}.")]
-        if inside:  # their fields cannot be compared one by one
+        if inside:  # sections with other fields are compared as a whole
             changed = [section, *(key for key in changed if key not in inside)]
             before[section] = before[f"{section}.name"]
             after[section] = after[f"{section}.name"]
@@ -52,8 +52,8 @@ def check_same_run(
         if current != fingerprint and not any(config_lib.covers(name, key) for name in names):
             raise ConfigError(
                 f"config.{key}",
-                f"the data are not those that this run was started with: {fingerprint} then, "
-                f"{current} now; --allow_config_change={key} continues all the same",
+                f"this run was started with other data: {fingerprint} then, {current} now; "
+                f"to resume with the new data, pass --allow_config_change={key}",
             )
 
 
@@ -64,38 +64,37 @@ def _shapes_parameters(key: str) -> bool:
 def _check_same_parameters(
     before: Mapping[str, Any], after: Mapping[str, Any], changed: Sequence[str]
 ) -> None:
-    """Check that changes leave the names and the shapes of all parameters as they are.
+    """Check that the names and shapes of all parameters stay the same.
 
-    No flag allows others: the checkpoint is of another model.
+    No flag allows other parameters, because the checkpoint cannot be restored into them.
 
     Args:
-      before: Settings by path.
-      after: The same now.
-      changed: The paths that differ and that parameters may depend on.
+      before: Settings of the checkpoint, by path.
+      after: Settings of the resumed run, by path.
+      changed: Paths of the changed settings that parameters may depend on.
 
     Raises:
-      ConfigError: They do not.
+      ConfigError: Names or shapes differ.
     """
     if not changed:
         return
     expected = _variables(before)
     if _variables(after) == expected:
         return
-    # The first that makes another model by itself, or all where they only do so together.
+    # Name the first change that alone gives other parameters; several may do so only together.
     alone = (key for key in changed if _variables({**before, key: after.get(key)}) != expected)
     key = next(alone, changed[0])
     others = [other for other in changed if other != key]
     more = f" (and {', '.join(others)})" if others else ""
     raise ConfigError(
         f"config.{key}",
-        f"this run was started with {before.get(key)!r}, not {after.get(key)!r}{more}; its "
-        "checkpoints have the parameters of that model: use a new --workdir, with "
-        "--config.init_from to start from them",
+        f"this run was started with {before.get(key)!r}, not {after.get(key)!r}{more}; the model "
+        "would have other parameters than the checkpoint: use a new --workdir",
     )
 
 
 def _variables(settings: Mapping[str, Any]) -> Any:
-    """Return names and shapes of all variables of a model, or None where there is none such."""
+    """Return names and shapes of all variables of a model, or None for an invalid model."""
     config = unflatten(settings)
     try:
         image_shape = (*config["data"]["image_size"], config["data"]["channels"])

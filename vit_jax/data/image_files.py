@@ -1,8 +1,8 @@
-"""The image files below folders: which there are, what is passed over, and the bytes of one.
+"""Image files below folders: how they are found, which files are skipped, how one is read.
 
-Nothing is opened but regular files of a sane size, so that a pipe, a device or a file of a terabyte
-ends no run. Links to folders elsewhere are followed, as people link data sets; but no folder is
-read twice, so that links in a loop end.
+Only regular files of limited size are opened, so a pipe, a device or a very large file cannot block
+a run. Links to other folders are followed, because data sets are often linked. No folder is read
+twice, so a cycle of links ends.
 """
 
 import collections
@@ -16,8 +16,8 @@ from typing import NamedTuple
 from vit_jax.data.images import EXTENSIONS, UnreadableError
 from vit_jax.errors import DataError
 
-# 64 million pixels, as many as `data.max_pixels` lets through, of 3 times 16 bits without
-# compression have 384 MB.
+# An uncompressed image of 64 million pixels (the default of `data.max_pixels`) with 3 x 16 bits has
+# 384 MB.
 MAX_BYTES = 400_000_000
 
 # Folders of operating systems, archives and photo software: trash, previews and the like.
@@ -38,12 +38,12 @@ _SYSTEM_FOLDERS = {
     "system volume information",
     "temporary items",
 }
-# Files that nobody takes for pictures are not worth a word.
+# Files of operating systems and text files are skipped without a note.
 _SYSTEM_FILES = {"desktop.ini", "ehthumbs.db", "icon\r", "thumbs.db"}
 _TEXTS = {".csv", ".html", ".ini", ".json", ".jsonl", ".log", ".md", ".tsv", ".txt", ".url"}
 _TEXTS |= {".xml", ".yaml", ".yml"}
 
-_MOST_KINDS = 8  # of files, in a line
+_MOST_KINDS = 8  # file extensions in one line
 
 
 class ImageFile(NamedTuple):
@@ -55,15 +55,15 @@ class ImageFile(NamedTuple):
 
 @dataclasses.dataclass
 class Found:
-    """What is in a folder, at any depth."""
+    """The contents of a folder, at any depth."""
 
-    images: list[ImageFile] = dataclasses.field(default_factory=list)  # in the order of their paths
+    images: list[ImageFile] = dataclasses.field(default_factory=list)  # ordered by path
     files: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     folders: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
-    links: list[str] = dataclasses.field(default_factory=list)  # to folders that are read anyway
+    links: list[str] = dataclasses.field(default_factory=list)  # to folders that are read already
 
     def passed_over(self) -> str:
-        """Return what is no image and was passed over, such as `16 .jfif, 2 folders @eaDir`."""
+        """Return the skipped files and folders as text, such as `16 .jfif, 2 folders @eaDir`."""
         kinds = sorted(self.files.items())
         texts = [f"{count:,} {kind}" for kind, count in kinds[:_MOST_KINDS]]
         if kinds[_MOST_KINDS:]:
@@ -79,21 +79,21 @@ class Found:
 
 
 class Level(NamedTuple):
-    """What lies directly in a folder."""
+    """The contents of a folder, without those of its subfolders."""
 
-    folders: list[str]  # paths, in the order of their names; none that is hidden or a system's
-    found: Found  # the images beside them, and what is passed over
+    folders: list[str]  # paths, ordered by name; without hidden folders and system folders
+    found: Found  # images and skipped files
 
 
 def read_image_file(path: str | os.PathLike[str]) -> bytes:
     """Return the bytes of an image file.
 
     Raises:
-      UnreadableError: It is no regular file, or too large.
+      UnreadableError: It is not a regular file, or too large.
       OSError: It cannot be opened or read.
     """
     _check_file(os.stat(path))
-    # What was a file a moment ago may be a pipe by now, and must not block.
+    # The file may have been replaced by a pipe since the check; opening it must not block.
     descriptor = os.open(
         path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     )
@@ -103,7 +103,7 @@ def read_image_file(path: str | os.PathLike[str]) -> bytes:
 
 
 def find_images(*folders: str | os.PathLike[str]) -> list[Found]:
-    """Return what is below each of some folders; no folder is read twice.
+    """Return the contents of each folder, at any depth; no folder is read twice.
 
     Raises:
       DataError: A folder cannot be listed.
@@ -111,7 +111,7 @@ def find_images(*folders: str | os.PathLike[str]) -> list[Found]:
     found = [Found() for _ in folders]
     seen = _identities_of_parents(folders)
     starts = [(i, os.fspath(folder), os.path.islink(folder)) for i, folder in enumerate(folders)]
-    # Links come last: what is there in person is not taken for what a link leads to.
+    # Links come last, so that a folder is listed at its own path, not at that of a link.
     pending = [start for start in starts if not start[2]]
     links = collections.deque(start for start in starts if start[2])
     while pending or links:
@@ -137,10 +137,10 @@ def find_images(*folders: str | os.PathLike[str]) -> list[Found]:
 
 
 def look_into(folder: str | os.PathLike[str]) -> Level:
-    """Return what lies directly in a folder.
+    """Return the contents of a folder, without those of its subfolders.
 
     Raises:
-      DataError: It cannot be listed.
+      DataError: The folder cannot be listed.
     """
     folders: list[str] = []
     found = Found()
@@ -155,7 +155,7 @@ def look_into(folder: str | os.PathLike[str]) -> Level:
 
 
 def holds_image(folder: str) -> bool:
-    """Return whether there is an image in a folder, at any depth; links in it are not followed.
+    """Return whether a folder contains an image, at any depth; links are not followed.
 
     Raises:
       DataError: A folder cannot be listed.
@@ -172,7 +172,7 @@ def holds_image(folder: str) -> bool:
 
 
 def merge(found: Sequence[Found]) -> Found:
-    """Return all of it together."""
+    """Return the contents of several folders as one."""
     whole = Found()
     for each in found:
         whole.images += each.images
@@ -184,7 +184,7 @@ def merge(found: Sequence[Found]) -> Found:
 
 def _check_file(status: os.stat_result) -> None:
     if not stat.S_ISREG(status.st_mode):
-        raise UnreadableError("it is no regular file")
+        raise UnreadableError("it is not a regular file")
     if status.st_size > MAX_BYTES:
         raise UnreadableError(f"it has {status.st_size:,} bytes, more than {MAX_BYTES:,}")
 
@@ -202,7 +202,7 @@ def _list(folder: str | os.PathLike[str]) -> list[os.DirEntry[str]]:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link to itself
+    except OSError:  # a link to itself cannot be resolved
         return False
 
 
@@ -214,7 +214,7 @@ def _add_file(found: Found, entry: os.DirEntry[str]) -> None:
     name = entry.name.lower()
     is_image = name.endswith(EXTENSIONS)
     if name.startswith("."):
-        # A Mac writes `._1.png` beside `1.png`.
+        # macOS writes a file `._1.png` next to `1.png`.
         if is_image and not name.startswith("._"):
             found.files["hidden"] += 1
     elif is_image:
@@ -226,14 +226,14 @@ def _add_file(found: Found, entry: os.DirEntry[str]) -> None:
 def _size(entry: os.DirEntry[str]) -> int:
     try:
         return entry.stat().st_size
-    except OSError:  # a broken link: reported as unreadable when it is read
+    except OSError:  # a broken link is reported as unreadable when it is read
         return 0
 
 
 def _identity(folder: str | os.PathLike[str]) -> tuple[int, int] | str:
     try:
         status = os.stat(folder)
-    except OSError:  # it cannot be listed either
+    except OSError:  # it cannot be listed either, which raises the error
         return os.fspath(folder)
     return (status.st_dev, status.st_ino)
 
@@ -241,7 +241,7 @@ def _identity(folder: str | os.PathLike[str]) -> tuple[int, int] | str:
 def _identities_of_parents(
     folders: Sequence[str | os.PathLike[str]],
 ) -> set[tuple[int, int] | str]:
-    """Return the identities of all that folders lie in: a link to one of these is a loop."""
+    """Return the identities of all parent folders; a link to one of them is a cycle."""
     parents = {
         parent
         for folder in folders

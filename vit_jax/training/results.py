@@ -1,4 +1,4 @@
-"""The results of a run: the evaluations of its sets, and `results.json`."""
+"""The results of a run: evaluations of its sets, and the file `results.json`."""
 
 import contextlib
 import functools
@@ -32,9 +32,9 @@ def evaluate_watched(
     writer: MetricsWriter,
     stop: PreemptionGuard,
 ) -> dict[str, Result]:
-    """Evaluate on the sets that are watched while training; write and return the figures.
+    """Evaluate the sets that are evaluated during training; write and return the metrics.
 
-    Returns nothing where they are written already, or where a signal came before the end.
+    Returns an empty dictionary if they are written already, or if a signal stopped the evaluation.
     """
     step = int(state.step)
     if hosts.run_on_host0(functools.partial(writer.find, step, run.watched[0])):
@@ -52,9 +52,9 @@ def _evaluate(
     names: Sequence[str],
     stop: PreemptionGuard,
 ) -> dict[str, Result]:
-    """Return the figures on sets, and beside those of an average (`NAME_raw`) without it.
+    """Return the metrics on sets; with an EMA, also those of the raw weights (`NAME_raw`).
 
-    Returns nothing where a signal came before the end.
+    Returns an empty dictionary if a signal stopped the evaluation.
     """
     results: dict[str, Result] = {}
     for name in names:
@@ -70,7 +70,7 @@ def _evaluate(
 
 
 def _kinds(state: TrainState) -> tuple[bool, ...]:
-    """Return whether each evaluation of a set is of the variables beside their average."""
+    """Return for each evaluation of a set whether it uses the raw weights, not the EMA."""
     return (False, True) if state.ema else (False,)
 
 
@@ -85,7 +85,7 @@ def finish(
 ) -> dict[str, Any]:
     """Evaluate on the test split, write `results.json` and print a summary.
 
-    The pace is that of this process: of a resumed run, only the last part.
+    `pace` is measured by this process; for a resumed run it covers the last part only.
     """
     step = int(state.step)
     results: dict[str, Any] = {}
@@ -96,7 +96,7 @@ def finish(
     if "test" in run.splits:
         tested = _evaluate(run, evaluation, state, ("test",), stop)
         if not tested:
-            raise Interrupted("in the last evaluation; rerun the same command to continue")
+            raise Interrupted("during the last evaluation; rerun the same command to continue")
         writer.write(step, config_lib.flatten(tested, separator="/"))
         results |= tested
     content = {
@@ -116,7 +116,7 @@ def finish(
 
 
 def _describe_best(run: Run, workdir: epath.Path) -> dict[str, Any]:
-    """Return the step of the best checkpoint and the figure that chose it, if there is one."""
+    """Return the step of the best checkpoint and its metric, if there is one."""
     directory = workdir / "checkpoints"
     step = seals.best_step(directory)
     if run.best is None or step is None:
@@ -127,15 +127,17 @@ def _describe_best(run: Run, workdir: epath.Path) -> dict[str, Any]:
 def read_finished(
     run: Run, workdir: epath.Path, state: TrainState | None, evaluation: Evaluation
 ) -> dict[str, Any]:
-    """Return the results of a run that has nothing left to do, or nothing."""
+    """Return the results of a finished run, or an empty dictionary."""
     path = workdir / "results.json"
     if state is None or int(state.step) < run.total_steps or not path.exists():
         return {}
     content = _read(path)
-    if content.get("step") != run.total_steps:  # written again at the end
+    if (
+        content.get("step") != run.total_steps
+    ):  # the file of a shorter run; it is written again at the end
         return {}
     say(f"finished  this run is complete: step {content['step']:,} of {run.total_steps:,}")
-    figures = {  # what was not finite is written as null
+    figures = {  # JSON has no NaN; null stands for it
         label: {key: math.nan if value is None else value for key, value in result.items()}
         for label, result in content["eval"].items()
     }
@@ -147,16 +149,16 @@ def read_finished(
 
 
 def _read(path: epath.Path) -> dict[str, Any]:
-    """Return what `results.json` holds, or nothing where it is not as it was written."""
+    """Return the content of `results.json`, or an empty dictionary if it is corrupt."""
     with contextlib.suppress(OSError, ValueError):
         content = read_json(path)
         if isinstance(content, dict) and content.get("sha256") == _digest(content):
             return content
-    warn(f"{path} is damaged, or of an older version; the run is evaluated again")
+    warn(f"{path} is corrupt, or of an older version; the run is evaluated again")
     return {}
 
 
 def _digest(content: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of all but the digest itself."""
+    """Return the SHA-256 digest of the content without the digest itself."""
     body = {key: value for key, value in content.items() if key != "sha256"}
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()

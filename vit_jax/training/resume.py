@@ -1,8 +1,8 @@
-"""The state of a run that goes on, whose optimizer or average may be another than it was.
+"""The state of a resumed run; its optimizer and its EMA may differ from those of the checkpoint.
 
-A checkpoint is read as it was written, by the optimizer that its own config describes. What today's
-optimizer has as well is kept, and the rest starts anew: moments belong to each other by the names
-of their field and parameter, wherever clipping, multipliers or frozen parameters put them.
+A checkpoint is restored with the optimizer of its own config. The moments that the new optimizer
+has too are kept, and the others start at zero. Moments are matched by the names of their field and
+parameter, because clipping, multipliers and frozen parameters change the structure of the state.
 """
 
 import dataclasses
@@ -21,25 +21,26 @@ from vit_jax.training import optim
 from vit_jax.training.run import Run
 from vit_jax.training.state import TrainState, abstract_state
 
-# Keys of optax's wrappers around the state of some of the parameters.
+# Keys of optax's wrappers, which hold the state of a part of the parameters.
 WRAPPERS = frozenset({"inner_states", "inner_state", "train", "freeze"})
 
 
 def restore(
     run: Run, checkpoints: Checkpoints, allowed: tuple[str, ...] = ()
 ) -> tuple[TrainState, list[str]] | None:
-    """Return the state of the newest good checkpoint, and notes on what is not as it was.
-
-    Returns None where there is no checkpoint at all.
+    """Return the state of the newest intact checkpoint, and notes on what has changed.
 
     Args:
-      run: The run that goes on.
-      checkpoints: Those of its work directory.
+      run: The run to resume.
+      checkpoints: Checkpoints of its work directory.
       allowed: Config keys that may differ from those of the checkpoint.
 
+    Returns:
+      None if there is no checkpoint.
+
     Raises:
-      CheckpointError: There are checkpoints, and none is good.
-      ConfigError: The checkpoint is of a run with other settings, or of another model.
+      CheckpointError: All checkpoints are corrupt.
+      ConfigError: The checkpoint belongs to a run with other settings, or to another model.
     """
     found = checkpoints.find(run.fingerprint, allowed)
     if found is None:
@@ -57,11 +58,11 @@ def restore(
 def carry_over(
     run: Run, state: TrainState, *, same_optimizer: bool
 ) -> tuple[TrainState, list[str]]:
-    """Return a state with the moments and the average of a run, and notes on what became of them.
+    """Return the state for a run's optimizer and EMA, and notes on what has changed.
 
     Args:
-      run: The run.
-      state: With variables of its model; moments and average may be those of other settings.
+      run: The run to resume.
+      state: State with the variables of its model; moments and EMA may be those of other settings.
       same_optimizer: Whether the optimizer has the same name.
     """
     if same_optimizer and _layout(state) == _layout(run.shapes):
@@ -86,7 +87,7 @@ def carry_over(
 
 
 def _read_optim(settings: Mapping[str, Any]) -> config_lib.Optim:
-    """Return the section of a checkpoint, whose values were in range when it was written."""
+    """Return the optimizer section of a checkpoint; its values are not checked again."""
 
     def tuples(value: Any) -> Any:
         return tuple(map(tuples, value)) if isinstance(value, list) else value
@@ -96,13 +97,13 @@ def _read_optim(settings: Mapping[str, Any]) -> config_lib.Optim:
 
 
 def _layout(state: TrainState) -> Any:
-    """Return what must be equal for a state to be taken as it is."""
+    """Return structure, shapes and dtypes; equal layouts need no conversion."""
     leaves, structure = jax.tree.flatten(state)
     return structure, [(leaf.shape, leaf.dtype) for leaf in leaves]
 
 
 def _match(before: Any, now: Any) -> dict[int, int]:
-    """Return for leaves of today's optimizer state the index of the leaf that they were before."""
+    """Return the index of the old leaf for each leaf of the new optimizer state that has one."""
     old, new = _by_name(before), _by_name(now)
     return {
         i: j
@@ -114,7 +115,7 @@ def _match(before: Any, now: Any) -> dict[int, int]:
 
 
 def _by_name(opt_state: Any) -> dict[str, list[tuple[int, Any]]]:
-    """Return index and leaf by field and parameter, such as `mu/head/bias`; counts may be many."""
+    """Return indices and leaves by field and parameter, such as `mu/head/bias`."""
     found = defaultdict(list)
     for i, (path, leaf) in enumerate(jax.tree_util.tree_leaves_with_path(opt_state)):
         keys = [getattr(key, "name", getattr(key, "key", None)) for key in path]
@@ -127,7 +128,7 @@ def _describe_average(run: Run, state: TrainState) -> list[str]:
     if run.shapes.ema and not state.ema:
         return [f"the moving average starts from the parameters of step {int(state.step):,}"]
     if state.ema and not run.shapes.ema:
-        return ["the moving average is left out, for config.optim.ema_decay is 0 now"]
+        return ["the moving average is dropped, because config.optim.ema_decay is 0 now"]
     return []
 
 
@@ -138,27 +139,27 @@ def _describe_moments(
     before = jax.tree.leaves(state.opt_state)
     if not same_optimizer:
         name = run.config.optim.name
-        return [f"the moments of {name} start anew; step and parameters are kept"] if now else []
+        return [f"the moments of {name} start at zero; step and parameters are kept"] if now else []
     notes = []
     if missing := len(now) - len(kept):
-        notes.append(f"{missing} of the optimizer's {len(now)} moments and counts start anew")
+        notes.append(f"{missing} of the optimizer's {len(now)} moments and counts start at zero")
     if dropped := len(before) - len(set(kept.values())):
-        notes.append(f"{dropped} of the optimizer's moments are left out")
+        notes.append(f"{dropped} of the optimizer's moments are dropped")
     if any(now[i].dtype != before[j].dtype for i, j in kept.items()):
         notes.append(f"moments are converted to {run.config.optim.moment_dtype}")
     return notes
 
 
 def _describe_changes(run: Run, saved: Mapping[str, Any]) -> list[str]:
-    """Return notes on settings that mean something else in a run that has begun."""
+    """Return notes on changed settings that have another effect in a resumed run."""
     notes = []
     if run.config.init_from != saved["init_from"]:
-        problem = "has no effect: the run goes on from its own checkpoint"
+        problem = "has no effect: the run resumes from its own checkpoint"
         notes.append(f"config.init_from {problem}")
     before, now = saved["batch_size"], run.config.batch_size
     if before != now:
         notes.append(
-            f"config.batch_size was {before}: from here a step is {now} images, and those before "
-            f"count as such in the plan and in the order of the images"
+            f"config.batch_size was {before} and is {now}: earlier steps count as steps of {now} "
+            f"images in the schedule and in the order of the images"
         )
     return notes

@@ -1,7 +1,7 @@
-"""A run: everything that follows from its config, before anything is computed.
+"""A run: all objects that follow from its config, before anything is computed.
 
-Config -> mesh, data, model, objective, evaluators, schedule, optimizer, shapes and layout of the
-state
+These are the mesh, the data, the model, the objective, the evaluators, the learning rate schedule,
+the optimizer, and the shapes and the sharding of the training state.
 """
 
 import dataclasses
@@ -30,16 +30,16 @@ from vit_jax.training.parameter_groups import trainable
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A run, checked and laid out over the devices; nothing is computed yet."""
+    """A run that is checked and sharded over the devices; nothing is computed yet."""
 
     config: config_lib.Config
     mesh: jax.sharding.Mesh
-    splits: Mapping[str, Source]  # train, val and test where the config has them, further sets
+    splits: Mapping[str, Source]  # train; val, test and `eval.sets` if the config has them
     plan: schedules.Plan
     model: models.Transformer
     objective: Objective
     evaluators: Mapping[str, Evaluator]
-    best: Best | None  # what chooses the best checkpoint
+    best: Best | None  # the metric that selects the best checkpoint
     schedule: schedules.Schedule
     tx: optax.GradientTransformation
     shapes: state.TrainState
@@ -56,17 +56,17 @@ class Run:
 
     @property
     def watched(self) -> tuple[str, ...]:
-        """The names of the sets that are evaluated while training."""
+        """Names of the sets that are evaluated during training."""
         return _watched(self.splits)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the user should know about the images, each thing once."""
+        """Notes for the user about the images, without duplicates."""
         return tuple(dict.fromkeys(note for s in self.splits.values() for note in s.notes))
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        """What a resumed run must find again: the `config`, and the `data` of splits and sets."""
+        """The `config` and the `data` of splits and sets, which must be the same on resuming."""
         data: dict[str, Any] = {}
         for name, source in self.splits.items():
             if name in config_lib.SPLITS:
@@ -76,7 +76,7 @@ class Run:
         return {"config": config_lib.as_dict(self.config), "data": data}
 
     def describe(self) -> list[str]:
-        """Return the lines that say what is about to happen."""
+        """Return a summary of the run, one line per topic."""
         config = self.config
         height, width = config.data.image_size
         lines = {
@@ -105,7 +105,7 @@ class Run:
         return f"{data.root or data.name}  {sizes}  {num_classes} classes"
 
     def _describe_trainable(self) -> str:
-        """Return how many parameters train, unless all do."""
+        """Return the number of trainable parameters as text, or `""` if all are trained."""
         trains = trainable(self.config.optim, self.shapes.params)
         pairs = zip(jax.tree.leaves(self.shapes.params), jax.tree.leaves(trains), strict=True)
         count = sum(math.prod(leaf.shape) for leaf, is_trained in pairs if is_trained)
@@ -123,14 +123,14 @@ class Run:
 
 
 def open_run(config: config_lib.Config, devices: Sequence[jax.Device] | None = None) -> Run:
-    """Open the data, make model and optimizer, and check that all of it fits together.
+    """Open the data, create model and optimizer, and check that they fit together.
 
     Args:
-      config: The run.
-      devices: To run on; all by default.
+      config: Config of the run.
+      devices: Devices to run on; all by default.
 
     Raises:
-      UserError: Something does not; see `errors`.
+      UserError: The config, the data or the devices do not fit together; see `errors`.
     """
     transforms.check(config.data)
     mesh = sharding.make_mesh(config.mesh.sizes, devices)
@@ -162,7 +162,7 @@ def open_run(config: config_lib.Config, devices: Sequence[jax.Device] | None = N
 
 
 def _open_splits(config: config_lib.Config, train: Source, *, labelled: bool) -> dict[str, Source]:
-    """Return all sources of a run by name; where it is labelled, all have the same classes."""
+    """Return all sources of a run by name; if labelled, check that they have the same classes."""
     class_names = train.class_names if labelled else ()
     splits = {"train": train}
     for name, field in config_lib.SPLITS.items():

@@ -154,7 +154,7 @@ def test_a_class_of_another_split_must_be_known(tmp_path):
 
 
 def test_what_is_no_folder_of_classes_is_refused(tmp_path):
-    with pytest.raises(InputMissingError, match=r"config\.data\.root: no folder .*nowhere"):
+    with pytest.raises(InputMissingError, match=r"config\.data\.root: no such folder: .*nowhere"):
         load(config_lib.Data(root=str(tmp_path / "nowhere")))
     Image.new("L", (1, 1)).save(tmp_path / "1.png")
     with pytest.raises(DataError, match="has no folders; expected one per class"):

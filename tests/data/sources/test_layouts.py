@@ -109,7 +109,7 @@ def test_divided_classes_have_two_splits(tmp_path, split):
         # The root is too high.
         (
             both("fruit/train", "fruit/val"),
-            "one class only: .*fruit has train/ and val/ in it; give",
+            "one class only: .*fruit has train/ and val/ in it; pass",
         ),
         (
             [*both("x/train", "x/val"), *both("y/train", "y/val")],
@@ -138,10 +138,13 @@ def test_divided_classes_have_two_splits(tmp_path, split):
             "labels: the class has no image; .*images has cat/ and dog/: give --config.data.root=",
         ),
         (["dataset_info.json", "a.array_record"], "it has 1 .array_record; a data set of TFDS"),
-        (["mnist/3.0.1/dataset_info.json"], "a data set of TFDS is given by config.data.name"),
-        (["3.0.1/dataset_info.json"], "a data set of TFDS is given by config.data.name"),
+        (["mnist/3.0.1/dataset_info.json"], "for a data set of TFDS, pass --config.data.name"),
+        (["3.0.1/dataset_info.json"], "for a data set of TFDS, pass --config.data.name"),
         # Two forms of one name.
-        ([*some("caf\u00e9"), *some("cafe\u0301")], "'café' is there twice, in two Unicode forms"),
+        (
+            [*some("caf\u00e9"), *some("cafe\u0301")],
+            "class 'café' exists twice, in two Unicode forms",
+        ),
         # Nothing but files of other kinds.
         ([*some("a"), *some("b", suffix="heic")], "b: the class has no image; .*over: 4 .heic"),
         ([*some("a"), "b/"], "b: the class has no image; expected .jpg"),
@@ -205,7 +208,7 @@ def test_what_lies_beside_splits_and_classes_is_said(tmp_path):
 def test_folders_that_seem_to_hold_the_classes_are_said(tmp_path):
     fill(tmp_path, *both("2019", "2020"))
     (note,) = load(tmp_path, val_share=0.0).notes
-    assert note == "2019, 2020 are the classes, though all have the same folders: apple, banana"
+    assert note == "2019, 2020 are the classes, although all have the same folders: apple, banana"
 
 
 def test_system_folders_are_no_classes(tmp_path):
@@ -269,7 +272,7 @@ def test_names_that_look_alike_are_classes_and_said(tmp_path, other):
 
 def test_a_class_that_the_model_has_twice_is_refused(tmp_path):
     fill(tmp_path, *some("crane"), *some("apple"))
-    with pytest.raises(DataError, match="crane: 2 of the classes have this name"):
+    with pytest.raises(DataError, match="crane: 2 classes have this name"):
         load(tmp_path, class_names=("crane", "apple", "crane"))
 
 

@@ -209,7 +209,7 @@ def test_an_unknown_name_is_refused_with_the_nearest(prepared, offline, name, hi
 
 
 def test_no_name_and_no_folder_are_refused(prepared):
-    with pytest.raises(ConfigError, match=r"config\.data\.name: names no images"):
+    with pytest.raises(ConfigError, match=r"config\.data\.root: expected a folder of images"):
         open_split(data(prepared, ""), "train_split")
 
 

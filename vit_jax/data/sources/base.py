@@ -1,4 +1,4 @@
-"""The interface of a source of images: random access to labelled images, by index."""
+"""The interface of a source: labelled images by index."""
 
 import abc
 from typing import Any, TypedDict
@@ -15,13 +15,13 @@ class Record(TypedDict):
 
 
 class Source(abc.ABC):
-    """Labelled images by index.
+    """A random-access source of labelled images.
 
     Attributes:
-      name: The data set, with its version and the split.
-      class_names: The classes, in the order of the labels.
-      notes: What the user should know about the images, a line each.
-      unreadable: Why each image that could not be read so far is unreadable, by index.
+      name: Name of the data set, with its version and split.
+      class_names: Names of the classes; label k is class k.
+      notes: Notes for the user about the images, one line each.
+      unreadable: Reasons for the images that could not be read so far, by index.
     """
 
     name: str
@@ -39,13 +39,13 @@ class Source(abc.ABC):
 
     @abc.abstractmethod
     def __getitem__(self, index: int) -> Record:
-        """Return a record; always the same one for the same index."""
+        """Return the record at an index; the same index always gives the same record."""
 
     def describe(self, index: int) -> str:
-        """Return the name of an image in errors."""
+        """Return a name for an image, for error messages."""
         return f"{self.name}[{index}]"
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        """What must be the same when a run is resumed, as plain JSON."""
+        """Values that must be the same when a run is resumed, as plain JSON."""
         return {"name": self.name, "examples": len(self), "classes": list(self.class_names)}

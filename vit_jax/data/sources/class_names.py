@@ -1,4 +1,4 @@
-"""Names of classes: which are the same, and what their order says."""
+"""Class names: how they are compared, and whether their order is clear."""
 
 import re
 import unicodedata
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 
 def form(name: str) -> str:
-    """Return the one form of a name that Macs and others write in two."""
+    """Return a name in Unicode form NFC; macOS may write the same name in form NFD."""
     return unicodedata.normalize("NFC", name)
 
 
@@ -16,12 +16,12 @@ def same(names: Iterable[str], others: Iterable[str]) -> bool:
 
 
 def listed(names: Sequence[str], most: int = 5) -> str:
-    """Return the first names, and whether there are more."""
+    """Return the first names as text, with `...` if there are more."""
     return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
 def find_lookalikes(names: Iterable[str]) -> list[list[str]]:
-    """Return groups of names that differ only in case or in blanks."""
+    """Return groups of names that differ only in case or white space."""
     groups: dict[str, list[str]] = {}
     for name in names:
         groups.setdefault("".join(form(name).casefold().split()), []).append(name)
@@ -29,7 +29,7 @@ def find_lookalikes(names: Iterable[str]) -> list[list[str]]:
 
 
 def order_is_clear(names: Sequence[str]) -> bool:
-    """Return whether names that are sorted as texts are so as numbers too: 0, 1, 10, 2 are not."""
+    """Return whether sorting as text and as numbers gives the same order; 0, 1, 10, 2 does not."""
     return list(names) != sorted(names) or list(names) == sorted(names, key=_by_numbers)
 
 

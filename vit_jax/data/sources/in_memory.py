@@ -1,4 +1,4 @@
-"""Images in memory, or by path, that a caller passes."""
+"""Images that a caller passes, in memory or by path."""
 
 import os
 import threading
@@ -12,28 +12,28 @@ from vit_jax.data.image_files import read_image_file
 from vit_jax.data.images import UnreadableError
 from vit_jax.data.sources.base import Record, Source
 
-# What a single image may be, besides an array.
+# The types of a single image, besides an array.
 _SINGLE = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image)
 
 _KINDS = "a path, the bytes of a file, an open file, a Pillow image or uint8 pixels"
 
 
 class InMemory(Source):
-    """Images from a caller, without labels: every label is 0.
+    """Images without labels; every label is 0.
 
     Args:
-      images: Paths, files, Pillow's images or pixels, from any iterable that has an order, or a
-        batch of pixels (n, h, w, c).
-      class_names: The classes.
+      images: An ordered iterable of paths, files, Pillow images or pixel arrays, or a batch of
+        pixels of shape (n, h, w, c).
+      class_names: Names of the classes.
 
     Raises:
-      TypeError: It is a single image, or no iterable that has an order.
+      TypeError: `images` is a single image, or not an ordered iterable.
     """
 
     def __init__(self, images: Any, class_names: tuple[str, ...]) -> None:
         super().__init__("image", class_names)
         self._images = _to_list(images)
-        self._files = threading.Lock()  # an open file has one position
+        self._files = threading.Lock()  # an open file has a single position
 
     def __len__(self) -> int:
         return len(self._images)
@@ -58,7 +58,7 @@ class InMemory(Source):
         return str(image) if isinstance(image, str | os.PathLike) else super().describe(index)
 
     def _read_open(self, file: Any) -> bytes:
-        """Return all of an open file, wherever its position is, which does not change."""
+        """Return all bytes of an open file; its position stays the same."""
         with self._files:
             seekable = file.seekable()
             position = file.tell() if seekable else 0
@@ -68,15 +68,15 @@ class InMemory(Source):
             if seekable:
                 file.seek(position)
         if not isinstance(content, bytes):
-            raise UnreadableError("a file that was opened as text; open it with 'rb'")
+            raise UnreadableError("the file was opened as text; open it with 'rb'")
         return content
 
 
 def _to_list(images: Any) -> list[Any]:
-    """Return the images of an iterable, or of a batch.
+    """Return the images of an iterable or of a batch as a list.
 
     Raises:
-      TypeError: It is a single image, or no iterable that has an order.
+      TypeError: `images` is a single image, or not an ordered iterable.
     """
     num_axes = getattr(images, "ndim", 1)
     if isinstance(images, _SINGLE) or hasattr(images, "read") or num_axes in (2, 3):
@@ -98,7 +98,7 @@ def _read(path: str | os.PathLike[str]) -> bytes:
 
 
 def _from_pixels(pixels: np.ndarray) -> Image.Image | np.ndarray:
-    """Return pixels that Pillow has a mode for as its image, which fits any number of channels."""
+    """Return pixels as a Pillow image where Pillow has a mode for them, else as an array."""
     if pixels.dtype != np.uint8:
         hint = "; scale 0..1 by 255, and round" if pixels.dtype.kind == "f" else ""
         raise UnreadableError(f"expected uint8 pixels, got {pixels.dtype} {pixels.shape}{hint}")

@@ -1,7 +1,7 @@
-"""The sources of images by name.
+"""The sources of images, by name.
 
-Every entry of `SOURCES` is called with the data section and a split, and returns a `Source`; any
-other name is that of a TFDS data set.
+Every entry of `SOURCES` is called with the data section and a split, and returns a `Source`. Any
+other name is the name of a TFDS data set.
 """
 
 import dataclasses
@@ -30,27 +30,27 @@ def open_split(data: config_lib.Data, field: str, class_names: tuple[str, ...] =
     """Open the split that a field of the data section names, such as `train_split`.
 
     Args:
-      data: The data section.
-      field: The field that names the split.
-      class_names: The classes of another split or of a run, which must be the same.
+      data: Data section of the config.
+      field: Name of the field that names the split.
+      class_names: Expected class names, in order; empty: any.
 
     Raises:
-      ConfigError: The data set or the split is unknown, or its classes are others.
+      ConfigError: The data set or the split is unknown, or it has other classes.
       DataError: The split is empty.
     """
     return _open(data, getattr(data, field), f"config.data.{field}", class_names)
 
 
 def open_set(config: config_lib.Config, name: str, class_names: tuple[str, ...] = ()) -> Source:
-    """Open one of the further evaluation sets of a run, `config.eval.sets`.
+    """Open an additional evaluation set of a run, from `config.eval.sets`.
 
     Args:
-      config: Of the run.
-      name: Of the set.
-      class_names: The classes of the run, which must be the same.
+      config: Config of the run.
+      name: Name of the set.
+      class_names: Expected class names, in order; empty: any.
 
     Raises:
-      ConfigError: The data set or the split is unknown, or its classes are others.
+      ConfigError: The data set or the split is unknown, or it has other classes.
       DataError: The split is empty.
       InputMissingError: The data set is not prepared.
     """
@@ -67,7 +67,7 @@ def open_set(config: config_lib.Config, name: str, class_names: tuple[str, ...] 
 
 
 def split_location(where: str) -> tuple[str, str]:
-    """Return the data set, if one is named, and the split of `DATASET:SPLIT` or `SPLIT`.
+    """Return data set and split of `DATASET:SPLIT`; the data set is empty for `SPLIT`.
 
     A colon within brackets belongs to the split: `cifar10:3.0.2:test[:100]`.
     """
@@ -77,7 +77,7 @@ def split_location(where: str) -> tuple[str, str]:
 
 
 def _open(data: config_lib.Data, split: str, path: str, class_names: tuple[str, ...]) -> Source:
-    """Open a split of a data set; `path` is that of the field that names it."""
+    """Open a split of a data set; `path` is the path of the field that names the split."""
     if not (data.name or data.root):
         problem = "expected a folder of images; pass --config.data.root=DIR"
         raise ConfigError("config.data.root", f"{problem}, or a data set: --config.data.name=NAME")
@@ -101,10 +101,10 @@ def _open(data: config_lib.Data, split: str, path: str, class_names: tuple[str, 
 
 
 def note_on_order(source: Source) -> str:
-    """Return the note that a model without class names is taken to have those of a source.
+    """Return a note that a model without class names is assumed to have those of a source.
 
     Raises:
-      DataError: Their order can be read in two ways.
+      DataError: The class names have another order as text than as numbers.
     """
     names = source.class_names
     if isinstance(source, Folder) and not order_is_clear(names):

@@ -6,14 +6,14 @@ import tensorflow_datasets as tfds
 
 
 def select(split: str, sizes: Mapping[str, int]) -> list[tuple[str, int]]:
-    """Return the split and the index in it of each image that a split specification selects.
+    """Return the images that a split specification selects, as (split, index) pairs.
 
     Args:
-      split: A specification such as `train[:90%]+test`.
-      sizes: The number of images in each split.
+      split: Specification such as `train[:90%]+test`.
+      sizes: Number of images in each split.
 
     Raises:
-      ValueError: A split is unknown, or the specification is not valid.
+      ValueError: A split is unknown, or the specification is invalid.
     """
     infos = {
         name: tfds.core.SplitInfo(name=name, shard_lengths=[size], num_bytes=0)

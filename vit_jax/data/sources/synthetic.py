@@ -1,4 +1,4 @@
-"""Made-up images."""
+"""Synthetic images."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from vit_jax.data.sources.splits import select
 
 
 class Synthetic(Source):
-    """Noise whose brightness depends on the class: for tests, dry runs and measuring speed."""
+    """Noise with a brightness that depends on the class; for tests and throughput measurements."""
 
     def __init__(self, data: config_lib.Data, split: str) -> None:
         sizes = {"train": data.synthetic.train_examples, "test": data.synthetic.test_examples}

@@ -1,8 +1,8 @@
 """Data sets of TensorFlow Datasets, prepared as array_record; read without TensorFlow.
 
-A prepared data set is opened from its files alone: no data set code is imported and no server is
-contacted, so data sets whose code needs TensorFlow, and the user's own, are read like any other.
-No document of it imports anything either; see `tfds_documents`.
+A prepared data set is opened from its files alone. No data set code is imported and no server is
+contacted, so every data set can be read, also one with code that needs TensorFlow. The JSON files
+of a data set cannot import modules either; see `tfds_documents`.
 """
 
 import concurrent.futures
@@ -27,7 +27,7 @@ PIXELS = (np.uint8, np.uint16)
 
 
 class Tfds(Source):
-    """A split of a prepared data set; images stay encoded, and nothing else is decoded."""
+    """A split of a prepared data set; only image and label are read, and images stay encoded."""
 
     def __init__(self, folder: epath.Path, data: config_lib.Data, split: str) -> None:
         builder = open_folder(folder)
@@ -57,14 +57,14 @@ def open_dataset(data: config_lib.Data, split: str, others: Collection[str]) -> 
     """Open a split of the TFDS data set that `data.name` names: NAME[/CONFIG][:VERSION].
 
     Args:
-      data: The data section.
-      split: A specification in TFDS's split arithmetic.
-      others: Names of data sets that are not TFDS's, to suggest.
+      data: Data section of the config.
+      split: Specification in TFDS's split arithmetic.
+      others: Names of data sets outside TFDS, for suggestions.
 
     Raises:
-      ConfigError: The data set is unknown, or has no such image or label.
+      ConfigError: The data set is unknown, or has no such image or label feature.
       DataError: It is prepared in another format, or corrupt.
-      InputMissingError: It is not prepared, or not in that version.
+      InputMissingError: It is not prepared, or not in this version.
     """
     field = "config.data.name"
     root = data_root(data.data_dir, "config.data.data_dir")
@@ -81,10 +81,14 @@ def open_dataset(data: config_lib.Data, split: str, others: Collection[str]) -> 
 
 
 def data_root(data_dir: str, flag: str) -> epath.Path:
-    """Return the directory of prepared data sets that a flag gives; `""` is TFDS's default.
+    """Return the directory of prepared data sets; `""` stands for TFDS's default.
+
+    Args:
+      data_dir: Value of the flag or field.
+      flag: Name of the flag or field, for errors.
 
     Raises:
-      ConfigError: The extra for that object store is not installed.
+      ConfigError: The extra for this object store is not installed.
     """
     return open_path(data_dir or str(tfds.core.constants.DATA_DIR), flag)
 
@@ -93,7 +97,7 @@ def parse_name(text: str, field: str) -> tuple[str, str, str]:
     """Return name, config and version of NAME[/CONFIG][:VERSION]; an absent part is empty.
 
     Raises:
-      ConfigError: The text has another form; the error names `field`.
+      ConfigError: The text has another format; the error names `field`.
     """
     try:
         name, arguments = tfds.core.naming.parse_builder_name_kwargs(text)
@@ -105,9 +109,9 @@ def parse_name(text: str, field: str) -> tuple[str, str, str]:
 
 
 def find(text: str, root: epath.Path, field: str) -> epath.Path | None:
-    """Return the folder of a prepared data set in its highest matching version, or None.
+    """Return the folder of the highest matching version of a prepared data set, or None.
 
-    Where no config is named, it is the one that TFDS recorded as the default.
+    Without a config in the text, the default config that TFDS recorded is used.
 
     Raises:
       ConfigError: The text is not NAME[/CONFIG][:VERSION]; the error names `field`.
@@ -125,7 +129,7 @@ def find(text: str, root: epath.Path, field: str) -> epath.Path | None:
 
 
 def list_variants(folder: epath.Path) -> list[str]:
-    """Return the configs and versions in which a data set is prepared, as NAME/CONFIG:VERSION."""
+    """Return the prepared configs and versions of a data set, as NAME/CONFIG:VERSION."""
     if not folder.is_dir():
         return []
     configs = [path for path in sorted(folder.iterdir()) if path.is_dir()]
@@ -137,7 +141,7 @@ def list_variants(folder: epath.Path) -> list[str]:
 
 
 def _versions(folder: epath.Path) -> list[epath.Path]:
-    """Return the prepared versions in a folder, the highest last."""
+    """Return the folders of all prepared versions in a folder, the highest version last."""
     paths = folder.iterdir() if folder.is_dir() else ()
     versions = [path for path in paths if tfds.core.Version.is_valid(path.name)]
     return sorted(
@@ -147,16 +151,17 @@ def _versions(folder: epath.Path) -> list[epath.Path]:
 
 
 def known_names() -> set[str]:
-    """Return the names of all data sets of TFDS, importable or not.
+    """Return the names of all data sets of TFDS.
 
-    TFDS lists those whose code it can import; recorded checksums name the others.
+    TFDS lists only data sets with code that it can import. The files of recorded checksums name the
+    others.
     """
     recorded = tfds.core.tfds_path("url_checksums").glob("*.txt")
     return {*tfds.list_builders(with_community_datasets=False), *(path.stem for path in recorded)}
 
 
 def unknown(name: str, root: epath.Path, others: Collection[str], field: str) -> ConfigError:
-    """Return the error for an unknown data set, with the nearest name."""
+    """Return the error for an unknown data set, with the most similar name."""
     paths = root.iterdir() if root.is_dir() else ()
     local = {*others, *(path.name for path in paths if list_variants(path))}
     near = difflib.get_close_matches(name, sorted({*local, *known_names()}), n=1)
@@ -173,20 +178,20 @@ def command(name: str, root: epath.Path) -> str:
 
 
 def read(folder: epath.Path) -> tfds.core.DatasetBuilder:
-    """Open the prepared data set in a folder, whatever its format.
+    """Open the prepared data set in a folder, in any file format.
 
     Raises:
-      DataError: TFDS cannot read it, or would import something.
+      DataError: TFDS cannot read it, or would import a module.
     """
     check_documents(folder)
     try:
         return tfds.builder_from_directory(folder)
-    except Exception as error:  # TFDS and protobuf raise anything on a corrupt file
+    except Exception as error:  # TFDS and protobuf raise exceptions of any type on a corrupt file
         raise DataError(f"{folder}: TFDS cannot open it: {error}") from error
 
 
 def open_folder(folder: epath.Path) -> tfds.core.DatasetBuilder:
-    """Open the data set that is prepared in a folder as array_record.
+    """Open the prepared data set in a folder as array_record.
 
     Raises:
       DataError: It is prepared in another format, or TFDS cannot read it.
@@ -202,14 +207,16 @@ def open_folder(folder: epath.Path) -> tfds.core.DatasetBuilder:
 
 
 def check_shards(builder: tfds.core.DatasetBuilder, split: str) -> None:
-    """Check that the files of a split exist and hold as many records as `dataset_info.json` says.
+    """Check that the files of a split exist and have the record counts of `dataset_info.json`.
 
     Raises:
-      DataError: A file is corrupt, or holds fewer records.
+      DataError: A file is corrupt, or has fewer records.
       InputMissingError: A file is missing.
     """
     hint = f"run {_command_for(builder)}"
-    if ARRAY_RECORD not in builder.info.alternative_file_formats:  # else the command rewrites it
+    if (
+        ARRAY_RECORD not in builder.info.alternative_file_formats
+    ):  # otherwise the command rewrites the file
         hint = f"remove {builder.data_dir} and {hint}"
 
     def check(shard: Any) -> None:
@@ -218,7 +225,7 @@ def check_shards(builder: tfds.core.DatasetBuilder, split: str) -> None:
             raise InputMissingError(f"{path}: no such file; {hint}")
         try:
             count = tfds.core.file_adapters.ArrayRecordFileAdapter.num_examples(path)
-        except Exception as error:  # the reader does not document what it raises
+        except Exception as error:  # the reader does not document its exceptions
             raise DataError(f"{path}: {' '.join(str(error).split())}; {hint}") from error
         if count < shard.examples_in_shard:
             problem = f"{count:,} records, expected {shard.examples_in_shard:,}"
@@ -237,7 +244,7 @@ def _command_for(builder: tfds.core.DatasetBuilder) -> str:
 
 
 def _features(features: Any, data: config_lib.Data) -> tfds.features.FeaturesDict:
-    """Return the features of the image and the label alone."""
+    """Return the features of image and label only."""
     names = sorted(f"{key} ({type(feature).__name__})" for key, feature in features.items())
     available = ", ".join(names)
     for field in ("image_key", "label_key"):

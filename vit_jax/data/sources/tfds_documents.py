@@ -1,7 +1,7 @@
-"""What a prepared TFDS data set says about itself, checked before TFDS acts on it.
+"""The JSON files of a prepared TFDS data set, checked before TFDS opens them.
 
-TFDS imports the module of every class that `features.json` or `dataset_info.json` names. Only names
-of classes that are loaded anyway pass: those of TFDS, and the user's own of `--import`.
+TFDS imports the module of every class that `features.json` or `dataset_info.json` names. Only the
+names of classes that are already loaded are accepted: those of TFDS, and those of `--import`.
 """
 
 import json
@@ -17,16 +17,16 @@ from vit_jax.errors import DataError
 
 INFO = "dataset_info.json"
 FEATURES = "features.json"
-# How the name of a feature's class is written, in JSON, by protobuf, and in older versions.
+# Keys for the class name of a feature: in JSON, by protobuf, and in older versions.
 CLASS_KEYS = ("pythonClassName", "python_class_name", "type")
 
 
 def check_documents(folder: epath.Path) -> None:
-    """Check that TFDS can open a prepared data set without importing anything.
+    """Check that TFDS can open a prepared data set without importing a module.
 
     Raises:
-      DataError: A document is corrupt, no regular file or too large, or names a class that is not
-        loaded.
+      DataError: A document is corrupt, not a regular file or too large, or names a class that is
+        not loaded.
     """
     if is_local(folder):
         for path in sorted(folder.iterdir()):
@@ -49,10 +49,10 @@ def check_documents(folder: epath.Path) -> None:
 
 
 def default_config(folder: epath.Path) -> str:
-    """Return the config that TFDS recorded as the default of a data set, or nothing.
+    """Return the default config of a data set as TFDS recorded it, or an empty string.
 
     Raises:
-      DataError: The record is corrupt, or leads out of the folder.
+      DataError: The record is corrupt, or is a path out of the folder.
     """
     path = folder / ".config" / "metadata.json"
     if not path.exists():
@@ -67,10 +67,10 @@ def default_config(folder: epath.Path) -> str:
 
 
 def _named_classes(document: Any) -> Iterator[str]:
-    """Yield the names of classes at any depth, in JSON within the texts of the JSON too.
+    """Yield the class names at any depth, also from strings that contain JSON.
 
     Raises:
-      ValueError: A text is JSON that can be read in two ways.
+      ValueError: A string contains ambiguous JSON, such as repeated keys.
     """
     waiting = [document]
     while waiting:
@@ -86,7 +86,7 @@ def _named_classes(document: Any) -> Iterator[str]:
 
 
 def _is_json(text: str) -> bool:
-    """Return whether a text is an object or a list in JSON."""
+    """Return whether a string contains a JSON object or list."""
     if text.lstrip()[:1] not in ("{", "["):
         return False
     try:

@@ -1,4 +1,4 @@
-"""Objectives, by name: what a run learns from its images."""
+"""Objectives, by name: the losses that a run minimizes."""
 
 from vit_jax import config as config_lib
 from vit_jax.training.objectives.base import Aux, Objective
@@ -14,7 +14,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
 
 
 def add_objective(name: str, objective: type[Objective]) -> None:
-    """Add an objective, and its settings to the config, under a name: `config.objective=NAME`."""
+    """Register an objective and its settings under a name, for `config.objective=NAME`."""
     config_lib.OBJECTIVES[name] = objective.settings
     OBJECTIVES[name] = objective
 

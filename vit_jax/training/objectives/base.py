@@ -1,4 +1,4 @@
-"""The interface of an objective: from a batch to a loss, whatever it is that is learned."""
+"""The interface of an objective: from a batch to a loss."""
 
 import abc
 from collections.abc import Mapping
@@ -13,15 +13,15 @@ from vit_jax.config.objective import Objective as ObjectiveSettings
 from vit_jax.data.sources import Source
 
 Variables = Mapping[str, Any]  # `params` and the other collections of a model, by name
-Batch = Mapping[str, Array]  # arrays with the same number of rows
+Batch = Mapping[str, Array]  # arrays with the same first dimension
 
 
 class Aux(NamedTuple):
-    """What comes with a loss.
+    """Auxiliary outputs of a loss.
 
     Attributes:
-      collections: Those of the model besides `params`, as the forward pass leaves them.
-      metrics: Further figures, which are written and shown beside the loss; means over the rows.
+      collections: Collections of the model besides `params`, after the forward pass.
+      metrics: Additional metrics, which are logged with the loss; means over the rows.
     """
 
     collections: dict[str, Any]
@@ -29,12 +29,12 @@ class Aux(NamedTuple):
 
 
 class Objective(abc.ABC):
-    """What a run learns; methods that are not abstract suit an objective without a second model.
+    """The loss of a run; the default methods suit an objective without a second model.
 
     Attributes:
-      settings: Its fields in the config, which it reads as `config.objective["FIELD"]`.
-      evaluator: The name of the evaluator that fits it.
-      needs_labels: Whether all images must be of the classes of the training images.
+      settings: Fields in the config, which are read as `config.objective["FIELD"]`.
+      evaluator: Name of the matching evaluator.
+      needs_labels: Whether all splits must have the classes of the training split.
     """
 
     settings: ClassVar[type[ObjectiveSettings]] = ObjectiveSettings
@@ -46,58 +46,60 @@ class Objective(abc.ABC):
         """Check the settings of this objective.
 
         Args:
-          config: Of the run, completed.
-          model: The model that trains.
+          config: Completed config of the run.
+          model: Model to train.
         """
 
     @classmethod
     def complete(cls, config: config_lib.Config, source: Source) -> config_lib.Config:
-        """Return the config with what the training images determine.
+        """Return the config with the values that are inferred from the training images.
 
         Raises:
-          ConfigError: It is at odds with them.
+          ConfigError: The config contradicts the images.
         """
         return config
 
     def check(self) -> None:  # noqa: B027 - most need nothing
-        """Check what it needs beside the run's own data, before the first step.
+        """Check the objective's other inputs, such as a teacher, before the first step.
+
+        A finished run is not checked.
 
         Raises:
-          UserError: Something is missing, or does not fit. A finished run needs none of it.
+          UserError: An input is missing, or does not fit.
         """
 
     def describe(self) -> dict[str, str]:
-        """Return lines about the objective, by what they begin with."""
+        """Return lines for the summary of the run, by topic."""
         return {}
 
     def frozen(self, mesh: jax.sharding.Mesh, source: Source) -> Any:
-        """Return the variables that the loss needs and no step changes, laid out over the mesh.
+        """Return the variables of the loss that no step changes, sharded over the mesh.
 
         Args:
-          mesh: The devices.
-          source: The training images.
+          mesh: Mesh of the devices.
+          source: Source of the training images.
         """
         return {}
 
     @abc.abstractmethod
     def prepare(self, batch: Batch, key: Array) -> Batch:
-        """Return what the loss needs of a batch; called once a step, for all of its rows.
+        """Return the inputs of the loss for a whole batch; called once per step.
 
         Args:
           batch: Rows of the source: `image` as uint8, and `label`.
-          key: A random key.
+          key: Random key.
         """
 
     @abc.abstractmethod
     def __call__(
         self, variables: Variables, rows: Batch, key: Array, *, frozen: Any, ema: Variables
     ) -> tuple[Float[Array, ""], Aux]:
-        """Return the mean loss of rows, and what comes with it.
+        """Return the mean loss over rows, and its auxiliary outputs.
 
         Args:
-          variables: The model's; the loss is differentiated by its `params`.
-          rows: Of a batch as `prepare` returns it: all, or those of a micro-batch.
-          key: A random key.
-          frozen: What the method of this name returned.
-          ema: The moving average of the variables; empty where the run has none.
+          variables: Variables of the model; gradients are taken with respect to `params`.
+          rows: Rows of a prepared batch: all of them, or a micro-batch.
+          key: Random key.
+          frozen: Return value of `frozen`.
+          ema: EMA of the variables; empty for a run without one.
         """

@@ -1,4 +1,4 @@
-"""Classification: the loss of the labels, on every head of the model."""
+"""Classification: the loss of the labels, averaged over the heads of the model."""
 
 import dataclasses
 from typing import Any, ClassVar
@@ -20,10 +20,10 @@ from vit_jax.training.objectives.base import Aux, Batch, Objective, Variables
 
 @dataclasses.dataclass(frozen=True)
 class Classification(Objective):
-    """The loss of labels, smoothed and mixed with their images.
+    """The loss of the labels, with label smoothing, mixup and cutmix.
 
     Raises:
-      ConfigError: The loss, or the fill of erased rectangles, is unknown.
+      ConfigError: The loss or the fill of erased rectangles is unknown.
     """
 
     config: config_lib.Config
@@ -39,19 +39,23 @@ class Classification(Objective):
 
     @property
     def loss_fn(self) -> losses.Loss:
-        """The loss of logits and targets, one value an image."""
+        """The loss function: from logits and targets to one value per image."""
         return losses.LOSSES[self.config.objective["loss"]]
 
     @classmethod
     def complete(cls, config: config_lib.Config, source: Source) -> config_lib.Config:
-        """Return the config with the number of classes of the data, where it says none."""
+        """Return the config; `num_classes=0` becomes the number of classes of the data."""
         requested = config.model["num_classes"]
         count = len(source.class_names)
         if count == 1:
-            raise DataError("; ".join([f"{source.name}: nothing to tell apart", *source.notes]))
+            raise DataError(
+                "; ".join([f"{source.name}: expected at least two classes", *source.notes])
+            )
         if requested not in (0, count):
             problem = f"the data set {source.name} has {count} classes, got {requested}"
-            raise ConfigError("config.model.num_classes", f"{problem}; 0 takes them all")
+            raise ConfigError(
+                "config.model.num_classes", f"{problem}; 0 infers the number from the data"
+            )
         return dataclasses.replace(config, model={**config.model, "num_classes": count})
 
     def prepare(self, batch: Batch, key: Array) -> Batch:
@@ -61,7 +65,7 @@ class Classification(Objective):
         targets = losses.targets(batch["label"], num_classes, smoothing)
         transform = mixing.batch_transform(self.config.data, self.config.mix)
         images, targets = transform(batch["image"], targets, key)
-        # In the model's dtype, as it would make them: the whole batch is kept.
+        # The whole batch is kept, so it is cast to the model's dtype here, which saves memory.
         return {"image": images.astype(self.model.dtype), "target": targets}
 
     def __call__(

@@ -1,8 +1,8 @@
-"""Distillation: learning from a teacher, any model of ours, which sees what the student sees.
+"""Distillation: the loss of the labels, and of a teacher that gets the same images.
 
-The loss of the labels and that of the teacher are weighted by 1 - alpha and alpha. A student with
-a distillation token learns the labels on its class token and the teacher on the other (Touvron et
-al. 2021, section 4); any other learns both on its one head (Hinton et al. 2015).
+The two losses have the weights 1 - alpha and alpha. A student with a distillation token learns the
+labels with its class token and the teacher with its distillation token (Touvron et al. 2021,
+section 4). Any other student learns both with its head (Hinton et al. 2015).
 """
 
 import dataclasses
@@ -34,16 +34,16 @@ TeacherLoss = Callable[[Float[Array, "b k"], Float[Array, "b k"], float], Float[
 def hard(
     student: Float[Array, "b k"], teacher: Float[Array, "b k"], temperature: float
 ) -> Float[Array, " b"]:
-    """Return the cross-entropy with the teacher's choice (Touvron et al. 2021, eq. 3)."""
+    """Return the cross-entropy with the teacher's predicted class (Touvron et al. 2021, eq. 3)."""
     return optax.softmax_cross_entropy_with_integer_labels(student, jnp.argmax(teacher, axis=-1))
 
 
 def soft(
     student: Float[Array, "b k"], teacher: Float[Array, "b k"], temperature: float
 ) -> Float[Array, " b"]:
-    """Return the divergence from the teacher's probabilities (Touvron et al. 2021, eq. 2).
+    """Return the KL divergence from the teacher's probabilities (Touvron et al. 2021, eq. 2).
 
-    Times the square of the temperature, so that the gradients' size does not depend on it.
+    It is multiplied by the squared temperature, so the scale of the gradient stays the same.
     """
     target = jax.nn.log_softmax(teacher / temperature)
     predicted = jax.nn.log_softmax(student / temperature)
@@ -55,7 +55,7 @@ TEACHER_LOSSES: dict[str, TeacherLoss] = {"hard": hard, "soft": soft}
 
 @dataclasses.dataclass(frozen=True)
 class Teacher:
-    """A trained model that is not trained further; its variables are an argument of the step."""
+    """A trained model with fixed variables, which are an argument of the training step."""
 
     directory: str
     config: config_lib.Config
@@ -63,15 +63,15 @@ class Teacher:
     student: config_lib.Data
 
     def restore(self, mesh: jax.sharding.Mesh, class_names: tuple[str, ...]) -> dict[str, Any]:
-        """Return the variables, laid out over the mesh as the student's are.
+        """Return the variables, sharded over the mesh like the student's.
 
         Args:
-          mesh: The devices.
-          class_names: Of the student's data.
+          mesh: Mesh of the devices.
+          class_names: Class names of the student's data.
 
         Raises:
           InputMissingError: There is no checkpoint.
-          CheckpointError: It is damaged.
+          CheckpointError: The checkpoint is corrupt.
           ConfigError: The teacher has other classes.
         """
         workdir = open_path(self.directory, "config.objective.teacher")
@@ -85,7 +85,7 @@ class Teacher:
         return run.variables
 
     def __call__(self, variables: Variables, images: Float[Array, "b h w c"]) -> Array:
-        """Return the teacher's logits for images as they are normalized for the student."""
+        """Return the teacher's logits for images that are normalized for the student."""
         own, given = self.config.data, self.student
         if (own.mean, own.std) != (given.mean, given.std):
             pixels = images * jnp.asarray(given.std) + jnp.asarray(given.mean)
@@ -95,15 +95,16 @@ class Teacher:
 
 
 def open_teacher(directory: str, config: config_lib.Config) -> Teacher:
-    """Return the teacher in a run folder; read no variables.
+    """Return the teacher of a run folder, without its variables.
 
     Args:
-      directory: The run folder.
-      config: Of the student.
+      directory: Path of the run folder.
+      config: Config of the student.
 
     Raises:
       InputMissingError: There is no such run folder.
-      ConfigError: It classifies other things, or cannot see these images.
+      ConfigError: The teacher has another number of classes or channels, or its stride does not
+        divide the image size.
     """
     path = "config.objective.teacher"
     teacher = config_lib.read_named_config(directory, path)
@@ -116,17 +117,17 @@ def open_teacher(directory: str, config: config_lib.Config) -> Teacher:
     model = models.create(**teacher.model)
     for size, cell in zip(config.data.image_size, model.stride, strict=True):
         if size % cell:
-            problem = f"{directory} sees images in cells of {cell} pixels, got {size}"
+            problem = f"{directory} expects a multiple of {cell} pixels, got {size}"
             raise ConfigError(path, problem)
     return Teacher(directory, teacher, model, config.data)
 
 
 @dataclasses.dataclass(frozen=True)
 class Distillation(Classification):
-    """The loss of the labels, and of what a teacher says about the same pixels.
+    """The loss of the labels, and of a teacher's logits for the same images.
 
     Raises:
-      ConfigError: A name is unknown.
+      ConfigError: The loss, the fill of erased rectangles or `kind` is unknown.
     """
 
     settings: ClassVar[type[ObjectiveSettings]] = objective.Distillation
@@ -136,11 +137,11 @@ class Distillation(Classification):
         pick(TEACHER_LOSSES, self.config.objective["kind"], "config.objective.kind")
 
     def check(self) -> None:
-        """Check that the teacher is there, and fits the run.
+        """Check that the teacher exists and fits the run.
 
         Raises:
-          InputMissingError: There is no such teacher.
-          ConfigError: It does not fit.
+          InputMissingError: The teacher does not exist.
+          ConfigError: The teacher does not fit.
         """
         _ = self.opened
 
@@ -150,7 +151,7 @@ class Distillation(Classification):
         return open_teacher(self.config.objective["teacher"], self.config)
 
     def describe(self) -> dict[str, str]:
-        """Return where the teacher is."""
+        """Return the line with the teacher's folder."""
         return {"teacher": self.config.objective["teacher"]}
 
     def frozen(self, mesh: jax.sharding.Mesh, source: Source) -> dict[str, Any]:
@@ -171,7 +172,7 @@ class Distillation(Classification):
         targets: Float[Array, "b k"],
         teacher_logits: Float[Array, "b k"],
     ) -> Float[Array, " b"]:
-        """Return the loss of each image: of its label, and of what the teacher says."""
+        """Return the weighted sum of the two losses for each image."""
         settings = self.config.objective
         alpha = settings["alpha"]
         student = output.aux_logits[0] if output.aux_logits else output.logits

@@ -111,7 +111,7 @@ def _describe_unusable(layout: Layout, chosen: Mapping[str, str]) -> list[str]:
 
 
 def _describe(resolved: config_lib.Resolved, chosen: Mapping[str, str]) -> list[str]:
-    """Return notes on explicit settings that are replaced, and on a split that is cut from `train`."""
+    """Return notes on replaced settings, and on a validation split that is cut from `train`."""
     data = resolved.config.data
     notes = []
     replaced = {

@@ -1,4 +1,4 @@
-"""Which folder below a root is which split, or a class; what can be read two ways is refused."""
+"""The layout of a root: its folders are splits or classes; an ambiguous layout is refused."""
 
 import os
 import pathlib
@@ -17,17 +17,17 @@ _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 
 
 class Layout(NamedTuple):
-    """The splits of a root; none where it has classes."""
+    """The splits of a root; empty if the folders of the root are classes."""
 
-    splits: Mapping[str, str]  # the folder of each, by its own name and by train, val and test
-    unusable: Mapping[str, str]  # why a split of that name cannot be read
+    splits: Mapping[str, str]  # folder of each split, by its own name and by train, val and test
+    unusable: Mapping[str, str]  # why a split cannot be read, by its name
     notes: tuple[str, ...]
 
     def find(self, split: str) -> str:
         """Return the folder of a split.
 
         Raises:
-          DataError: It has no classes, or there are two.
+          DataError: The split has no class folders, or two folders have this meaning.
         """
         if split in self.unusable:
             raise DataError(self.unusable[split])
@@ -38,15 +38,15 @@ def find_root(text: str) -> str:
     """Return the path of a root.
 
     Raises:
-      InputMissingError: There is none.
-      DataError: It is no folder.
-      ConfigError: It is on another machine.
+      InputMissingError: The folder does not exist.
+      DataError: The path is not a folder.
+      ConfigError: The path is not local.
     """
     root = local_path(text, FIELD)
     try:
         is_folder = stat.S_ISDIR(os.stat(root).st_mode)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise InputMissingError(f"{FIELD}: no folder {text}") from error
+        raise InputMissingError(f"{FIELD}: no such folder: {text}") from error
     except OSError as error:
         raise DataError(f"{FIELD}: {text} cannot be read: {error.strerror}") from error
     if not is_folder:
@@ -56,14 +56,14 @@ def find_root(text: str) -> str:
 
 
 def find_layout(root: str, names: Collection[str]) -> Layout:
-    """Return which folder is which split.
+    """Return the splits of a root.
 
     Args:
-      root: The folder.
-      names: Of splits, besides the usual ones.
+      root: Path of the root.
+      names: Names of splits, besides the usual ones.
 
     Raises:
-      DataError: The root has no folders, or ones that may be splits as well as classes.
+      DataError: The root has no folders, or its folders may be splits or classes.
     """
     level = look_into(root)
     if not level.folders:
@@ -90,7 +90,7 @@ def find_layout(root: str, names: Collection[str]) -> Layout:
             taken = f"{splits[0]} is taken for a class, like {_names(beside)} beside it"
             return Layout({}, {}, (taken, *_stray(root, level)))
     named, unusable, notes = _assign(splits, flat, levels)
-    # A folder of the same classes is a split of another name, such as one of `eval.sets`.
+    # A folder with the same classes is a split with another name, such as one of `eval.sets`.
     unread = [path for path in others if not any(_is_parallel(path, levels[s]) for s in splits)]
     unread = [path for path in unread if holds_image(path)]
     if unread:
@@ -99,7 +99,7 @@ def find_layout(root: str, names: Collection[str]) -> Layout:
 
 
 def hint_below(folder: str) -> str:
-    """Return that a folder is the better root, where it has splits or classes in it; or nothing."""
+    """Return a hint to use a folder as the root if it contains splits or classes, or `""`."""
     for _ in range(16):
         level = look_into(folder)
         means_split = [path for path in level.folders if split_of(_name(path))]
@@ -113,10 +113,10 @@ def hint_below(folder: str) -> str:
 
 
 def hint_prepared(root: str) -> str:
-    """Return that a root is a data set of TFDS, where it is one; or nothing."""
+    """Return a hint if a root is a prepared data set of TFDS, or `""`."""
     depths = ("", "*/", "*/*/")
     if any(True for depth in depths for _ in pathlib.Path(root).glob(f"{depth}dataset_info.json")):
-        return "a data set of TFDS is given by config.data.name and config.data.data_dir"
+        return "for a data set of TFDS, pass --config.data.name and --config.data.data_dir"
     return ""
 
 
@@ -129,7 +129,7 @@ def _names(paths: Collection[str]) -> str:
 
 
 def _say(level: Level) -> str:
-    """Return what is in a folder that has no folders."""
+    """Return a description of a folder without subfolders."""
     texts = [f"{len(level.found.images):,} images"] if level.found.images else []
     texts += [level.found.passed_over()] if level.found.passed_over() else []
     return f"it has {', '.join(texts)}" if texts else ""
@@ -145,7 +145,7 @@ def _stray(folder: str, level: Level) -> list[str]:
 
 
 def _check_are_no_splits(folders: list[str], levels: Mapping[str, Level]) -> None:
-    """Refuse classes whose names are those of splits."""
+    """Refuse class folders that have the names of splits."""
     flat = [path for path in levels if split_of(_name(path))]
     if len(flat) == len(folders) or len({split_of(_name(path)) for path in flat}) > 1:
         first = next((path for path in flat if split_of(_name(path)) == "train"), flat[0])
@@ -159,14 +159,14 @@ def _check_are_no_splits(folders: list[str], levels: Mapping[str, Level]) -> Non
 
 
 def _is_parallel(folder: str, split: Level) -> bool:
-    """Return whether a folder has some of the classes of a split."""
+    """Return whether a folder and a split have a class in common."""
     return bool(set(map(_name, look_into(folder).folders)) & set(map(_name, split.folders)))
 
 
 def _assign(
     folders: list[str], flat: list[str], levels: Mapping[str, Level]
 ) -> tuple[dict[str, str], dict[str, str], list[str]]:
-    """Return the folders of splits by name, why others have none, and notes."""
+    """Return the folders of the splits by name, reasons for unusable splits, and notes."""
     own = {_name(path) for path in folders}
     named: dict[str, str] = {}
     unusable: dict[str, str] = {}
@@ -192,7 +192,7 @@ def _assign(
 
 
 def _splits_beside(root: str) -> list[str]:
-    """Return that a root of classes is itself a split, where others lie beside it."""
+    """Return a note if a root of classes is itself a split, with other splits beside it."""
     path = pathlib.Path(os.path.abspath(root))
     meaning = split_of(path.name)
     if not meaning:
@@ -200,7 +200,7 @@ def _splits_beside(root: str) -> list[str]:
     try:
         beside = [p for p in look_into(path.parent).folders if split_of(_name(p))]
         beside = [p for p in beside if split_of(_name(p)) != meaning and look_into(p).folders]
-    except DataError:  # the parent is none of our business
+    except DataError:  # the parent folder may be unreadable
         return []
     if not beside:
         return []

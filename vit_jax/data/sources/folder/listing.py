@@ -1,4 +1,4 @@
-"""The images of a split: those below its class folders, in the order of their hashes."""
+"""The images of a split: all images below its class folders, ordered by hash."""
 
 import difflib
 import hashlib
@@ -18,24 +18,24 @@ from vit_jax.errors import DataError
 class File(NamedTuple):
     """An image of a split."""
 
-    hash: str  # SHA-256 of its path below the folder of the split
+    hash: str  # SHA-256 of the path relative to the folder of the split
     path: str
     size: int  # bytes
     label: int
 
 
 class Listing(NamedTuple):
-    """The images of a split, and what is to be said about its folder."""
+    """The images of a split, and notes about its folder."""
 
     files: list[File]
     notes: tuple[str, ...]
 
 
 def list_class_names(folder: str) -> tuple[tuple[str, ...], list[str]]:
-    """Return the names of the classes of a folder, and notes about them.
+    """Return the class names of a folder, and notes about them.
 
     Raises:
-      DataError: There is none, or one twice.
+      DataError: There is no class, or the same class twice.
     """
     names = [os.path.basename(path) for path in look_into(folder).folders]
     if not names:
@@ -43,7 +43,7 @@ def list_class_names(folder: str) -> tuple[tuple[str, ...], list[str]]:
     notes = []
     for group in find_lookalikes(names):
         if len({form(name) for name in group}) < len(group):
-            problem = f"'{form(group[0])}' is there twice, in two Unicode forms"
+            problem = f"class '{form(group[0])}' exists twice, in two Unicode forms"
             raise DataError(f"{folder}: {problem}; merge the two folders")
         quoted = " and ".join(f"'{name}'" for name in group)
         notes.append(f"{quoted} in {folder} are {len(group)} classes")
@@ -51,15 +51,15 @@ def list_class_names(folder: str) -> tuple[tuple[str, ...], list[str]]:
 
 
 def list_split(folder: str, class_names: tuple[str, ...], *, defines: bool) -> Listing:
-    """Return the images below the folder of a split, ordered by their hashes.
+    """Return the images below the folder of a split, ordered by hash.
 
     Args:
-      folder: It has a folder for each class.
-      class_names: The classes, in the order of the labels.
-      defines: Whether the classes are those of this folder: then each must have an image.
+      folder: Folder of the split, with a folder per class.
+      class_names: Names of the classes; label k is class k.
+      defines: Whether the folders define the classes; then each must contain an image.
 
     Raises:
-      DataError: A folder is not a class, or a class has no image that can be read.
+      DataError: A folder is not a class, or a class has no image.
     """
     level = look_into(folder)
     found = find_images(*level.folders)
@@ -89,7 +89,7 @@ def list_split(folder: str, class_names: tuple[str, ...], *, defines: bool) -> L
 
 
 def divide(files: Sequence[File], val_share: float) -> dict[str, list[File]]:
-    """Return the splits `train` and `val`, cut by the hashes."""
+    """Return the splits `train` and `val`, divided by hash."""
     border = round(val_share * 16**8)
     splits: dict[str, list[File]] = {"train": [], "val": []}
     for file in files:
@@ -98,16 +98,16 @@ def divide(files: Sequence[File], val_share: float) -> dict[str, list[File]]:
 
 
 def explain_cut(files: Sequence[File], val_share: float) -> str:
-    """Return how images are cut into `train` and `val`, and which shares leave some in both."""
+    """Return how images are divided into `train` and `val`, and which shares fill both."""
     text = f"a hash of each file's name decides, with --config.data.val_share={val_share:g}"
     shares = [_position(file) / 16**8 for file in files]
     low = math.floor(100 * min(shares, default=1) + 1) / 100
     high = math.floor(100 * max(shares, default=0)) / 100
-    return f"{text}; from {low:g} to {high:g} both have some" if low <= high else text
+    return f"{text}; with {low:g} to {high:g} both have images" if low <= high else text
 
 
 def digest(splits: Mapping[str, Sequence[File]]) -> str:
-    """Return a digest of all names and sizes."""
+    """Return a digest of all file names and sizes."""
     whole = hashlib.sha256()
     for files in splits.values():
         for file in files:
@@ -120,7 +120,7 @@ def _position(file: File) -> int:
 
 
 def _say_empty(path: str, found: Found, filled: Sequence[str]) -> str:
-    """Return that a class has no image, and why that may be; `filled` are those that have some."""
+    """Return the error for a class without images; `filled` are the classes with images."""
     texts = [f"{path}: the class has no image; expected {' '.join(EXTENSIONS)}"]
     if found.passed_over():
         texts.append(f"passed over: {found.passed_over()}")
@@ -136,14 +136,14 @@ def _find_label(path: str, labels: Mapping[str, list[int]], class_names: Sequenc
     if len(found) == 1:
         return found[0]
     if found:
-        raise DataError(f"{path}: {len(found)} of the classes have this name")
+        raise DataError(f"{path}: {len(found)} classes have this name")
     near = difflib.get_close_matches(name, class_names, n=1, cutoff=0.6)
     hint = f"; did you mean '{near[0]}'?" if near else ""
     raise DataError(f"{path}: not a class; the classes are {listed(class_names)}{hint}")
 
 
 def _check_depth(folders: Sequence[str], found: Sequence[Found]) -> list[str]:
-    """Refuse classes that have splits in them, and note those that seem to have classes in them."""
+    """Refuse class folders that contain splits, and note those that seem to contain classes."""
     inner: set[tuple[str, ...]] = set()
     for path, below in zip(folders, found, strict=True):
         start = len(path) + 1
@@ -156,9 +156,9 @@ def _check_depth(folders: Sequence[str], found: Sequence[Found]) -> list[str]:
         if splits and (only_splits or len({split_of(name) for name in splits}) > 1):
             has = f"{path} has {' and '.join(f'{name}/' for name in splits)} in it"
             if len(folders) == 1:
-                raise DataError(f"one class only: {has}; give --config.data.root={path}")
+                raise DataError(f"one class only: {has}; pass --config.data.root={path}")
             raise DataError(f"{has}, below a class; expected SPLIT/CLASS/* or CLASS/*")
     if len(folders) > 1 and len(inner) == 1 and len(names) > 1 and () not in inner:
         taken = listed([os.path.basename(path) for path in folders])
-        return [f"{taken} are the classes, though all have the same folders: {listed(names)}"]
+        return [f"{taken} are the classes, although all have the same folders: {listed(names)}"]
     return []

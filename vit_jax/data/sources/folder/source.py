@@ -1,9 +1,9 @@
-"""The source of a folder's images.
+"""The source of a folder of images.
 
 Images may be at any depth below a class folder. ROOT/CLASS/* is divided into the splits `train` and
-`val` by a hash of each file's name, so that an image stays in its split when others are added.
-Within a split, images are ordered by their hashes: any slice, such as train[:10%], is a fair
-sample. The notes say what was decided and what was passed over.
+`val` by a hash of each file name, so an image stays in its split when others are added. Images are
+ordered by hash within a split, so any slice, such as train[:10%], is a random sample. The notes
+name the decisions that were made and the files that were skipped.
 """
 
 import os
@@ -30,15 +30,15 @@ class Folder(Source):
     """A split of a folder of images.
 
     Args:
-      data: The data section, of which `root`, `val_share` and the names of the splits are used.
-      split: A specification in TFDS's split arithmetic.
-      class_names: The classes, where the labels must be those of another split or run.
+      data: Data section of the config; `root`, `val_share` and the split names are used.
+      split: Specification in TFDS's split arithmetic.
+      class_names: Names of the classes; empty: the folders define them.
 
     Raises:
-      InputMissingError: There is no such folder.
-      DataError: It can be read in two ways, or holds no class, an empty class, or one that is not
-        in `class_names`.
-      ValueError: It has no such split.
+      InputMissingError: The folder does not exist.
+      DataError: The layout is ambiguous, or there is no class, an empty class, or a class that is
+        not in `class_names`.
+      ValueError: The folder has no such split.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Folder(Source):
         return self._files[index].path
 
     def _missing_classes(self, split: str) -> list[str]:
-        """Return a note on the classes without an image."""
+        """Return a note on the classes without images."""
         present = {file.label for file in self._files}
         missing = [name for label, name in enumerate(self.class_names) if label not in present]
         if not missing or not present:
@@ -90,7 +90,7 @@ def names_of_splits(splits: Iterable[str]) -> set[str]:
 
 
 def _find_classes(layout: Layout, folder: str) -> tuple[tuple[str, ...], list[str]]:
-    """Return the classes, which are the folders in one, and notes about them."""
+    """Return the class names, which are those of its folders, and notes about them."""
     if "train" in layout.splits:
         folder = layout.find("train")
     names, notes = list_class_names(folder)
@@ -108,7 +108,7 @@ def _list_splits(
     class_names: tuple[str, ...],
     defining: str,
 ) -> tuple[Mapping[str, list[File]], list[str]]:
-    """Return the images of the splits in a specification, and notes; others are left empty."""
+    """Return the images of each split, and notes; splits that `split` does not name stay empty."""
     requested = _split_names(split)
     if not layout.splits:
         whole = list_split(root, class_names, defines=root == defining)
@@ -141,7 +141,7 @@ def _check_names(requested: list[str], splits: Mapping[str, list[File]], where: 
 
 
 def _describe(layout: Layout) -> str:
-    """Return the folders of a layout, and the split that each is read as."""
+    """Return the folders of a layout, and which split each of them is."""
     by_folder: dict[str, str] = {}
     for name, folder in layout.splits.items():
         by_folder[folder] = name

@@ -1,4 +1,4 @@
-"""Folder names that mean a split: `Training`, `train_set` and `images-train` all mean `train`."""
+"""Folder names that mean a split; `Training`, `train_set` and `images-train` mean `train`."""
 
 import re
 
@@ -16,19 +16,19 @@ _WORDS = {
     "test": "test",
     "testing": "test",
 }
-# What people write beside them, with or without something in between.
+# Words that may stand before or after them, with or without a separator.
 _FILLERS = "set|sets|split|data|dataset|image|images|img|imgs|picture|pictures|photo|photos|folder"
 _WHOLE = re.compile(rf"(?:{_FILLERS})?({'|'.join(_WORDS)})(?:{_FILLERS})*")
 _SEPARATORS = r"[\W\d_]+"
 
 
 def split_of(folder_name: str) -> str:
-    """Return `train`, `val` or `test`, whichever a folder's name means, or nothing."""
+    """Return the split that a folder name means: `train`, `val`, `test`, or `""` for none."""
     match = _WHOLE.fullmatch(re.sub(_SEPARATORS, "", folder_name.casefold()))
     return _WORDS[match[1]] if match else ""
 
 
 def mentions_split(folder_name: str) -> bool:
-    """Return whether a split is a part of a folder's name, as in `seg_train`."""
+    """Return whether a folder name contains the name of a split, as in `seg_train`."""
     parts = re.split(_SEPARATORS, folder_name.casefold())
     return bool(split_of(folder_name)) or any(part in _WORDS for part in parts)
