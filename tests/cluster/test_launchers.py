@@ -1,4 +1,4 @@
-"""The place of a process, from the variables of launchers and from flags."""
+"""The processes of a run, from the variables of launchers and from flags."""
 
 import pytest
 from absl import flags
@@ -7,13 +7,13 @@ from vit_jax.cluster import launchers
 from vit_jax.errors import ConfigError
 
 
-def place(environ, **flags_set):
+def processes(environ, **flags_set):
     values = flags.FlagValues()
     launchers.define_flags(values)
     values.mark_as_parsed()
     for name, value in flags_set.items():
         values[name].value = value
-    return launchers.find_place(values, environ)
+    return launchers.find_processes(values, environ)
 
 
 SBATCH = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
@@ -47,14 +47,14 @@ LEFT_TO_JAX = (None, None, None)
         ({**TPU_VM, "TPU_SKIP_MDS_QUERY": "1"}, None),
     ],
 )
-def test_the_place_is_read_from_the_environment(environ, expected):
-    assert place(environ) == expected
+def test_the_processes_are_read_from_the_environment(environ, expected):
+    assert processes(environ) == expected
 
 
 def test_flags_override_the_environment():
     asked = {"coordinator": "b:2", "num_processes": 3, "process_id": 0}
-    assert place(OPEN_MPI, **asked) == ("b:2", 3, 0)
-    assert place({}, distributed=True) == LEFT_TO_JAX
+    assert processes(OPEN_MPI, **asked) == ("b:2", 3, 0)
+    assert processes({}, distributed=True) == LEFT_TO_JAX
 
 
 @pytest.mark.parametrize(
@@ -68,6 +68,6 @@ def test_flags_override_the_environment():
         ({"SLURM_STEP_NUM_TASKS": "two"}, {}, "SLURM_STEP_NUM_TASKS: expected a number"),
     ],
 )
-def test_an_incomplete_place_is_an_error(environ, flags_set, message):
+def test_incomplete_settings_are_an_error(environ, flags_set, message):
     with pytest.raises(ConfigError, match=message):
-        place(environ, **flags_set)
+        processes(environ, **flags_set)

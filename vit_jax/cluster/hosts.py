@@ -48,11 +48,11 @@ def joined(values: flags.FlagValues) -> Iterator[None]:
       HostError: Another host failed.
     """
     global _group
-    place = launchers.find_place(values, os.environ) if "coordinator" in values else None
+    processes = launchers.find_processes(values, os.environ) if "coordinator" in values else None
     optional = launchers.may_be_on_tpu_pod(os.environ) and not values.distributed
     if optional and xla_bridge.backends_are_initialized():  # in a notebook: too late to connect
-        place = None
-    if place is None or not _initialize(*place, optional=optional):
+        processes = None
+    if processes is None or not _initialize(*processes, optional=optional):
         yield
         return
     _group = _make_group()

@@ -1,4 +1,4 @@
-"""The place of this process among the processes of a run, from flags or from its launcher."""
+"""The processes of a run and the index of this one, from flags or from a launcher."""
 
 from collections.abc import Mapping
 
@@ -31,7 +31,7 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_bool("distributed", False, help_text, flag_values=values)
 
 
-def find_place(
+def find_processes(
     values: flags.FlagValues, environ: Mapping[str, str]
 ) -> tuple[str | None, int | None, int | None] | None:
     """Return the coordinator, the number of processes and the index of this one.
@@ -72,9 +72,9 @@ def find_place(
 
 
 def may_be_on_tpu_pod(environ: Mapping[str, str]) -> bool:
-    """Return whether this is a Cloud TPU VM that has to ask its metadata server for other hosts."""
-    asks = environ.get("TPU_ML_PLATFORM") == "JAX" and "TPU_SKIP_MDS_QUERY" not in environ
-    return asks and not any(name in environ for name in _TPU_HOSTS)
+    """Return whether this is a Cloud TPU VM that must query its metadata server for other hosts."""
+    queries = environ.get("TPU_ML_PLATFORM") == "JAX" and "TPU_SKIP_MDS_QUERY" not in environ
+    return queries and not any(name in environ for name in _TPU_HOSTS)
 
 
 def _number(environ: Mapping[str, str], name: str) -> int | None:

@@ -98,11 +98,11 @@ class Progress:
         self.pace.mark(step, self._clock(), waited)
 
     def show(self, step: int, *parts: str, extra_seconds: int | float = 0.0) -> None:
-        """Show that a step is done, the time left, and other figures.
+        """Show that a step is done, the time left, and other details.
 
         Args:
           step: Number of steps that are done.
-          *parts: Figures as text.
+          *parts: Details as text, such as `loss 0.1234`.
           extra_seconds: What the rest of the task takes in addition to its steps.
         """
         self.mark(step)
@@ -127,7 +127,7 @@ class Progress:
         done: int | float,
         total: int | float | None,
     ) -> None:
-        """Show what is done, the time left and other figures."""
+        """Show what is done, the time left and other details."""
         self._last = self._clock()
         encoding = self._console.encoding
         head, eta, *parts = (printable(text, encoding) for text in (head, eta, *parts))
@@ -139,10 +139,10 @@ class Progress:
 
 
 class _Bar(rich.progress.Progress):
-    """A progress bar that is updated in place, and a line of figures below it."""
+    """A progress bar that is updated in place, and lines of details below it."""
 
     def __init__(self, console: rich.console.Console) -> None:
-        self._figures = rich.text.Text()
+        self._details = rich.text.Text()
         super().__init__(
             rich.progress.TextColumn("{task.description}", markup=False),
             rich.progress.BarColumn(bar_width=30),
@@ -155,10 +155,10 @@ class _Bar(rich.progress.Progress):
         self._only = self.add_task("", total=None, eta="")
 
     def get_renderables(self) -> Iterable[rich.console.RenderableType]:
-        """Yield the bar, then the figures."""
+        """Yield the bar, then the details."""
         yield from super().get_renderables()
-        if self._figures:
-            yield self._figures
+        if self._details:
+            yield self._details
 
     def draw(
         self,
@@ -170,7 +170,7 @@ class _Bar(rich.progress.Progress):
     ) -> None:
         """Set what the next update shows."""
         width = min(WIDTH, self.console.width)
-        self._figures = rich.text.Text("\n".join(fit(parts, width)))
+        self._details = rich.text.Text("\n".join(fit(parts, width)))
         self.tasks[0].total = total  # `update` would keep the old total for None
         self.update(self._only, description=head, eta=eta, completed=done)
 

@@ -1,7 +1,8 @@
 """The evaluation loop: every image of a source counts exactly once."""
 
+import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 from vit_jax import config as config_lib
 from vit_jax.cluster import sharding
 from vit_jax.console.progress import Progress
-from vit_jax.console.waiting import announce_compilation
+from vit_jax.console.waiting import announce_compilation, waiting
 from vit_jax.data import loader
 from vit_jax.data.sources import Source
 from vit_jax.errors import DataError
@@ -111,7 +112,7 @@ class Evaluation:
         progress = Progress(total, 0, config.log.every_seconds, f"evaluate {label}")
         sums = jax.device_put(zeros(self._evaluators), sharding.replicated(mesh))
         try:
-            for i, batch in enumerate(batches, 1):
+            for i, batch in _numbered(batches, source.name):
                 if stopped():
                     return {}
                 sums = self._step(variables, sums, sharding.to_global(batch, mesh))
@@ -125,6 +126,14 @@ class Evaluation:
             progress.close()
             batches.close()
         return jax.device_get(sums)
+
+
+def _numbered(batches: Iterator[loader.Batch], name: str) -> Iterator[tuple[int, loader.Batch]]:
+    """Yield the batches with their numbers, from 1; announce the wait for the first one."""
+    with waiting(f"reading the first batch of {name}"):
+        first = next(batches, None)
+    if first is not None:
+        yield from enumerate(itertools.chain([first], batches), 1)
 
 
 def make_eval_step(evaluators: Mapping[str, Evaluator], mesh: jax.sharding.Mesh) -> EvalStep:
