@@ -312,7 +312,7 @@ def test_a_run_resumes_on_another_mesh(tiny_config, tmp_path):
         ),
         ({"batch_size": "128"}, DataError, "'train' holds 64 images, fewer than one batch of 128"),
         ({"model.num_classes": "7"}, ConfigError, "config.model.num_classes: the data set synthet"),
-        ({"mesh.tensor": "4", "mesh.data": "2"}, ConfigError, "config.mesh.tensor: 4 does not div"),
+        ({"mesh.tensor": "4", "mesh.data": "2"}, ConfigError, "config.mesh.tensor: expected a div"),
         ({"mesh.data": "3"}, ConfigError, "config.mesh: data=3, fsdp=1, tensor=1 does not fit 8"),
         (
             {"objective.loss": "softmx"},
@@ -324,7 +324,7 @@ def test_a_run_resumes_on_another_mesh(tiny_config, tmp_path):
         ({"optim.freeze": "hed/.*"}, ConfigError, "config.optim.freeze: 'hed/.*' matches no p"),
         ({"data.interpolation": "cubic"}, ConfigError, "config.data.interpolation: unknown 'cubi"),
         ({"data.fit": "corp"}, ConfigError, "config.data.fit: unknown 'corp'; did you mean 'crop'"),
-        ({"optim.accum_steps": "4"}, ConfigError, "8 devices x 4 micro-batches; try 32"),
+        ({"optim.accum_steps": "4"}, ConfigError, "8 devices x 4 micro-batches, got 16; try 32"),
     ],
 )
 def test_settings_that_do_not_fit_together_are_an_error(tiny_config, overrides, kind, message):

@@ -150,7 +150,9 @@ def loop(
     train_step = announce_compilation(make_train_step(run), "the training step")
     with waiting("loading the frozen variables of the objective"):
         frozen = run.objective.frozen(run.mesh, run.splits["train"])
-    batches = _batches_from(run, step)
+    host, num_hosts = sharding.batch_shard(run.mesh)
+    rows = {"seed": config.seed, "step": step, "host": host, "num_hosts": num_hosts}
+    batches = loader.train_batches(run.splits["train"], config.data, config.batch_size, **rows)
     reporter = Reporter(config, writer, state, run.total_steps)
     try:
         while True:
@@ -182,20 +184,6 @@ def loop(
     finally:
         reporter.close()
         batches.close()
-
-
-def _batches_from(run: Run, step: int) -> loader.Batches:
-    """Return this host's rows of the batches after a step."""
-    host, num_hosts = sharding.batch_shard(run.mesh)
-    return loader.train_batches(
-        run.splits["train"],
-        run.config.data,
-        run.config.batch_size,
-        seed=run.config.seed,
-        step=step,
-        host=host,
-        num_hosts=num_hosts,
-    )
 
 
 def _save(run: Run, state: TrainState, checkpoints: Checkpoints, score: float | None) -> None:
