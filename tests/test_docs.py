@@ -30,7 +30,18 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SHELLS = ("sh", "bash", "shell", "console")
 TABLES = (ATTENTIONS, EVALUATORS, FAMILIES, OBJECTIVES, config.OBJECTIVES)
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-GOLDEN = "timm_vit_eps"  # what `vit_base.safetensors` is here
+# What the weights of the pages are here: small ones of the same libraries.
+WEIGHTS = {
+    "vit_base.safetensors": "timm_vit_eps",
+    "vit_folder": "hf_vit_eps",
+    "dinov2-small": "hf_dinov2_cls",
+}
+DINOV2 = [
+    "--source=huggingface",
+    "--input=dinov2-small",
+    "--model=dinov2_s14",
+    "--output=weights/dinov2_s14",
+]
 # Python that other tests run: of a page, how many blocks.
 ELSEWHERE = {"extending.md": 3, "models.md": 1, "recipes.md": 1}
 
@@ -127,8 +138,9 @@ def place(tmp_path_factory):
     for name in [*photos, "new.jpg", "cat.jpg", "a.jpg", "b.png", "more/1.jpg", "more/2.png"]:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (20, 24, 3), np.uint8)).save(root / name)
-    shutil.copy(FIXTURES / f"{GOLDEN}.safetensors", root / "vit_base.safetensors")
-    shutil.copytree(FIXTURES / "hf_vit_eps", root / "vit_folder")
+    for name, case in WEIGHTS.items():
+        given = Case(FIXTURES / f"{case}.json").weights
+        (shutil.copytree if given.is_dir() else shutil.copy)(given, root / name)
     extending = blocks(ROOT / "docs" / "extending.md")
     own = [block.text for block in extending if block.language == "python"]
     (root / "mine.py").write_text("\n\n".join(own))
@@ -139,6 +151,7 @@ def place(tmp_path_factory):
         patch.setattr(jaxtyping.config, "jaxtyping_disable", True)
         patch.setattr(sharding, "make_mesh", functools.partial(make_mesh, sharding.make_mesh))
         run_command(["python", "-m", "vit_jax.train", "--config=configs/digits.py"], patch)
+        run_command(["python", "-m", "vit_jax.convert", *DINOV2], patch)
         yield root
 
 
@@ -200,6 +213,9 @@ def run_command(words, patch, where=""):
     if words[:2] == ["pip", "install"]:
         check_pip(words[2:])
         return
+    if words[:2] == ["hf", "download"]:  # there is no network; what it brings is there
+        assert os.path.exists(words[-1]), where
+        return
     assert words[:2] == ["python", "-m"], f"{where}: no such command here"
     if words[2] == "pytest":
         check_pytest(words[3:])
@@ -222,8 +238,10 @@ def small_flags(command, flags):
     """Returns the flags of a command of a page, and others that make it small."""
     if command == "preview":
         return [*flags, "--images=1", "--draws=1", "--config.data.image_size=32,32"]
-    if command == "convert" and any("vit_base.safetensors" in flag for flag in flags):
-        return [*flags, *golden_flags()]
+    given = dict(flag.split("=", 1) for flag in flags if "=" in flag)
+    if command == "convert":
+        shutil.rmtree(given["--output"], ignore_errors=True)  # of a block before
+        return [*flags, *(golden_flags(given["--input"]) if "--model" in given else [])]
     if command != "train":
         return flags
     small = dict(SMALL)
@@ -235,14 +253,14 @@ def small_flags(command, flags):
         small["data.name"] = "synthetic"  # 1,024 images
     pairs = [f"--config.{key}={value}" for key, value in small.items()]
     steps = "3" if any("total_steps" in flag for flag in flags) else "2"  # another length, too
-    depth = [f"--config.model.depth={SMALL_MODEL['model.depth']}"]
-    last = depth if any("model.depth" in flag for flag in flags) else []
+    small = {"--config.model.depth": "1", "--config.data.image_size": "28,28"}
+    last = [f"{key}={value}" for key, value in small.items() if key in given]
     return [*pairs, *flags, *last, f"--config.total_steps={steps}"]
 
 
-def golden_flags():
-    """Returns the flags that say which model the weights of `vit_base.safetensors` are here."""
-    fields = dict(Case(FIXTURES / f"{GOLDEN}.json").model)
+def golden_flags(weights):
+    """Returns the flags that say which model the weights of a page are here."""
+    fields = dict(Case(FIXTURES / f"{WEIGHTS[weights]}.json").model)
     return [f"--model={fields.pop('name')}", *(f"--{key}={fields[key]}" for key in fields)]
 
 
@@ -253,7 +271,7 @@ def check_pip(words):
             extras = set(match[1].split(","))
             assert extras <= PYPROJECT["project"]["optional-dependencies"].keys(), word
         else:
-            assert word in ("-e", "."), word
+            assert word in ("-e", ".") or re.fullmatch(r"\w+", word), word
 
 
 def check_pytest(words):
