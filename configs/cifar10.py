@@ -1,4 +1,4 @@
-"""A small ViT from scratch on CIFAR-10 (Krizhevsky 2009): 32x32 color images, 10 classes.
+"""A small ViT from scratch on CIFAR-10 (Krizhevsky 2009): 32x32 colour images, 10 classes.
 
   pip install 'vit_jax[tfds]'
   python -m vit_jax.prepare --dataset=cifar10

@@ -12,7 +12,7 @@ Cost: batch size 1,024 for 300 epochs, which is 384 million images; a run of one
 images/s. Parameters, gradients and moments take 16 bytes per parameter: Ti 0.09 GB, S 0.35 GB, B
 1.4 GB, plus activations.
 
-Differences: the authors change the learning rate once per epoch, not per step. They set a color
+Differences: the authors change the learning rate once per epoch, not per step. They set a colour
 jitter of 0.3, but timm ignores it together with RandAugment, so that this recipe has none.
 """
 

@@ -9,8 +9,8 @@ Cost: batch size 1,024 for 300 epochs, which is 384 million images; a run of one
 images/s. Parameters, gradients and moments take 16 bytes per parameter: T 0.45 GB, S 0.8 GB, B 1.4
 GB, plus activations.
 
-Difference: the authors set a color jitter of 0.4, but timm ignores it together with RandAugment, so
-that this recipe has none.
+Difference: the authors set a colour jitter of 0.4, but timm ignores it together with RandAugment.
+This recipe has none.
 """
 
 import ml_collections

@@ -65,7 +65,7 @@ class Data(Section):
     )
     background: tuple[int, ...] = field(
         (255, 255, 255),
-        "color behind transparent pixels: red, green, blue from 0 to 255",
+        "colour behind transparent pixels: red, green, blue from 0 to 255",
         low=0,
         high=255,
     )
@@ -83,12 +83,12 @@ class Data(Section):
     )
     fit: str = field(
         "crop",
-        "evaluation: crop (resize, then center crop), squash (resize, ignoring the aspect ratio)",
+        "evaluation: crop (resize, then centre crop), squash (resize, ignoring the aspect ratio)",
         inherit="free",
     )
     crop_fraction: float = field(
         1.0,
-        "side of the center crop, as a fraction of the side of the resized image",
+        "side of the centre crop, as a fraction of the side of the resized image",
         low=0.01,
         high=1,
         inherit="free",
@@ -110,7 +110,7 @@ class Data(Section):
     )
     color_jitter: float = field(
         0.0,
-        "factors of brightness, contrast and color, sampled uniformly from [1 - v, 1 + v]",
+        "factors of brightness, contrast and colour, sampled uniformly from [1 - v, 1 + v]",
         low=0,
         high=1,
     )
