@@ -55,7 +55,7 @@ class Reporter:
         self._is_first_batch = True
         self._waited = 0.0  # for data, since the last step that was reported
         self._evaluations = 0
-        self._evaluation_seconds = 0.0  # of the last one, if it did not compile
+        self._evaluation_seconds = 0.0  # of the last evaluation; 0 until one ran without compiling
 
     def wait_for(self, batches: Iterator[loader.Batch]) -> loader.Batch:
         """Return the next batch, and measure how long it takes to arrive."""
@@ -121,7 +121,7 @@ class Reporter:
             parts.append(f"waiting for data {pace.waiting_share:.0%} of the time")
         parts += [f"{name} {value:.4g}" for name, value in values.items() if name not in METRICS]
         if values["skipped"]:
-            parts.append(f"{values['skipped']:,} steps skipped (not finite)")
+            parts.append(f"skipped steps {values['skipped']:,} (not finite)")
         self._progress.show(step, *parts, extra_seconds=self._seconds_of_evaluations(step))
 
     def _seconds_of_evaluations(self, step: int) -> float:
