@@ -93,7 +93,11 @@ def _read_file(app: Sphinx, page: str, source: list[str]) -> None:
 def _mark_code(
     app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
 ) -> None:
-    """Make literal blocks of the paragraphs of a module docstring that are code."""
+    """Make literal blocks of the paragraphs of a module docstring that are code.
+
+    A name in backquotes may be followed by letters, such as the s of a plural.
+    """
+    lines[:] = [re.sub(r"(?<!`)`([^`]+)`(?=\w)", r"`\1`\\ ", line) for line in lines]
     if what != "module":
         return
     marked = []
