@@ -44,7 +44,7 @@ pygments_style = "default"
 pygments_dark_style = "github-dark"
 
 myst_enable_extensions = ["dollarmath"]
-smartquotes = False  # of --flag they would make a dash
+smartquotes_action = "D"  # dashes only; flags stand in backquotes, which it leaves alone
 myst_heading_anchors = 4
 copybutton_prompt_text = r"^\$ "
 copybutton_prompt_is_regexp = True
