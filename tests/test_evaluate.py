@@ -228,6 +228,7 @@ def test_another_model_than_the_trained_one_is_named(trained, capsys, tmp_path):
     code, _, err = evaluate(capsys, workdir)
     assert code == 74
     assert "model.mlp_dim is 64, but the checkpoint of step 4 was trained with 32" in err
+    assert "--allow_config_change" not in err
     code, _, err = evaluate(capsys, workdir, "--allow_config_change=model.mlp_dim")
     assert code == 74
     assert (

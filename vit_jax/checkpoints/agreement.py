@@ -13,6 +13,7 @@ from etils import epath
 
 from vit_jax import config as config_lib
 from vit_jax.checkpoints import store
+from vit_jax.checkpoints.same_run import has_same_parameters
 from vit_jax.config.identity import check_names, shapes_outputs
 from vit_jax.config.stored import CONFIG
 from vit_jax.errors import CheckpointError
@@ -48,7 +49,9 @@ def check_agreement(
         more = f" (and {', '.join(others)} differ)" if others else ""
         trained = f"the checkpoint of step {step} was trained with {json.dumps(sealed[key])}{more}"
         problem = f"{workdir / CONFIG}: {key} is {json.dumps(now[key])}, but {trained}"
-        hint = "" if allowed is None else f", or accept it with --allow_config_change={key}"
+        hint = f", or accept it with --allow_config_change={key}"
+        if allowed is None or (key.startswith("model.") and not has_same_parameters(sealed, now)):
+            hint = ""  # no flag makes the checkpoint fit another model
         raise CheckpointError(f"{problem}; fix the file{hint}")
 
 

@@ -76,11 +76,9 @@ def _check_same_parameters(
     Raises:
       ConfigError: Names or shapes differ.
     """
-    if not changed:
+    if not changed or has_same_parameters(before, after):
         return
     expected = _variables(before)
-    if _variables(after) == expected:
-        return
     # Name the first change that alone gives other parameters; several may do so only together.
     alone = (key for key in changed if _variables({**before, key: after.get(key)}) != expected)
     key = next(alone, changed[0])
@@ -91,6 +89,16 @@ def _check_same_parameters(
         f"this run was started with {before.get(key)!r}, not {after.get(key)!r}{more}; the model "
         "would have other parameters than the checkpoint: use a new --workdir",
     )
+
+
+def has_same_parameters(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    """Return whether the models of two configs have parameters of the same names and shapes.
+
+    Args:
+      before: Settings by path.
+      after: Other settings by path.
+    """
+    return bool(_variables(before) == _variables(after))
 
 
 def _variables(settings: Mapping[str, Any]) -> Any:

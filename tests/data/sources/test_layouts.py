@@ -137,7 +137,7 @@ def test_divided_classes_have_two_splits(tmp_path, split):
             [*some("images/cat"), *some("images/dog"), "labels/a.xml"],
             "labels: the class has no image; .*images has cat/ and dog/: give --config.data.root=",
         ),
-        (["dataset_info.json", "a.array_record"], "it has 1 .array_record; a data set of TFDS"),
+        (["dataset_info.json", "a.array_record"], "it has 1 .array_record; for a data set of TFDS"),
         (["mnist/3.0.1/dataset_info.json"], "for a data set of TFDS, pass --config.data.name"),
         (["3.0.1/dataset_info.json"], "for a data set of TFDS, pass --config.data.name"),
         # Two forms of one name.
@@ -247,7 +247,7 @@ def test_a_cut_that_leaves_nothing_says_how_it_is_made(tmp_path):
             message = str(error)
     first = min(share for share in shares if sizes[share])
     assert f"--config.data.val_share={max(s for s in shares if not sizes[s]):g}" in message
-    assert f"from {first:g} to " in message
+    assert f"with {first:g} to " in message
 
 
 def test_names_in_two_unicode_forms_are_one_class(tmp_path):
@@ -299,7 +299,7 @@ def test_a_root_is_a_folder_that_can_be_read(tmp_path, monkeypatch):
     with pytest.raises(DataError, match=r"pipe is a file, expected a folder of images$"):
         load(tmp_path / "pipe")
     for missing in (tmp_path / "photos.tar.gz" / "x", "~nobody.has.this.name/photos"):
-        with pytest.raises(InputMissingError, match="no folder"):
+        with pytest.raises(InputMissingError, match="no such folder"):
             load(missing)
     fill(tmp_path, *some("home/photos/apple"), *some("home/photos/banana"))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
