@@ -1,4 +1,4 @@
-"""A ViT-Ti/16 from scratch on a folder of images, whose folders are the classes.
+"""Train a ViT-Ti/16 from scratch on a folder of images, with a folder per class.
 
 PHOTOS has a folder per class, PHOTOS/CLASS/*, or a folder per split, PHOTOS/train/CLASS/* and
 PHOTOS/val/CLASS/*. Nobody has measured this recipe. Training from scratch needs thousands of images

@@ -17,7 +17,7 @@ from vit_jax.training.loop import train
 
 NOTES = [
     "{root}/Training is read as train",
-    "passed over in {root}/Training: 2 .heic, 1 folder @eaDir",
+    "skipped in {root}/Training: 2 .heic, 1 folder @eaDir",
     "'val' has no image of 1 of the 12 classes: 3",
 ]
 
@@ -121,7 +121,7 @@ def test_predict_says_on_stderr_what_it_passed_over(folder, workdir, capsys):
     code = cli.run(predict.main, predict._flags(), "", argv, cli.parse_operands)
     out, err = capsys.readouterr()
     assert (code, out.count("\n")) == (0, 4)
-    assert err == f"warning: {folder}/Training/7: passed over 2 .heic, 1 folder @eaDir\n"
+    assert err == f"warning: {folder}/Training/7: skipped 2 .heic, 1 folder @eaDir\n"
 
 
 def test_one_class_is_nothing_to_learn(folder, tmp_path):

@@ -252,7 +252,7 @@ def _expand(operand: str) -> list[str]:
         return [operand]
     (found,) = find_images(operand)
     if found.passed_over():
-        warn(f"{operand}: passed over {found.passed_over()}")
+        warn(f"{operand}: skipped {found.passed_over()}")
     return [image.path for image in found.images]
 
 

@@ -84,7 +84,7 @@ def list_split(folder: str, class_names: tuple[str, ...], *, defines: bool) -> L
         notes.append(f"{len(level.found.images):,} images right in {folder} are in no class")
     passed_over = merge([level.found, *found]).passed_over()
     if passed_over:
-        notes.append(f"passed over in {folder}: {passed_over}")
+        notes.append(f"skipped in {folder}: {passed_over}")
     return Listing(sorted(files), tuple(notes))
 
 
@@ -123,7 +123,7 @@ def _say_empty(path: str, found: Found, filled: Sequence[str]) -> str:
     """Return the error for a class without images; `filled` are the classes with images."""
     texts = [f"{path}: the class has no image; expected {' '.join(EXTENSIONS)}"]
     if found.passed_over():
-        texts.append(f"passed over: {found.passed_over()}")
+        texts.append(f"skipped: {found.passed_over()}")
     texts.append(hint_prepared(os.path.dirname(path)) or hint_prepared(path))
     if len(filled) == 1:
         texts.append(hint_below(filled[0]))
