@@ -21,6 +21,7 @@ from vit_jax import config, models
 from vit_jax import train as train_lib
 from vit_jax.checkpoints import from_pretrained
 from vit_jax.cluster import sharding
+from vit_jax.data.sources.folder import choose_splits
 from vit_jax.errors import ConfigError, Interrupted
 from vit_jax.training import loop
 
@@ -219,7 +220,7 @@ def folder_config(**overrides):
         **{"data.threads": "1", "log.tensorboard": "false"},
         **{key.replace("__", "."): value for key, value in overrides.items()},
     }
-    return config.resolve(config.load_config_file(path), given).config
+    return choose_splits(config.resolve(config.load_config_file(path), given)).config
 
 
 @pytest.mark.parametrize(

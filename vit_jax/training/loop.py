@@ -20,6 +20,7 @@ from vit_jax.console.progress import say
 from vit_jax.console.waiting import announce_compilation, cache_directory, waiting
 from vit_jax.console.workdir import lock, owner
 from vit_jax.data import loader
+from vit_jax.data.sources.folder import choose_splits
 from vit_jax.errors import ConfigError, Interrupted
 from vit_jax.evaluation.loop import Evaluation
 from vit_jax.training import results, resume, warm_start
@@ -44,6 +45,7 @@ def train(
     Raises:
       UserError: An error that the user can fix; see `errors`.
     """
+    resolved = choose_splits(resolved)
     config = resolved.config
     with PreemptionGuard() as stop, lock(workdir):
         run = _open(config, workdir)
