@@ -111,7 +111,7 @@ def finish(
     content["sha256"] = _digest(content)
     write_json(workdir / "results.json", content)
     took = format_seconds(pace["train_seconds"])
-    say(f"done      step {step:,}, {took} of training  {workdir / 'results.json'}")
+    say(f"done      step {step:,} in {took}  {workdir / 'results.json'}")
     return content
 
 
