@@ -114,11 +114,11 @@ def test_the_new_run_has_its_own_regularization(source, tiny_config):
     [
         (
             {"model.mlp.activation": "relu"},
-            r"config\.model\.mlp\.activation: relu \(flag\), but .* with gelu_tanh \(source .*\)$",
+            r"config\.model\.mlp\.activation: relu \(flag\), but .* with gelu_tanh \(init_from .*\)$",
         ),
         (
             {"model.width": "32"},
-            r"config\.model\.width: 32 \(flag\), but .* with 16 \(source .*\)$",
+            r"config\.model\.width: 32 \(flag\), but .* with 16 \(init_from .*\)$",
         ),
         ({"model.pool": "gap"}, r"config\.init_from: .*cls_token \(1x16\) is an unexpected key"),
         (
@@ -297,6 +297,6 @@ def test_a_network_of_offsets_counts_in_the_windows_that_it_knows(tiny_config, t
 
 
 def test_another_kind_of_model_is_refused(tiny_config, source):
-    said = r"config\.model\.name: swin_t_w7 \(flag\) is a swin; .* of a vit_mu4 \(source"
+    said = r"config\.model\.name: swin_t_w7 \(flag\) is a swin; .* of a vit_mu4 \(init_from"
     with pytest.raises(ConfigError, match=said):
         tiny_config({"model.name": "swin_t_w7", **SWIN, "init_from": str(source)})
