@@ -134,7 +134,7 @@ def place(tmp_path_factory):
     for name in ("configs", "tests", "pyproject.toml"):
         (root / name).symlink_to(ROOT / name)
     rng = np.random.default_rng(0)
-    photos = [f"PHOTOS/{name}/{i}.jpg" for name in ("cat", "dog") for i in range(24)]
+    photos = [f"PHOTOS/{name}/{i}.jpg" for name in ("cat", "dog") for i in range(30)]
     for name in [*photos, "new.jpg", "cat.jpg", "a.jpg", "b.png", "more/1.jpg", "more/2.png"]:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (20, 24, 3), np.uint8)).save(root / name)
