@@ -36,7 +36,7 @@ def test_a_run_config_is_read_back_and_a_wrong_one_refused(tmp_path, tiny_config
     config = tiny_config()
     (workdir / "config.json").write_text(json.dumps(config_lib.as_dict(config)))
     assert config_lib.read_config(workdir) == config
-    for text in ("null", "5", '"abc"', "[]"):
+    for text in ("null", "5", '"abc"', "[]", '{"model_type": "vit"}', '{"architecture": "vit"}'):
         (workdir / "config.json").write_text(text)
         with pytest.raises(InputMissingError, match="expected the settings of a run"):
             config_lib.read_config(workdir)

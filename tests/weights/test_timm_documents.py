@@ -200,6 +200,13 @@ def test_names_of_other_classes_are_left_out_and_a_note_says_so(save):
     assert any("3 names for 5 classes; ignored" in note for note in imported.notes)
 
 
+@pytest.mark.parametrize("document", [(), ({**HUB, "model_args": ARGS},)], ids=["none", "states"])
+def test_a_number_of_heads_that_nothing_states_is_noted(document, save):
+    _, imported = bring_in(save(vit(), *document))
+    noted = "the arrays do not show the number of heads; check --model.num_heads"
+    assert (noted in imported.notes) == (not document)
+
+
 def test_channels_are_those_of_the_file(save):
     arrays = vit(**{"patch_embed.proj.weight": (WIDTH, 1, 8, 8)})
     _, imported = bring_in(save(arrays))

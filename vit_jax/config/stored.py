@@ -13,6 +13,8 @@ from vit_jax.errors import ConfigError, InputMissingError
 from vit_jax.settings.recorded import Setting
 
 CONFIG = "config.json"
+# In `config.json` of transformers and of timm, and never in that of a run.
+FOREIGN_KEYS = ("architecture", "architectures", "model_type", "pretrained_cfg")
 ORIGINS = "origins.json"  # the origin of each value; not part of the identity of the run
 # Settings with a path that may be on another machine, such as gs://...
 REMOTE_KEYS = ("data.data_dir", "data.root", "init_from", "objective.teacher")
@@ -33,6 +35,10 @@ def read_layer(directory: epath.Path) -> Layer:
         raise InputMissingError(f"{path}: {error}") from error
     if not isinstance(values, dict):
         raise InputMissingError(f"{path}: expected the settings of a run, got {values!r:.40}")
+    if not values.keys().isdisjoint(FOREIGN_KEYS):
+        problem = "expected the settings of a run, got those of another library"
+        hint = "import the weights with python -m vit_jax.convert"
+        raise InputMissingError(f"{path}: {problem}; {hint}")
     return from_values(values, str(path))
 
 

@@ -181,6 +181,6 @@ def _plan(config: config_lib.Config, source: Source) -> schedules.Plan:
     if len(source) < config.batch_size:
         raise DataError(
             f"config.data.train_split: '{config.data.train_split}' holds {len(source)} images, "
-            f"fewer than one batch of {config.batch_size}"
+            f"fewer than one batch of {config.batch_size}; pass a smaller --config.batch_size"
         )
     return schedules.plan(config, len(source))

@@ -10,6 +10,7 @@ from vit_jax.weights.rule_builders import CONV, linear, norm
 from vit_jax.weights.rules import Rule
 from vit_jax.weights.timm import arguments, unsupported, vit_arrays, vit_model
 from vit_jax.weights.timm import documents as timm_documents
+from vit_jax.weights.timm.architectures import VIT_SIZES
 from vit_jax.weights.timm.inferring import infer_vit
 
 
@@ -163,6 +164,8 @@ def describe(shapes: Shapes, documents: Documents, series: str) -> ImportSpec:
     sizes = {"mlp.name": inferred["mlp_layer"]}
     if "num_heads" in stated:
         sizes["num_heads"] = stated["num_heads"]
+    elif inferred["embed_dim"] not in {0, *dict(VIT_SIZES.values())}:
+        more += ("the arrays do not show the number of heads; check --model.num_heads",)
     return ImportSpec(
         fields={**FIELDS, **_fields(stated, inferred), **(NO_TEACHER if no_teacher else {})},
         sizes=sizes if inferred["embed_dim"] else {},
