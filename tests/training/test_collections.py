@@ -264,7 +264,7 @@ def test_a_teacher_sees_with_its_moving_statistics(trained, tiny_config):
 
 
 def test_no_library_takes_a_model_with_statistics(trained, tmp_path):
-    with pytest.raises(DataError, match="has batch_stats, which the files of timm do not hold"):
+    with pytest.raises(DataError, match="has batch_stats, which files of timm cannot store"):
         export_weights(trained[0], "timm", tmp_path / "timm")
     assert not (tmp_path / "timm").exists()
 

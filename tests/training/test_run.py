@@ -16,7 +16,7 @@ def test_the_model_has_the_classes_of_the_data(tiny_config, asked):
 
 def test_other_classes_than_those_of_the_data_are_refused(tiny_config):
     message = (
-        r"config\.model\.num_classes: the data set synthetic:train has 10 classes, got 7; 0 ta"
+        r"config\.model\.num_classes: the data set synthetic:train has 10 classes, got 7; 0 infers"
     )
     with pytest.raises(ConfigError, match=message):
         open_run(tiny_config({"model.num_classes": "7"}))

@@ -146,7 +146,7 @@ def test_divided_classes_have_two_splits(tmp_path, split):
             "class 'café' exists twice, in two Unicode forms",
         ),
         # Nothing but files of other kinds.
-        ([*some("a"), *some("b", suffix="heic")], "b: the class has no image; .*over: 4 .heic"),
+        ([*some("a"), *some("b", suffix="heic")], "b: the class has no image; .*skipped: 4 .heic"),
         ([*some("a"), "b/"], "b: the class has no image; expected .jpg"),
     ],
 )

@@ -83,7 +83,7 @@ def read_header(content: bytes) -> Header:
             return Header(
                 coding in _PROGRESSIVE, samples_per_pixel, components, position, num_scans, has_end
             )
-    raise UnreadableError("a JPEG that ends before its picture")
+    raise UnreadableError("a truncated JPEG")
 
 
 def may_be_truncated(image: Image.Image) -> bool:
