@@ -125,7 +125,8 @@ def _open(request: Request, class_names: tuple[str, ...], labelled: bool) -> Sou
             if error.path != path or request.split in request.known:
                 raise
             names = ", ".join(request.known) or "no split of its own"
-            raise ConfigError("--split", f"{error.problem}, and the run has {names}") from error
+            problem = f"{error.problem.rstrip('.')}; the run has {names}"
+            raise ConfigError("--split", problem) from error
     count = len(source.class_names)
     if labelled and count != config.model["num_classes"]:
         problem = f"{source.name} has {count} classes, the model {config.model['num_classes']}"
