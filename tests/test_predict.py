@@ -202,7 +202,7 @@ def test_preprocess_takes_what_a_predictor_takes(workdir, folder):
             trained.preprocess(single)
     with pytest.raises(DataError, match=r"^nowhere\.png: no such file$"):
         trained.preprocess(["nowhere.png"])
-    with pytest.raises(TypeError, match=r"expected a sequence of names, .* use \['blocks_0'\]"):
+    with pytest.raises(TypeError, match=r"sequence of names, got a string; use \['blocks_0'\]"):
         models.features(trained.model, trained.variables, expected, "blocks_0")
 
 
