@@ -91,7 +91,7 @@ def test_evaluate_takes_val_of_a_folder_without_test(folder, workdir, capsys, tm
     code, _, err = run_evaluate(capsys, f"--workdir={workdir}", "--split=test")
     assert code == 64 and err.count("\n") == 1
     assert err.startswith("error: --split: no split 'test' in ")
-    assert err.endswith(", and the run has train, val\n")
+    assert err.endswith("; the run has train, val\n")
     for k in range(12):
         (tmp_path / "train" / str(k)).mkdir(parents=True)
         (tmp_path / "test").mkdir(exist_ok=True)
