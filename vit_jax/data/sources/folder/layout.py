@@ -46,7 +46,8 @@ def find_root(text: str) -> str:
     try:
         is_folder = stat.S_ISDIR(os.stat(root).st_mode)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise InputMissingError(f"{FIELD}: no such folder: {text}") from error
+        problem = f"{FIELD}: no such folder: '{text}'; pass --{FIELD}=DIR"
+        raise InputMissingError(problem) from error
     except OSError as error:
         raise DataError(f"{FIELD}: {text} cannot be read: {error.strerror}") from error
     if not is_folder:
