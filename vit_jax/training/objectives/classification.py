@@ -48,9 +48,9 @@ class Classification(Objective):
         requested = config.model["num_classes"]
         count = len(source.class_names)
         if count == 1:
-            raise DataError(
-                "; ".join([f"{source.name}: expected at least two classes", *source.notes])
-            )
+            root = config.data.root  # without one, the name of the data set says where
+            where = f"config.data.root: {root}" if root else source.name
+            raise DataError("; ".join([f"{where}: expected at least two classes", *source.notes]))
         if requested not in (0, count):
             problem = f"the data set {source.name} has {count} classes, got {requested}"
             raise ConfigError(
