@@ -242,8 +242,7 @@ def main(values: flags.FlagValues, operands: list[str]) -> None:
     finally:
         progress.close()
     if skipped == len(images):
-        problem = f"none of the {skipped} images has a prediction"
-        raise DataError(f"{problem}; the last is {_as_line(result)}")
+        raise DataError(f"no image could be predicted; the last one: {_as_line(result)}")
 
 
 def _expand(operand: str) -> list[str]:
