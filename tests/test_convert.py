@@ -267,7 +267,7 @@ def timm_flags(tmp_path, **changes):
             65,
             "blocks.*.attn.k_norm.bias is missing, expected 16",
         ),
-        ({"source": "google"}, 65, "is an unexpected key"),
+        ({"source": "google"}, 65, "try another --source"),
         ({"source": "huggingface"}, 65, "config.json: no such file beside the weights"),
     ],
 )

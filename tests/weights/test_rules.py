@@ -121,6 +121,17 @@ def test_everything_that_does_not_fit_is_in_one_error_and_nothing_is_read():
     ]
 
 
+def test_names_of_another_library_are_one_short_error():
+    rules = [Rule("w.{i}", "w_{i}"), Rule("b", "b")]
+    shapes = {"w_0": (3, 2), "w_1": (3, 2), "b": (3,)}
+    with pytest.raises(DataError) as caught:
+        imported(rules, shapes, {"k/0": np.zeros((3, 2)), "a": np.zeros(3)})
+    assert str(caught.value).partition(": ")[2] == (
+        "not the weights of this model: no array has a name of this library "
+        "(it has a, expected b); try another --source"
+    )
+
+
 def test_shapes_are_checked_without_taking_memory():
     vast = (1 << 20, 3, 1 << 10, 1 << 10)  # 12 TiB
     with pytest.raises(DataError, match="is missing, expected 3145728x1048576"):

@@ -159,8 +159,9 @@ def import_params(
       The parameters by our names, in float32, and the extra tensors by their names in the file.
 
     Raises:
-      DataError: Names or shapes do not match; the message lists all of them, and no array was read.
-        Or a parameter has values that are not finite in float32.
+      DataError: Names or shapes do not match; the message lists all of them, or says that
+        no name matches; no array was read. Or a parameter has values that are not finite in
+        float32.
     """
     bindings = table.bind(shapes)
     bound = {name for binding in bindings for name in binding.targets}
@@ -174,6 +175,10 @@ def import_params(
     extra_tensors = set(itertools.chain(*table.extra_tensors(file_shapes).values()))
     for name in file_shapes.keys() - expected.keys() - extra_tensors:
         problems[name] = f"({format_shape(file_shapes[name])}) is an unexpected key"
+    if expected and file_shapes and not expected.keys() & file_shapes.keys():
+        names = f"it has {min(file_shapes)}, expected {min(expected)}"
+        problem = f"no array has a name of this library ({names})"
+        raise DataError(f"{where}: not the weights of this model: {problem}; try another --source")
     if problems:
         raise DataError(f"{where}: not the weights of this model: {list_problems(problems)}")
     params: Arrays = {}

@@ -54,7 +54,8 @@ def open_config(
       DataError: There is no `config.json`, or it describes a model of another family.
     """
     if CONFIG not in documents:
-        raise DataError(f"{CONFIG}: no such file beside the weights; it describes the model")
+        problem = "no such file beside the weights; it describes the model: add it"
+        raise DataError(f"{CONFIG}: {problem} (weights of timm need --source=timm)")
     model_type = read_key(documents[CONFIG], "model_type", str, CONFIG)
     if model_type not in model_types:
         expected = f"{', '.join(model_types[:-1])} or {model_types[-1]}"
