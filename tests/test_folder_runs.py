@@ -129,7 +129,8 @@ def test_one_class_is_nothing_to_learn(folder, tmp_path):
     (root / "photos").mkdir(parents=True)
     (root / "photos/numbers").symlink_to(folder / "Training")
     expected = (
-        r"expected at least two classes; one class only: photos; .*/numbers has 0/ and 1/ and 10/"
+        r"/data: expected at least two classes; one class only: photos; "
+        r".*/numbers has 0/ and 1/ and 10/"
     )
     with pytest.raises(DataError, match=expected):
         train(settings(root, **{"data.val_split": ""}), epath.Path(tmp_path / "run"))

@@ -310,7 +310,11 @@ def test_a_run_resumes_on_another_mesh(tiny_config, tmp_path):
             ConfigError,
             "config.batch_size: expected a multiple of 8 devices, got 12; ",
         ),
-        ({"batch_size": "128"}, DataError, "'train' holds 64 images, fewer than one batch of 128"),
+        (
+            {"batch_size": "128"},
+            DataError,
+            "'train' holds 64 images, fewer than one batch of 128; set a smaller --config.batch_s",
+        ),
         ({"model.num_classes": "7"}, ConfigError, "config.model.num_classes: the data set synthet"),
         ({"mesh.tensor": "4", "mesh.data": "2"}, ConfigError, "config.mesh.tensor: expected a div"),
         ({"mesh.data": "3"}, ConfigError, "config.mesh: data=3, fsdp=1, tensor=1 does not fit 8"),
