@@ -69,12 +69,12 @@ def assign(path, value):
         (
             "model.stem.patch",
             (4,),
-            "config.model.stem.patch: expected a tuple of 2 (an integer), got (4,)",
+            "config.model.stem.patch: expected 2 values (each an integer), got (4,)",
         ),
         (
             "model.stem.patch",
             4,
-            "config.model.stem.patch: expected a tuple of 2 (an integer), got 4",
+            "config.model.stem.patch: expected 2 values (each an integer), got 4",
         ),
         ("model.num_heads", 5, "config.model.num_heads: 5 does not divide width 384"),
         (
@@ -91,9 +91,13 @@ def assign(path, value):
         ("optim", {5: 1}, "config.optim.5: no such field"),
         ("model", "vit_x16", "config.model.name: unknown 'vit_x16'; did you mean 'vit_"),
         ("optim.ema_decay", 1.5, "config.optim.ema_decay: expected less than 1, got 1.5"),
-        ("optim.freeze", "head", "config.optim.freeze: expected a tuple of any number (text)"),
+        ("optim.freeze", "head", "config.optim.freeze: expected any number of values (each text)"),
         ("optim.decay_rules", ((1, 2.0),), "config.optim.decay_rules[0][0]: expected text, got 1"),
-        ("data.image_size", (8, 8, 8), "config.data.image_size: expected a tuple of 2 (an integer"),
+        (
+            "data.image_size",
+            (8, 8, 8),
+            "config.data.image_size: expected 2 values (each an integer",
+        ),
         ("data.mean", (0.5,), "config.data.mean: expected 3 numbers, one per channel"),
         ("log.tensorboard", 1, "config.log.tensorboard: expected true or false, got 1"),
         ("checkpoint.keep", 1, "config.checkpoint.keep: expected at least 2, got 1"),
@@ -153,7 +157,7 @@ def test_the_text_of_a_flag_is_parsed_by_the_type_of_the_field(path, text, value
         (
             "data.image_size",
             "8x8",
-            "config.data.image_size: expected a tuple of 2 (an integer), got ('",
+            "config.data.image_size: expected 2 values (each an integer), got ('",
         ),
         ("model.name", "vit_x16", "config.model.name: unknown 'vit_x16'; did you mean 'vit_"),
     ],

@@ -280,7 +280,7 @@ def test_an_unknown_part_is_reported_with_its_line_unless_a_flag_replaces_it():
         ),
         (
             {"model.attention": "window", "model.attention.window": "7"},
-            "attention.window: expected a tuple of 2 (an integer), got (7,)",
+            "attention.window: expected 2 values (each an integer), got (7,)",
         ),
         (
             {"model.posemb": "relative_bias", "model.posemb.interpolation": "cubic"},

@@ -151,7 +151,7 @@ def test_an_unknown_name_is_an_error_with_the_nearest_name(tiny_config, override
         ({"eval.sets": "('a/b','test[:3]'),"}, r"eval\.sets\[0\]: expected a name without '/'"),
         ({"eval.sets": "('val_raw','test'),"}, r"eval\.sets\[0\]: expected a name without '/' or"),
         ({"eval.sets": "('a',''),"}, r"eval\.sets\[0\]: 'a' names no images; expected SPLIT or D"),
-        ({"eval.sets": "('a',),"}, r"eval\.sets\[0\]: expected a tuple of 2 \(text\)"),
+        ({"eval.sets": "('a',),"}, r"eval\.sets\[0\]: expected 2 values \(each text\)"),
         (
             {"eval.evaluators": "classification,classification"},
             r"eval\.evaluators: expected different names",

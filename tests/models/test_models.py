@@ -795,7 +795,7 @@ def test_features_of_an_unknown_name_is_an_error_with_the_nearest_right_one(tiny
         ({"width": 64.0}, "width: expected an integer, got 64.0"),
         ({"num_classes": None}, "num_classes: expected an integer, got None"),
         ({"dtype": jnp.bfloat16}, "dtype: expected text, got <class 'jax.numpy.bfloat16'>"),
-        ({"stem": {"patch": 8}}, "stem.patch: expected a tuple of 2 (an integer), got 8"),
+        ({"stem": {"patch": 8}}, "stem.patch: expected 2 values (each an integer), got 8"),
     ],
 )
 def test_create_checks_types(fields, message):

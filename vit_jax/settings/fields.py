@@ -164,8 +164,8 @@ def parse_flag(text: str, hint: Any, path: str) -> Any:
 def _describe(hint: Any) -> str:
     args = typing.get_args(hint)
     if typing.get_origin(hint) is tuple:
-        count = "any number" if args[-1] is Ellipsis else str(len(args))
-        return f"a tuple of {count} ({_describe(args[0])})"
+        count = "any number of" if args[-1] is Ellipsis else str(len(args))
+        return f"{count} values (each {_describe(args[0])})"
     return SCALARS[hint][1] if hint in SCALARS else "a section"
 
 
