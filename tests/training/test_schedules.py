@@ -92,7 +92,7 @@ def test_durations_come_in_three_units(fields, expected):
         ),
         (
             {"total_steps": 9, "optim": {"warmup_steps": 9}},
-            "config.optim.warmup_steps: expected fewer than the run's 9 steps, got 9",
+            "config.optim.warmup_steps: expected fewer than the run's 9 steps, got 9; train",
         ),
         (
             {"total_steps": 9, "optim": {"warmup_steps": 4, "cooldown_steps": 5}},

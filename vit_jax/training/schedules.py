@@ -58,6 +58,7 @@ def plan(config: config_lib.Config, num_images: int) -> Plan:
             problem = f"expected fewer than the run's {total} steps, got {steps}"
             if name == "cooldown":
                 problem += ", including the warm-up"
+            problem += f"; train longer, or pass a smaller --config.optim.{name}_steps"
             raise ConfigError(f"config.optim.{name}_steps", problem)
     return Plan(total, warmup, cooldown)
 
