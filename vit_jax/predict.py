@@ -207,6 +207,7 @@ def main(values: flags.FlagValues, operands: list[str]) -> None:
     """Print the predictions for images, and for all images below folders.
 
     Raises:
+      ConfigError: A flag is wrong, or there are no operands.
       DataError: There is no prediction for any image.
       InputMissingError: None of the operands exists.
     """
@@ -216,9 +217,10 @@ def main(values: flags.FlagValues, operands: list[str]) -> None:
         if value < 1:
             raise ConfigError(flag, f"expected at least 1, got {value}")
     images = [path for operand in operands for path in _expand(operand)]
+    if not operands:
+        raise ConfigError("IMAGE", "expected images or folders of images after the flags")
     if not images:
-        expected = "expected images or folders of images"
-        raise DataError(f"{' '.join(operands) or 'no image given'}: {expected}")
+        raise DataError(f"{' '.join(operands)}: expected images, found none")
     predictor = Predictor(
         values.workdir,
         step=values.step,

@@ -32,7 +32,8 @@ def test_overrides_are_parsed_with_equals_or_space(capsys):
     [
         (["--numbr=3"], "error: --numbr: no such flag; did you mean 'number'?"),
         (["--number=x"], "error: flag --number=x: "),
-        (["stray"], "error: stray: no such flag; "),
+        (["stray"], "error: stray: expected flags, --NAME=VALUE"),
+        (["x.py:s"], "error: x.py:s: expected flags, --NAME=VALUE, such as --config=x.py:s"),
         (["--config.a"], "error: config.a: expected a value, as in --config.key=value"),
     ],
 )

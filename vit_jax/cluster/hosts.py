@@ -146,8 +146,8 @@ def _initialize(
     except (ValueError, OSError) as error:
         if optional and (coordinator, count, index) == (None, None, None):
             return False
-        hint = "pass --coordinator=HOST:PORT, --num_processes and --process_id"
-        raise ConfigError("--distributed", f"JAX found no cluster ({error}); {hint}") from error
+        problem = f"JAX found no cluster ({error}); pass HOST:PORT of process 0"
+        raise ConfigError("--coordinator", problem) from error
     except RuntimeError as error:
         raise HostError(f"cannot connect to the other hosts at {where}: {error}") from error
     finally:

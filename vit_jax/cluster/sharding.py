@@ -57,7 +57,8 @@ def make_mesh(
         sizes[sizes.index(-1)] = len(devices) // rest
     if math.prod(sizes) != len(devices):
         problem = f"{requested} does not fit {len(devices)} devices"
-        raise ConfigError("config.mesh", f"{problem}; the product must be {len(devices)}")
+        hint = f"the product of all axes must be {len(devices)}, and -1 is the rest"
+        raise ConfigError("config.mesh", f"{problem}; {hint}")
     auto = (jax.sharding.AxisType.Auto,) * len(AXES)
     mesh = jax.make_mesh(tuple(sizes), AXES, axis_types=auto, devices=devices)
     if not shards_by_process(_processes(mesh)):

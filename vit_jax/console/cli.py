@@ -127,6 +127,9 @@ def parse_overrides(
             hint = suggest(name, [*values, *(f"{section}KEY" for section in sections)])
             if name in RENAMED and "weights" in values:
                 hint = f"pass {RENAMED[name]}"
+            if not item.startswith("-"):
+                config = f", such as --config={item}" if item.split(":")[0].endswith(".py") else ""
+                raise ConfigError(item, f"expected flags, --NAME=VALUE{config}")
             raise ConfigError(item.partition("=")[0], f"no such flag; {hint}")
         if not equals:
             if not items:
