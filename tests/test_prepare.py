@@ -299,7 +299,7 @@ def test_a_wrong_name_is_an_error(run, tmp_path, name, message):
         ("--data_dir=gs://a/b", 64, "--data_dir: expected a local path, got gs://a/b"),
         ("--downloads=FILE", 66, "--downloads: no such folder: 'FILE'"),
         ("--config.seed=1", 64, "config.seed: this command has no config"),
-        ("--dataste=mnist", 64, "--dataste: no such flag; did you mean 'dataset'?"),
+        ("--dataste=mnist", 64, "--dataste: no such flag; did you mean '--dataset'?"),
     ],
 )
 def test_a_wrong_flag_is_an_error(run, tmp_path, flag, code, message):

@@ -80,7 +80,7 @@ def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
                 lambda: _open(request, run.class_names, objective.needs_labels),
                 lambda source: shared_by_hosts(config, {request.field: source.fingerprint}),
             )
-        say(f"evaluate  {workdir}, step {run.step:,}, on {source.name}")
+        say(f"evaluate  {workdir}, step {run.step:,}, on {source.title}")
         notes = [*resolved.notes, *source.notes]
         if objective.needs_labels and not run.class_names:
             notes.append(note_on_order(source))
@@ -129,7 +129,7 @@ def _open(request: Request, class_names: tuple[str, ...], labelled: bool) -> Sou
             raise ConfigError("--split", problem) from error
     count = len(source.class_names)
     if labelled and count != config.model["num_classes"]:
-        problem = f"{source.name} has {count} classes, the model {config.model['num_classes']}"
+        problem = f"{source.title} has {count} classes, the model {config.model['num_classes']}"
         raise ConfigError(path, problem)
     return source
 

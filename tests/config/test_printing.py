@@ -96,8 +96,8 @@ def test_resuming_takes_a_duration_in_another_unit_by_one_name(tmp_path, capsys)
     code, _, err = train_with(*longer)
     assert code == 64
     assert "config.optim.warmup_epochs: this run was started with 0.0, not 0.3" in err
-    assert err.endswith("--allow_config_change=optim.warmup\n")
     allowed = ("--allow_config_change=total", "--allow_config_change=optim.warmup")
+    assert all(flag in err for flag in allowed)
     code, out, _ = train_with(*longer, *allowed)
     assert code == 0 and "plan      3 steps" in out and "resume    from" in out
 

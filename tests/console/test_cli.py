@@ -30,8 +30,9 @@ def test_overrides_are_parsed_with_equals_or_space(capsys):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--numbr=3"], "error: --numbr: no such flag; did you mean 'number'?"),
+        (["--numbr=3"], "error: --numbr: no such flag; did you mean '--number'?"),
         (["--number=x"], "error: flag --number=x: "),
+        (["--data.root=x"], "error: --data.root: no such flag; did you mean '--config.data.root'?"),
         (["stray"], "error: stray: expected flags, --NAME=VALUE"),
         (["x.py:s"], "error: x.py:s: expected flags, --NAME=VALUE, such as --config=x.py:s"),
         (["--config.a"], "error: config.a: expected a value, as in --config.key=value"),
@@ -114,4 +115,4 @@ def test_operands_may_be_between_flags_and_after_two_dashes(capsys):
         "",
     )
     code, _, err = parse("a.jpg", "--numbr=3")
-    assert (code, err) == (64, "error: --numbr: no such flag; did you mean 'number'?\n")
+    assert (code, err) == (64, "error: --numbr: no such flag; did you mean '--number'?\n")

@@ -772,7 +772,7 @@ def test_the_command_without_names_lists_all_models(capsys, monkeypatch):
         (["vit_mu16", "--image_size=0"], "--image_size: expected pixels, as in 224 or 224,320, go"),
         (["vit_mu16", "--image_size=1,2,3"], "--image_size: expected pixels, as in 224 or 224,320"),
         (["vit_mu16", "--image_size=a"], "--image_size: expected pixels, as in 224 or 224,320, go"),
-        (["--image=8"], "--image: no such flag; did you mean 'image_size'?"),
+        (["--image=8"], "--image: no such flag; did you mean '--image_size'?"),
     ],
 )
 def test_an_error_of_the_command_is_one_line_and_exit_code_64(capsys, argv, message):

@@ -313,7 +313,7 @@ def test_a_run_resumes_on_another_mesh(tiny_config, tmp_path):
         (
             {"batch_size": "128"},
             DataError,
-            "'train' holds 64 images, fewer than one batch of 128; set a smaller --config.batch_s",
+            "'train' holds 64 images, fewer than one batch of 128; pass a smaller --config.batch_",
         ),
         ({"model.num_classes": "7"}, ConfigError, "config.model.num_classes: the data set synthet"),
         ({"mesh.tensor": "4", "mesh.data": "2"}, ConfigError, "config.mesh.tensor: expected a div"),

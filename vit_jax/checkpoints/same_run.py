@@ -41,10 +41,11 @@ def check_same_run(
     if changed:
         key, *others = changed
         more = f" (and {', '.join(others)})" if others else ""
+        to_allow = dict.fromkeys(config_lib.name_to_allow(key) for key in changed)
         raise ConfigError(
             f"config.{key}",
             f"this run was started with {before.get(key)!r}, not {after.get(key)!r}{more}; "
-            f"use a new --workdir, or --allow_config_change={config_lib.name_to_allow(key)}",
+            f"use a new --workdir, or {' '.join(f'--allow_config_change={k}' for k in to_allow)}",
         )
     for field, fingerprint in saved["data"].items():
         key = "eval.sets" if field == SETS else f"data.{field}"

@@ -13,6 +13,7 @@ from vit_jax.errors import ConfigError, InputMissingError
 from vit_jax.settings.recorded import Setting
 
 CONFIG = "config.json"
+EXPECTED = "the work directory of a run, or converted weights"
 # In `config.json` of transformers and of timm, and never in that of a run.
 FOREIGN_KEYS = ("architecture", "architectures", "model_type", "pretrained_cfg")
 ORIGINS = "origins.json"  # the origin of each value; not part of the identity of the run
@@ -28,7 +29,7 @@ def read_layer(directory: epath.Path) -> Layer:
     """
     path = directory / CONFIG
     if not is_regular(path):
-        raise InputMissingError(f"{path}: no such file; expected the work directory of a run")
+        raise InputMissingError(f"{path}: no such file; expected {EXPECTED}")
     try:
         values = read_json(path)
     except ValueError as error:

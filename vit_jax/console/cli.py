@@ -3,7 +3,7 @@
 import logging as stdlib_logging
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -25,6 +25,7 @@ CACHE = epath.Path("~/.cache/vit_jax/compiled")
 
 # Renamed flags, and their replacements.
 RENAMED = {"raw": "--weights=raw"}
+HELP_FLAGS = ("?", "h", "help", "helpfull", "helpshort", "helpxml")
 
 Main = Callable[[flags.FlagValues, Any], None]
 
@@ -124,7 +125,9 @@ def parse_overrides(
         item = items.pop(0)
         name, equals, text = item.removeprefix("-").removeprefix("-").partition("=")
         if not item.startswith("-") or not name.startswith(sections):
-            hint = suggest(name, [*values, *(f"{section}KEY" for section in sections)])
+            hint = suggest_flag(name, [*values, *(f"{section}KEY" for section in sections)])
+            if "." in name and sections == ("config.",):
+                hint = f"did you mean '--config.{name}'?"
             if name in RENAMED and "weights" in values:
                 hint = f"pass {RENAMED[name]}"
             if not item.startswith("-"):
@@ -137,6 +140,11 @@ def parse_overrides(
             text = items.pop(0)
         overrides[name.removeprefix("config.")] = text
     return overrides
+
+
+def suggest_flag(name: str, flag_names: Iterable[str]) -> str:
+    """Return a hint for a misspelled flag, without dashes: the most similar one, or else all."""
+    return suggest(f"--{name}", [f"--{flag}" for flag in flag_names if flag not in HELP_FLAGS])
 
 
 def parse_operands(rest: Sequence[str], values: flags.FlagValues) -> list[str]:
@@ -154,5 +162,5 @@ def parse_operands(rest: Sequence[str], values: flags.FlagValues) -> list[str]:
     for item in items[:end]:
         if item.startswith("-") and item != "-":
             name = item.lstrip("-").partition("=")[0]
-            raise ConfigError(item.partition("=")[0], f"no such flag; {suggest(name, values)}")
+            raise ConfigError(item.partition("=")[0], f"no such flag; {suggest_flag(name, values)}")
     return items[:end] + items[end + 1 :]

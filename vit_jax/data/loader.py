@@ -92,7 +92,7 @@ class Batches:
         if count > self._max_unreadable:
             problem = f"{count} of the {len(source):,} images cannot be read"
             limit = f"more than {self._max_unreadable:,}"
-            raise DataError(f"{source.name}: {problem}, {limit}; the last is {line}")
+            raise DataError(f"{source.title}: {problem}, {limit}; the last is {line}")
         self._report(line)
 
 

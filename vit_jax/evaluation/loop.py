@@ -79,7 +79,7 @@ class Evaluation:
             sums = totals[evaluator]
             count = int(sums["count"])
             if not count:
-                raise DataError(f"{source.name}: all images are unreadable")
+                raise DataError(f"{source.title}: all images are unreadable")
             means = self._evaluators[evaluator].means(sums)
             results[label] = {**means, "skipped": len(source) - count}
         return results
@@ -112,7 +112,7 @@ class Evaluation:
         progress = Progress(total, 0, config.log.every_seconds, f"evaluate {label}")
         sums = jax.device_put(zeros(self._evaluators), sharding.replicated(mesh))
         try:
-            for i, batch in _numbered(batches, source.name):
+            for i, batch in _numbered(batches, source.title):
                 if stopped():
                     return {}
                 sums = self._step(variables, sums, sharding.to_global(batch, mesh))

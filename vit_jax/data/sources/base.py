@@ -18,18 +18,20 @@ class Source(abc.ABC):
     """A random-access source of labelled images.
 
     Attributes:
-      name: Name of the data set, with its version and split.
+      name: Name of the data set, with its version and split. It identifies the data of a run.
+      title: Name for messages: the data set or folder, and the split.
       class_names: Names of the classes; label k is class k.
       notes: Notes for the user about the images, one line each.
       unreadable: Reasons for the images that could not be read so far, by index.
     """
 
     name: str
+    title: str
     class_names: tuple[str, ...]
     notes: tuple[str, ...] = ()
 
     def __init__(self, name: str, class_names: tuple[str, ...]) -> None:
-        self.name = name
+        self.name = self.title = name
         self.class_names = class_names
         self.unreadable: dict[int, str] = {}
 

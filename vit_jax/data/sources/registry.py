@@ -96,7 +96,7 @@ def _open(data: config_lib.Data, split: str, path: str, class_names: tuple[str, 
         raise DataError("; ".join([problem, *source.notes]))
     if class_names and not same(source.class_names, class_names):
         actual, expected = listed(source.class_names), listed(class_names)
-        raise ConfigError(path, f"the classes of {source.name} are {actual}, expected {expected}")
+        raise ConfigError(path, f"the classes of {source.title} are {actual}, expected {expected}")
     return source
 
 
@@ -110,5 +110,5 @@ def note_on_order(source: Source) -> str:
     if isinstance(source, Folder) and not order_is_clear(names):
         problem = f"the weights have no class names, and the folders are {listed(names)} as texts"
         hint = "vit_jax.convert takes the names in the order of the outputs: --labels=FILE"
-        raise DataError(f"{source.name}: {problem}, in another order as numbers; {hint}")
+        raise DataError(f"{source.title}: {problem}, in another order as numbers; {hint}")
     return f"the weights have no class names: their outputs are taken for {listed(names)}"

@@ -48,11 +48,11 @@ class Classification(Objective):
         requested = config.model["num_classes"]
         count = len(source.class_names)
         if count == 1:
-            root = config.data.root  # without one, the name of the data set says where
-            where = f"config.data.root: {root}" if root else source.name
+            root = config.data.root
+            where = f"config.data.root: {root}" if root else source.title
             raise DataError("; ".join([f"{where}: expected at least two classes", *source.notes]))
         if requested not in (0, count):
-            problem = f"the data set {source.name} has {count} classes, got {requested}"
+            problem = f"the data set {source.title} has {count} classes, got {requested}"
             raise ConfigError(
                 "config.model.num_classes", f"{problem}; 0 infers the number from the data"
             )

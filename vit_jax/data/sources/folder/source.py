@@ -54,6 +54,7 @@ class Folder(Source):
         files, notes_of_splits = _list_splits(root, layout, data, split, names, defining)
         selected = select(split, {name: len(of_split) for name, of_split in files.items()})
         super().__init__(f"folder/{digest(files)}:{split}", names)
+        self.title = f"{data.root}:{split}"
         self._files = [files[name][index] for name, index in selected]
         self.notes = tuple(
             dict.fromkeys([*layout.notes, *notes, *notes_of_splits, *self._missing_classes(split)])
