@@ -73,6 +73,13 @@ class Swin(Transformer):
         """(width, number of heads) of each stage."""
         return tuple((self.width * 2**i, heads) for i, heads in enumerate(self.num_heads))
 
+    @property
+    def block_names(self) -> tuple[tuple[str, ...], ...]:
+        """Names of the blocks of each stage."""
+        return tuple(
+            tuple(f"stages_{i}_{j}" for j in range(depth)) for i, depth in enumerate(self.depths)
+        )
+
     def fields_from_weights(
         self, other: Transformer, image_size: tuple[int, int]
     ) -> dict[str, Any]:
@@ -125,7 +132,6 @@ class Swin(Transformer):
             tokens = self._encode(
                 x.reshape(batch, height * width, dim),
                 Grid(height, width),
-                names=tuple(f"stages_{i}_{j}" for j in range(depth)),
                 stage=i,
                 mlp_dim=int(dim * self.mlp_ratio),
                 drop_rates=rates[first : first + depth],

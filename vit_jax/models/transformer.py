@@ -12,7 +12,7 @@ from jaxtyping import Array
 from vit_jax.models.layers.attention import ATTENTIONS
 from vit_jax.models.layers.attention.base import FusedAttention, implementation
 from vit_jax.models.layers.blocks import BLOCKS, drop_path_rates
-from vit_jax.models.layers.encoder import Encoder
+from vit_jax.models.layers.encoder import REMATS, Encoder
 from vit_jax.models.layers.grid import Grid
 from vit_jax.models.layers.mlp import ACTIVATIONS, MLPS
 from vit_jax.models.layers.pools import POOLS
@@ -57,6 +57,14 @@ class Transformer(nn.Module):
         "dtype of the computation; parameters, norms, softmax and logits are float32",
         choices=DTYPES,
     )
+    remat: str = field(
+        "none",
+        "activations that are computed again in the backward pass, to save memory",
+        choices=REMATS,
+    )
+    scan: bool = field(
+        False, "apply equal blocks by a scan: a smaller program, which is compiled sooner"
+    )
 
     @property
     def stride(self) -> tuple[int, int]:
@@ -66,6 +74,11 @@ class Transformer(nn.Module):
     @property
     def stages(self) -> tuple[tuple[int, int], ...]:
         """(width, number of heads) of each stage."""
+        raise NotImplementedError
+
+    @property
+    def block_names(self) -> tuple[tuple[str, ...], ...]:
+        """Names of the blocks of each stage."""
         raise NotImplementedError
 
     def fields_from_weights(
@@ -131,13 +144,12 @@ class Transformer(nn.Module):
         tokens: Array,
         grid: Grid,
         *,
-        names: tuple[str, ...],
         stage: int,
         mlp_dim: int,
         drop_rates: tuple[float, ...],
         train: bool,
     ) -> Array:
-        """Apply the blocks of a stage, with these names, to the tokens."""
+        """Apply the blocks of a stage to the tokens."""
         bias = self._posemb_at("bias")
         attention = functools.partial(
             self.attention,
@@ -156,7 +168,15 @@ class Transformer(nn.Module):
         if conditional:
             conditional = functools.partial(conditional, dtype=self.dtype)
         block = functools.partial(self.block, mlp=mlp, norm=norm)
-        encoder = Encoder(block, attention, names, drop_rates, conditional, name=f"encoder_{stage}")
+        encoder = Encoder(
+            block,
+            attention,
+            self.block_names[stage],
+            drop_rates,
+            conditional,
+            remat=self.remat,
+            name=f"encoder_{stage}",
+        )
         nn.share_scope(self, encoder)
         return encoder(tokens, grid, train=train)
 

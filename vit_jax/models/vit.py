@@ -45,6 +45,11 @@ class ViT(Transformer):
         """(width, number of heads) of the only stage."""
         return ((self.width, self.num_heads),)
 
+    @property
+    def block_names(self) -> tuple[tuple[str, ...], ...]:
+        """Names of the blocks of the only stage."""
+        return (tuple(f"blocks_{i}" for i in range(self.depth)),)
+
     def find_problems(self) -> Iterator[Problem]:
         """Yield also a problem if the two heads of a distilled model would get different inputs."""
         yield from super().find_problems()
@@ -70,7 +75,6 @@ class ViT(Transformer):
         tokens = self._encode(
             tokens,
             grid,
-            names=tuple(f"blocks_{i}" for i in range(self.depth)),
             stage=0,
             mlp_dim=self.mlp_dim,
             drop_rates=self._drop_rates(self.depth),

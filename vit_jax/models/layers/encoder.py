@@ -9,6 +9,16 @@ from vit_jax.models.layers.grid import Grid
 from vit_jax.models.parts import Constructor
 
 
+# What the backward pass computes again, by name: the names of the arrays in a block that are kept
+# besides its input; None keeps everything.
+REMATS: dict[str, tuple[str, ...] | None] = {
+    "none": None,
+    "linear": ("qkv", "out", "fc1", "fc2"),
+    "attention": ("qkv", "out"),
+    "block": (),
+}
+
+
 class Encoder(nn.Module):
     """A stack of blocks that keep number, width and layout of the tokens.
 
@@ -21,6 +31,7 @@ class Encoder(nn.Module):
     names: tuple[str, ...]  # names of the blocks
     drop_rates: tuple[float, ...]  # stochastic depth rates of the blocks
     conditional: Constructor | None = None  # position embedding that follows the first block
+    remat: str = "none"
 
     @nn.compact
     def __call__(

@@ -62,6 +62,8 @@ class GroupedAttention(WeightedAttention):
     divide is padded with tokens that are zero before the projection.
     """
 
+    period: ClassVar[int] = 2
+
     window: tuple[int, int] = free((7, 7), "height and width of a window in tokens", low=1)
     pad_order: str = "shift_pad"
     limit: str = "each"
