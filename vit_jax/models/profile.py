@@ -17,7 +17,7 @@ from vit_jax.models.layers.resnet import Bottleneck
 REPEATED = (Block, Bottleneck)
 
 # Fields of a module that do not change its cost.
-_WITHOUT_COST = {"name", "parent", "drop_rate"}
+_WITHOUT_COST = {"name", "parent"}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from vit_jax.models.layers.encoder import stack_name
 from vit_jax.models.transformer import Transformer
 
 # The names of the layers of each stack, in order, by the name of the stack.
@@ -51,11 +52,6 @@ def find_stacks(
                 layers = tuple(run[start:length:period])
                 stacks[stack_name(layers)] = layers
     return stacks
-
-
-def stack_name(layers: tuple[str, ...]) -> str:
-    """Return the name of the stack of these layers."""
-    return f"{layers[0]}_to_{layers[-1]}"
 
 
 def stack(tree: Any, stacks: Stacks, join: Callable[..., Any] | None = None) -> Any:

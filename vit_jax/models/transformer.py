@@ -167,13 +167,14 @@ class Transformer(nn.Module):
         conditional: Constructor | None = self._posemb_at("first_block")
         if conditional:
             conditional = functools.partial(conditional, dtype=self.dtype)
-        block = functools.partial(self.block, mlp=mlp, norm=norm)
         encoder = Encoder(
-            block,
-            attention,
-            self.block_names[stage],
-            drop_rates,
-            conditional,
+            block=functools.partial(self.block, norm=norm),
+            attention=attention,
+            mlp=mlp,
+            names=self.block_names[stage],
+            drop_rates=drop_rates,
+            conditional=conditional,
+            period=self.attention.module.period,
             remat=self.remat,
             name=f"encoder_{stage}",
         )

@@ -5,14 +5,18 @@ from collections.abc import Callable
 from functools import partial
 
 import chex
-import flax.errors
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vit_jax.models.layers.blocks import BLOCKS, LayerScale, drop_path_rates
+from vit_jax.models.layers.blocks import (
+    BLOCKS,
+    LayerScale,
+    drop_path_factors,
+    drop_path_rates,
+)
 from vit_jax.models.layers.grid import Grid
 
 KEY = jax.random.key(0, impl="unsafe_rbg")  # compiles faster than the default
@@ -47,13 +51,6 @@ def make(order, attention=double, mlp=add_three, norm=square, **fields):
     return BLOCKS[order](**parts, **fields)
 
 
-def only_attention(order, rate):
-    """A block that adds 1 to each token, unless the branch is dropped."""
-    return make(
-        order, attention=jnp.ones_like, mlp=jnp.zeros_like, norm=lambda x: x, drop_rate=rate
-    )
-
-
 def test_pre_norm_block_normalizes_what_enters_a_branch():
     x = X + double(square(X))
     expected = x + add_three(square(x))
@@ -74,35 +71,25 @@ def test_residual_post_norm_block_normalizes_what_leaves_a_branch():
 
 
 @pytest.mark.parametrize("order", BLOCKS)
-def test_drop_path_drops_whole_images_and_scales_the_others(order):
-    rate = 0.25
-    count = 512
-    x = jnp.zeros((count, 3, 4))
-    rngs = {"dropout": KEY}
-    added = np.asarray(only_attention(order, rate).apply({}, x, GRID, train=True, rngs=rngs))
-    chex.assert_trees_all_equal(added, np.broadcast_to(added[:, :1, :1], added.shape))
-    kept = added[:, 0, 0] != 0
-    chex.assert_trees_all_close(added[kept], np.full_like(added[kept], 1 / (1 - rate)), rtol=1e-6)
-    assert abs(kept.mean() - (1 - rate)) < 4 * math.sqrt(rate * (1 - rate) / count)
+def test_each_branch_of_each_image_has_its_factor(order):
+    factors = jnp.asarray([[0, 2, 1, 0.5], [3, 1, 0, 0]])
+    parts = {"attention": jnp.ones_like, "mlp": lambda x: 0 * x + 10, "norm": lambda x: x}
+    output = make(order, **parts, factors=factors).apply({}, jnp.zeros((4, 3, 2)), GRID, train=True)
+    expected = np.asarray(factors[0] + 10 * factors[1])
+    chex.assert_trees_all_close(output, np.broadcast_to(expected[:, None, None], (4, 3, 2)))
 
 
-@pytest.mark.parametrize("order", BLOCKS)
-def test_drop_path_does_nothing_in_evaluation(order):
-    added = only_attention(order, 0.9).apply({}, jnp.zeros_like(X), GRID, train=False)
-    chex.assert_trees_all_equal(added, np.ones_like(X))
-
-
-@pytest.mark.parametrize("order", BLOCKS)
-def test_the_two_branches_are_dropped_independently(order):
-    block = make(order, jnp.ones_like, lambda x: 0 * x + 10, lambda x: x, drop_rate=0.5)
-    x = jnp.zeros((64, 1, 1))
-    output = block.apply({}, x, GRID, train=True, rngs={"dropout": KEY})
-    assert set(np.unique(output)) == {0.0, 2.0, 20.0, 22.0}
-
-
-def test_drop_path_needs_a_key():
-    with pytest.raises(flax.errors.InvalidRngError):
-        only_attention("pre", 0.5).apply({}, X, GRID, train=True)
+def test_drop_path_drops_images_at_the_rate_of_the_block_and_scales_the_others():
+    rates, count = (0.0, 0.25, 0.5), 4096
+    factors = np.asarray(drop_path_factors(KEY, rates, count))
+    assert factors.shape == (3, 2, count)
+    for row, rate in zip(factors, rates, strict=True):
+        kept = row != 0
+        chex.assert_trees_all_close(row[kept], np.full_like(row[kept], 1 / (1 - rate)), rtol=1e-6)
+        error = 4 * math.sqrt(rate * (1 - rate) / count)
+        assert np.all(abs(kept.mean(axis=1) - (1 - rate)) <= error)
+    first, second = factors[2] != 0
+    assert abs(np.mean(first & second) - 0.25) < 4 * math.sqrt(3 / 16 / count)  # independent
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,12 @@
 """Transformer blocks: attention and a feed-forward network, each with a residual connection."""
 
-import functools
 from collections.abc import Callable
 from typing import ClassVar
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
 from vit_jax.models.layers.grid import Grid
 from vit_jax.models.parts import Component, Constructor, free
@@ -17,9 +17,6 @@ DROP_PATH_SCHEDULES: dict[str, Callable[[int, int], float]] = {
     "linear": lambda i, n: i / max(n - 1, 1),
     "constant": lambda i, n: 1.0,
 }
-
-# Stochastic depth (Huang et al. 2016): drops the residual branch of whole images.
-DropPath = functools.partial(nn.Dropout, broadcast_dims=(1, 2))
 
 
 class LayerScale(nn.Module):
@@ -43,7 +40,7 @@ class Block(Component):
     attention: Constructor
     mlp: Constructor
     norm: Constructor
-    drop_rate: float = 0.0  # stochastic depth rate of this block
+    factors: Float[Array, "2 b"] | None = None  # of the two residual branches; None: 1
     layer_scale: float = free(0.0, "initial value of LayerScale; 0: off", low=0)
     drop_path: float = field(0.0, "stochastic depth rate of the last block", low=0, below=1)
     drop_path_schedule: str = field(
@@ -52,11 +49,13 @@ class Block(Component):
         choices=DROP_PATH_SCHEDULES,
     )
 
-    def _scale_and_drop(self, x: Array, index: int, train: bool) -> Array:
+    def _scale_and_drop(self, x: Array, index: int) -> Array:
         """Apply LayerScale and stochastic depth to the output of residual branch 1 or 2."""
         if self.layer_scale:
             x = LayerScale(self.layer_scale, name=f"scale{index}")(x)
-        return DropPath(self.drop_rate)(x, deterministic=not train)
+        if self.factors is None:
+            return x
+        return (x * self.factors[index - 1, :, None, None]).astype(x.dtype)
 
 
 class PreNormBlock(Block):
@@ -68,9 +67,9 @@ class PreNormBlock(Block):
     ) -> Float[Array, "b n d"]:
         """Apply the block to tokens that have the layout `grid`."""
         y = self.attention(name="attn")(self.norm(name="norm1")(x), grid, train=train)
-        x = x + self._scale_and_drop(y, 1, train)
+        x = x + self._scale_and_drop(y, 1)
         y = self.mlp(name="mlp")(self.norm(name="norm2")(x), train=train)
-        return x + self._scale_and_drop(y, 2, train)
+        return x + self._scale_and_drop(y, 2)
 
 
 class PostNormBlock(Block):
@@ -82,9 +81,9 @@ class PostNormBlock(Block):
     ) -> Float[Array, "b n d"]:
         """Apply the block to tokens that have the layout `grid`."""
         y = self.attention(name="attn")(x, grid, train=train)
-        x = self.norm(name="norm1")(x + self._scale_and_drop(y, 1, train))
+        x = self.norm(name="norm1")(x + self._scale_and_drop(y, 1))
         y = self.mlp(name="mlp")(x, train=train)
-        return self.norm(name="norm2")(x + self._scale_and_drop(y, 2, train))
+        return self.norm(name="norm2")(x + self._scale_and_drop(y, 2))
 
 
 class ResidualPostNormBlock(Block):
@@ -96,9 +95,9 @@ class ResidualPostNormBlock(Block):
     ) -> Float[Array, "b n d"]:
         """Apply the block to tokens that have the layout `grid`."""
         y = self.norm(name="norm1")(self.attention(name="attn")(x, grid, train=train))
-        x = x + self._scale_and_drop(y, 1, train)
+        x = x + self._scale_and_drop(y, 1)
         y = self.norm(name="norm2")(self.mlp(name="mlp")(x, train=train))
-        return x + self._scale_and_drop(y, 2, train)
+        return x + self._scale_and_drop(y, 2)
 
 
 BLOCKS: dict[str, type[Block]] = {
@@ -117,3 +116,20 @@ def drop_path_rates(rate: float, schedule: str, depth: int) -> tuple[float, ...]
       depth: Number of blocks.
     """
     return tuple(rate * DROP_PATH_SCHEDULES[schedule](i, depth) for i in range(depth))
+
+
+def drop_path_factors(
+    key: Key[Array, ""], rates: tuple[float, ...], batch: int
+) -> Float[Array, "depth 2 b"]:
+    """Draw the factors of stochastic depth (Huang et al. 2016), for all blocks at once.
+
+    A factor is 0, which drops the residual branch of an image, with the rate of the block, and
+    1 / (1 - rate) otherwise.
+
+    Args:
+      key: Random key.
+      rates: Rate of each block.
+      batch: Number of images.
+    """
+    keep = 1 - jnp.asarray(rates)[:, None, None]
+    return jax.random.bernoulli(key, keep, (len(rates), 2, batch)) / keep

@@ -5,8 +5,10 @@ from collections.abc import Callable
 from typing import ClassVar
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jax.ad_checkpoint import checkpoint_name
+from jaxtyping import Array, Float, Key
 
 from vit_jax.models.parts import Component, fixed
 
@@ -27,7 +29,13 @@ class FeedForward(Component):
 
     mlp_dim: int  # hidden width
     dropout: float = 0.0  # dropout rate after each linear layer, except that of a gate
+    dropout_key: Key[Array, ""] | None = None  # None: dropout draws from the module's own keys
     dtype: str = "float32"
+
+    def _drop(self, x: Array, index: int, train: bool) -> Array:
+        """Apply the dropout that follows linear layer 0 or 1."""
+        key = None if self.dropout_key is None else jax.random.fold_in(self.dropout_key, index)
+        return nn.Dropout(self.dropout)(x, deterministic=not train, rng=key)
 
 
 class Mlp(FeedForward):
@@ -47,9 +55,10 @@ class Mlp(FeedForward):
         bias = nn.with_logical_partitioning(nn.initializers.normal(1e-6), ("mlp",))
         width = x.shape[-1]
         x = nn.Dense(self.mlp_dim, kernel_init=up, bias_init=bias, dtype=self.dtype, name="fc1")(x)
+        x = checkpoint_name(x, "fc1")
         x = ACTIVATIONS[self.activation](x)
         x = nn.with_logical_constraint(x, ("batch", "tokens", "mlp"))
-        x = nn.Dropout(self.dropout)(x, deterministic=not train)
+        x = self._drop(x, 0, train)
         x = nn.Dense(
             width,
             kernel_init=down,
@@ -57,7 +66,7 @@ class Mlp(FeedForward):
             dtype=self.dtype,
             name="fc2",
         )(x)
-        return nn.Dropout(self.dropout)(x, deterministic=not train)
+        return self._drop(checkpoint_name(x, "fc2"), 1, train)
 
 
 class SwiGlu(FeedForward):
@@ -75,11 +84,12 @@ class SwiGlu(FeedForward):
         down = nn.with_logical_partitioning(nn.initializers.xavier_uniform(), ("mlp", "embed"))
         width = x.shape[-1]
         x = nn.Dense(2 * self.mlp_dim, kernel_init=up, dtype=self.dtype, name="fc1")(x)
+        x = checkpoint_name(x, "fc1")
         gate, x = jnp.split(x, 2, axis=-1)
         x = nn.with_logical_constraint(nn.silu(gate) * x, ("batch", "tokens", "mlp"))
-        x = nn.Dropout(self.dropout)(x, deterministic=not train)
+        x = self._drop(x, 0, train)
         x = nn.Dense(width, kernel_init=down, dtype=self.dtype, name="fc2")(x)
-        return nn.Dropout(self.dropout)(x, deterministic=not train)
+        return self._drop(checkpoint_name(x, "fc2"), 1, train)
 
 
 MLPS: dict[str, type[FeedForward]] = {"mlp": Mlp, "swiglu": SwiGlu}

@@ -8,7 +8,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jax.ad_checkpoint import checkpoint_name
+from jaxtyping import Array, Float, Key
 
 from vit_jax.models.layers.grid import Grid
 from vit_jax.models.layers.posemb.rotary import rotate
@@ -20,6 +21,9 @@ _QKV_INIT = nn.initializers.variance_scaling(
     1.0, "fan_avg", "uniform", in_axis=0, out_axis=(2, 3), batch_axis=(1,)
 )
 _OUT_INIT = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform", in_axis=(0, 1), out_axis=2)
+
+# Names of the dropouts of an attention, which have different random draws.
+DROPOUTS = ("out_dropout", "attn_dropout", "prefix_dropout")
 
 MAX_LOGIT_SCALE = 100.0  # of cosine attention, where tau > 0.01 (Liu et al. 2022, section 3.2)
 
@@ -54,7 +58,8 @@ class QKVProjection(nn.Module):
             bias = jnp.insert(bias, 1, 0.0, axis=0)
         x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
         x = jnp.einsum("bnd,dshc->sbnhc", x, kernel) + bias[:, None, None]
-        return nn.with_logical_constraint(x, ("qkv", "batch", "tokens", "heads", "kv"))
+        x = nn.with_logical_constraint(x, ("qkv", "batch", "tokens", "heads", "kv"))
+        return checkpoint_name(x, "qkv")
 
 
 class OutProjection(nn.Module):
@@ -72,7 +77,7 @@ class OutProjection(nn.Module):
         kernel = self.param("kernel", kernel_init, shape, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros_init(), (width,), jnp.float32)
         x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
-        return jnp.einsum("bnhc,hcd->bnd", x, kernel) + bias
+        return checkpoint_name(jnp.einsum("bnhc,hcd->bnd", x, kernel) + bias, "out")
 
 
 class Attention(Component):
@@ -86,6 +91,7 @@ class Attention(Component):
     rotary: Constructor | None = None  # rotary position embedding of queries and keys
     bias: Constructor | None = None  # relative position bias of the scores
     out_dropout: float = 0.0  # dropout rate of the output
+    dropout_key: Key[Array, ""] | None = None  # None: dropout draws from the module's own keys
     dtype: str = "float32"
     block: int = 0  # index of the block; some attentions differ between even and odd blocks
     qk_norm: bool = fixed(False, "LayerNorm of queries and keys (Dehghani et al. 2023, section 2)")
@@ -114,7 +120,14 @@ class Attention(Component):
         q, k = self._scale_qk(q, k)
         x = self._attend(q, k, v, grid, train)
         x = OutProjection(dtype=self.dtype, name="out")(x)
-        return nn.Dropout(self.out_dropout)(x, deterministic=not train)
+        return self._drop(x, self.out_dropout, train, "out_dropout")
+
+    def _drop(self, x: Array, rate: float, train: bool, name: str) -> Array:
+        """Apply the dropout of this name, which is one of `DROPOUTS`."""
+        key = self.dropout_key
+        if key is not None:
+            key = jax.random.fold_in(key, DROPOUTS.index(name))
+        return nn.Dropout(rate, name=name)(x, deterministic=not train, rng=key)
 
     def _project_qkv(self, x: Array, grid: Grid) -> tuple[Array, Array, Array]:
         """Return queries, keys and values, (b, n, heads, c)."""
@@ -177,7 +190,7 @@ class WeightedAttention(Attention):
     ) -> Array:
         """Return the softmax of the scores (at least float32) in the dtype of `v`, with dropout."""
         weights = jax.nn.softmax(scores).astype(v.dtype)
-        return nn.Dropout(self.dropout, name=name)(weights, deterministic=not train)
+        return self._drop(weights, self.dropout, train, name)
 
 
 class FullAttention(WeightedAttention):
