@@ -9,12 +9,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from vit_jax.models.layers.activations import ACTIVATIONS
 from vit_jax.models.layers.attention import ATTENTIONS
 from vit_jax.models.layers.attention.base import FusedAttention, implementation
 from vit_jax.models.layers.blocks import BLOCKS, drop_path_rates
 from vit_jax.models.layers.encoder import REMATS, Encoder
 from vit_jax.models.layers.grid import Grid
-from vit_jax.models.layers.mlp import ACTIVATIONS, MLPS
+from vit_jax.models.layers.mlp import MLPS
 from vit_jax.models.layers.pools import POOLS
 from vit_jax.models.layers.posemb import POSEMBS
 from vit_jax.models.layers.stems import STEMS, Stem

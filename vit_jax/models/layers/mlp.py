@@ -1,7 +1,5 @@
 """Feed-forward networks of Transformer blocks."""
 
-import functools
-from collections.abc import Callable
 from typing import ClassVar
 
 import flax.linen as nn
@@ -10,18 +8,8 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Key
 
+from vit_jax.models.layers.activations import ACTIVATIONS, swiglu
 from vit_jax.models.parts import Component, fixed
-
-# Google's weights were trained with the tanh approximation of GELU, those of timm and Hugging Face
-# with the exact function.
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "gelu": functools.partial(nn.gelu, approximate=False),
-    "gelu_tanh": functools.partial(nn.gelu, approximate=True),
-    "quick_gelu": lambda x: x * nn.sigmoid(1.702 * x),  # of OpenAI's CLIP
-    "relu": nn.relu,
-    "silu": nn.silu,
-    "tanh": nn.tanh,
-}
 
 
 class FeedForward(Component):
@@ -86,7 +74,7 @@ class SwiGlu(FeedForward):
         x = nn.Dense(2 * self.mlp_dim, kernel_init=up, dtype=self.dtype, name="fc1")(x)
         x = checkpoint_name(x, "fc1")
         gate, x = jnp.split(x, 2, axis=-1)
-        x = nn.with_logical_constraint(nn.silu(gate) * x, ("batch", "tokens", "mlp"))
+        x = nn.with_logical_constraint(swiglu(gate, x), ("batch", "tokens", "mlp"))
         x = self._drop(x, 0, train)
         x = nn.Dense(width, kernel_init=down, dtype=self.dtype, name="fc2")(x)
         return self._drop(checkpoint_name(x, "fc2"), 1, train)

@@ -9,8 +9,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vit_jax.models.layers.activations import ACTIVATIONS
 from vit_jax.models.layers.attention.base import CrossAttention
-from vit_jax.models.layers.mlp import ACTIVATIONS, Mlp
+from vit_jax.models.layers.mlp import Mlp
 from vit_jax.models.parts import Component, fixed
 
 

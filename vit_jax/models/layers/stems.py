@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vit_jax.models.layers.activations import ACTIVATIONS
 from vit_jax.models.layers.resnet import NUM_GROUPS, WEIGHT_STANDARDIZATIONS, ResNet
 from vit_jax.models.parts import Component, Model, Part, Problem, adapted, fixed
 
@@ -203,7 +204,7 @@ class HierarchicalMlp(HalvingStem):
         sides = [4] + [2] * (halvings - 3) if halvings > 2 else [2] * (halvings - 1)
         for i, side in enumerate(sides):
             x = self._conv(x, f"conv_{i}", self._reduced_width(4), (side, side), (side, side))
-            x = nn.gelu(self._norm(x, f"norm_{i}", train), approximate=False)
+            x = ACTIVATIONS["gelu"](self._norm(x, f"norm_{i}", train))
         x = self._conv(x, f"conv_{len(sides)}", self.width, (2, 2), (2, 2))
         return self._norm(x, f"norm_{len(sides)}", train)
 
