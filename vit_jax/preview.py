@@ -9,6 +9,7 @@ machine, the images are the digits that ship with the package.
 """
 
 import dataclasses
+import functools
 import sys
 
 import jax
@@ -57,8 +58,9 @@ def draws(
             raise DataError(f"{source.describe(int(index))}: {error}") from error
     columns = [np.stack([evaluation(image, np.random.default_rng(0)) for image in decoded])]
     num_classes = len(source.class_names)
-    targets = losses.targets(jnp.asarray([record["label"] for record in records]), num_classes)
-    transform = jax.jit(mixing.batch_transform(config.data, config.mix))
+    labels = jnp.asarray([record["label"] for record in records])
+    targets = functools.partial(losses.targets, num_classes=num_classes)
+    transform = jax.jit(mixing.batch_transform(config.data, config.mix, targets))
     mean, std = np.asarray(config.data.mean), np.asarray(config.data.std)
     for draw in range(num_draws):
         seeds = [(config.seed, draw, i) for i in range(len(decoded))]
@@ -67,7 +69,7 @@ def draws(
             for image, seed in zip(decoded, seeds, strict=True)
         ]
         key = jax.random.fold_in(jax.random.key(config.seed), draw)
-        images, _ = transform(jnp.asarray(np.stack(batch)), targets, key)
+        images, _ = transform(jnp.asarray(np.stack(batch)), labels, key)
         pixels = 255 * (np.asarray(images) * std + mean)
         columns.append(np.clip(np.round(pixels), 0, 255).astype(np.uint8))
     return np.stack(columns, axis=1)

@@ -1,14 +1,18 @@
 """Random erasing, mixup and cutmix: positions, areas, probabilities and label weights."""
 
 import dataclasses
+import functools
+import re
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from vit_jax import config as config_lib
-from vit_jax.data.mixing import BatchTransform, Mix, RandomErasing, batch_transform
+from vit_jax.cluster import sharding
+from vit_jax.data.mixing import Mix, RandomErasing, batch_transform
 from vit_jax.errors import ConfigError
 from vit_jax.evaluation import losses
 
@@ -66,9 +70,14 @@ def test_erasing_a_row_does_not_depend_on_other_rows():
 TARGETS = losses.targets(jnp.arange(64) % 10, 10, 0.1)
 
 
+def reverse_mixed(mix, images, targets, key):
+    """Mixes each row with that of the reversed batch."""
+    return mix((images, targets), (images[::-1], targets[::-1]), key)
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_mixup_uses_the_same_weights_for_images_and_labels(seed):
-    images, targets = Mix(0.8, 0.0)(IMAGES, TARGETS, jax.random.key(seed))
+    images, targets = reverse_mixed(Mix(0.8, 0.0), IMAGES, TARGETS, jax.random.key(seed))
     np.testing.assert_allclose(targets.sum(axis=1), 1, rtol=1e-6)
     weight = (targets[0, 0] - TARGETS[63, 0]) / (TARGETS[0, 0] - TARGETS[63, 0])
     assert 0 <= weight <= 1
@@ -78,7 +87,7 @@ def test_mixup_uses_the_same_weights_for_images_and_labels(seed):
 
 @pytest.mark.parametrize("seed", range(8))
 def test_cutmix_weights_labels_by_the_pasted_area(seed):
-    images, targets = Mix(0.0, 1.0)(IMAGES, TARGETS, jax.random.key(seed))
+    images, targets = reverse_mixed(Mix(0.0, 1.0), IMAGES, TARGETS, jax.random.key(seed))
     np.testing.assert_allclose(targets.sum(axis=1), 1, rtol=1e-6)
     pasted = np.asarray(images == IMAGES[::-1])
     assert (pasted | np.asarray(images == IMAGES)).all()
@@ -99,7 +108,7 @@ def kinds_of(mix, num=200):
     """Returns how often images are left, added and cut."""
 
     def kind(key):
-        images, _ = mix(IMAGES[:2, :16, :16], TARGETS[:2], key)
+        images, _ = reverse_mixed(mix, IMAGES[:2, :16, :16], TARGETS[:2], key)
         same = (images == IMAGES[:2, :16, :16]).mean()
         either = ((images == IMAGES[:2, :16, :16]) | (images == IMAGES[1::-1, :16, :16])).all()
         return jnp.where(same == 1, 0, jnp.where(either, 2, 1))
@@ -115,26 +124,54 @@ def test_probability_and_switch_select_the_method():
     assert cut == pytest.approx(0.15, abs=0.08)
 
 
+ONE_HOT = functools.partial(losses.targets, num_classes=10, smoothing=0.1)
+
+
 def test_a_batch_transform_normalizes_erases_and_mixes_in_that_order():
     data = dataclasses.replace(config_lib.Data(), erasing=1.0, erasing_fill="zero")
-    transform = batch_transform(data, config_lib.Mix(mixup=1.0))
+    targets = functools.partial(losses.targets, num_classes=4)
+    transform = batch_transform(data, config_lib.Mix(mixup=1.0), targets)
     pixels = jnp.asarray(RNG.integers(0, 256, (4, 16, 16, 3)), jnp.uint8)
-    targets = losses.targets(jnp.arange(4), 4)
-    images, mixed = transform(pixels, targets, jax.random.key(3))
-    erased, _ = BatchTransform(transform.mean, transform.std, transform.erasing, None)(
-        pixels, targets, jax.random.key(3)
-    )
+    images, mixed = transform(pixels, jnp.arange(4), jax.random.key(3))
+    unmixed = dataclasses.replace(transform, mix=None)
+    erased, _ = unmixed(pixels, jnp.arange(4), jax.random.key(3))
     assert (erased == 0).any()
     weight = mixed[0, 0]
     np.testing.assert_allclose(images, weight * erased + (1 - weight) * erased[::-1], atol=1e-5)
 
 
+@pytest.mark.parametrize("devices", [1, 8])
+@pytest.mark.parametrize("mix", [config_lib.Mix(mixup=0.8), config_lib.Mix(cutmix=1.0)])
+def test_devices_exchange_pixels_and_labels_only(mix, devices):
+    """The result is that of mixing the erased images and the targets themselves."""
+    data = dataclasses.replace(config_lib.Data(), erasing=0.5)
+    transform = batch_transform(data, mix, ONE_HOT)
+    pixels = jnp.asarray(RNG.integers(0, 256, (16, 8, 8, 3)), jnp.uint8)
+    labels, key = jnp.arange(16) % 10, jax.random.key(1)
+    erased, targets = dataclasses.replace(transform, mix=None)(pixels, labels, key)
+    assert (targets == ONE_HOT(labels)).all()
+    expected = reverse_mixed(transform.mix, erased, targets, jax.random.split(key)[1])
+    mesh = sharding.make_mesh(devices=jax.devices()[:devices])
+    rows = sharding.batch_sharding(mesh)
+    compiled = (
+        jax.jit(transform, in_shardings=(rows, rows, None), out_shardings=rows)
+        .lower(pixels, labels, key)
+        .compile()
+    )
+    batch = jax.device_put((pixels, labels), rows)
+    chex.assert_trees_all_close(compiled(*batch, key), expected, rtol=1e-6, atol=1e-6)
+    collective = r"= \(?(\w+)\[.*(?:all-|permute|reduce-scatter)[\w-]*\("
+    exchanged = set(re.findall(collective, compiled.as_text()))
+    assert exchanged == ({"u8", "s32"} if devices > 1 else set())
+
+
 def test_disabled_transforms_change_nothing():
-    transform = batch_transform(config_lib.Data(), config_lib.Mix())
+    transform = batch_transform(config_lib.Data(), config_lib.Mix(), ONE_HOT)
     assert (transform.erasing, transform.mix) == (None, None)
     pixels = jnp.asarray(RNG.integers(0, 256, (4, 8, 8, 3)), jnp.uint8)
-    images, targets = transform(pixels, TARGETS[:4], jax.random.key(0))
+    images, targets = transform(pixels, jnp.arange(4), jax.random.key(0))
     np.testing.assert_allclose(images, np.asarray(pixels) / 127.5 - 1, atol=1e-6)
     np.testing.assert_array_equal(targets, TARGETS[:4])
     with pytest.raises(ConfigError, match=r"config\.data\.erasing_fill: unknown 'pixels'"):
-        batch_transform(config_lib.Data(erasing_fill="pixels"), config_lib.Mix())
+        fill = config_lib.Data(erasing_fill="pixels")
+        batch_transform(fill, config_lib.Mix(), ONE_HOT)

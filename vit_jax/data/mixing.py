@@ -6,6 +6,7 @@ devices. Letters: b batch, h w image, c channels, k classes.
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,10 @@ from vit_jax.data.transforms import normalize
 from vit_jax.errors import ConfigError, suggest
 
 FILLS = ("pixel", "channel", "zero")
+
+# Maps labels to class probabilities, one row each.
+Targets = Callable[[Int[Array, " b"]], Float[Array, "b k"]]
+Examples = tuple[Float[Array, "b h w c"], Float[Array, "b k"]]  # images and their targets
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +80,7 @@ class RandomErasing:
 
 @dataclasses.dataclass(frozen=True)
 class Mix:
-    """Mixup and cutmix: mixes each image and its target with its partner in the reversed batch.
+    """Mixup and cutmix: mixes each image and its target with those of a partner.
 
     Mixup (Zhang et al. 2018) averages the two images with the weights lambda and 1 - lambda. Cutmix
     (Yun et al. 2019) replaces a rectangle of the image by that of its partner. Lambda is sampled
@@ -88,19 +93,18 @@ class Mix:
     probability: float = 1.0  # that a batch is mixed
     switch: float = 0.5
 
-    def __call__(
-        self, images: Float[Array, "b h w c"], targets: Float[Array, "b k"], key: Array
-    ) -> tuple[Float[Array, "b h w c"], Float[Array, "b k"]]:
+    def __call__(self, own: Examples, partner: Examples, key: Array) -> Examples:
         """Mix a batch.
 
         Args:
-          images: Normalized images.
-          targets: Class probabilities. The sum of each row does not change.
+          own: Normalized images, and class probabilities. The sum of each row does not change.
+          partner: The images and class probabilities that they are mixed with.
           key: The random key of the batch.
 
         Returns:
           The mixed images and targets.
         """
+        (images, targets), (partner_images, partner_targets) = own, partner
         key_apply, key_switch, key_mixup, key_cutmix, key_box = jax.random.split(key, 5)
         probability_of_cutmix = (self.switch if self.mixup else 1.0) if self.cutmix else 0.0
         is_cutmix = jax.random.uniform(key_switch) < probability_of_cutmix
@@ -108,16 +112,15 @@ class Mix:
         mixup_lam = jax.random.beta(key_mixup, self.mixup, self.mixup) if self.mixup else 1.0
         cutmix_lam = jax.random.beta(key_cutmix, self.cutmix, self.cutmix) if self.cutmix else 1.0
         inside = _box_mask(self.sample_box(key_box, cutmix_lam, height, width), height, width)
-        weights = jnp.where(
-            is_cutmix, 1.0 - inside, mixup_lam
-        )  # of the image, not its partner, per pixel
+        # Of the image, not its partner, per pixel.
+        weights = jnp.where(is_cutmix, 1.0 - inside, mixup_lam)
         weights = jnp.where(jax.random.uniform(key_apply) < self.probability, weights, 1.0)
         weights = weights.astype(images.dtype)[None, :, :, None]
         # The label is weighted by the area of the rectangle, which is smaller if it was clipped at
         # the edge.
         label_lam = jnp.mean(weights, dtype=jnp.float32)
-        mixed = images * weights + images[::-1] * (1 - weights)
-        return mixed, targets * label_lam + targets[::-1] * (1 - label_lam)
+        mixed = images * weights + partner_images * (1 - weights)
+        return mixed, targets * label_lam + partner_targets * (1 - label_lam)
 
     def sample_box(
         self, key: Array, lam: Array | float, height: int, width: int
@@ -150,36 +153,54 @@ class Mix:
 
 @dataclasses.dataclass(frozen=True)
 class BatchTransform:
-    """Normalizes, erases and mixes the images of a training batch."""
+    """Normalizes, erases and mixes the images of a training batch.
+
+    The partner of a row is the same row of the reversed batch, which another device may hold. Only
+    pixels and labels are exchanged: a device computes the images and targets of partners itself.
+    """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
     erasing: RandomErasing | None
     mix: Mix | None
+    targets: Targets
 
     def __call__(
-        self, pixels: UInt8[Array, "b h w c"], targets: Float[Array, "b k"], key: Array
-    ) -> tuple[Float[Array, "b h w c"], Float[Array, "b k"]]:
+        self, pixels: UInt8[Array, "b h w c"], labels: Int[Array, " b"], key: Array
+    ) -> Examples:
         """Return the images and targets that the model is trained on.
 
         Args:
           pixels: The images.
-          targets: Class probabilities.
+          labels: Their labels.
           key: The random key of the step. The keys of the rows are derived from it.
         """
-        images = normalize(pixels, self.mean, self.std)
         key_rows, key_batch = jax.random.split(key)
-        if self.erasing:
-            rows = jnp.arange(len(images))
-            keys = jax.vmap(lambda row: jax.random.fold_in(key_rows, row))(rows)
-            images = self.erasing(images, keys)
-        if self.mix:
-            images, targets = self.mix(images, targets, key_batch)
-        return images, targets
+        count = len(pixels)
+        rows = jnp.arange(count)
+        own = self._images(pixels, rows, key_rows), self.targets(labels)
+        if not self.mix:
+            return own
+        images = self._images(pixels[::-1], count - 1 - rows, key_rows)
+        partner = images, self.targets(labels[::-1])
+        return self.mix(own, partner, key_batch)
+
+    def _images(self, pixels: Array, rows: Array, key: Array) -> Array:
+        """Return normalized images, erased as their rows of the batch are."""
+        images = normalize(pixels, self.mean, self.std)
+        if not self.erasing:
+            return images
+        keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(rows)
+        return self.erasing(images, keys)
 
 
-def batch_transform(data: config_lib.Data, mix: config_lib.Mix) -> BatchTransform:
-    """Return the transform of a training batch from the config sections `data` and `mix`.
+def batch_transform(data: config_lib.Data, mix: config_lib.Mix, targets: Targets) -> BatchTransform:
+    """Return the transform of a training batch.
+
+    Args:
+      data: The config section of the images.
+      mix: The config section of mixup and cutmix.
+      targets: Maps labels to class probabilities.
 
     Raises:
       ConfigError: `data.erasing_fill` is unknown.
@@ -190,7 +211,7 @@ def batch_transform(data: config_lib.Data, mix: config_lib.Mix) -> BatchTransfor
     erasing = RandomErasing(data.erasing, fill=data.erasing_fill) if data.erasing else None
     mixes = (mix.mixup or mix.cutmix) and mix.probability
     mixer = Mix(mix.mixup, mix.cutmix, mix.probability, mix.switch) if mixes else None
-    return BatchTransform(data.mean, data.std, erasing, mixer)
+    return BatchTransform(data.mean, data.std, erasing, mixer, targets)
 
 
 def _box_mask(box: Int[Array, "4"], height: int, width: int) -> Array:

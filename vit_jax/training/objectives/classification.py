@@ -1,6 +1,7 @@
 """Classification: the loss of the labels, averaged over the heads of the model."""
 
 import dataclasses
+import functools
 from typing import Any, ClassVar
 
 import flax.linen as nn
@@ -35,7 +36,7 @@ class Classification(Objective):
 
     def __post_init__(self) -> None:
         pick(losses.LOSSES, self.config.objective["loss"], "config.objective.loss")
-        mixing.batch_transform(self.config.data, self.config.mix)
+        self._batch_transform()
 
     @property
     def loss_fn(self) -> losses.Loss:
@@ -60,11 +61,7 @@ class Classification(Objective):
 
     def prepare(self, batch: Batch, key: Array) -> Batch:
         """Return normalized images, erased and mixed, and their targets."""
-        num_classes = self.config.model["num_classes"]
-        smoothing = self.config.objective["label_smoothing"]
-        targets = losses.targets(batch["label"], num_classes, smoothing)
-        transform = mixing.batch_transform(self.config.data, self.config.mix)
-        images, targets = transform(batch["image"], targets, key)
+        images, targets = self._batch_transform()(batch["image"], batch["label"], key)
         # The whole batch is kept, so it is cast to the model's dtype here, which saves memory.
         return {"image": images.astype(self.model.dtype), "target": targets}
 
@@ -76,3 +73,9 @@ class Classification(Objective):
         heads = (output.logits, *output.aux_logits)
         loss = jnp.mean(jnp.stack([self.loss_fn(logits, rows["target"]) for logits in heads]))
         return loss, Aux(collections, {})
+
+    def _batch_transform(self) -> mixing.BatchTransform:
+        num_classes = self.config.model["num_classes"]
+        smoothing = self.config.objective["label_smoothing"]
+        targets = functools.partial(losses.targets, num_classes=num_classes, smoothing=smoothing)
+        return mixing.batch_transform(self.config.data, self.config.mix, targets)
