@@ -11,6 +11,7 @@ rule, has the name of its block.
 """
 
 import itertools
+import types
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
@@ -22,6 +23,7 @@ from vit_jax.models.transformer import Transformer
 
 # The names of the layers of each stack, in order, by the name of the stack.
 Stacks = Mapping[str, tuple[str, ...]]
+NO_STACKS: Stacks = types.MappingProxyType({})
 
 
 def find_stacks(

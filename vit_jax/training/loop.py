@@ -28,6 +28,7 @@ from vit_jax.training import state as state_lib
 from vit_jax.training.memory import check_memory
 from vit_jax.training.reporter import Reporter
 from vit_jax.training.run import Run, open_run
+from vit_jax.training.stacked_state import unstack_state
 from vit_jax.training.state import TrainState
 from vit_jax.training.step import make_train_step
 
@@ -121,7 +122,7 @@ def _start(run: Run) -> TrainState:
         say(f"          {note}")
     shape = config.data.image_shape
     with waiting("initializing the weights"):
-        return state_lib.init(run.model, run.tx, shape, config.seed, run.shapes, given)
+        return state_lib.init(run.model, run.tx, shape, config.seed, run.shapes, given, run.stacks)
 
 
 def _origins(resolved: config_lib.Resolved, run: Run) -> dict[str, str]:
@@ -192,7 +193,8 @@ def _save(run: Run, state: TrainState, checkpoints: Checkpoints, score: float | 
     """Save a checkpoint with its score, unless it is saved already; print a line if it is new."""
     step = int(state.step)
     with waiting(f"saving the checkpoint of step {step:,}"):
-        is_new = checkpoints.save(step, state.to_items(), run.fingerprint, score)
+        items = unstack_state(state, run.stacks).to_items()
+        is_new = checkpoints.save(step, items, run.fingerprint, score)
     if is_new:
         say(f"save      step {step:,}")
 

@@ -8,6 +8,7 @@ Weight decay is decoupled in all optimizers: each step subtracts learning rate x
 parameter, as optax.adamw and torch.optim.AdamW do. `weight_decay` converts other conventions.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -19,9 +20,12 @@ import optax.contrib
 from vit_jax import config as config_lib
 from vit_jax.errors import pick
 from vit_jax.models.families import Family
+from vit_jax.models.stacking import NO_STACKS, Stacks, names_in
 from vit_jax.training.parameter_groups import (
     decay_multipliers,
     name_of,
+    parameter_names,
+    per_layer,
     per_parameter,
     rate_multipliers,
     trainable,
@@ -57,14 +61,18 @@ def weight_decay(value: float, convention: str, learning_rate: float) -> float:
 
 
 def make_optimizer(
-    config: config_lib.Optim, params: Params, family: Family
+    config: config_lib.Optim, params: Params, family: Family, stacks: Stacks = NO_STACKS
 ) -> optax.GradientTransformation:
     """Return the optax transformation, without the learning rate.
 
+    It takes parameters with or without the stacks, and does the same to each layer.
+
     Args:
       config: The `optim` section of the config.
-      params: The parameters, or their shapes.
+      params: The parameters without stacks, or their shapes.
       family: The model family, which knows the order of the layers and the matrices for Muon.
+      stacks: The stacks that the parameters may be in. The layers of a stack are either all frozen
+        or all trained.
 
     Raises:
       ConfigError: The optimizer is unknown, a pattern is invalid or matches no parameter, or a
@@ -72,67 +80,86 @@ def make_optimizer(
     """
     pick(MOMENT_DTYPES, config.moment_dtype, "config.optim.moment_dtype")
     parts = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
-    parts.append(pick(OPTIMIZERS, config.name, "config.optim.name")(config, params, family))
+    parts.append(pick(OPTIMIZERS, config.name, "config.optim.name")(config, params, family, stacks))
     rates = rate_multipliers(config, params, family)
     if set(rates.values()) != {1.0}:
-        parts.append(per_parameter(lambda update, name, param: update * rates[name]))
+        parts.append(per_parameter(lambda update, rate, param: update * rate, rates, stacks))
     transform = optax.chain(*parts)
-    is_trained = trainable(config, params)
-    if all(jax.tree.leaves(is_trained)):
+    is_trained = dict(
+        zip(parameter_names(params), jax.tree.leaves(trainable(config, params)), strict=True)
+    )
+    if all(is_trained.values()):
         return transform
-    labels = jax.tree.map(lambda trains: "train" if trains else "freeze", is_trained)
+
+    def label(path: tuple[Any, ...], leaf: Any) -> str:
+        return "train" if is_trained[names_in(name_of(path), stacks)[0]] else "freeze"
+
+    labels = functools.partial(jax.tree_util.tree_map_with_path, label)
     return optax.partition({"train": transform, "freeze": optax.set_to_zero()}, labels)
 
 
 MOMENT_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
-def _sgd(config: config_lib.Optim, params: Params, family: Family) -> optax.GradientTransformation:
+def _sgd(
+    config: config_lib.Optim, params: Params, family: Family, stacks: Stacks
+) -> optax.GradientTransformation:
     return optax.chain(
         optax.trace(config.momentum, accumulator_dtype=MOMENT_DTYPES[config.moment_dtype]),
-        _add_weight_decay(config, params),
+        _add_weight_decay(config, params, stacks),
     )
 
 
-def _adam(config: config_lib.Optim, params: Params, family: Family) -> optax.GradientTransformation:
+def _adam(
+    config: config_lib.Optim, params: Params, family: Family, stacks: Stacks
+) -> optax.GradientTransformation:
     dtype = MOMENT_DTYPES[config.moment_dtype]
     return optax.scale_by_adam(config.b1, config.b2, config.eps, mu_dtype=dtype)
 
 
 def _adamw(
-    config: config_lib.Optim, params: Params, family: Family
+    config: config_lib.Optim, params: Params, family: Family, stacks: Stacks
 ) -> optax.GradientTransformation:
-    return optax.chain(_adam(config, params, family), _add_weight_decay(config, params))
+    return optax.chain(
+        _adam(config, params, family, stacks), _add_weight_decay(config, params, stacks)
+    )
 
 
-def _lamb(config: config_lib.Optim, params: Params, family: Family) -> optax.GradientTransformation:
+def _lamb(
+    config: config_lib.Optim, params: Params, family: Family, stacks: Stacks
+) -> optax.GradientTransformation:
     """LAMB: AdamW's update, scaled to the norm of the parameter (You et al. 2020, algorithm 2).
 
     Parameters without weight decay are not rescaled, as in the authors', NVIDIA's and timm's code.
     """
     factors = decay_multipliers(config, params)
+    trust = optax.scale_by_trust_ratio()
 
-    def decays(tree: Params) -> Params:
-        return jax.tree_util.tree_map_with_path(lambda path, _: factors[name_of(path)] > 0, tree)
+    def rescale(update: jax.Array, factor: Any, param: jax.Array) -> jax.Array:
+        scaled, _ = trust.update(update, trust.init(param), param)
+        return jnp.where(factor > 0, scaled, update)
 
     return optax.chain(
-        _adamw(config, params, family), optax.masked(optax.scale_by_trust_ratio(), decays)
+        _adamw(config, params, family, stacks), per_parameter(rescale, factors, stacks)
     )
 
 
-def _lion(config: config_lib.Optim, params: Params, family: Family) -> optax.GradientTransformation:
+def _lion(
+    config: config_lib.Optim, params: Params, family: Family, stacks: Stacks
+) -> optax.GradientTransformation:
     """Lion: the sign of the momentum (Chen et al. 2023, algorithm 2).
 
     Compared with AdamW, use a lower learning rate and a higher weight decay.
     """
     dtype = MOMENT_DTYPES[config.moment_dtype]
     return optax.chain(
-        optax.scale_by_lion(config.b1, config.b2, mu_dtype=dtype), _add_weight_decay(config, params)
+        optax.scale_by_lion(config.b1, config.b2, mu_dtype=dtype),
+        _add_weight_decay(config, params, stacks),
     )
 
 
 def _adafactor(
-    config: config_lib.Optim, params: Params, family: Family
+    config: config_lib.Optim, params: Params, family: Family, stacks: Stacks
 ) -> optax.GradientTransformation:
     """Adafactor with momentum, as in "Scaling Vision Transformers" (Zhai et al. 2022, section 3.3).
 
@@ -144,14 +171,18 @@ def _adafactor(
 
     dtype = MOMENT_DTYPES[config.moment_dtype]
     return optax.chain(
-        optax.scale_by_factored_rms(min_dim_size_to_factor=32, decay_rate_fn=decay_rate),
-        optax.clip_by_block_rms(1.0),
+        per_layer(
+            optax.scale_by_factored_rms(min_dim_size_to_factor=32, decay_rate_fn=decay_rate), stacks
+        ),
+        per_layer(optax.clip_by_block_rms(1.0), stacks),
         optax.ema(config.b1, debias=False, accumulator_dtype=dtype),
-        _add_weight_decay(config, params),
+        _add_weight_decay(config, params, stacks),
     )
 
 
-def _muon(config: config_lib.Optim, params: Params, family: Family) -> optax.GradientTransformation:
+def _muon(
+    config: config_lib.Optim, params: Params, family: Family, stacks: Stacks
+) -> optax.GradientTransformation:
     """Muon for the matrices of the blocks, AdamW for all other parameters (Jordan et al. 2024).
 
     The updates of the matrices are scaled to the RMS of Adam's (Liu et al. 2025, section 2.2), so
@@ -159,7 +190,7 @@ def _muon(config: config_lib.Optim, params: Params, family: Family) -> optax.Gra
     """
 
     def dimensions(path: tuple[Any, ...], leaf: Any) -> optax.contrib.MuonDimensionNumbers | None:
-        axes = family.matrix(name_of(path), leaf.ndim)
+        axes = family.matrix(names_in(name_of(path), stacks)[0], leaf.ndim)
         return axes and optax.contrib.MuonDimensionNumbers(*axes)
 
     direction = optax.contrib.muon(
@@ -173,11 +204,11 @@ def _muon(config: config_lib.Optim, params: Params, family: Family) -> optax.Gra
         ),
         consistent_rms=0.2,
     )
-    return optax.chain(direction, _add_weight_decay(config, params))
+    return optax.chain(per_layer(direction, stacks), _add_weight_decay(config, params, stacks))
 
 
 OPTIMIZERS: dict[
-    str, Callable[[config_lib.Optim, Params, Family], optax.GradientTransformation]
+    str, Callable[[config_lib.Optim, Params, Family, Stacks], optax.GradientTransformation]
 ] = {
     "sgd": _sgd,
     "adam": _adam,
@@ -189,12 +220,13 @@ OPTIMIZERS: dict[
 }
 
 
-def _add_weight_decay(config: config_lib.Optim, params: Params) -> optax.GradientTransformation:
+def _add_weight_decay(
+    config: config_lib.Optim, params: Params, stacks: Stacks
+) -> optax.GradientTransformation:
     """Return the transformation that adds weight decay x multiplier x parameter to the update."""
     factors = decay_multipliers(config, params)
-    return per_parameter(
-        lambda update, name, param: update + config.weight_decay * factors[name] * param
-    )
+    decays = {name: config.weight_decay * factor for name, factor in factors.items()}
+    return per_parameter(lambda update, decay, param: update + decay * param, decays, stacks)
 
 
 def sam_perturb(params: Params, grads: Params, radius: float) -> Params:

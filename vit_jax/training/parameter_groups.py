@@ -9,11 +9,13 @@ from typing import Any
 
 import flax
 import jax
+import jax.numpy as jnp
 import optax
 
 from vit_jax import config as config_lib
 from vit_jax.errors import ConfigError, pick
 from vit_jax.models.families import FIRST, LAST, Family
+from vit_jax.models.stacking import Stacks, names_in, stack, unstack
 
 Params = Any
 
@@ -143,11 +145,58 @@ def _abbreviate(names: Sequence[str]) -> str:
 
 
 def per_parameter(
-    function: Callable[[jax.Array, str, jax.Array], jax.Array],
+    function: Callable[[jax.Array, Any, jax.Array], jax.Array],
+    values: Mapping[str, float],
+    stacks: Stacks,
 ) -> optax.GradientTransformation:
-    """Return the stateless transformation that maps (update, name, parameter) to a new update."""
+    """Return the stateless transformation that maps (update, value, parameter) to a new update.
+
+    Args:
+      function: The map of one parameter. In a stack, it is applied to each layer.
+      values: The value of each parameter, by name.
+      stacks: The stacks that the parameters may be in.
+    """
 
     def apply(path: tuple[Any, ...], update: jax.Array, param: jax.Array) -> jax.Array:
-        return function(update, name_of(path), param)
+        found = [values[name] for name in names_in(name_of(path), stacks)]
+        if len(found) == 1:
+            return function(update, found[0], param)
+        return jax.vmap(function)(update, jnp.asarray(found), param)
 
     return optax.stateless(lambda u, p: jax.tree_util.tree_map_with_path(apply, u, p))
+
+
+def per_layer(tx: optax.GradientTransformation, stacks: Stacks) -> optax.GradientTransformation:
+    """Return the transformation that acts on each layer of a stack as on a parameter of its own.
+
+    An elementwise transformation does so by itself. One that depends on the shape or the norm of a
+    parameter does not. The transformation must treat every parameter alone.
+
+    Args:
+      tx: The transformation of parameters without stacks.
+      stacks: The stacks that the parameters may be in.
+    """
+
+    def present(params: Params) -> Stacks:
+        return {name: stacks[name] for name in stacks if jax.tree.leaves(params.get(name))}
+
+    def init(params: Params) -> optax.OptState:
+        found = present(params)
+        return stack(tx.init(unstack(params, found)), found)
+
+    def update(
+        updates: Params, state: optax.OptState, params: Params
+    ) -> tuple[Params, optax.OptState]:
+        function = tx.update
+        for name in present(params):
+            axes = tuple(_layer_axes(tree, name) for tree in (updates, state, params))
+            function = jax.vmap(function, in_axes=axes, out_axes=axes[:2])
+        return function(updates, state, params)
+
+    return optax.GradientTransformation(init, update)
+
+
+def _layer_axes(tree: Any, stack: str) -> Any:
+    """Return the axis of the layers of each array in a tree: 0 in the stack, None elsewhere."""
+    key = jax.tree_util.DictKey(stack)
+    return jax.tree_util.tree_map_with_path(lambda path, _: 0 if key in path else None, tree)

@@ -19,6 +19,7 @@ from vit_jax import models
 from vit_jax.checkpoints.manager import Checkpoints
 from vit_jax.training import optim
 from vit_jax.training.run import Run
+from vit_jax.training.stacked_state import stack_state
 from vit_jax.training.state import TrainState, abstract_state
 
 # Keys of optax's wrappers, which hold the state of a part of the parameters.
@@ -52,7 +53,7 @@ def restore(
     shapes = abstract_state(boxed, tx, run.mesh, ema=saved.ema_decay > 0)
     state = TrainState.from_items(checkpoints.restore(found, shapes.to_items()))
     state, notes = carry_over(run, state, same_optimizer=saved.name == run.config.optim.name)
-    return state, [*notes, *_describe_changes(run, found.config)]
+    return stack_state(state, run.stacks), [*notes, *_describe_changes(run, found.config)]
 
 
 def carry_over(
@@ -62,12 +63,14 @@ def carry_over(
 
     Args:
       run: The run to resume.
-      state: State with the variables of its model; moments and EMA may be those of other settings.
+      state: State without stacks, with the variables of the run's model; moments and EMA may be
+        those of other settings.
       same_optimizer: Whether the optimizer has the same name.
     """
-    if same_optimizer and _layout(state) == _layout(run.shapes):
+    shapes = run.saved_shapes
+    if same_optimizer and _layout(state) == _layout(shapes):
         return state, []
-    kept = _match(state.opt_state, run.shapes.opt_state) if same_optimizer else {}
+    kept = _match(state.opt_state, shapes.opt_state) if same_optimizer else {}
     notes = _describe_average(run, state) + _describe_moments(run, state, kept, same_optimizer)
 
     def convert(state: TrainState) -> TrainState:
@@ -79,10 +82,10 @@ def carry_over(
         ]
         average = state.ema or jax.tree.map(jnp.copy, state.variables)
         opt_state = jax.tree.unflatten(structure, leaves)
-        average = average if run.shapes.ema else {}
+        average = average if shapes.ema else {}
         return dataclasses.replace(state, opt_state=opt_state, ema=average)
 
-    layout = jax.tree.map(lambda leaf: leaf.sharding, run.shapes)
+    layout = jax.tree.map(lambda leaf: leaf.sharding, shapes)
     return jax.jit(convert, out_shardings=layout)(state), notes
 
 
@@ -135,7 +138,7 @@ def _describe_average(run: Run, state: TrainState) -> list[str]:
 def _describe_moments(
     run: Run, state: TrainState, kept: Mapping[int, int], same_optimizer: bool
 ) -> list[str]:
-    now = jax.tree.leaves(run.shapes.opt_state)
+    now = jax.tree.leaves(run.saved_shapes.opt_state)
     before = jax.tree.leaves(state.opt_state)
     if not same_optimizer:
         name = run.config.optim.name

@@ -23,9 +23,11 @@ from vit_jax.data.sources.registry import open_set, open_split
 from vit_jax.errors import DataError
 from vit_jax.evaluation.best import Best, find_best
 from vit_jax.evaluation.evaluators import Evaluator, make_evaluators
+from vit_jax.models.stacking import Stacks, find_stacks, stack
 from vit_jax.training import optim, schedules, state
 from vit_jax.training.objectives import Objective, find_objective
 from vit_jax.training.parameter_groups import trainable
+from vit_jax.training.stacked_state import stack_shapes, unstack_shapes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +44,9 @@ class Run:
     best: Best | None  # the metric that selects the best checkpoint
     schedule: schedules.Schedule
     tx: optax.GradientTransformation
+    stacks: Stacks  # the stacks of the state in training; a checkpoint has none
     shapes: state.TrainState
+    trains: Any  # tree of bools: whether a parameter is trained, or frozen
 
     @property
     def total_steps(self) -> int:
@@ -53,6 +57,11 @@ class Run:
     def num_parameters(self) -> int:
         """The number of parameters."""
         return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(self.shapes.params))
+
+    @property
+    def saved_shapes(self) -> state.TrainState:
+        """The shapes of the state as it is saved: by block, without stacks."""
+        return unstack_shapes(self.shapes, self.stacks)
 
     @property
     def watched(self) -> tuple[str, ...]:
@@ -106,8 +115,7 @@ class Run:
 
     def _describe_trainable(self) -> str:
         """Return the number of trainable parameters as text, or `""` if all are trained."""
-        trains = trainable(self.config.optim, self.shapes.params)
-        pairs = zip(jax.tree.leaves(self.shapes.params), jax.tree.leaves(trains), strict=True)
+        pairs = zip(jax.tree.leaves(self.shapes.params), jax.tree.leaves(self.trains), strict=True)
         count = sum(math.prod(leaf.shape) for leaf, is_trained in pairs if is_trained)
         if count == self.num_parameters:
             return ""
@@ -145,7 +153,11 @@ def open_run(config: config_lib.Config, devices: Sequence[jax.Device] | None = N
     plan = _plan(config, train_source)
     boxed = models.abstract_variables(model, config.data.image_shape)
     family = models.family(config.model["name"])
-    tx = optim.make_optimizer(config.optim, nn.unbox(boxed["params"]), family)
+    params = nn.unbox(boxed["params"])
+    trains = trainable(config.optim, params)
+    stacks = find_stacks(model, lambda block: tuple(jax.tree.leaves(trains[block])))
+    tx = optim.make_optimizer(config.optim, params, family, stacks=stacks)
+    shapes = state.abstract_state(boxed, tx, mesh, ema=config.optim.ema_decay > 0)
     return Run(
         config=config,
         mesh=mesh,
@@ -157,7 +169,9 @@ def open_run(config: config_lib.Config, devices: Sequence[jax.Device] | None = N
         best=find_best(config, evaluators, _watched(splits)),
         schedule=schedules.make_schedule(config.optim, plan),
         tx=tx,
-        shapes=state.abstract_state(boxed, tx, mesh, ema=config.optim.ema_decay > 0),
+        stacks=stacks,
+        shapes=stack_shapes(shapes, stacks),
+        trains=stack(trains, stacks, lambda *layers: layers[0]),
     )
 
 

@@ -14,6 +14,7 @@ from jaxtyping import Array
 from vit_jax import models
 from vit_jax.checkpoints.store import EMA, REST, join_variables, split_variables
 from vit_jax.cluster import sharding
+from vit_jax.models.stacking import NO_STACKS, Stacks, stack
 from vit_jax.training.parameter_groups import parameter_names
 
 Params = Any
@@ -23,6 +24,8 @@ Variables = dict[str, Any]  # the collections of a model by name, `params` inclu
 @flax.struct.dataclass
 class TrainState:
     """Everything that a training step changes.
+
+    In training, its trees have the stacks of the run; in a checkpoint, they have none.
 
     The model, the optimizer and the random keys are not part of it: they follow from the config.
     The leaves are arrays, or `jax.ShapeDtypeStruct`s with their shardings.
@@ -63,7 +66,7 @@ class TrainState:
 def abstract_state(
     boxed: Variables, tx: optax.GradientTransformation, mesh: jax.sharding.Mesh, *, ema: bool
 ) -> TrainState:
-    """Return the shapes, dtypes and shardings of the state, without computing anything.
+    """Return the shapes, dtypes and shardings of the state, without stacks or any computation.
 
     Args:
       boxed: The result of `models.abstract_variables`, with logical axis names.
@@ -101,6 +104,7 @@ def init(
     seed: int,
     shapes: TrainState,
     given: Mapping[str, Array] | None = None,
+    stacks: Stacks = NO_STACKS,
 ) -> TrainState:
     """Initialize the state at step 0, sharded as `abstract_state` says.
 
@@ -109,19 +113,24 @@ def init(
       tx: The optimizer.
       image_shape: (height, width, channels).
       seed: Seed of the random initialization.
-      shapes: The result of `abstract_state`.
+      shapes: The result of `abstract_state`, with its stacks.
       given: Values of variables that are not initialized randomly, by name, such as
-        `params/head/bias`. Their buffers are donated.
+        `params/head/bias`. Their buffers are donated, except for those of stacks.
+      stacks: The stacks of the state.
     """
+    given = given or {}
+    layers = {layer for names in stacks.values() for layer in names}
+    copied = {name: leaf for name, leaf in given.items() if not layers.isdisjoint(name.split("/"))}
+    donated = {name: leaf for name, leaf in given.items() if name not in copied}
 
-    def make(given: Mapping[str, Array]) -> TrainState:
+    def make(donated: Mapping[str, Array], copied: Mapping[str, Array]) -> TrainState:
         random = nn.unbox(models.init_variables(model, image_shape, seed))
-        named = {**flax.traverse_util.flatten_dict(random, sep="/"), **given}
-        variables = flax.traverse_util.unflatten_dict(named, sep="/")
+        named = {**flax.traverse_util.flatten_dict(random, sep="/"), **donated, **copied}
+        variables = stack(flax.traverse_util.unflatten_dict(named, sep="/"), stacks)
         average = jax.tree.map(jnp.copy, variables) if shapes.ema else {}
         params = variables.pop("params")
         zero = jnp.zeros((), jnp.int32)
         return TrainState(zero, zero, params, variables, tx.init(params), average)
 
     shardings = jax.tree.map(lambda leaf: leaf.sharding, shapes)
-    return jax.jit(make, out_shardings=shardings, donate_argnums=0)(dict(given or {}))
+    return jax.jit(make, out_shardings=shardings, donate_argnums=0)(donated, copied)

@@ -12,7 +12,7 @@ from jaxtyping import Array
 from vit_jax.cluster import sharding
 from vit_jax.training import optim
 from vit_jax.training.objectives import Aux
-from vit_jax.training.parameter_groups import trainable, updated_collections
+from vit_jax.training.parameter_groups import updated_collections
 from vit_jax.training.run import Run
 from vit_jax.training.state import TrainState
 from vit_jax.training.update import Update
@@ -37,7 +37,7 @@ def make_train_step(run: Run) -> TrainStep:
     config = run.config
     objective = run.objective
     update = Update(run.tx, run.schedule, config.optim.ema_decay, config.optim.ema_warmup)
-    trains = trainable(config.optim, run.shapes.params)
+    trains = run.trains
     moves = updated_collections(run.shapes.collections, trains)
 
     def loss(

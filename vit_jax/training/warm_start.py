@@ -29,7 +29,7 @@ def load_variables(run: Run) -> tuple[dict[str, jax.Array], list[str]]:
     config = run.config
     directory = open_path(config.init_from, "config.init_from")
     source = pretrained.restore(directory, "", config_lib.read_config(directory), run.mesh)
-    shapes = {name: leaf.shape for name, leaf in names(run.shapes.params).items()}
+    shapes = {name: leaf.shape for name, leaf in names(run.saved_shapes.params).items()}
     resize = functools.partial(resize_table, model=config.model)
     params, resized = adapt.resize_tables(names(source.variables["params"]), shapes, resize)
     params, adapted = adapt.adapt_stem(params, shapes, adapt_channels, resize_patch)
@@ -56,7 +56,7 @@ def _collections(
       ConfigError: The source model lacks some of them; the message lists all that are missing.
     """
     found: dict[str, jax.Array] = {}
-    for collection, tree in run.shapes.collections.items():
+    for collection, tree in run.saved_shapes.collections.items():
         shapes = {name: leaf.shape for name, leaf in names(tree).items()}
         theirs = names(source.variables.get(collection, {}))
         kept, _ = adapt.replace_heads(theirs, shapes, other_classes=other_classes)
