@@ -23,6 +23,7 @@ from vit_jax.models import transformer
 from vit_jax.models.layers.attention import ATTENTIONS
 from vit_jax.models.layers.attention.window import LIMITS, PAD_ORDERS, WindowAttention
 from vit_jax.models.layers.blocks import BLOCKS, DROP_PATH_SCHEDULES
+from vit_jax.models.layers.encoder import REMATS
 from vit_jax.models.layers.grid import Grid
 from vit_jax.models.layers.mlp import ACTIVATIONS, MLPS, Mlp, SwiGlu
 from vit_jax.models.layers.pools import POOLS
@@ -552,6 +553,7 @@ CHOICES = {
     "stem.name": (STEMS, {}),
     "posemb.name": (POSEMBS, {}),
     "block.name": (BLOCKS, {}),
+    "remat": (REMATS, {}),
     "attention.name": (ATTENTIONS, {}),
     "mlp.name": (MLPS, {}),
     "pool.name": (POOLS, {}),
