@@ -15,7 +15,7 @@ OWN = '''
 """An attention of the user's own."""
 
 from vit_jax.models.layers.attention import ATTENTIONS
-from vit_jax.models.layers.attention.base import FullAttention
+from vit_jax.models.layers.attention.full import FullAttention
 from vit_jax.models.parts import free
 
 

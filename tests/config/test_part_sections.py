@@ -289,7 +289,7 @@ def test_an_unknown_part_is_reported_with_its_line_unless_a_flag_replaces_it():
         (
             {"model.posemb": "relative_bias", "model.attention": "linear"},
             "posemb.name: relative_bias adds a bias to the scores, which linear does not support; "
-            "use attention=full or fused or window or dilated",
+            "use attention=auto or full or fused or window or dilated",
         ),
     ],
 )

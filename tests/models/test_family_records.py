@@ -17,7 +17,8 @@ from vit_jax import train as train_lib
 from vit_jax.errors import ConfigError
 from vit_jax.models.families import FAMILIES, MATRICES, Family, MatrixRule, block, outside_of_blocks
 from vit_jax.models.layers.attention import ATTENTIONS
-from vit_jax.models.layers.attention.base import CrossAttention, FullAttention
+from vit_jax.models.layers.attention.base import CrossAttention
+from vit_jax.models.layers.attention.full import FullAttention
 from vit_jax.models.layers.grid import Grid
 from vit_jax.models.parts import free
 from vit_jax.training import parameter_groups

@@ -66,9 +66,7 @@ MODELS = {
 def test_gradients_equal_central_differences(case):
     name, fields = MODELS[case]
     size = (16, 16) if fields.get("stem") == "resnet" else (12, 16)
-    # Fused attention computes its softmax in float32 in any case.
-    fused = fields.get("attention") == "fused"
-    dtype, step, rtol = ("float32", 1e-2, 2e-3) if fused else ("float64", 1e-5, 1e-6)
+    dtype, step, rtol = "float64", 1e-5, 1e-6
     rng = np.random.default_rng(0)
     with jax.enable_x64(True):
         model = models.create(name, **sized(name, **fields), dtype=dtype)

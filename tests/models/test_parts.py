@@ -20,7 +20,8 @@ from flax.core import FrozenDict
 from vit_jax import config, models
 from vit_jax.errors import ConfigError
 from vit_jax.models.layers.attention import ATTENTIONS
-from vit_jax.models.layers.attention.base import Attention, FullAttention
+from vit_jax.models.layers.attention.base import Attention
+from vit_jax.models.layers.attention.full import FullAttention
 from vit_jax.models.layers.attention.window import WindowAttention
 from vit_jax.models.layers.mlp import Mlp
 from vit_jax.models.parts import Component, Part, free, name_of
@@ -187,7 +188,7 @@ def test_a_new_attention_is_one_class_and_one_line(tempered):
         ),
         (
             {"model.attention.temperature": "2"},
-            "temperature: full has no such field; it belongs to model.attention=tempered",
+            "temperature: auto has no such field; it belongs to model.attention=tempered",
         ),
         (
             {"model.attention": "temprd"},

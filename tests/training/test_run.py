@@ -41,7 +41,8 @@ def test_what_trains_is_said_where_it_is_not_all(tiny_config):
     assert not any("frozen" in line for line in open_run(tiny_config()).describe())
 
 
-def test_what_computes_fused_attention_is_said(tiny_config):
-    lines = open_run(tiny_config({"model.attention": "fused"})).describe()
-    assert "attention fused, by xla (on cpu)" in lines
+@pytest.mark.parametrize("name", ["auto", "fused"])
+def test_the_kernel_of_the_attention_is_said_with_its_reason(name, tiny_config):
+    lines = open_run(tiny_config({"model.attention": name})).describe()
+    assert f"attention {name}: full (no fused kernel for cpu)" in lines
     assert not any("attention" in line for line in open_run(tiny_config()).describe())

@@ -145,7 +145,7 @@ def _plan_arrays(
 
 
 # Values that compute the same as another value, which the libraries have.
-SAME_RESULTS = {("attention.name", "fused"): "full"}
+SAME_RESULTS = {("attention.name", name): "full" for name in ("auto", "fused")}
 
 
 def _note_differences(spec: ImportSpec, model: Mapping[str, Any], to: str) -> tuple[str, ...]:

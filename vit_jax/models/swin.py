@@ -97,14 +97,20 @@ class Swin(Transformer):
         Args:
           image_size: Height and width in pixels.
         """
-        sides = zip(image_size, self.stem["patch"], strict=True)
-        grid = [ceil_div(pixels, patch) for pixels, patch in sides]
-        window_sides = []
-        for _ in self.depths:
-            window = _window(self.attention) or grid
-            window_sides.append(max(min(pair) for pair in zip(grid, window, strict=True)))
-            grid = [ceil_div(size, 2) for size in grid]
-        return tuple(window_sides)
+        sizes = [(height, width) for height, width, _ in self.grids(image_size)]
+        windows = [_window(self.attention) or size for size in sizes]
+        return tuple(
+            max(min(pair) for pair in zip(size, window, strict=True))
+            for size, window in zip(sizes, windows, strict=True)
+        )
+
+    def grids(self, image_size: tuple[int, int]) -> tuple[Grid, ...]:
+        """Return the layout of the tokens of each stage, for a height and width in pixels."""
+        stride = self._make_stem(pad=True, parent=None).stride
+        height, width = (ceil_div(*pair) for pair in zip(image_size, stride, strict=True))
+        return tuple(
+            Grid(ceil_div(height, 2**i), ceil_div(width, 2**i)) for i in range(len(self.depths))
+        )
 
     @nn.compact
     def __call__(self, images: Float[Array, "b H W c"], *, train: bool) -> Output:

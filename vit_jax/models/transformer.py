@@ -11,7 +11,6 @@ from jaxtyping import Array
 
 from vit_jax.models.layers.activations import ACTIVATIONS
 from vit_jax.models.layers.attention import ATTENTIONS
-from vit_jax.models.layers.attention.base import FusedAttention, implementation
 from vit_jax.models.layers.blocks import BLOCKS, drop_path_rates
 from vit_jax.models.layers.encoder import REMATS, Encoder
 from vit_jax.models.layers.grid import Grid
@@ -38,7 +37,7 @@ class Transformer(nn.Module):
     stem: Part = part(STEMS, "patch", "stem, from pixels to tokens")
     posemb: Part = part(POSEMBS, "learned", "position embedding")
     block: Part = part(BLOCKS, "pre", "order of norm and residual connection")
-    attention: Part = part(ATTENTIONS, "full", "attention", inherit="free")
+    attention: Part = part(ATTENTIONS, "auto", "attention", inherit="free")
     mlp: Part = part(MLPS, "mlp", "feed-forward network")
     pool: Part = part(POOLS, "gap", "how tokens are pooled for the head", inherit="free")
     norm_eps: float = fixed(1e-6, "epsilon of LayerNorm", above=0, high=1)
@@ -110,14 +109,42 @@ class Transformer(nn.Module):
         if self.dtype == "float64" and not jax.config.jax_enable_x64:  # type: ignore[attr-defined]
             yield "dtype", "float64 needs the environment variable JAX_ENABLE_X64=1"
 
-    def describe_attention(self) -> str:
-        """Return the implementation of fused attention with its reason; empty for others."""
-        if self.attention.module is not FusedAttention:
-            return ""
-        width, num_heads = self.stages[0]
-        biased = self._posemb_at("bias") is not None
-        name, reason = implementation(self.dtype, width // num_heads, biased=biased)
-        return f"fused, by {name} ({reason})"
+    def grids(self, image_size: tuple[int, int]) -> tuple[Grid, ...]:
+        """Return the layout of the tokens of each stage, for a height and width in pixels."""
+        raise NotImplementedError
+
+    def describe_attention(self, image_size: tuple[int, int], batch_size: int) -> str:
+        """Return the kernels that the attention takes on the devices of the mesh in context.
+
+        Args:
+          image_size: Height and width in pixels.
+          batch_size: Number of images.
+
+        Returns:
+          The kernels with their reasons, or an empty text if the attention has no choice.
+        """
+        choices = [
+            self._make_attention(stage)(block=block, parent=None).choose(batch_size, width, grid)
+            for stage, (grid, (width, _)) in enumerate(
+                zip(self.grids(image_size), self.stages, strict=True)
+            )
+            for block in range(2)  # even and odd blocks may differ
+        ]
+        texts = dict.fromkeys(str(choice) for choice in choices if choice)
+        return f"{name_of(self.attention, ATTENTIONS)}: {'; '.join(texts)}" if texts else ""
+
+    def _make_attention(self, stage: int) -> Constructor:
+        """Return the constructor of the attention of a stage, without the index of the block."""
+        bias = self._posemb_at("bias")
+        return functools.partial(
+            self.attention,
+            num_heads=self.stages[stage][1],
+            norm_eps=self.norm_eps,
+            rotary=self._posemb_at("rotary"),
+            bias=functools.partial(bias, stage=stage) if bias else None,
+            out_dropout=self._dropout("attn"),
+            dtype=self.dtype,
+        )
 
     def _make_stem(self, pad: bool, **where: Any) -> Stem:
         stem: Stem = self.stem(width=self.width, dtype=self.dtype, pad=pad, **where)
@@ -151,16 +178,6 @@ class Transformer(nn.Module):
         train: bool,
     ) -> Array:
         """Apply the blocks of a stage to the tokens."""
-        bias = self._posemb_at("bias")
-        attention = functools.partial(
-            self.attention,
-            num_heads=self.stages[stage][1],
-            norm_eps=self.norm_eps,
-            rotary=self._posemb_at("rotary"),
-            bias=functools.partial(bias, stage=stage) if bias else None,
-            out_dropout=self._dropout("attn"),
-            dtype=self.dtype,
-        )
         mlp = functools.partial(
             self.mlp, mlp_dim=mlp_dim, dropout=self._dropout("mlp"), dtype=self.dtype
         )
@@ -170,7 +187,7 @@ class Transformer(nn.Module):
             conditional = functools.partial(conditional, dtype=self.dtype)
         encoder = Encoder(
             block=functools.partial(self.block, norm=norm),
-            attention=attention,
+            attention=self._make_attention(stage),
             mlp=mlp,
             names=self.block_names[stage],
             drop_rates=drop_rates,

@@ -50,6 +50,17 @@ class ViT(Transformer):
         """Names of the blocks of the only stage."""
         return (tuple(f"blocks_{i}" for i in range(self.depth)),)
 
+    @property
+    def token_names(self) -> tuple[str, ...]:
+        """Names of the prefix tokens, without the registers, which follow them."""
+        has_class_token = self.pool.module.reads_class_token or self.keep_class_token
+        return ("cls_token",) * has_class_token + ("dist_token",) * self.distilled
+
+    def grids(self, image_size: tuple[int, int]) -> tuple[Grid, ...]:
+        """Return the layout of the tokens of the only stage, for a height and width in pixels."""
+        height, width = (size // step for size, step in zip(image_size, self.stride, strict=True))
+        return (Grid(height, width, len(self.token_names) + self.num_registers),)
+
     def find_problems(self) -> Iterator[Problem]:
         """Yield also a problem if the two heads of a distilled model would get different inputs."""
         yield from super().find_problems()
@@ -94,11 +105,7 @@ class ViT(Transformer):
         """Return prefix and patch tokens (b, n, d), with absolute positions, and their layout."""
         patches = self._make_stem(pad=False, name="stem")(images, train=train)
         batch, height, width, dim = patches.shape
-        names = []
-        if self.pool.module.reads_class_token or self.keep_class_token:
-            names.append("cls_token")
-        if self.distilled:
-            names.append("dist_token")
+        names = self.token_names
         positions, grid_positions = self._added_positions(
             height, width, dim, len(names), self.num_registers
         )

@@ -88,12 +88,14 @@ class Run:
         """Return a summary of the run, one line per topic."""
         config = self.config
         height, width = config.data.image_size
+        with jax.set_mesh(self.mesh), nn.logical_axis_rules(sharding.RULES):
+            attention = self.model.describe_attention((height, width), config.batch_size)
         lines = {
             "devices": self._describe_devices(),
             "data": self._describe_data(),
             "model": f"{config.model['name']}  {self.num_parameters:,} parameters  "
             f"{height}x{width} pixels  {config.model['dtype']}",
-            "attention": self.model.describe_attention(),
+            "attention": attention,
             "training": self._describe_trainable(),
             **self.objective.describe(),
             "plan": self._describe_plan(),

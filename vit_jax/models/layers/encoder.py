@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 from jaxtyping import Array, Float, Key
 
+from vit_jax.models.layers.attention import kernels
 from vit_jax.models.layers.blocks import drop_path_factors
 from vit_jax.models.layers.grid import Grid
 from vit_jax.models.parts import Constructor
@@ -57,7 +58,12 @@ class Encoder(nn.Module):
         self, tokens: Float[Array, "b n d"], grid: Grid, *, train: bool
     ) -> Float[Array, "b n d"]:
         """Apply the blocks to tokens that have the layout `grid`."""
-        draws = self._draw(len(tokens), train)
+        batch, num_tokens, width = tokens.shape
+        first = self.attention(block=0, parent=None)
+        kernel = first.kernel_for(batch, width, grid)
+        if kernel and kernel.pads_once:
+            tokens = kernels.pad(tokens, first.padded(batch, width, grid), axes=(1,))
+        draws = self._draw(batch, train)
         i = 0
         while i < len(self.names):
             stacks = self._stacks_from(i)
@@ -73,7 +79,7 @@ class Encoder(nn.Module):
             if self.conditional and not i:
                 tokens = self.conditional(name=f"{self.names[i]}_posemb")(tokens, grid)
             i += 1
-        return tokens
+        return tokens[:, :num_tokens]
 
     @property
     def _policy(self) -> Any:

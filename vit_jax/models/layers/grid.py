@@ -15,6 +15,11 @@ class Grid(NamedTuple):
     num_prefix: int = 0
 
     @property
+    def num_tokens(self) -> int:
+        """The number of tokens."""
+        return self.num_prefix + self.height * self.width
+
+    @property
     def coords(self) -> np.ndarray:
         """Row and column of each token, in patches, (n, 2); prefix tokens are at (0, 0)."""
         rows, columns = np.mgrid[: self.height, : self.width]

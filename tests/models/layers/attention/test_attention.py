@@ -1,4 +1,4 @@
-"""Full attention against its equations, fused against full attention, and all variants."""
+"""Full attention against its equations, and all variants."""
 
 import functools
 
@@ -10,16 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vit_jax.models.layers.attention import ATTENTIONS, base
-from vit_jax.models.layers.attention.base import (
-    CrossAttention,
-    FullAttention,
-    FusedAttention,
-    QKVProjection,
-    WeightedAttention,
-)
+from vit_jax.models.layers.attention import ATTENTIONS
+from vit_jax.models.layers.attention.base import CrossAttention
+from vit_jax.models.layers.attention.full import FullAttention
+from vit_jax.models.layers.attention.projections import QKVProjection
 from vit_jax.models.layers.grid import Grid
-from vit_jax.models.layers.posemb import POSEMBS
 from vit_jax.settings.choices import own_fields
 
 KEY = jax.random.key(0, impl="unsafe_rbg")  # compiles faster than the default
@@ -207,54 +202,9 @@ def test_stacked_projections_are_initialized_by_their_own_fans():
         assert 0.99 * limit < largest <= limit
 
 
-# --- Fused attention.
-
-GRID = Grid(2, 2, num_prefix=1)
-
-
-@pytest.mark.parametrize("posemb", ["none", "relative_bias", "log_cpb", "rope_mixed"])
-def test_fused_attention_is_full_attention(posemb):
-    entry = POSEMBS[posemb]
-    fields = {"num_heads": 2, **({entry.site: entry} if entry.site else {})}
-    full, fused = FullAttention(**fields), FusedAttention(**fields)
-    params = random_params(full, X, GRID)
-    chex.assert_trees_all_equal_shapes(random_params(fused, X, GRID), params)
-    expected = run(full, params, X, GRID)
-    chex.assert_trees_all_close(run(fused, params, X, GRID), expected, rtol=1e-5, atol=1e-5)
-
-
-def test_fused_attention_has_the_gradients_of_full_attention():
-    params = random_params(FullAttention(num_heads=2), X)
-    gradients = [
-        jax.grad(lambda p, module=module: (run(module, p, X) ** 2).sum())(params)
-        for module in (FullAttention(num_heads=2), FusedAttention(num_heads=2))
-    ]
-    chex.assert_trees_all_close(*gradients, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("backend", "dtype", "head_dim", "biased", "expected"),
-    [
-        ("gpu", "bfloat16", 64, False, ("cudnn", "on gpu")),
-        ("gpu", "bfloat16", 128, False, ("cudnn", "on gpu")),
-        ("gpu", "float32", 64, False, ("xla", "not float32")),
-        ("gpu", "bfloat16", 20, False, ("xla", "not 20")),
-        ("gpu", "bfloat16", 136, False, ("xla", "not 136")),
-        ("gpu", "bfloat16", 64, True, ("xla", "a position bias")),
-        ("tpu", "bfloat16", 64, False, ("xla", "on tpu")),
-        ("cpu", "bfloat16", 64, False, ("xla", "on cpu")),
-    ],
-)
-def test_cudnn_is_used_if_it_supports_the_case(
-    monkeypatch, backend, dtype, head_dim, biased, expected
-):
-    monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    name, reason = base.implementation(dtype, head_dim, biased=biased)
-    assert name == expected[0] and reason.endswith(expected[1])
-
-
 # --- All variants.
 
+GRID = Grid(2, 2, num_prefix=1)
 SIZES = {"window": (2, 2), "landmarks": 2}
 
 
@@ -285,14 +235,11 @@ def test_every_entry_computes_in_its_dtype_with_parameters_in_float32(name, dtyp
     assert {leaf.dtype.name for leaf in leaves} == {"float32"}
 
 
-WITH_WEIGHTS = [name for name in ATTENTIONS if issubclass(ATTENTIONS[name], WeightedAttention)]
+WITH_WEIGHTS = [name for name in ATTENTIONS if "dropout" in own_fields(ATTENTIONS[name])]
 
 
 def test_all_but_three_support_attention_dropout():
     assert set(ATTENTIONS) - set(WITH_WEIGHTS) == {"fused", "nystrom", "linear"}
-    assert [
-        name for name in ATTENTIONS if "dropout" in own_fields(ATTENTIONS[name])
-    ] == WITH_WEIGHTS
 
 
 @pytest.mark.parametrize("name", WITH_WEIGHTS)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vit_jax.models.layers.attention.base import FullAttention
+from vit_jax.models.layers.attention.full import FullAttention
 from vit_jax.models.layers.attention.window import DilatedAttention, WindowAttention
 from vit_jax.models.layers.grid import Grid
 from vit_jax.models.layers.posemb import POSEMBS

@@ -4,7 +4,8 @@ Each entry of `ATTENTIONS` is a linen module. Its docstring cites the source, an
 attribute `cost` states how the compute time scales with the number of tokens n.
 """
 
-from vit_jax.models.layers.attention.base import Attention, FullAttention, FusedAttention
+from vit_jax.models.layers.attention.base import Attention
+from vit_jax.models.layers.attention.full import AutoAttention, FullAttention, FusedAttention
 from vit_jax.models.layers.attention.linear import LinearAttention
 from vit_jax.models.layers.attention.low_rank import (
     Linformer,
@@ -14,6 +15,7 @@ from vit_jax.models.layers.attention.low_rank import (
 from vit_jax.models.layers.attention.window import DilatedAttention, WindowAttention
 
 ATTENTIONS: dict[str, type[Attention]] = {
+    "auto": AutoAttention,
     "full": FullAttention,
     "fused": FusedAttention,
     "window": WindowAttention,

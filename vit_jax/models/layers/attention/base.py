@@ -1,83 +1,26 @@
-"""Multi-head attention: base classes, full and fused self-attention, and cross-attention."""
+"""Multi-head attention: the base classes of self-attention, and cross-attention."""
 
 import functools
 from collections.abc import Iterator
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Key
 
+from vit_jax.models.layers.attention import kernels
+from vit_jax.models.layers.attention.projections import OutProjection, QKVProjection
 from vit_jax.models.layers.grid import Grid
 from vit_jax.models.layers.posemb.rotary import rotate
 from vit_jax.models.parts import Component, Constructor, Model, Part, Problem, fixed
 from vit_jax.settings.fields import field
 
-# Xavier uniform, with the fan-in and fan-out of each projection rather than of the whole stack.
-_QKV_INIT = nn.initializers.variance_scaling(
-    1.0, "fan_avg", "uniform", in_axis=0, out_axis=(2, 3), batch_axis=(1,)
-)
-_OUT_INIT = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform", in_axis=(0, 1), out_axis=2)
-
 # Names of the dropouts of an attention, which have different random draws.
 DROPOUTS = ("out_dropout", "attn_dropout", "prefix_dropout")
 
 MAX_LOGIT_SCALE = 100.0  # of cosine attention, where tau > 0.01 (Liu et al. 2022, section 3.2)
-
-
-class QKVProjection(nn.Module):
-    """`num` linear projections of the tokens to per-head vectors, such as queries, keys and values.
-
-    The kernel has the shape (d, num, heads, d / heads).
-    """
-
-    num: int
-    num_heads: int
-    bias: bool = True
-    key_bias: bool = True  # False: no bias for the keys, which are the second of three projections
-    dtype: str = "float32"
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "num b n heads c"]:
-        """Return the projections, stacked along the first dimension."""
-        width = x.shape[-1]
-        shape = (self.num, self.num_heads, width // self.num_heads)
-        names = ("qkv", "heads", "kv")
-        kernel_init = nn.with_logical_partitioning(_QKV_INIT, ("embed", *names))
-        bias_init = nn.with_logical_partitioning(nn.initializers.zeros_init(), names)
-        kernel = self.param("kernel", kernel_init, (width, *shape), jnp.float32)
-        if not self.bias:
-            bias: Any = jnp.zeros(shape)
-        elif self.key_bias:
-            bias = self.param("bias", bias_init, shape, jnp.float32)
-        else:
-            bias = self.param("bias_qv", bias_init, (2, *shape[1:]), jnp.float32)
-            bias = jnp.insert(bias, 1, 0.0, axis=0)
-        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
-        x = jnp.einsum("bnd,dshc->sbnhc", x, kernel) + bias[:, None, None]
-        x = nn.with_logical_constraint(x, ("qkv", "batch", "tokens", "heads", "kv"))
-        return checkpoint_name(x, "qkv")
-
-
-class OutProjection(nn.Module):
-    """Linear projection of the concatenated heads, with a kernel of shape (heads, d / heads, d)."""
-
-    dtype: str = "float32"
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "b n heads c"]) -> Float[Array, "b n d"]:
-        """Return one vector per token."""
-        _, _, num_heads, head_dim = x.shape
-        kernel_init = nn.with_logical_partitioning(_OUT_INIT, ("heads", "kv", "embed"))
-        width = num_heads * head_dim
-        shape = (num_heads, head_dim, width)
-        kernel = self.param("kernel", kernel_init, shape, jnp.float32)
-        bias = self.param("bias", nn.initializers.zeros_init(), (width,), jnp.float32)
-        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
-        return checkpoint_name(jnp.einsum("bnhc,hcd->bnd", x, kernel) + bias, "out")
 
 
 class Attention(Component):
@@ -111,15 +54,31 @@ class Attention(Component):
             if width % num_heads:
                 yield "num_heads", f"{num_heads} does not divide width {width}"
 
+    def choose(self, batch: int, width: int, grid: Grid) -> kernels.Choice | None:
+        """Return the choice of a kernel for a batch of images; None if there is no choice."""
+        return None
+
+    def kernel_for(self, batch: int, width: int, grid: Grid) -> kernels.Kernel | None:
+        """Return the fused kernel for a batch of images; None for the plain form."""
+        choice = self.choose(batch, width, grid)
+        return choice.kernel if choice else None
+
+    def padded(self, batch: int, width: int, grid: Grid) -> int:
+        """Return the number of tokens with the padding that the kernel needs."""
+        kernel = self.kernel_for(batch, width, grid)
+        return kernel.padded(grid.num_tokens) if kernel else grid.num_tokens
+
     @nn.compact
     def __call__(
         self, x: Float[Array, "b n d"], grid: Grid, *, train: bool
     ) -> Float[Array, "b n d"]:
-        """Apply self-attention to tokens that have the layout `grid`."""
+        """Apply self-attention to tokens that have the layout `grid`; padding may follow."""
+        batch, num_tokens, width = x.shape
+        x = kernels.pad(x, self.padded(batch, width, grid), axes=(1,))
         q, k, v = self._project_qkv(x, grid)
         q, k = self._scale_qk(q, k)
         x = self._attend(q, k, v, grid, train)
-        x = OutProjection(dtype=self.dtype, name="out")(x)
+        x = OutProjection(dtype=self.dtype, name="out")(x)[:, :num_tokens]
         return self._drop(x, self.out_dropout, train, "out_dropout")
 
     def _drop(self, x: Array, rate: float, train: bool, name: str) -> Array:
@@ -131,12 +90,14 @@ class Attention(Component):
 
     def _project_qkv(self, x: Array, grid: Grid) -> tuple[Array, Array, Array]:
         """Return queries, keys and values, (b, n, heads, c)."""
+        kernel = self.kernel_for(len(x), x.shape[-1], grid)
         q, k, v = QKVProjection(
             3,
             self.num_heads,
             bias=self.qkv_bias,
             key_bias=not self.cosine,
             dtype=self.dtype,
+            form=kernel.projection if kernel else "stacked",
             name="qkv",
         )(x)
         return q, k, v
@@ -185,75 +146,47 @@ class WeightedAttention(Attention):
 
     dropout: float = field(0.0, "dropout rate of the attention weights", low=0, below=1)
 
+    def _choose(
+        self,
+        policy: str,
+        batch: int,
+        width: int,
+        num_tokens: int,
+        *,
+        num_prefix: int = 0,
+        masked: bool = False,
+    ) -> kernels.Choice | None:
+        """Return the choice of a kernel for a number of tokens that attend to each other.
+
+        Args:
+          policy: A name of `kernels.POLICIES`.
+          batch: Number of images.
+          width: Width of the tokens.
+          num_tokens: Number of tokens that attend to each other.
+          num_prefix: Number of prefix tokens that attend beside windows.
+          masked: Whether some tokens of windows do not attend to each other.
+        """
+        if policy == "full":
+            return None
+        case = kernels.Case(
+            *kernels.current_device(),
+            self.dtype,
+            num_tokens,
+            head_dim=width // self.num_heads,
+            num_prefix=num_prefix,
+            masked=masked,
+            biased=self.bias is not None,
+            dropout=self.dropout,
+            has_mesh=kernels.mesh_divides(batch, self.num_heads),
+        )
+        return kernels.choose(case, forced=policy == "fused")
+
     def _attention_weights(
         self, scores: Array, v: Array, train: bool, name: str = "attn_dropout"
     ) -> Array:
         """Return the softmax of the scores (at least float32) in the dtype of `v`, with dropout."""
         weights = jax.nn.softmax(scores).astype(v.dtype)
         return self._drop(weights, self.dropout, train, name)
-
-
-class FullAttention(WeightedAttention):
-    """Softmax attention of every token to every token (Vaswani et al. 2017, section 3.2).
-
-    Scores and softmax are computed in at least float32, whatever `dtype` is.
-    """
-
-    cost: ClassVar[str] = "n^2"
-
-    def _attend(self, q: Array, k: Array, v: Array, grid: Grid, train: bool) -> Array:
-        q, k = self._rotate_qk(q, k, grid)
-        weights = self._attention_weights(scores(q, k) + self._bias(*grid), v, train)
-        return jnp.einsum("bhnm,bmhc->bnhc", weights, v)
-
-
-class FusedAttention(Attention):
-    """Full attention by one fused kernel that does not store the scores (Dao et al. 2022).
-
-    The kernel is cuDNN's, where `implementation` returns `cudnn`. Elsewhere XLA compiles the
-    unfused computation.
-    """
-
-    cost: ClassVar[str] = "n^2 time, n memory"
-
-    @classmethod
-    def check(cls, part: Part, model: Model) -> Iterator[Problem]:
-        """Yield also a problem if the kernel does not support the dtype."""
-        yield from super().check(part, model)
-        if model.dtype == "float64":
-            yield "dtype", "fused attention computes its softmax in float32; use attention=full"
-
-    def _attend(self, q: Array, k: Array, v: Array, grid: Grid, train: bool) -> Array:
-        q, k = self._rotate_qk(q, k, grid)
-        name, _ = implementation(self.dtype, q.shape[-1], biased=self.bias is not None)
-        bias = None
-        if self.bias is not None:
-            bias = self._bias(*grid)[None].astype(q.dtype)
-        return jax.nn.dot_product_attention(q, k, v, bias, scale=1.0, implementation=name)
-
-
-def implementation(
-    dtype: str, head_dim: int, *, biased: bool
-) -> tuple[Literal["xla", "cudnn"], str]:
-    """Choose the implementation of fused attention on the current backend.
-
-    Args:
-      dtype: Compute dtype.
-      head_dim: Number of channels per head.
-      biased: Whether a position bias is added to the scores.
-
-    Returns:
-      `cudnn` or `xla`, and the reason as text.
-    """
-    if jax.default_backend() != "gpu":
-        return "xla", f"on {jax.default_backend()}"
-    if dtype != "bfloat16":
-        return "xla", f"cuDNN needs bfloat16, not {dtype}"
-    if head_dim % 8 or head_dim > 128:
-        return "xla", f"cuDNN needs a multiple of 8 channels per head, at most 128, not {head_dim}"
-    if biased:
-        return "xla", "cuDNN needs scores without a position bias"
-    return "cudnn", "on gpu"
 
 
 class CrossAttention(nn.Module):
@@ -279,8 +212,37 @@ def scores(
     q: Float[Array, "b n heads c"], k: Float[Array, "b m heads c"]
 ) -> Float[Array, "b heads n m"]:
     """Return the dot products of queries and keys, in at least float32."""
+    return products("bnhc,bmhc->bhnm", q, k)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def products(equation: str, q: Array, k: Array) -> Array:
+    """Return an einsum in at least float32, with the gradients computed in the dtype of `q`.
+
+    Otherwise both matrix products of the gradient would have a float32 operand.
+    """
+    return _einsum_float32(equation, q, k)
+
+
+def _einsum_float32(equation: str, q: Array, k: Array) -> Array:
     dtype = jnp.promote_types(q.dtype, jnp.float32)
-    return jnp.einsum("bnhc,bmhc->bhnm", q, k, preferred_element_type=dtype)
+    return jnp.einsum(equation, q, k, preferred_element_type=dtype)
+
+
+def _products_forward(equation: str, q: Array, k: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _einsum_float32(equation, q, k), (q, k)
+
+
+def _products_backward(
+    equation: str, operands: tuple[Array, Array], gradient: Array
+) -> tuple[Array, Array]:
+    gradient = gradient.astype(operands[0].dtype)
+    _, transpose = jax.vjp(functools.partial(jnp.einsum, equation), *operands)
+    dq, dk = transpose(gradient)
+    return dq, dk
+
+
+products.defvjp(_products_forward, _products_backward)
 
 
 def _normalize(x: Array) -> Array:

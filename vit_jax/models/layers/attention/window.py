@@ -3,6 +3,7 @@
 Prefix tokens belong to every group and attend to all tokens.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
@@ -11,9 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from vit_jax.models.layers.attention.base import WeightedAttention, scores
+from vit_jax.models.layers.attention import kernels
+from vit_jax.models.layers.attention.base import WeightedAttention, products, scores
 from vit_jax.models.layers.grid import Grid, ceil_div
 from vit_jax.models.parts import fixed, free
+from vit_jax.settings.fields import field
 
 CONTIGUOUS = "b (i r) (j s) ... -> b (i j) (r s) ..."
 DILATED = "b (r i) (s j) ... -> b (i j) (r s) ..."
@@ -65,9 +68,26 @@ class GroupedAttention(WeightedAttention):
     period: ClassVar[int] = 2
 
     window: tuple[int, int] = free((7, 7), "height and width of a window in tokens", low=1)
+    kernel: str = field("auto", "kernel of the attention in a window", choices=kernels.POLICIES)
     pad_order: str = "shift_pad"
     limit: str = "each"
     mask_padding: bool = True
+
+    def choose(self, batch: int, width: int, grid: Grid) -> kernels.Choice | None:
+        """Return the choice of a kernel for a batch of images."""
+        groups = self._groups(grid)
+        return self._choose(
+            self.kernel,
+            batch,
+            width,
+            math.prod(groups.window),
+            num_prefix=grid.num_prefix,
+            masked=not self._mask(grid, groups).all(),
+        )
+
+    def padded(self, batch: int, width: int, grid: Grid) -> int:
+        """Return the number of tokens: the kernel pads each window instead."""
+        return grid.num_tokens
 
     def _groups(self, grid: Grid) -> Groups:
         """Return the division of a grid in this block."""
@@ -93,21 +113,19 @@ class GroupedAttention(WeightedAttention):
         q, k = self._rotate_qk(q, k, grid)
         groups = self._groups(grid)
         p = grid.num_prefix
-        n = p + grid.height * grid.width
-        bias = self._bias(*groups.window, p)
+        n = grid.num_tokens
         group_q, group_k, group_v = (self._partition(x, grid, groups) for x in (q, k, v))
-        dtype = jnp.promote_types(q.dtype, jnp.float32)
-        patch_scores = jnp.einsum(
-            "bgmhc,bgkhc->bghmk", group_q, group_k, preferred_element_type=dtype
-        )
+        if kernel := self.kernel_for(len(q), self.num_heads * q.shape[-1], grid):
+            patches = self._attend_fused(kernel, group_q, group_k, group_v, grid)
+            return self._reverse(patches, grid, groups)
+        bias = self._bias(*groups.window, p)
+        patch_scores = products("bgmhc,bgkhc->bghmk", group_q, group_k)
         patch_scores = jnp.where(self._mask(grid, groups), patch_scores + bias[:, p:, p:], _MASKED)
         if not p:
             weights = self._attention_weights(patch_scores, v, train)
             patches = jnp.einsum("bghmk,bgkhc->bgmhc", weights, group_v)
             return self._reverse(patches, grid, groups)
-        prefix_key_scores = jnp.einsum(
-            "bgmhc,bphc->bghmp", group_q, k[:, :p], preferred_element_type=dtype
-        )
+        prefix_key_scores = products("bgmhc,bphc->bghmp", group_q, k[:, :p])
         prefix_key_scores = prefix_key_scores + bias[:, p:, :p]
         all_scores = jnp.concatenate([prefix_key_scores, patch_scores], axis=-1)
         weights = self._attention_weights(all_scores, v, train)
@@ -120,13 +138,26 @@ class GroupedAttention(WeightedAttention):
         prefix = jnp.einsum("bhpn,bnhc->bphc", weights, v[:, :n])
         return jnp.concatenate([prefix, self._reverse(patches, grid, groups)], axis=1)
 
+    def _attend_fused(
+        self, kernel: kernels.Kernel, q: Array, k: Array, v: Array, grid: Grid
+    ) -> Array:
+        """Return the output (b, g, m, heads, c) of all groups, without prefix tokens."""
+        groups = self._groups(grid)
+        mask = self._mask(grid, groups)
+        bias = None if self.bias is None else self._bias(*groups.window, 0)[None]
+        if not mask.all():
+            bias = jnp.where(mask, 0.0 if bias is None else bias, kernels.MASKED)
+            bias = jnp.tile(bias, (len(q), 1, 1, 1))
+        flat_q, flat_k, flat_v = (x.reshape(-1, *x.shape[2:]) for x in (q, k, v))
+        return kernel(flat_q, flat_k, flat_v, bias, q.shape[2]).reshape(q.shape)
+
     def _partition(self, x: Array, grid: Grid, groups: Groups) -> Array:
         """Divide the patch tokens into groups (b, g, m, heads, c).
 
         `x` is (b, n, heads, c), with a padding token at the end if the grid is padded.
         """
         height, width, p = grid
-        n = p + height * width
+        n = grid.num_tokens
         patches = x[:, p:n].reshape(len(x), height, width, *x.shape[2:])
         if self.pad_order == "shift_pad":
             patches = _roll(patches, groups.shift, -1)

@@ -27,7 +27,8 @@ class Conditional(Component):
         """Add the convolution of its neighbourhood to each patch token."""
         batch, _, dim = x.shape
         height, width, num_prefix = grid
-        patches = x[:, num_prefix:].reshape(batch, height, width, dim)
+        end = grid.num_tokens  # padding may follow
+        patches = x[:, num_prefix:end].reshape(batch, height, width, dim)
         conv = nn.Conv(
             dim,
             (3, 3),
@@ -37,4 +38,5 @@ class Conditional(Component):
             name="conv",
         )
         y = conv(patches).reshape(batch, height * width, dim)
-        return jnp.concatenate([x[:, :num_prefix], x[:, num_prefix:] + y], axis=1)
+        patches = x[:, num_prefix:end] + y
+        return jnp.concatenate([x[:, :num_prefix], patches, x[:, end:]], axis=1)

@@ -1,0 +1,53 @@
+"""Softmax attention of every token to every token: the plain form, and fused kernels."""
+
+from typing import ClassVar
+
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from vit_jax.models.layers.attention import kernels
+from vit_jax.models.layers.attention.base import WeightedAttention, scores
+from vit_jax.models.layers.grid import Grid
+
+
+class FullAttention(WeightedAttention):
+    """Softmax attention of every token to every token (Vaswani et al. 2017, section 3.2).
+
+    Scores and softmax are computed in at least float32, whatever `dtype` is.
+    """
+
+    cost: ClassVar[str] = "n^2"
+
+    def _attend(self, q: Array, k: Array, v: Array, grid: Grid, train: bool) -> Array:
+        q, k = self._rotate_qk(q, k, grid)
+        weights = self._attention_weights(scores(q, k) + self._bias(*grid), v, train)
+        return jnp.einsum("bhnm,bmhc->bnhc", weights, v)
+
+
+class AutoAttention(FullAttention):
+    """Full attention by the kernel that suits the devices (Dao et al. 2022), or in the plain form.
+
+    `kernels.KERNELS` has the kernels and their conditions.
+    """
+
+    cost: ClassVar[str] = "n^2 time, n memory if fused"
+    policy: ClassVar[str] = "auto"
+
+    def choose(self, batch: int, width: int, grid: Grid) -> kernels.Choice | None:
+        """Return the choice of a kernel for a batch of images."""
+        return self._choose(self.policy, batch, width, grid.num_tokens)
+
+    def _attend(self, q: Array, k: Array, v: Array, grid: Grid, train: bool) -> Array:
+        kernel = self.kernel_for(len(q), self.num_heads * q.shape[-1], grid)
+        if kernel is None:
+            return super()._attend(q, k, v, grid, train)
+        q, k = self._rotate_qk(q, k, grid)
+        bias = None if self.bias is None else self._bias(*grid)[None]
+        return kernel(q, k, v, bias, grid.num_tokens)
+
+
+class FusedAttention(AutoAttention):
+    """Full attention by a fused kernel wherever one runs (Dao et al. 2022), without dropout."""
+
+    dropout: float = 0.0
+    policy: ClassVar[str] = "fused"
