@@ -9,7 +9,6 @@ image -> stem: patches, linear projection -> norm
 from collections.abc import Iterator
 from typing import Any
 
-import einops
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -171,5 +170,6 @@ class PatchMerging(nn.Module):
             2 * x.shape[-1], use_bias=False, kernel_init=init, dtype=self.dtype, name="reduction"
         )
         x = jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0)))
-        x = einops.rearrange(x, "b (h i) (w j) d -> b h w (j i d)", i=2, j=2)
+        # On a TPU, a reshape to 2x2 tokens would be copied several times.
+        x = jnp.concatenate([x[:, i::2, j::2] for j in (0, 1) for i in (0, 1)], axis=-1)
         return norm(reduction(x)) if self.norm_last else reduction(norm(x))
