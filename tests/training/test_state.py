@@ -40,6 +40,60 @@ def test_collections_are_sharded_by_axis_names_or_replicated(tiny_config):
         assert tree["statistics"]["plain"].sharding.spec == jax.P()
 
 
+def opt_shapes(cfg, name):
+    """Returns the moments of a parameter, by field."""
+    leaves = jax.tree_util.tree_leaves_with_path(open_run(cfg).shapes.opt_state)
+    found = {}
+    for path, leaf in leaves:
+        keys = [getattr(key, "name", getattr(key, "key", None)) for key in path]
+        if "/".join(map(str, keys)).endswith(name):
+            field = next(key for key in reversed(path) if hasattr(key, "name"))
+            found[field.name] = leaf
+    return found
+
+
+FSDP2_TENSOR2 = {
+    **{"mesh.fsdp": "2", "mesh.tensor": "2", "model.width": "64", "model.mlp_dim": "128"},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "columns"),
+    [
+        # The largest dimension is averaged over in rows, the second largest in columns.
+        ("mlp/fc1/kernel", ((64,), ("fsdp",)), ((128,), ("tensor",))),
+        ("mlp/fc2/kernel", ((64,), ("fsdp",)), ((128,), ("tensor",))),
+        (
+            "attn/qkv/kernel",
+            ((3, 2, 32), (None, "tensor", None)),
+            ((64, 3, 2), ("fsdp", None, "tensor")),
+        ),
+        ("norm1/scale", ((1,), ()), ((1,), ())),
+    ],
+)
+def test_factored_moments_lie_as_the_dimensions_they_keep(tiny_config, name, rows, columns):
+    found = opt_shapes(
+        tiny_config({**FSDP2_TENSOR2, "optim.name": "adafactor"}), f"blocks_0/{name}"
+    )
+    for field, (shape, spec) in (("v_row", rows), ("v_col", columns)):
+        assert found[field].shape == shape
+        assert found[field].sharding.spec == jax.P(*spec)
+
+
+def test_a_factored_moment_of_a_square_parameter_lies_as_the_dimension_it_keeps(tiny_config):
+    square = {**FSDP2_TENSOR2, "optim.name": "adafactor", "model.mlp_dim": "64"}
+    found = opt_shapes(tiny_config(square), "blocks_0/mlp/fc1/kernel")
+    specs = {field: found[field].sharding.spec for field in ("v_row", "v_col")}
+    assert specs == {"v_row": jax.P("fsdp"), "v_col": jax.P("tensor")}
+
+
+def test_the_momentum_of_muon_lies_as_its_parameters(tiny_config):
+    found = opt_shapes(
+        tiny_config({**FSDP2_TENSOR2, "optim.name": "muon"}), "blocks_0/mlp/fc1/kernel"
+    )
+    assert found["mu"].sharding.spec == jax.P("fsdp", "tensor")
+
+
 def small(ema=True):
     params = {"w": jnp.array([1.0, 2.0])}
     tx = optax.trace(0.9)

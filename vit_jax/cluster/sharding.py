@@ -190,3 +190,11 @@ def sharded_shapes(boxed: Any, mesh: jax.sharding.Mesh) -> Any:
 def with_sharding(leaf: Any, sharding: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
     """Return the shape and dtype of an array, abstract or concrete, with a sharding."""
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+
+def keep_dimensions(
+    leaf: jax.ShapeDtypeStruct, dimensions: Sequence[int]
+) -> jax.sharding.NamedSharding:
+    """Return the sharding of an array that has only some dimensions of another, as those lie."""
+    spec = (*leaf.sharding.spec, *(None,) * len(leaf.shape))
+    return jax.sharding.NamedSharding(leaf.sharding.mesh, jax.P(*(spec[i] for i in dimensions)))

@@ -8,6 +8,7 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array
 
@@ -70,7 +71,8 @@ def abstract_state(
 
     Args:
       boxed: The result of `models.abstract_variables`, with logical axis names.
-      tx: The optimizer. Its moments are sharded like their parameters.
+      tx: The optimizer. Its moments are sharded like the dimensions of their parameters that they
+        have.
       mesh: The device mesh.
       ema: Whether the state has a moving average.
     """
@@ -85,9 +87,10 @@ def abstract_state(
         keys = [getattr(key, "key", None) for key in path]
         start = max((i + 1 for i, key in enumerate(keys) if key is None), default=0)
         param = by_name.get("/".join(map(str, keys[start:])))
-        if param is None or param.shape != leaf.shape:  # a counter, or a factored moment
+        if param is None:  # a counter
             return sharding.with_sharding(leaf, replicated)
-        return sharding.with_sharding(leaf, param.sharding)
+        kept = _kept_dimensions(getattr(path[start - 1], "name", ""), param.shape, leaf.shape)
+        return sharding.with_sharding(leaf, sharding.keep_dimensions(param, kept))
 
     opt_state = jax.tree_util.tree_map_with_path(
         shard_like_parameter, jax.eval_shape(tx.init, params)
@@ -95,6 +98,28 @@ def abstract_state(
     scalar = jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated)
     average = {"params": params, **collections} if ema else {}
     return TrainState(scalar, scalar, params, collections, opt_state, average)
+
+
+# The dimension of a parameter that a factored moment of Adafactor averages over, by its rank in
+# the order of sizes, as `optax.scale_by_factored_rms` chooses it.
+AVERAGED = {"v_row": -1, "v_col": -2}
+
+
+def _kept_dimensions(
+    field: str, shape: tuple[int, ...], moment: tuple[int, ...]
+) -> tuple[int, ...]:
+    """Return the dimensions of a parameter that its moment has; none for a placeholder.
+
+    Args:
+      field: The field of the optimizer's state, such as `nu`.
+      shape: The shape of the parameter.
+      moment: The shape of the moment.
+    """
+    kept = tuple(range(len(shape)))
+    if field in AVERAGED and len(shape) > 1:
+        averaged = int(np.argsort(shape)[AVERAGED[field]])
+        kept = tuple(i for i in kept if i != averaged)
+    return kept if moment == tuple(shape[i] for i in kept) else ()
 
 
 def init(
