@@ -40,6 +40,11 @@ class Optim(Section):
     b2: float = field(0.999, "decay rate of the second moment", low=0, below=1)
     eps: float = field(1e-8, "epsilon in the denominator of adam, adamw and lamb", low=0, high=1)
     moment_dtype: str = field("float32", "dtype of the first moment: float32, bfloat16")
+    second_moment_dtype: str = field(
+        "float32",
+        "dtype of the second moment of adam, adamw, lamb, muon: float32, or bfloat16 by stochastic "
+        "rounding, which saves 2 bytes a parameter",
+    )
     weight_decay: float = field(
         0.0, "decoupled weight decay, multiplied by the learning rate", low=0
     )

@@ -18,9 +18,10 @@ import optax
 import optax.contrib
 
 from vit_jax import config as config_lib
-from vit_jax.errors import pick
+from vit_jax.errors import ConfigError, pick
 from vit_jax.models.families import Family
 from vit_jax.models.stacking import NO_STACKS, Stacks, names_in
+from vit_jax.training import rounding
 from vit_jax.training.parameter_groups import (
     decay_multipliers,
     name_of,
@@ -61,7 +62,11 @@ def weight_decay(value: float, convention: str, learning_rate: float) -> float:
 
 
 def make_optimizer(
-    config: config_lib.Optim, params: Params, family: Family, stacks: Stacks = NO_STACKS
+    config: config_lib.Optim,
+    params: Params,
+    family: Family,
+    stacks: Stacks = NO_STACKS,
+    seed: int = 0,
 ) -> optax.GradientTransformation:
     """Return the optax transformation, without the learning rate.
 
@@ -73,14 +78,16 @@ def make_optimizer(
       family: The model family, which knows the order of the layers and the matrices for Muon.
       stacks: The stacks that the parameters may be in. The layers of a stack are either all frozen
         or all trained.
+      seed: Seed of stochastic rounding.
 
     Raises:
-      ConfigError: The optimizer is unknown, a pattern is invalid or matches no parameter, or a
-        parameter matches no rule.
+      ConfigError: The optimizer is unknown or has no second moment to round, a pattern is invalid
+        or matches no parameter, or a parameter matches no rule.
     """
     pick(MOMENT_DTYPES, config.moment_dtype, "config.optim.moment_dtype")
     parts = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
-    parts.append(pick(OPTIMIZERS, config.name, "config.optim.name")(config, params, family, stacks))
+    direction = pick(OPTIMIZERS, config.name, "config.optim.name")(config, params, family, stacks)
+    parts.append(_in_second_moment_dtype(direction, config, seed))
     rates = rate_multipliers(config, params, family)
     if set(rates.values()) != {1.0}:
         parts.append(per_parameter(lambda update, rate, param: update * rate, rates, stacks))
@@ -99,6 +106,24 @@ def make_optimizer(
 
 
 MOMENT_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+# Optimizers that hold one second moment per element of a parameter. Adafactor holds rows and
+# columns, sgd and lion none.
+WITH_SECOND_MOMENT = ("adam", "adamw", "lamb", "muon")
+
+
+def _in_second_moment_dtype(
+    direction: optax.GradientTransformation, config: config_lib.Optim, seed: int
+) -> optax.GradientTransformation:
+    """Return the transformation with second moments in `config.second_moment_dtype`."""
+    path = "config.optim.second_moment_dtype"
+    if pick(MOMENT_DTYPES, config.second_moment_dtype, path) == jnp.float32:
+        return direction
+    if config.name not in WITH_SECOND_MOMENT:
+        names = ", ".join(WITH_SECOND_MOMENT)
+        problem = f"expected float32, because {config.name} has no second moment per element"
+        raise ConfigError(path, f"{problem}, got {config.second_moment_dtype}; {names} have one")
+    return rounding.round_second_moments(direction, seed)
 
 
 def _sgd(

@@ -148,8 +148,8 @@ def _describe_moments(
         notes.append(f"{missing} of the optimizer's {len(now)} moments and counts start at zero")
     if dropped := len(before) - len(set(kept.values())):
         notes.append(f"{dropped} of the optimizer's moments are dropped")
-    if any(now[i].dtype != before[j].dtype for i, j in kept.items()):
-        notes.append(f"moments are converted to {run.config.optim.moment_dtype}")
+    if dtypes := {now[i].dtype.name for i, j in kept.items() if now[i].dtype != before[j].dtype}:
+        notes.append(f"moments are converted to {' and '.join(sorted(dtypes))}")
     return notes
 
 

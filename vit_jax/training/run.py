@@ -158,7 +158,7 @@ def open_run(config: config_lib.Config, devices: Sequence[jax.Device] | None = N
     params = nn.unbox(boxed["params"])
     trains = trainable(config.optim, params)
     stacks = find_stacks(model, lambda block: tuple(jax.tree.leaves(trains[block])))
-    tx = optim.make_optimizer(config.optim, params, family, stacks=stacks)
+    tx = optim.make_optimizer(config.optim, params, family, stacks, config.seed)
     shapes = state.abstract_state(boxed, tx, mesh, ema=config.optim.ema_decay > 0)
     return Run(
         config=config,
