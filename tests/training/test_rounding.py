@@ -22,8 +22,8 @@ def config(name="adamw", **fields):
     return dataclasses.replace(config_lib.Optim(), name=name, **fields)
 
 
-def to_nearest(tree, seed, step):
-    return optax.tree.cast(tree, jnp.bfloat16)
+def to_nearest(tree, like, seed, step):
+    return optax.tree.cast_like(tree, like)
 
 
 def round_often(x, num=4096):
@@ -56,13 +56,14 @@ def test_values_that_are_not_finite_stay_as_they_are():
 def test_bits_depend_on_seed_step_name_and_element():
     x = jnp.full((64, 64), 1.003)
     tree = {"a": x, "b": x}
-    found = rounding.round_tree(tree, 0, jnp.int32(1))
-    chex.assert_trees_all_equal(found, rounding.round_tree(tree, 0, jnp.int32(1)))
+    narrow = optax.tree.cast(tree, jnp.bfloat16)
+    found = rounding.round_like(tree, narrow, "0", jnp.int32(1))
+    chex.assert_trees_all_equal(found, rounding.round_like(tree, narrow, "0", jnp.int32(1)))
     others = [
         found["b"],
         found["a"].T,
-        rounding.round_tree(tree, 1, jnp.int32(1))["a"],
-        rounding.round_tree(tree, 0, jnp.int32(2))["a"],
+        rounding.round_like(tree, narrow, "1", jnp.int32(1))["a"],
+        rounding.round_like(tree, narrow, "0", jnp.int32(2))["a"],
     ]
     up = np.asarray(found["a"] > 1).astype(float).ravel()
     for other in others:
@@ -97,7 +98,7 @@ def test_the_second_moment_follows_the_size_of_the_gradient(num, monkeypatch):
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         assert a.dtype == jnp.bfloat16
         np.testing.assert_allclose(a.astype(jnp.float32).mean(), b.mean(), rtol=0.05)
-    monkeypatch.setattr(rounding, "round_tree", to_nearest)
+    monkeypatch.setattr(rounding, "round_like", to_nearest)
     lost = second_moment(narrow, SCALES[:num])["blocks_0"]["fc1"]["kernel"].astype(jnp.float32)
     assert abs(lost / expected["blocks_0"]["fc1"]["kernel"] - 1).min() > 0.05
 

@@ -134,10 +134,14 @@ def _read_numpy(path: epath.Path, shapes: Mapping[str, Any]) -> dict[str, Any]:
     with reporting_errors("restore", path), ocp.PyTreeCheckpointer() as checkpointer:
         check_shapes(path, shapes)
         for key, part in shapes.items():  # one by one, as all at once take twice the memory
-            types = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), {key: part})
+            types = jax.tree.map(_as_numpy, {key: part})
             args = ocp.args.PyTreeRestore({key: part}, restore_args=types, partial_restore=True)
             arrays |= checkpointer.restore(path.absolute(), args=args)
     return arrays
+
+
+def _as_numpy(leaf: jax.ShapeDtypeStruct) -> ocp.RestoreArgs:
+    return ocp.RestoreArgs(restore_type=np.ndarray, dtype=leaf.dtype)
 
 
 def read_meta(path: epath.Path) -> dict[str, Any]:

@@ -45,6 +45,11 @@ class Optim(Section):
         "dtype of the second moment of adam, adamw, lamb, muon: float32, or bfloat16 by stochastic "
         "rounding, which saves 2 bytes a parameter",
     )
+    param_dtype: str = field(
+        "float32",
+        "dtype of the kernels between steps: float32, or bfloat16 by stochastic rounding, which "
+        "saves 2 bytes a parameter",
+    )
     weight_decay: float = field(
         0.0, "decoupled weight decay, multiplied by the learning rate", low=0
     )

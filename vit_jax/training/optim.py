@@ -21,7 +21,6 @@ from vit_jax import config as config_lib
 from vit_jax.errors import ConfigError, pick
 from vit_jax.models.families import Family
 from vit_jax.models.stacking import NO_STACKS, Stacks, names_in
-from vit_jax.training import rounding
 from vit_jax.training.parameter_groups import (
     decay_multipliers,
     name_of,
@@ -31,6 +30,7 @@ from vit_jax.training.parameter_groups import (
     rate_multipliers,
     trainable,
 )
+from vit_jax.training.rounding import HELD_DTYPES, round_second_moments
 
 Params = Any
 
@@ -84,7 +84,7 @@ def make_optimizer(
       ConfigError: The optimizer is unknown or has no second moment to round, a pattern is invalid
         or matches no parameter, or a parameter matches no rule.
     """
-    pick(MOMENT_DTYPES, config.moment_dtype, "config.optim.moment_dtype")
+    pick(HELD_DTYPES, config.moment_dtype, "config.optim.moment_dtype")
     parts = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
     direction = pick(OPTIMIZERS, config.name, "config.optim.name")(config, params, family, stacks)
     parts.append(_in_second_moment_dtype(direction, config, seed))
@@ -105,8 +105,6 @@ def make_optimizer(
     return optax.partition({"train": transform, "freeze": optax.set_to_zero()}, labels)
 
 
-MOMENT_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-
 # Optimizers that hold one second moment per element of a parameter. Adafactor holds rows and
 # columns, sgd and lion none.
 WITH_SECOND_MOMENT = ("adam", "adamw", "lamb", "muon")
@@ -117,20 +115,20 @@ def _in_second_moment_dtype(
 ) -> optax.GradientTransformation:
     """Return the transformation with second moments in `config.second_moment_dtype`."""
     path = "config.optim.second_moment_dtype"
-    if pick(MOMENT_DTYPES, config.second_moment_dtype, path) == jnp.float32:
+    if pick(HELD_DTYPES, config.second_moment_dtype, path) == jnp.float32:
         return direction
     if config.name not in WITH_SECOND_MOMENT:
         names = ", ".join(WITH_SECOND_MOMENT)
         problem = f"expected float32, because {config.name} has no second moment per element"
         raise ConfigError(path, f"{problem}, got {config.second_moment_dtype}; {names} have one")
-    return rounding.round_second_moments(direction, seed)
+    return round_second_moments(direction, seed)
 
 
 def _sgd(
     config: config_lib.Optim, params: Params, family: Family, stacks: Stacks
 ) -> optax.GradientTransformation:
     return optax.chain(
-        optax.trace(config.momentum, accumulator_dtype=MOMENT_DTYPES[config.moment_dtype]),
+        optax.trace(config.momentum, accumulator_dtype=HELD_DTYPES[config.moment_dtype]),
         _add_weight_decay(config, params, stacks),
     )
 
@@ -138,7 +136,7 @@ def _sgd(
 def _adam(
     config: config_lib.Optim, params: Params, family: Family, stacks: Stacks
 ) -> optax.GradientTransformation:
-    dtype = MOMENT_DTYPES[config.moment_dtype]
+    dtype = HELD_DTYPES[config.moment_dtype]
     return optax.scale_by_adam(config.b1, config.b2, config.eps, mu_dtype=dtype)
 
 
@@ -176,7 +174,7 @@ def _lion(
 
     Compared with AdamW, use a lower learning rate and a higher weight decay.
     """
-    dtype = MOMENT_DTYPES[config.moment_dtype]
+    dtype = HELD_DTYPES[config.moment_dtype]
     return optax.chain(
         optax.scale_by_lion(config.b1, config.b2, mu_dtype=dtype),
         _add_weight_decay(config, params, stacks),
@@ -194,7 +192,7 @@ def _adafactor(
     def decay_rate(step: jax.Array, exponent: float) -> jax.Array:
         return jnp.minimum(config.b2, 1.0 - (step + 1.0) ** -exponent)
 
-    dtype = MOMENT_DTYPES[config.moment_dtype]
+    dtype = HELD_DTYPES[config.moment_dtype]
     return optax.chain(
         per_layer(
             optax.scale_by_factored_rms(min_dim_size_to_factor=32, decay_rate_fn=decay_rate), stacks
@@ -221,7 +219,7 @@ def _muon(
     direction = optax.contrib.muon(
         -1.0,  # cancels the negation in optax: the training step negates the update
         beta=config.momentum,
-        mu_dtype=MOMENT_DTYPES[config.moment_dtype],
+        mu_dtype=HELD_DTYPES[config.moment_dtype],
         adam_b1=config.b1,
         adam_b2=config.b2,
         muon_weight_dimension_numbers=lambda tree: jax.tree_util.tree_map_with_path(

@@ -50,7 +50,8 @@ def restore(
     family = models.family(run.config.model["name"])
     boxed = models.abstract_variables(run.model, run.config.data.image_shape)
     tx = optim.make_optimizer(saved, nn.unbox(boxed["params"]), family)
-    shapes = abstract_state(boxed, tx, run.mesh, ema=saved.ema_decay > 0)
+    average, dtype = saved.ema_decay > 0, saved.param_dtype
+    shapes = abstract_state(boxed, tx, run.mesh, ema=average, param_dtype=dtype)
     state = TrainState.from_items(checkpoints.restore(found, shapes.to_items()))
     state, notes = carry_over(run, state, same_optimizer=saved.name == run.config.optim.name)
     return stack_state(state, run.stacks), [*notes, *_describe_changes(run, found.config)]
@@ -72,10 +73,12 @@ def carry_over(
         return state, []
     kept = _match(state.opt_state, shapes.opt_state) if same_optimizer else {}
     notes = _describe_average(run, state) + _describe_moments(run, state, kept, same_optimizer)
+    notes += _describe_parameters(run, state)
 
     def convert(state: TrainState) -> TrainState:
         before = jax.tree.leaves(state.opt_state)
-        leaves, structure = jax.tree.flatten(run.tx.init(state.params))
+        wide = state.variables["params"]
+        leaves, structure = jax.tree.flatten(run.tx.init(wide))
         leaves = [
             before[kept[i]].astype(leaf.dtype) if i in kept else leaf
             for i, leaf in enumerate(leaves)
@@ -83,7 +86,8 @@ def carry_over(
         average = state.ema or jax.tree.map(jnp.copy, state.variables)
         opt_state = jax.tree.unflatten(structure, leaves)
         average = average if shapes.ema else {}
-        return dataclasses.replace(state, opt_state=opt_state, ema=average)
+        params = jax.tree.map(lambda p, shape: p.astype(shape.dtype), wide, shapes.params)
+        return dataclasses.replace(state, params=params, opt_state=opt_state, ema=average)
 
     layout = jax.tree.map(lambda leaf: leaf.sharding, shapes)
     return jax.jit(convert, out_shardings=layout)(state), notes
@@ -151,6 +155,13 @@ def _describe_moments(
     if dtypes := {now[i].dtype.name for i, j in kept.items() if now[i].dtype != before[j].dtype}:
         notes.append(f"moments are converted to {' and '.join(sorted(dtypes))}")
     return notes
+
+
+def _describe_parameters(run: Run, state: TrainState) -> list[str]:
+    shapes = run.saved_shapes.params
+    pairs = zip(jax.tree.leaves(shapes), jax.tree.leaves(state.params), strict=True)
+    dtypes = {now.dtype.name for now, before in pairs if now.dtype != before.dtype}
+    return [f"kernels are converted to {dtype}" for dtype in dtypes]
 
 
 def _describe_changes(run: Run, saved: Mapping[str, Any]) -> list[str]:

@@ -9,6 +9,7 @@ ten integer operations fits into the fusion that computes the value; JAX's three
 """
 
 import math
+import re
 import zlib
 from typing import Any
 
@@ -16,17 +17,50 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, BFloat16, Float32, UInt32
+from jaxtyping import Array, BFloat16, Float32, Int, UInt32
 
+from vit_jax.errors import pick
 from vit_jax.training.parameter_groups import name_of
 
+# Dtypes of moments and parameters between steps.
+HELD_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
 _LOW_BITS = 0xFFFF  # of a float32, which bfloat16 lacks
+
+
+# Parameters that `param_dtype` narrows. Norms, biases and embeddings are less than 1 % of a model.
+NARROWED = re.compile(".*/kernel")
+
+
+def narrow_shapes(params: Any, dtype: str) -> Any:
+    """Return the shapes of parameters whose kernels are held in another dtype.
+
+    Args:
+      params: Tree of `jax.ShapeDtypeStruct` with shardings.
+      dtype: `optim.param_dtype`.
+
+    Raises:
+      ConfigError: The dtype is unknown.
+    """
+    narrow = pick(HELD_DTYPES, dtype, "config.optim.param_dtype")
+
+    def replace(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        return leaf.update(dtype=narrow) if NARROWED.fullmatch(name_of(path)) else leaf
+
+    return jax.tree_util.tree_map_with_path(replace, params)
+
+
+def widen(tree: Any) -> Any:
+    """Return the bfloat16 arrays of a tree in float32, and the others as they are."""
+    return jax.tree.map(
+        lambda leaf: leaf.astype(jnp.float32) if leaf.dtype == jnp.bfloat16 else leaf, tree
+    )
 
 
 def round_second_moments(
     tx: optax.GradientTransformation, seed: int
 ) -> optax.GradientTransformation:
-    """Store the second moments of Adam in bfloat16, by stochastic rounding.
+    """Hold the second moments of Adam in bfloat16, by stochastic rounding.
 
     Each update is computed from the float32 moment of its step, before it is rounded. The structure
     of the state is that of `tx`.
@@ -36,18 +70,19 @@ def round_second_moments(
       seed: Seed of the rounding.
     """
 
-    def narrow(state: optax.ScaleByAdamState) -> optax.ScaleByAdamState:
-        return state._replace(nu=round_tree(state.nu, seed, state.count))
+    def narrow_moment(state: optax.ScaleByAdamState) -> optax.ScaleByAdamState:
+        narrow = optax.tree.cast(state.nu, jnp.bfloat16)
+        return state._replace(nu=round_like(state.nu, narrow, f"{seed} nu", state.count))
 
-    def widen(state: optax.ScaleByAdamState) -> optax.ScaleByAdamState:
-        return state._replace(nu=optax.tree.cast(state.nu, jnp.float32))
+    def widen_moment(state: optax.ScaleByAdamState) -> optax.ScaleByAdamState:
+        return state._replace(nu=widen(state.nu))
 
     def init(params: Any) -> Any:
-        return _map_adam(narrow, tx.init(params))
+        return _map_adam(narrow_moment, tx.init(params))
 
     def update(grads: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-        updates, state = tx.update(grads, _map_adam(widen, state), params)
-        return updates, _map_adam(narrow, state)
+        updates, state = tx.update(grads, _map_adam(widen_moment, state), params)
+        return updates, _map_adam(narrow_moment, state)
 
     return optax.GradientTransformation(init, update)
 
@@ -63,20 +98,23 @@ def _map_adam(function: Any, state: Any) -> Any:
     )
 
 
-def round_tree(tree: Any, seed: int, step: Any) -> Any:
-    """Round the float32 arrays of a tree to bfloat16; see `stochastic_round`.
+def round_like(tree: Any, like: Any, seed: str, step: Int[Array, ""]) -> Any:
+    """Round the float32 arrays of a tree to bfloat16 where another tree has it.
 
     Args:
       tree: Nested dictionaries of arrays.
-      seed: Seed of the random bits.
-      step: The step, int32[], a part of the seed.
+      like: Arrays of the same shapes, in float32 or bfloat16.
+      seed: Seed of the random bits, together with the step and the names of the arrays.
+      step: The step.
     """
 
-    def round_leaf(path: tuple[Any, ...], leaf: Float32[Array, "..."]) -> BFloat16[Array, "..."]:
+    def round_leaf(path: tuple[Any, ...], leaf: Array, other: Array) -> Array:
+        if leaf.dtype == other.dtype:
+            return leaf
         salt = jnp.uint32(zlib.crc32(f"{seed} {name_of(path)}".encode()))
         return stochastic_round(leaf, _hash(salt + step.astype(jnp.uint32)))
 
-    return jax.tree_util.tree_map_with_path(round_leaf, tree)
+    return jax.tree_util.tree_map_with_path(round_leaf, tree, like)
 
 
 def stochastic_round(

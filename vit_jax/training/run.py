@@ -159,7 +159,8 @@ def open_run(config: config_lib.Config, devices: Sequence[jax.Device] | None = N
     trains = trainable(config.optim, params)
     stacks = find_stacks(model, lambda block: tuple(jax.tree.leaves(trains[block])))
     tx = optim.make_optimizer(config.optim, params, family, stacks, config.seed)
-    shapes = state.abstract_state(boxed, tx, mesh, ema=config.optim.ema_decay > 0)
+    ema, param_dtype = config.optim.ema_decay > 0, config.optim.param_dtype
+    shapes = state.abstract_state(boxed, tx, mesh, ema=ema, param_dtype=param_dtype)
     return Run(
         config=config,
         mesh=mesh,

@@ -16,6 +16,7 @@ from vit_jax import models
 from vit_jax.checkpoints.store import EMA, REST, join_variables, split_variables
 from vit_jax.cluster import sharding
 from vit_jax.models.stacking import NO_STACKS, Stacks, stack
+from vit_jax.training import rounding
 from vit_jax.training.parameter_groups import parameter_names
 
 Params = Any
@@ -34,15 +35,15 @@ class TrainState:
 
     step: Any  # int32[]: number of training steps, including skipped ones
     skipped: Any  # int32[]: number of steps that were skipped because a value was not finite
-    params: Params
+    params: Params  # kernels are in `optim.param_dtype`
     collections: Variables  # the model's other collections, such as batch statistics
     opt_state: optax.OptState
     ema: Variables  # exponential moving average of params and collections; empty if disabled
 
     @property
     def variables(self) -> Variables:
-        """All collections of the model, as `model.apply` takes them."""
-        return {"params": self.params, **self.collections}
+        """All collections of the model, as `model.apply` takes them: in float32."""
+        return {"params": rounding.widen(self.params), **self.collections}
 
     @property
     def eval_variables(self) -> Variables:
@@ -53,7 +54,8 @@ class TrainState:
         """Return the items of a checkpoint: variables, moving average, and all the rest."""
         rest = {"step": self.step, "skipped": self.skipped, "opt_state": self.opt_state}
         average = split_variables(self.ema, ema=True) if self.ema else {}
-        return {**split_variables(self.variables), REST: rest, **average}
+        held = split_variables({"params": self.params, **self.collections})
+        return {**held, REST: rest, **average}
 
     @classmethod
     def from_items(cls, items: Mapping[str, Any]) -> "TrainState":
@@ -65,7 +67,12 @@ class TrainState:
 
 
 def abstract_state(
-    boxed: Variables, tx: optax.GradientTransformation, mesh: jax.sharding.Mesh, *, ema: bool
+    boxed: Variables,
+    tx: optax.GradientTransformation,
+    mesh: jax.sharding.Mesh,
+    *,
+    ema: bool,
+    param_dtype: str = "float32",
 ) -> TrainState:
     """Return the shapes, dtypes and shardings of the state, without stacks or any computation.
 
@@ -74,7 +81,8 @@ def abstract_state(
       tx: The optimizer. Its moments are sharded like the dimensions of their parameters that they
         have.
       mesh: The device mesh.
-      ema: Whether the state has a moving average.
+      ema: Whether the state has a moving average, which is in float32.
+      param_dtype: The dtype of the kernels; see `rounding`.
     """
     collections = {name: sharding.sharded_shapes(tree, mesh) for name, tree in boxed.items()}
     params = collections.pop("params")
@@ -97,6 +105,7 @@ def abstract_state(
     )
     scalar = jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated)
     average = {"params": params, **collections} if ema else {}
+    params = rounding.narrow_shapes(params, param_dtype)
     return TrainState(scalar, scalar, params, collections, opt_state, average)
 
 
@@ -154,8 +163,10 @@ def init(
         variables = stack(flax.traverse_util.unflatten_dict(named, sep="/"), stacks)
         average = jax.tree.map(jnp.copy, variables) if shapes.ema else {}
         params = variables.pop("params")
+        opt_state = tx.init(params)
+        params = jax.tree.map(lambda p, shape: p.astype(shape.dtype), params, shapes.params)
         zero = jnp.zeros((), jnp.int32)
-        return TrainState(zero, zero, params, variables, tx.init(params), average)
+        return TrainState(zero, zero, params, variables, opt_state, average)
 
     shardings = jax.tree.map(lambda leaf: leaf.sharding, shapes)
     return jax.jit(make, out_shardings=shardings, donate_argnums=0)(donated, copied)

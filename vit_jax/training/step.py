@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from vit_jax.cluster import sharding
-from vit_jax.training import optim
+from vit_jax.training import optim, rounding
 from vit_jax.training.objectives import Aux
 from vit_jax.training.parameter_groups import updated_collections
 from vit_jax.training.run import Run
@@ -36,7 +36,9 @@ def make_train_step(run: Run) -> TrainStep:
     """
     config = run.config
     objective = run.objective
-    update = Update(run.tx, run.schedule, config.optim.ema_decay, config.optim.ema_warmup)
+    update = Update(
+        run.tx, run.schedule, config.optim.ema_decay, config.optim.ema_warmup, config.seed
+    )
     trains = run.trains
     moves = updated_collections(run.shapes.collections, trains)
 
@@ -63,9 +65,10 @@ def make_train_step(run: Run) -> TrainStep:
             of_rows = functools.partial(gradient, params, frozen=frozen, ema=state.ema)
             return accumulate(of_rows, state.collections, rows, key, config.optim.accum_steps)
 
-        (value, aux), grads = loss_and_grad(state.params)
+        params = rounding.widen(state.params)
+        (value, aux), grads = loss_and_grad(params)
         if config.optim.sam_radius:
-            worse = optim.sam_perturb(state.params, grads, config.optim.sam_radius)
+            worse = optim.sam_perturb(params, grads, config.optim.sam_radius)
             _, grads = loss_and_grad(worse)
         return update.apply_gradients(state, grads, value, aux)
 

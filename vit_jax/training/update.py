@@ -9,6 +9,7 @@ import optax
 from jaxtyping import Array, Bool, Float
 
 from vit_jax.errors import ConfigError
+from vit_jax.training import rounding
 from vit_jax.training.objectives import Aux
 from vit_jax.training.schedules import Schedule
 from vit_jax.training.state import Params, TrainState, Variables
@@ -29,6 +30,7 @@ class Update:
     schedule: Schedule  # the learning rate as a function of the step
     ema_decay: float = 0.0  # 0: no EMA
     ema_warmup: bool = False
+    seed: int = 0  # of the stochastic rounding of bfloat16 parameters
 
     def apply_gradients(
         self, state: TrainState, grads: Params, loss: Float[Array, ""], aux: Aux
@@ -40,7 +42,7 @@ class Update:
 
         Args:
           state: The state before the step.
-          grads: The gradients of `state.params`.
+          grads: The gradients of the parameters, in float32.
           loss: The loss.
           aux: The new collections, and the metrics of the objective.
 
@@ -58,11 +60,13 @@ class Update:
                 raise ConfigError("config.objective", f"{problem} that is not one of {taken}")
         rate = jnp.asarray(self.schedule(state.step), jnp.float32)
         grad_norm = optax.tree.norm(grads)
-        direction, opt_state = self.tx.update(grads, state.opt_state, state.params)
+        params = rounding.widen(state.params)
+        direction, opt_state = self.tx.update(grads, state.opt_state, params)
         update = jax.tree.map(lambda d: rate * d, direction)
-        params = jax.tree.map(lambda p, u: p - u, state.params, update)
+        params = jax.tree.map(lambda p, u: p - u, params, update)
+        params = rounding.round_like(params, state.params, f"{self.seed} params", state.step)
         ema = self._update_ema(state, {"params": params, **aux.collections})
-        finite = jnp.isfinite(loss + grad_norm + optax.tree.norm(params))
+        finite = jnp.isfinite(loss + grad_norm + optax.tree.norm(rounding.widen(params)))
         finite &= _is_finite(aux.collections)
         new = TrainState(
             step=state.step + 1,
@@ -78,7 +82,7 @@ class Update:
             "learning_rate": rate,
             "grad_norm": grad_norm,
             "update_norm": optax.tree.norm(update),
-            "param_norm": optax.tree.norm(new.params),
+            "param_norm": optax.tree.norm(rounding.widen(new.params)),
             "skipped": new.skipped,
         }
         return new, metrics
