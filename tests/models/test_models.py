@@ -568,6 +568,7 @@ CHOICES = {
     "pool.activation": (ACTIVATIONS, {"pool": "map"}),
     "dropout_sites": (dict.fromkeys(transformer.DROPOUT_SITES), {}),
     "dtype": (transformer.DTYPES, {}),
+    "grad_dtype": (transformer.GRAD_DTYPES, {}),
 }
 
 

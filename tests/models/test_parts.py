@@ -30,7 +30,7 @@ from vit_jax.settings.fields import check_value, coerce
 
 KEY = jax.random.key(0, impl="unsafe_rbg")  # compiles faster than the default
 IMAGES = jnp.asarray(np.random.default_rng(0).normal(size=(2, 8, 8, 3)), jnp.float32)
-MOST_FIELDS = 24
+MOST_FIELDS = 25
 SMALL = {"width": 8, "depth": 2, "num_heads": 2, "mlp_dim": 8, "num_classes": 3}
 SWIN = {"width": 8, "depths": (2, 1), "num_heads": (2, 2), "mlp_ratio": 1.0, "num_classes": 3}
 

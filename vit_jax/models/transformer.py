@@ -23,6 +23,7 @@ from vit_jax.models.parts import Constructor, Part, Problem, fixed, name_of, par
 from vit_jax.settings.fields import field
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float64": jnp.float64}
+GRAD_DTYPES = {"": None, "float32": jnp.float32}
 POSEMB_SITES = ("tokens", "rotary", "bias", "first_block", "")  # where a position embedding acts
 DROPOUT_SITES = ("embed", "attn", "mlp")  # after the embedding, the attention and the MLP
 
@@ -56,6 +57,12 @@ class Transformer(nn.Module):
         "float32",
         "dtype of the computation; parameters, norms, softmax and logits are float32",
         choices=DTYPES,
+    )
+    grad_dtype: str = field(
+        "",
+        "dtype in which gradients of the linear layers of blocks are summed over tokens and "
+        "devices; empty: dtype",
+        choices=GRAD_DTYPES,
     )
     remat: str = field(
         "none",
@@ -108,6 +115,8 @@ class Transformer(nn.Module):
             yield "posemb.name", f"{problem}; use attention={' or '.join(supporting)}"
         if self.dtype == "float64" and not jax.config.jax_enable_x64:  # type: ignore[attr-defined]
             yield "dtype", "float64 needs the environment variable JAX_ENABLE_X64=1"
+        if self.dtype == "float64" and self.grad_dtype:
+            yield "grad_dtype", f"expected '' for dtype=float64, got {self.grad_dtype}"
 
     def grids(self, image_size: tuple[int, int]) -> tuple[Grid, ...]:
         """Return the layout of the tokens of each stage, for a height and width in pixels."""
@@ -144,6 +153,7 @@ class Transformer(nn.Module):
             bias=functools.partial(bias, stage=stage) if bias else None,
             out_dropout=self._dropout("attn"),
             dtype=self.dtype,
+            grad_dtype=self.grad_dtype,
         )
 
     def _make_stem(self, pad: bool, **where: Any) -> Stem:
@@ -179,7 +189,11 @@ class Transformer(nn.Module):
     ) -> Array:
         """Apply the blocks of a stage to the tokens."""
         mlp = functools.partial(
-            self.mlp, mlp_dim=mlp_dim, dropout=self._dropout("mlp"), dtype=self.dtype
+            self.mlp,
+            mlp_dim=mlp_dim,
+            dropout=self._dropout("mlp"),
+            dtype=self.dtype,
+            grad_dtype=self.grad_dtype,
         )
         norm = functools.partial(nn.LayerNorm, epsilon=self.norm_eps, dtype=self.dtype)
         conditional: Constructor | None = self._posemb_at("first_block")

@@ -9,6 +9,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Key
 
 from vit_jax.models.layers.activations import ACTIVATIONS, swiglu
+from vit_jax.models.layers.linear import Linear
 from vit_jax.models.parts import Component, fixed
 
 
@@ -19,6 +20,7 @@ class FeedForward(Component):
     dropout: float = 0.0  # dropout rate after each linear layer, except that of a gate
     dropout_key: Key[Array, ""] | None = None  # None: dropout draws from the module's own keys
     dtype: str = "float32"
+    grad_dtype: str = ""  # of the gradients of linear layers; empty: `dtype`
 
     def _drop(self, x: Array, index: int, train: bool) -> Array:
         """Apply the dropout that follows linear layer 0 or 1."""
@@ -42,16 +44,24 @@ class Mlp(FeedForward):
         down = nn.with_logical_partitioning(nn.initializers.xavier_uniform(), ("mlp", "embed"))
         bias = nn.with_logical_partitioning(nn.initializers.normal(1e-6), ("mlp",))
         width = x.shape[-1]
-        x = nn.Dense(self.mlp_dim, kernel_init=up, bias_init=bias, dtype=self.dtype, name="fc1")(x)
+        x = Linear(
+            self.mlp_dim,
+            kernel_init=up,
+            bias_init=bias,
+            dtype=self.dtype,
+            grad_dtype=self.grad_dtype,
+            name="fc1",
+        )(x)
         x = checkpoint_name(x, "fc1")
         x = ACTIVATIONS[self.activation](x)
         x = nn.with_logical_constraint(x, ("batch", "tokens", "mlp"))
         x = self._drop(x, 0, train)
-        x = nn.Dense(
+        x = Linear(
             width,
             kernel_init=down,
             bias_init=nn.initializers.normal(1e-6),
             dtype=self.dtype,
+            grad_dtype=self.grad_dtype,
             name="fc2",
         )(x)
         return self._drop(checkpoint_name(x, "fc2"), 1, train)
@@ -71,12 +81,20 @@ class SwiGlu(FeedForward):
         up = nn.with_logical_partitioning(nn.initializers.xavier_uniform(), ("embed", "mlp"))
         down = nn.with_logical_partitioning(nn.initializers.xavier_uniform(), ("mlp", "embed"))
         width = x.shape[-1]
-        x = nn.Dense(2 * self.mlp_dim, kernel_init=up, dtype=self.dtype, name="fc1")(x)
+        x = Linear(
+            2 * self.mlp_dim,
+            kernel_init=up,
+            dtype=self.dtype,
+            grad_dtype=self.grad_dtype,
+            name="fc1",
+        )(x)
         x = checkpoint_name(x, "fc1")
         gate, x = jnp.split(x, 2, axis=-1)
         x = nn.with_logical_constraint(swiglu(gate, x), ("batch", "tokens", "mlp"))
         x = self._drop(x, 0, train)
-        x = nn.Dense(width, kernel_init=down, dtype=self.dtype, name="fc2")(x)
+        x = Linear(
+            width, kernel_init=down, dtype=self.dtype, grad_dtype=self.grad_dtype, name="fc2"
+        )(x)
         return self._drop(checkpoint_name(x, "fc2"), 1, train)
 
 

@@ -36,6 +36,7 @@ class Attention(Component):
     out_dropout: float = 0.0  # dropout rate of the output
     dropout_key: Key[Array, ""] | None = None  # None: dropout draws from the module's own keys
     dtype: str = "float32"
+    grad_dtype: str = ""  # of the gradients of linear layers; empty: `dtype`
     block: int = 0  # index of the block; some attentions differ between even and odd blocks
     qk_norm: bool = fixed(False, "LayerNorm of queries and keys (Dehghani et al. 2023, section 2)")
     cosine: bool = fixed(
@@ -78,7 +79,7 @@ class Attention(Component):
         q, k, v = self._project_qkv(x, grid)
         q, k = self._scale_qk(q, k)
         x = self._attend(q, k, v, grid, train)
-        x = OutProjection(dtype=self.dtype, name="out")(x)[:, :num_tokens]
+        x = OutProjection(self.dtype, self.grad_dtype, name="out")(x)[:, :num_tokens]
         return self._drop(x, self.out_dropout, train, "out_dropout")
 
     def _drop(self, x: Array, rate: float, train: bool, name: str) -> Array:
@@ -97,6 +98,7 @@ class Attention(Component):
             bias=self.qkv_bias,
             key_bias=not self.cosine,
             dtype=self.dtype,
+            grad_dtype=self.grad_dtype,
             form=kernel.projection if kernel else "stacked",
             name="qkv",
         )(x)

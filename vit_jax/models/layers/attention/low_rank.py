@@ -118,7 +118,11 @@ class ReducedAttention(WeightedAttention):
         coarse = nn.LayerNorm(epsilon=self.norm_eps, dtype=self.dtype, name="norm")(coarse)
         context = jnp.concatenate([x[:, :p], coarse], axis=1)
         project = functools.partial(
-            QKVProjection, num_heads=self.num_heads, bias=self.qkv_bias, dtype=self.dtype
+            QKVProjection,
+            num_heads=self.num_heads,
+            bias=self.qkv_bias,
+            dtype=self.dtype,
+            grad_dtype=self.grad_dtype,
         )
         (q,) = project(num=1, name="q")(x)
         k, v = project(num=2, name="kv")(context)

@@ -1,5 +1,6 @@
 """Linear projections of tokens to the vectors of heads, and back."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -8,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
+
+from vit_jax.models.layers.linear import linear
 
 # Xavier uniform, with the fan-in and fan-out of each projection rather than of the whole stack.
 _QKV_INIT = nn.initializers.variance_scaling(
@@ -31,6 +34,7 @@ class QKVProjection(nn.Module):
     bias: bool = True
     key_bias: bool = True  # False: no bias for the keys, which are the second of three projections
     dtype: str = "float32"
+    grad_dtype: str = ""
     form: str = "stacked"  # the way to compute them; a name of `PROJECTIONS`
 
     @nn.compact
@@ -49,39 +53,41 @@ class QKVProjection(nn.Module):
         else:
             bias = self.param("bias_qv", bias_init, (2, *shape[1:]), jnp.float32)
             bias = jnp.insert(bias, 1, 0.0, axis=0)
-        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
-        projections = PROJECTIONS[self.form](x, kernel, bias)
+        product = functools.partial(linear, dtype=self.dtype, grad_dtype=self.grad_dtype)
+        projections = PROJECTIONS[self.form](product, x, kernel, bias)
         return jax.tree.map(lambda y: checkpoint_name(y, "qkv"), projections)
 
 
-def _stacked(x: Array, kernel: Array, bias: Array) -> Array:
+def _stacked(product: Callable[..., Array], x: Array, kernel: Array, bias: Array) -> Array:
     """Project by one einsum to an array (num, b, n, heads, c)."""
-    x = jnp.einsum("bnd,dshc->sbnhc", x, kernel) + bias[:, None, None]
+    x = product("bnd,dshc->sbnhc", x, kernel, bias[:, None, None])
     return nn.with_logical_constraint(x, ("qkv", "batch", "tokens", "heads", "kv"))
 
 
-def _joint(x: Array, kernel: Array, bias: Array) -> Array:
+def _joint(product: Callable[..., Array], x: Array, kernel: Array, bias: Array) -> Array:
     """Project by one matrix product; heads come first, so that they can stay sharded."""
     kernel, bias = kernel.swapaxes(1, 2), bias.swapaxes(0, 1)
-    x = x @ kernel.reshape(len(kernel), -1) + bias.reshape(-1)
+    x = product("bnd,de->bne", x, kernel.reshape(len(kernel), -1), bias.reshape(-1))
     x = x.reshape(*x.shape[:-1], *bias.shape)
     x = nn.with_logical_constraint(x, ("batch", "tokens", "heads", "qkv", "kv"))
     return jnp.moveaxis(x, 3, 0)
 
 
-def _separate(x: Array, kernel: Array, bias: Array) -> tuple[Array, ...]:
+def _separate(
+    product: Callable[..., Array], x: Array, kernel: Array, bias: Array
+) -> tuple[Array, ...]:
     """Project by one einsum each, with tokens and channels of a head side by side in memory."""
 
     def project(kernel: Array, bias: Array) -> Array:
-        y = jnp.einsum("bnd,dhc->bhnc", x, kernel) + bias[:, None]
+        y = product("bnd,dhc->bhnc", x, kernel, bias[:, None])
         return nn.with_logical_constraint(y, ("batch", "heads", "tokens", "kv")).swapaxes(1, 2)
 
     return tuple(project(kernel[:, i], bias[i]) for i in range(len(bias)))
 
 
-# Ways to compute the same projections, from tokens, kernel and bias. Which one moves the fewest
+# Ways to compute the same projections, from a linear product, tokens, kernel and bias. Which one moves the fewest
 # bytes depends on the devices and on the kernel of the attention.
-PROJECTIONS: dict[str, Callable[[Array, Array, Array], Projections]] = {
+PROJECTIONS: dict[str, Callable[[Callable[..., Array], Array, Array, Array], Projections]] = {
     "stacked": _stacked,
     "joint": _joint,
     "separate": _separate,
@@ -92,6 +98,7 @@ class OutProjection(nn.Module):
     """Linear projection of the concatenated heads, with a kernel of shape (heads, d / heads, d)."""
 
     dtype: str = "float32"
+    grad_dtype: str = ""
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n heads c"]) -> Float[Array, "b n d"]:
@@ -102,5 +109,5 @@ class OutProjection(nn.Module):
         shape = (num_heads, head_dim, width)
         kernel = self.param("kernel", kernel_init, shape, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros_init(), (width,), jnp.float32)
-        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
-        return checkpoint_name(jnp.einsum("bnhc,hcd->bnd", x, kernel) + bias, "out")
+        x = linear("bnhc,hcd->bnd", x, kernel, bias, self.dtype, self.grad_dtype)
+        return checkpoint_name(x, "out")
