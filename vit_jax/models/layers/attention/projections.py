@@ -45,7 +45,7 @@ class QKVProjection(nn.Module):
         names = ("qkv", "heads", "kv")
         kernel_init = nn.with_logical_partitioning(_QKV_INIT, ("embed", *names))
         bias_init = nn.with_logical_partitioning(nn.initializers.zeros_init(), names)
-        kernel = self.param("kernel", kernel_init, (width, *shape), jnp.float32)
+        kernel: Any = self.param("kernel", kernel_init, (width, *shape), jnp.float32)
         if not self.bias:
             bias: Any = jnp.zeros(shape)
         elif self.key_bias:
@@ -85,8 +85,8 @@ def _separate(
     return tuple(project(kernel[:, i], bias[i]) for i in range(len(bias)))
 
 
-# Ways to compute the same projections, from a linear product, tokens, kernel and bias. Which one moves the fewest
-# bytes depends on the devices and on the kernel of the attention.
+# Ways to compute the same projections, from a linear product, tokens, kernel and bias. Which one
+# moves the fewest bytes depends on the devices and on the kernel of the attention.
 PROJECTIONS: dict[str, Callable[[Callable[..., Array], Array, Array, Array], Projections]] = {
     "stacked": _stacked,
     "joint": _joint,
