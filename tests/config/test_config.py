@@ -9,6 +9,7 @@ from conftest import ROOT
 
 from vit_jax import config as config_lib
 from vit_jax import models
+from vit_jax.config import identity
 from vit_jax.errors import ConfigError
 
 
@@ -230,6 +231,25 @@ def test_only_free_keys_may_change():
     new["seed"] = 7
     changed = config_lib.changed_keys(json.loads(json.dumps(old)), new)
     assert changed == ["optim.learning_rate", "seed"]
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"scan": True, "remat": "block"}, []),
+        ({"attention": {"name": "fused", "dropout": None}}, []),
+        ({"attention": {"name": "fused", "dropout": 0.1}}, ["dropout"]),
+        ({"attention": {"name": "window"}}, ["name"]),
+    ],
+)
+def test_a_model_may_be_computed_in_another_way(change, expected):
+    old = json.loads(json.dumps(config_lib.as_dict(valid())))
+    assert old["model"]["attention"]["name"] == "full"
+    model = {**old["model"], **change}
+    model["attention"] = {**old["model"]["attention"], **change.get("attention", {})}
+    changed = config_lib.changed_keys(old, {**old, "model": model})
+    assert changed == [f"model.attention.{key}" for key in expected]
+    assert identity.is_same_function("model.attention.name", "window", "window")
 
 
 @pytest.mark.parametrize("key", ["momentum", "b1", "b2", "ema_decay"])

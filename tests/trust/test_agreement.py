@@ -76,6 +76,8 @@ def test_a_difference_is_said_with_both_values(run, change, said):
         {"total_steps": 8},
         {"data__max_unreadable": 0.5},
         {"eval__batch_size": 8},
+        {"model__scan": True},
+        {"model__remat": "block"},
     ],
     ids=lambda change: next(iter(change)),
 )

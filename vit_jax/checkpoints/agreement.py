@@ -14,7 +14,7 @@ from etils import epath
 from vit_jax import config as config_lib
 from vit_jax.checkpoints import store
 from vit_jax.checkpoints.same_run import has_same_parameters
-from vit_jax.config.identity import check_names, shapes_outputs
+from vit_jax.config.identity import check_names, is_same_function, shapes_outputs
 from vit_jax.config.stored import CONFIG
 from vit_jax.errors import CheckpointError
 
@@ -62,5 +62,5 @@ def _differences(sealed: Settings, now: Settings) -> Iterator[str]:
             # Without a decay the average would be ignored. A run may start to average later.
             if sealed[key] and not now[key]:
                 yield key
-        elif sealed[key] != now[key]:
+        elif not is_same_function(key, sealed[key], now[key]):
             yield key

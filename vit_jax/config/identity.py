@@ -13,6 +13,15 @@ FREE_SECTIONS = ("checkpoint", "log", "mesh")
 FREE_KEYS = ("data.data_dir", "data.root", "data.threads", "data.workers")
 # Paths that may change to another path, but neither from nor to an empty one.
 LOCATIONS = ("objective.teacher",)
+# Settings of how a model is computed, by path, and the values that give the same function up to
+# rounding: all if there are none. None: the part has no such setting.
+SAME_FUNCTION: dict[str, tuple[Any, ...]] = {
+    "model.attention.dropout": (0.0, None),
+    "model.attention.kernel": (),
+    "model.attention.name": ("auto", "full", "fused"),
+    "model.remat": (),
+    "model.scan": (),
+}
 # Keys that may differ between the hosts of a run.
 HOST_KEYS = (*FREE_KEYS, *LOCATIONS, "init_from")
 
@@ -37,8 +46,15 @@ def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         if before.get(key) != after.get(key)
         and key.split(".")[0] not in FREE_SECTIONS
         and key not in FREE_KEYS
+        and not is_same_function(key, before.get(key), after.get(key))
         and not (key in LOCATIONS and before.get(key) and after.get(key))
     ]
+
+
+def is_same_function(key: str, old: Any, new: Any) -> bool:
+    """Return whether a model computes the same function with either value of a setting."""
+    values = SAME_FUNCTION.get(key, (old,))
+    return old == new or not values or (old in values and new in values)
 
 
 def replaced_sections(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:

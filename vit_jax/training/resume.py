@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from vit_jax import config as config_lib
 from vit_jax import models
 from vit_jax.checkpoints.manager import Checkpoints
+from vit_jax.config.identity import SAME_FUNCTION
 from vit_jax.training import optim
 from vit_jax.training.run import Run
 from vit_jax.training.stacked_state import stack_state
@@ -176,4 +177,9 @@ def _describe_changes(run: Run, saved: Mapping[str, Any]) -> list[str]:
             f"config.batch_size was {before} and is {now}: earlier steps count as steps of {now} "
             f"images in the schedule and in the order of the images"
         )
+    old, new = (config_lib.flatten(c) for c in (saved, config_lib.as_dict(run.config)))
+    for key in sorted(SAME_FUNCTION.keys() & old.keys() & new.keys()):
+        if old[key] != new[key]:
+            change = f"config.{key} was {old[key]} and is {new[key]}"
+            notes.append(f"{change}: the model is the same, up to rounding")
     return notes
