@@ -1,6 +1,7 @@
 """Runs with stacks: resuming to the bit, with and without them; and what reads their folders."""
 
 import dataclasses
+import itertools
 
 import chex
 import jax
@@ -15,12 +16,15 @@ from vit_jax import models, predict
 from vit_jax import train as train_lib
 from vit_jax.checkpoints import from_pretrained, pretrained
 from vit_jax.checkpoints.manager import Checkpoints
+from vit_jax.cluster import sharding
 from vit_jax.console.metrics_writer import read_metrics
 from vit_jax.conversion.exporting import export_weights
+from vit_jax.data import loader
 from vit_jax.evaluation.loop import Evaluation
 from vit_jax.training import resume, state, warm_start
 from vit_jax.training.run import open_run
 from vit_jax.training.stacked_state import unstack_state
+from vit_jax.training.step import make_train_step
 
 RUN = {
     **TINY,
@@ -43,6 +47,7 @@ RUN = {
 def make(scan, **overrides):
     tree = config_lib.to_config_dict(config_lib.Config())
     given = {**RUN, "model.scan": str(scan).lower(), **overrides}
+    given = {key: value for key, value in given.items() if value is not None}
     return config_lib.resolve(tree, given).config
 
 
@@ -87,6 +92,44 @@ def test_a_killed_run_resumes_to_the_bit(trained, tmp_path, monkeypatch, mesh):
     chex.assert_trees_all_equal(left, right)
     rows = [read_metrics(epath.Path(f) / "metrics.jsonl") for f in (folder, tmp_path / "killed")]
     assert rows[0] == rows[1]
+
+
+SMALL_SWIN = {
+    "model.name": "swin_t_w7",
+    "model.depths": "5",
+    "model.num_heads": "2",
+    "model.mlp_ratio": "1",
+    "model.stem.patch": "2,2",
+    "model.attention.window": "2,2",
+    "model.mlp_dim": None,
+    "model.depth": None,
+}
+STEPS = {
+    "accum, SAM and clipping": {
+        "optim.accum_steps": "2",
+        "optim.sam_radius": "0.1",
+        "optim.clip_norm": "0.5",
+    },
+    "frozen in the middle": {"model.depth": "5", "optim.freeze": "'blocks_[12]/.*', 'stem/.*'"},
+    "head": {"optim.tune": "head"},
+    "swin": {**SMALL_SWIN, "optim.freeze": "'stem/.*'", "model.remat": "block"},
+}
+
+
+@pytest.mark.parametrize("case", STEPS)
+def test_steps_are_those_of_blocks(case):
+    found = {}
+    for scan in (True, False):
+        run = open_run(make(scan, **STEPS[case]), jax.devices()[:1])
+        assert bool(run.stacks) == scan
+        with jax.set_mesh(run.mesh):
+            now = state.init(run.model, run.tx, (8, 8, 1), 0, run.shapes, None, run.stacks)
+            batches = loader.train_batches(run.splits["train"], run.config.data, 16, seed=0)
+            step = make_train_step(run)
+            for batch in itertools.islice(batches, 2):
+                now, metrics = step(now, sharding.to_global(batch, run.mesh), {})
+        found[scan] = jax.device_get((unstack_state(now, run.stacks), metrics))
+    chex.assert_trees_all_close(found[True], found[False], rtol=1e-5, atol=1e-6)
 
 
 def restore(config, folder, allowed=()):
