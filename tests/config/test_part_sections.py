@@ -202,7 +202,7 @@ def test_a_flag_for_a_part_that_is_not_selected_is_refused():
     for tree in (file_of(models.spec("vit_s16")), file_of()):
         with pytest.raises(ConfigError) as error:
             config_lib.resolve(tree, {"model.attention.window": "4,4"})
-        message = f"config.model.attention.window: full has no such field; {OF_WINDOWS}"
+        message = f"config.model.attention.window: auto has no such field; {OF_WINDOWS}"
         assert str(error.value) == message
     with pytest.raises(ConfigError, match=f": linear has no such field; {OF_WINDOWS}$"):
         config_lib.resolve(
@@ -213,7 +213,7 @@ def test_a_flag_for_a_part_that_is_not_selected_is_refused():
 def test_a_field_of_a_part_that_is_not_selected_is_refused_with_its_line():
     c = file_of(models.spec("vit_s16"))
     c.model.attention.window = (4, 4)
-    with pytest.raises(ConfigError, match=rf"^config\.model\.attention\.window: full .*{HERE}:\d"):
+    with pytest.raises(ConfigError, match=rf"^config\.model\.attention\.window: auto .*{HERE}:\d"):
         config_lib.resolve(c)
     with pytest.raises(ConfigError, match=f"{OF_WINDOWS} .config.$"):
         config_lib.resolve({"model": {"name": "vit_s16", "attention": {"window": (4, 4)}}})
@@ -359,6 +359,7 @@ def test_a_run_that_is_resumed_with_another_part_differs_in_its_fields(run):
     changed = config_lib.resolve(windowed(), {"model.attention": "full"}, run=layer)
     old, new = (config_lib.as_dict(resolved.config) for resolved in (first, changed))
     assert config_lib.changed_keys(old, new) == [
+        "model.attention.kernel",
         "model.attention.limit",
         "model.attention.mask_padding",
         "model.attention.name",
@@ -410,7 +411,7 @@ def test_parts_and_their_fields_are_inherited(model, source):
 
 
 @pytest.mark.parametrize("by", ["flag", "file", "section"])
-@pytest.mark.parametrize("name", ["full", "dilated", "linformer"])
+@pytest.mark.parametrize("name", ["auto", "dilated", "linformer"])
 def test_another_attention_inherits_the_fields_that_it_has(name, by, source):
     model = {
         "flag": UNNAMED,

@@ -21,6 +21,7 @@ from vit_jax.errors import ConfigError
 from vit_jax.models import __main__ as command
 from vit_jax.models import transformer
 from vit_jax.models.layers.attention import ATTENTIONS
+from vit_jax.models.layers.attention.kernels import POLICIES
 from vit_jax.models.layers.attention.window import LIMITS, PAD_ORDERS, WindowAttention
 from vit_jax.models.layers.blocks import BLOCKS, DROP_PATH_SCHEDULES
 from vit_jax.models.layers.encoder import REMATS
@@ -469,7 +470,7 @@ def test_an_unknown_field_is_an_error_with_the_nearest_right_one(make):
     [
         (
             {"attention.window": (4, 4)},
-            "attention.window: full has no such field; it belongs to "
+            "attention.window: auto has no such field; it belongs to "
             "model.attention=window or dilated",
         ),
         (
@@ -506,6 +507,7 @@ WINDOWED = Part(
         qkv_bias=True,
         dropout=0.0,
         window=(4, 4),
+        kernel="auto",
         pad_order="shift_pad",
         limit="each",
         mask_padding=False,
@@ -561,6 +563,7 @@ CHOICES = {
     "stem.norm": (dict.fromkeys(NORMS), {"stem": "conv"}),
     "posemb.interpolation": (INTERPOLATIONS, {}),
     "block.drop_path_schedule": (DROP_PATH_SCHEDULES, {}),
+    "attention.kernel": (POLICIES, {"attention": "window"}),
     "attention.pad_order": (PAD_ORDERS, {"attention": "window"}),
     "attention.limit": (LIMITS, {"attention": "window"}),
     "mlp.activation": (ACTIVATIONS, {}),

@@ -60,9 +60,7 @@ class Encoder(nn.Module):
         """Apply the blocks to tokens that have the layout `grid`."""
         batch, num_tokens, width = tokens.shape
         first = self.attention(block=0, parent=None)
-        kernel = first.kernel_for(batch, width, grid)
-        if kernel and kernel.pads_once:
-            tokens = kernels.pad(tokens, first.padded(batch, width, grid), axes=(1,))
+        tokens = kernels.pad(tokens, first.padded(batch, width, grid, once=True), axes=(1,))
         draws = self._draw(batch, train)
         i = 0
         while i < len(self.names):

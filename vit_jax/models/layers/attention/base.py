@@ -55,19 +55,31 @@ class Attention(Component):
             if width % num_heads:
                 yield "num_heads", f"{num_heads} does not divide width {width}"
 
+    @nn.nowrap
     def choose(self, batch: int, width: int, grid: Grid) -> kernels.Choice | None:
         """Return the choice of a kernel for a batch of images; None if there is no choice."""
         return None
 
+    @nn.nowrap
     def kernel_for(self, batch: int, width: int, grid: Grid) -> kernels.Kernel | None:
         """Return the fused kernel for a batch of images; None for the plain form."""
         choice = self.choose(batch, width, grid)
         return choice.kernel if choice else None
 
-    def padded(self, batch: int, width: int, grid: Grid) -> int:
-        """Return the number of tokens with the padding that the kernel needs."""
+    @nn.nowrap
+    def padded(self, batch: int, width: int, grid: Grid, *, once: bool = False) -> int:
+        """Return the number of tokens with padding for the kernel.
+
+        Args:
+          batch: Number of images.
+          width: Width of the tokens.
+          grid: Layout of the tokens without padding.
+          once: Whether the padding is for all blocks, which not every kernel wants.
+        """
         kernel = self.kernel_for(batch, width, grid)
-        return kernel.padded(grid.num_tokens) if kernel else grid.num_tokens
+        if kernel is None or (once and not kernel.pads_once):
+            return grid.num_tokens
+        return kernel.padded(grid.num_tokens)
 
     @nn.compact
     def __call__(
@@ -91,7 +103,7 @@ class Attention(Component):
 
     def _project_qkv(self, x: Array, grid: Grid) -> tuple[Array, Array, Array]:
         """Return queries, keys and values, (b, n, heads, c)."""
-        kernel = self.kernel_for(len(x), x.shape[-1], grid)
+        kernel = self.kernel_for(x.shape[0], x.shape[-1], grid)
         q, k, v = QKVProjection(
             3,
             self.num_heads,
@@ -148,6 +160,7 @@ class WeightedAttention(Attention):
 
     dropout: float = field(0.0, "dropout rate of the attention weights", low=0, below=1)
 
+    @nn.nowrap
     def _choose(
         self,
         policy: str,

@@ -2,6 +2,7 @@
 
 from typing import ClassVar
 
+import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array
 
@@ -30,15 +31,16 @@ class AutoAttention(FullAttention):
     `kernels.KERNELS` has the kernels and their conditions.
     """
 
-    cost: ClassVar[str] = "n^2 time, n memory if fused"
+    cost: ClassVar[str] = "n^2 time, n memory with a fused kernel"
     policy: ClassVar[str] = "auto"
 
+    @nn.nowrap
     def choose(self, batch: int, width: int, grid: Grid) -> kernels.Choice | None:
         """Return the choice of a kernel for a batch of images."""
         return self._choose(self.policy, batch, width, grid.num_tokens)
 
     def _attend(self, q: Array, k: Array, v: Array, grid: Grid, train: bool) -> Array:
-        kernel = self.kernel_for(len(q), self.num_heads * q.shape[-1], grid)
+        kernel = self.kernel_for(q.shape[0], self.num_heads * q.shape[-1], grid)
         if kernel is None:
             return super()._attend(q, k, v, grid, train)
         q, k = self._rotate_qk(q, k, grid)

@@ -61,7 +61,7 @@ def cudnn(
         v,
         bias,
         scale=1.0,
-        key_value_seq_lengths=jnp.full(len(q), num_tokens, jnp.int32),
+        key_value_seq_lengths=jnp.full(q.shape[0], num_tokens, jnp.int32),
         implementation=implementation,
     )
 

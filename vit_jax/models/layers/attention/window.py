@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import einops
+import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
@@ -85,8 +86,9 @@ class GroupedAttention(WeightedAttention):
             masked=not self._mask(grid, groups).all(),
         )
 
-    def padded(self, batch: int, width: int, grid: Grid) -> int:
-        """Return the number of tokens: the kernel pads each window instead."""
+    @nn.nowrap
+    def padded(self, batch: int, width: int, grid: Grid, *, once: bool = False) -> int:
+        """Return the number of tokens; padding is added to each window instead."""
         return grid.num_tokens
 
     def _groups(self, grid: Grid) -> Groups:
@@ -115,7 +117,7 @@ class GroupedAttention(WeightedAttention):
         p = grid.num_prefix
         n = grid.num_tokens
         group_q, group_k, group_v = (self._partition(x, grid, groups) for x in (q, k, v))
-        if kernel := self.kernel_for(len(q), self.num_heads * q.shape[-1], grid):
+        if kernel := self.kernel_for(q.shape[0], self.num_heads * q.shape[-1], grid):
             patches = self._attend_fused(kernel, group_q, group_k, group_v, grid)
             return self._reverse(patches, grid, groups)
         bias = self._bias(*groups.window, p)
@@ -147,7 +149,7 @@ class GroupedAttention(WeightedAttention):
         bias = None if self.bias is None else self._bias(*groups.window, 0)[None]
         if not mask.all():
             bias = jnp.where(mask, 0.0 if bias is None else bias, kernels.MASKED)
-            bias = jnp.tile(bias, (len(q), 1, 1, 1))
+            bias = jnp.broadcast_to(bias, (q.shape[0], *bias.shape)).reshape(-1, *bias.shape[1:])
         flat_q, flat_k, flat_v = (x.reshape(-1, *x.shape[2:]) for x in (q, k, v))
         return kernel(flat_q, flat_k, flat_v, bias, q.shape[2]).reshape(q.shape)
 
