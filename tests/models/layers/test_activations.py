@@ -44,6 +44,19 @@ def test_the_backward_pass_keeps_only_the_inputs(name):
     chex.assert_trees_all_equal(kept, list(inputs))
 
 
+def test_the_compiler_does_not_keep_what_both_passes_compute():
+    inputs, cotangent = arguments("tanh")
+
+    def both(function):
+        return jax.jit(lambda x, ct: (jax.vjp(function, x)[0], jax.vjp(function, x)[1](ct)))
+
+    counts = [
+        both(f).lower(*inputs, cotangent).compile().as_text().count(" tanh(")
+        for f in (ACTIVATIONS["tanh"], nn.tanh)
+    ]
+    assert counts == [2, 1]
+
+
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_value_and_gradient_equal_automatic_differentiation(name):
     inputs, cotangent = arguments(name)
@@ -52,6 +65,14 @@ def test_value_and_gradient_equal_automatic_differentiation(name):
     expected = gradients(plain, inputs, cotangent)
     actual = gradients(FUNCTIONS[name], inputs, cotangent)
     chex.assert_trees_all_close(actual, expected, rtol=1e-6, atol=1e-6)
+    with jax.enable_x64(True):  # the second derivative, forward over reverse
+        wide = tuple(jnp.asarray(a, jnp.float64) for a in inputs)
+        ones = tuple(map(jnp.ones_like, wide))
+        second = [
+            jax.jvp(lambda *a, f=f: jax.vjp(f, *a)[1](ones[0]), wide, ones)[1]
+            for f in (FUNCTIONS[name], plain)
+        ]
+        chex.assert_trees_all_close(*second, rtol=1e-6, atol=1e-6)
     ones = tuple(jnp.ones_like(a) for a in inputs)
     actual, expected = (jax.jvp(f, inputs, ones)[1] for f in (FUNCTIONS[name], plain))
     chex.assert_trees_all_close(actual, expected, rtol=1e-6, atol=1e-6)

@@ -31,11 +31,13 @@ def keep_inputs(function: Callable[..., Array]) -> Callable[..., Array]:
     def wrapped(*inputs: ArrayLike) -> Array:
         return function(*inputs)
 
-    # Without the barrier of `prevent_cse`, XLA fuses the derivative into the product that needs it.
+    # A barrier around the cotangents too, as of `prevent_cse`, would keep XLA from fusing them with
+    # the matrix product that computes them.
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def tangent(inputs: Any, tangents: Any) -> Array:
         dtype = jnp.promote_types(inputs[0].dtype, jnp.float32)
-        wide = jax.tree.map(lambda x: x.astype(dtype), (inputs, tangents))
+        kept = jax.lax.optimization_barrier(inputs)  # or XLA would keep what both passes compute
+        wide = jax.tree.map(lambda x: x.astype(dtype), (kept, tangents))
         return jax.jvp(function, *wide)[1].astype(inputs[0].dtype)
 
     wrapped.defjvp(lambda inputs, tangents: (wrapped(*inputs), tangent(inputs, tangents)))
