@@ -6,12 +6,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import TINY, resolved, restore_state
+from conftest import TINY, resolved
 from etils import epath
 
 from vit_jax import config as config_lib
 from vit_jax import train as train_lib
 from vit_jax.checkpoints import reading
+from vit_jax.checkpoints.manager import Checkpoints
 from vit_jax.checkpoints.pretrained import from_pretrained
 from vit_jax.errors import ConfigError
 from vit_jax.training import resume, rounding, state, warm_start
@@ -33,9 +34,12 @@ def train(overrides, workdir, **kwargs):
 
 
 def final_state(overrides, workdir):
+    """Returns the state in the newest checkpoint, without stacks."""
     run = open_run(make(overrides))
+    checkpoints = Checkpoints(epath.Path(workdir) / "checkpoints", 2)
     with jax.set_mesh(run.mesh):
-        return jax.device_get(restore_state(workdir, run))
+        items = checkpoints.restore(checkpoints.find(run.fingerprint), run.saved_shapes.to_items())
+    return jax.device_get(state.TrainState.from_items(items))
 
 
 @pytest.fixture(scope="module")
@@ -54,13 +58,19 @@ def test_only_kernels_are_narrow(trained):
     assert {leaf.dtype for leaf in jax.tree.leaves(final.ema)} == {jnp.dtype("float32")}
 
 
-def test_a_resumed_run_rounds_as_one_that_was_never_stopped(trained, tmp_path):
-    train({**RUN, "total_steps": "2", "optim.schedule": "constant"}, tmp_path / "parts")
-    later = {**RUN, "optim.schedule": "constant"}
-    train(later, tmp_path / "parts", allowed=("total",))
-    train(later, tmp_path / "whole")
+STACKED = {"model.depth": "2", "model.scan": "True"}
+
+
+@pytest.mark.parametrize(
+    "more", [{}, {**STACKED, "optim.name": "adamw"}, {**STACKED, "optim.name": "muon"}]
+)
+def test_a_resumed_run_rounds_as_one_that_was_never_stopped(more, tmp_path):
+    whole = {**RUN, **more, "optim.schedule": "constant"}
+    train({**whole, "total_steps": "2"}, tmp_path / "parts")
+    train(whole, tmp_path / "parts", allowed=("total",))
+    train(whole, tmp_path / "whole")
     chex.assert_trees_all_equal(
-        final_state(later, tmp_path / "parts"), final_state(later, tmp_path / "whole")
+        final_state(whole, tmp_path / "parts"), final_state(whole, tmp_path / "whole")
     )
 
 
