@@ -144,8 +144,8 @@ def _plan_arrays(
     return headers, array, notes
 
 
-# Values that compute the same as another value, which the libraries have.
-SAME_RESULTS = {("attention.name", name): "full" for name in ("auto", "fused")}
+# Values that compute the same as another value.
+SAME_RESULTS = {("attention.name", name): "auto" for name in ("full", "fused")}
 
 
 def _note_differences(spec: ImportSpec, model: Mapping[str, Any], to: str) -> tuple[str, ...]:

@@ -87,7 +87,7 @@ FIELDS = {
     "block.name": "pre",
     "mlp.activation": "gelu_tanh",
     "pool.activation": "gelu_tanh",
-    "attention.name": "full",
+    "attention.name": "auto",
     "attention.qkv_bias": True,
     "representation_activation": "tanh",
     "norm_eps": 1e-6,

@@ -151,7 +151,7 @@ def read_fields(
         "norm_eps": hf_documents.read_number(document, "layer_norm_eps"),
         "attention.qkv_bias": hf_documents.read_bias(document, shapes),
         "block.name": "pre",
-        "attention.name": "full",
+        "attention.name": "auto",
         "distilled": model_type == "deit",
         "block.layer_scale": _read_layer_scale(document) if is_dino else 0.0,
         "num_registers": 0,

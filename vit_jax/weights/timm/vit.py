@@ -99,7 +99,7 @@ def placeholders_for(fields: Fields) -> dict[str, str]:
 # Fields that timm's code hard-codes for all of its weights.
 FIELDS = {
     "block.name": "pre",
-    "attention.name": "full",
+    "attention.name": "auto",
     "norm_eps": 1e-6,
     "posemb.name": "learned",
     "posemb.interpolation": "bicubic",
