@@ -43,6 +43,8 @@ def get_config(size: str = "s") -> ml_collections.ConfigDict:
     c.objective.label_smoothing = 0.1
     c.model = models.spec(name, num_classes=0, dtype="bfloat16")
     c.model.block.drop_path = 0.1
+    if name.startswith("deit_b16"):
+        c.model.remat = "linear"  # so that 256 images fit a TPU v5e of 16 GB; 1.4 % more FLOPs
     c.data.name = "imagenet2012"
     c.data.val_split = ""
     c.data.test_split = "validation"
