@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vit_jax.cluster import sharding
 from vit_jax.models.layers.activations import ACTIVATIONS, swiglu
 
 FUNCTIONS = {**ACTIVATIONS, "swiglu": swiglu}
@@ -27,7 +28,7 @@ PLAIN = {
 
 def arguments(name, dtype=np.float32):
     """The inputs of a function, and a cotangent."""
-    x = np.linspace(-4, 4, 801, dtype=np.float32)
+    x = np.linspace(-4, 4, 800, dtype=np.float32)
     others = np.random.default_rng(0).uniform(-1, 1, (2, x.size)).astype(np.float32)
     inputs = (x, others[0]) if name == "swiglu" else (x,)
     return tuple(jnp.asarray(a, dtype) for a in inputs), jnp.asarray(others[1], dtype)
@@ -57,9 +58,11 @@ def test_the_compiler_does_not_keep_what_both_passes_compute():
     assert counts == [2, 1]
 
 
+@pytest.mark.parametrize("devices", [1, 8])
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_value_and_gradient_equal_automatic_differentiation(name):
-    inputs, cotangent = arguments(name)
+def test_value_and_gradient_equal_automatic_differentiation(name, devices):
+    mesh = sharding.make_mesh(devices=jax.devices()[:devices])
+    inputs, cotangent = jax.device_put(arguments(name), sharding.batch_sharding(mesh))
     plain = PLAIN[name]
     chex.assert_trees_all_equal(jax.jit(FUNCTIONS[name])(*inputs), jax.jit(plain)(*inputs))
     expected = gradients(plain, inputs, cotangent)
