@@ -36,8 +36,9 @@ def keep_inputs(function: Callable[..., Array]) -> Callable[..., Array]:
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def tangent(inputs: Any, tangents: Any) -> Array:
         dtype = jnp.promote_types(inputs[0].dtype, jnp.float32)
-        kept = jax.lax.optimization_barrier(inputs)  # or XLA would keep what both passes compute
-        wide = jax.tree.map(lambda x: x.astype(dtype), (kept, tangents))
+        if dtype == inputs[0].dtype:  # XLA would find the values of the forward pass, and keep them
+            inputs = jax.lax.optimization_barrier(inputs)
+        wide = jax.tree.map(lambda x: x.astype(dtype), (inputs, tangents))
         return jax.jvp(function, *wide)[1].astype(inputs[0].dtype)
 
     wrapped.defjvp(lambda inputs, tangents: (wrapped(*inputs), tangent(inputs, tangents)))
