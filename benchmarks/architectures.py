@@ -168,7 +168,7 @@ def accuracy(settings: config.Config, seed: int, splits: dict[str, Any]) -> dict
     size = settings.batch_size
     shape = settings.data.image_shape
     with jax.set_mesh(run.mesh):
-        now = state.init(run.model, run.tx, shape, seed, run.shapes)
+        now = state.init(run.model, run.tx, shape, seed, run.shapes, stacks=run.stacks)
         step = make_train_step(run)
         order = _order(len(train["label"]), size, seed)
         began = time.perf_counter()

@@ -96,7 +96,7 @@ def test_a_killed_run_resumes_to_the_bit(trained, tmp_path, monkeypatch, mesh):
 
 SMALL_SWIN = {
     "model.name": "swin_t_w7",
-    "model.depths": "5",
+    "model.depths": "4",
     "model.num_heads": "2",
     "model.mlp_ratio": "1",
     "model.stem.patch": "2,2",
@@ -110,8 +110,7 @@ STEPS = {
         "optim.sam_radius": "0.1",
         "optim.clip_norm": "0.5",
     },
-    "frozen in the middle": {"model.depth": "5", "optim.freeze": "'blocks_[12]/.*', 'stem/.*'"},
-    "head": {"optim.tune": "head"},
+    "frozen blocks": {"optim.freeze": "'blocks_[01]/.*', 'stem/.*'"},
     "swin": {**SMALL_SWIN, "optim.freeze": "'stem/.*'", "model.remat": "block"},
 }
 
