@@ -97,6 +97,33 @@ def restore_state(workdir, run):
     return TrainState.from_items(checkpoints.restore(found, run.shapes.to_items()))
 
 
+# Kernels on the CPU: cuDNN's by XLA, splash attention interpreted.
+ON_CPU = {"cudnn": {"implementation": "xla"}, "splash": {"interpret": True}}
+
+
+@pytest.fixture
+def kernel_on_cpu(monkeypatch):
+    """Makes a kernel the one of CPUs, for any dtype; returns the shapes that it is called with."""
+
+    from vit_jax.models.layers.attention import kernels
+
+    def make(name):
+        kernel = next(kernel for kernel in kernels.KERNELS if kernel.name == name)
+        calls = []
+
+        def attend(q, k, v, bias, num_tokens):
+            calls.append((q.shape, num_tokens))
+            return kernel.attend(q, k, v, bias, num_tokens, **ON_CPU[name])
+
+        needs = kernel.needs if name == "splash" else ()
+        needs = tuple(need for need in needs if need.text != "bfloat16")
+        changed = kernel._replace(platform="cpu", attend=attend, needs=needs, pays=())
+        monkeypatch.setattr(kernels, "KERNELS", (changed,))
+        return calls
+
+    return make
+
+
 @pytest.fixture
 def run_command(tmp_path) -> Callable[..., subprocess.CompletedProcess]:
     """Returns a function that runs `python -m vit_jax.COMMAND FLAGS` in an empty directory."""

@@ -108,29 +108,6 @@ def test_a_mesh_divides_images_and_heads_by_the_rules(batch, num_heads, divides)
 
 # --- The same results. The kernels run on the CPU: cuDNN's by XLA, splash attention interpreted.
 
-ON_CPU = {"cudnn": {"implementation": "xla"}, "splash": {"interpret": True}}
-
-
-@pytest.fixture
-def kernel_on_cpu(monkeypatch):
-    """Makes a kernel the one of CPUs, for any dtype; returns the shapes that it is called with."""
-
-    def make(name):
-        kernel = next(kernel for kernel in kernels.KERNELS if kernel.name == name)
-        calls = []
-
-        def attend(q, k, v, bias, num_tokens):
-            calls.append((q.shape, num_tokens))
-            return kernel.attend(q, k, v, bias, num_tokens, **ON_CPU[name])
-
-        needs = tuple(need for need in kernel.needs if name == "splash" and need.holds(V5E))
-        needs = tuple(need for need in needs if need.text != "bfloat16")
-        changed = kernel._replace(platform="cpu", attend=attend, needs=needs, pays=())
-        monkeypatch.setattr(kernels, "KERNELS", (changed,))
-        return calls
-
-    return make
-
 
 def attention(name, posemb="none", **fields):
     entry = POSEMBS[posemb]
