@@ -1,6 +1,6 @@
 """A 137k-parameter ViT on the handwritten digits that ship with the package.
 
-Measured with this code: test top-1 99.26 % (mean of seeds 0, 1 and 2, which range from 98.89 to
+Measured with this code: test top-1 99.26 % (mean of seeds 0, 1 and 2, which range from 98.61 to
 99.72 %; 360 images), in about a minute on 2 CPU cores.
 
 python -m vit_jax.train --config=configs/digits.py
