@@ -25,7 +25,7 @@ def gradients(equation, arrays, dtype, grad_dtype):
     """Returns the result, and the gradients of a weighted sum of it."""
 
     def loss(x, kernel, bias):
-        y = linear(equation, x, kernel, bias, dtype, grad_dtype)
+        y = linear(equation, x, kernel, bias, (None,) * kernel.ndim, dtype, grad_dtype)
         weights = jnp.arange(y.size, dtype=y.dtype).reshape(y.shape) / y.size
         return jnp.sum(weights * y, dtype=jnp.float32), y
 
@@ -62,7 +62,7 @@ def test_sums_of_devices_are_added_in_the_dtype(grad_dtype, expected):
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     parts = jnp.asarray([256.0, 1, 1, 1, 1, 1, 1, 1]).reshape(8, 1, 1)
     x = jax.device_put(parts, jax.sharding.NamedSharding(mesh, jax.P("data")))
-    layer = Linear(1, nn.initializers.ones, dtype="bfloat16", grad_dtype=grad_dtype)
+    layer = Linear(1, (None, None), nn.initializers.ones, dtype="bfloat16", grad_dtype=grad_dtype)
     params = {"kernel": jnp.ones((1, 1)), "bias": jnp.zeros(1)}
     loss = jax.jit(jax.grad(lambda p: layer.apply({"params": p}, x).sum(dtype=jnp.float32)))
     assert loss(params)["kernel"] == expected

@@ -5,7 +5,7 @@ bfloat16, each device rounds its sum, and the sums of the devices are added in b
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -13,12 +13,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vit_jax.models.layers.kernel_gradients import Shards, find_shards, kernel_gradient
+
 
 class Linear(nn.Module):
     """Linear projection of the tokens, with a kernel of shape (d, e)."""
 
     features: int  # e
-    kernel_init: Callable[..., Any]
+    names: tuple[str | None, str | None]  # of the dimensions of the kernel
+    kernel_init: Callable[..., Any] = nn.initializers.xavier_uniform()
     bias_init: Callable[..., Any] = nn.initializers.zeros_init()
     dtype: str = "float32"
     grad_dtype: str = ""  # dtype in which the gradients are summed; empty: `dtype`
@@ -27,50 +30,66 @@ class Linear(nn.Module):
     def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b n e"]:
         """Return one vector per token."""
         shape = (x.shape[-1], self.features)
-        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        kernel_init = nn.with_logical_partitioning(self.kernel_init, self.names)
+        kernel = self.param("kernel", kernel_init, shape, jnp.float32)
         bias = self.param("bias", self.bias_init, shape[1:], jnp.float32)
-        return linear("bnd,de->bne", x, kernel, bias, self.dtype, self.grad_dtype)
+        return linear("bnd,de->bne", x, kernel, bias, self.names, self.dtype, self.grad_dtype)
 
 
 def linear(
-    equation: str, x: Array, kernel: Any, bias: Any, dtype: Any, grad_dtype: str = ""
+    equation: str,
+    x: Array,
+    kernel: Any,
+    bias: Any,
+    names: Sequence[str | None],
+    dtype: str,
+    grad_dtype: str = "",
 ) -> Array:
     """Return the product of tokens and a kernel, plus a bias.
 
     Args:
-      equation: The product as for `jnp.einsum`, such as `bnd,de->bne`, without `...`.
+      equation: The product as for `jnp.einsum`, such as `bnd,de->bne`, without `...`; `b` is the
+        batch.
       x: The tokens.
       kernel: The kernel. Each of its dimensions is one of `x` or of the result.
       bias: The bias. It is broadcast to the result.
+      names: Name of each dimension of the kernel, by which the mesh shards it.
       dtype: The dtype of the computation.
       grad_dtype: The dtype in which the gradients of kernel and bias are summed over the tokens and
         over the devices; empty: `dtype`.
     """
-    if not grad_dtype:
+    shards = find_shards(x.shape[0], names)
+    if not grad_dtype and shards is None:
         x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=dtype)
         return jnp.einsum(equation, x, kernel) + bias
-    x = _product(equation, grad_dtype, x.astype(dtype), kernel)
+    x = _product(equation, grad_dtype or dtype, shards, x.astype(dtype), kernel)
+    if not grad_dtype:
+        return x + bias.astype(dtype)
     return _sum(grad_dtype, x, jnp.expand_dims(bias, tuple(range(x.ndim - bias.ndim))))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _product(equation: str, grad_dtype: str, x: Array, kernel: Array) -> Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _product(
+    equation: str, grad_dtype: str, shards: Shards | None, x: Array, kernel: Array
+) -> Array:
     """Return `jnp.einsum` in the dtype of `x`."""
     return jnp.einsum(equation, x, kernel.astype(x.dtype))
 
 
-def _product_forward(equation: str, grad_dtype: str, x: Array, kernel: Array) -> Any:
-    return _product(equation, grad_dtype, x, kernel), (x, kernel)
+def _product_forward(
+    equation: str, grad_dtype: str, shards: Shards | None, x: Array, kernel: Array
+) -> Any:
+    return _product(equation, grad_dtype, shards, x, kernel), (x, kernel)
 
 
-def _product_backward(equation: str, grad_dtype: str, saved: Any, gradient: Array) -> Any:
+def _product_backward(
+    equation: str, grad_dtype: str, shards: Shards | None, saved: Any, gradient: Array
+) -> Any:
     x, kernel = saved
     operands, result = equation.split("->")
     left, right = operands.split(",")
     of_x = jnp.einsum(f"{result},{right}->{left}", gradient, kernel.astype(x.dtype))
-    of_kernel = jnp.einsum(
-        f"{left},{result}->{right}", x, gradient, preferred_element_type=grad_dtype
-    )
+    of_kernel = kernel_gradient(f"{left},{result}->{right}", x, gradient, grad_dtype, shards)
     return of_x, of_kernel.astype(kernel.dtype)
 
 

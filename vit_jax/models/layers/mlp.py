@@ -12,6 +12,10 @@ from vit_jax.models.layers.activations import ACTIVATIONS, swiglu
 from vit_jax.models.layers.linear import Linear
 from vit_jax.models.parts import Component, fixed
 
+# Names of the dimensions of the kernels.
+_UP = ("embed", "mlp")
+_DOWN = ("mlp", "embed")
+
 
 class FeedForward(Component):
     """Base class of feed-forward networks, with the fields that the model sets."""
@@ -40,13 +44,11 @@ class Mlp(FeedForward):
     @nn.compact
     def __call__(self, x: Float[Array, "b n d"], *, train: bool) -> Float[Array, "b n d"]:
         """Apply the network to each token independently."""
-        up = nn.with_logical_partitioning(nn.initializers.xavier_uniform(), ("embed", "mlp"))
-        down = nn.with_logical_partitioning(nn.initializers.xavier_uniform(), ("mlp", "embed"))
         bias = nn.with_logical_partitioning(nn.initializers.normal(1e-6), ("mlp",))
         width = x.shape[-1]
         x = Linear(
             self.mlp_dim,
-            kernel_init=up,
+            names=_UP,
             bias_init=bias,
             dtype=self.dtype,
             grad_dtype=self.grad_dtype,
@@ -58,7 +60,7 @@ class Mlp(FeedForward):
         x = self._drop(x, 0, train)
         x = Linear(
             width,
-            kernel_init=down,
+            names=_DOWN,
             bias_init=nn.initializers.normal(1e-6),
             dtype=self.dtype,
             grad_dtype=self.grad_dtype,
@@ -78,12 +80,10 @@ class SwiGlu(FeedForward):
     @nn.compact
     def __call__(self, x: Float[Array, "b n d"], *, train: bool) -> Float[Array, "b n d"]:
         """Apply the network to each token independently."""
-        up = nn.with_logical_partitioning(nn.initializers.xavier_uniform(), ("embed", "mlp"))
-        down = nn.with_logical_partitioning(nn.initializers.xavier_uniform(), ("mlp", "embed"))
         width = x.shape[-1]
         x = Linear(
             2 * self.mlp_dim,
-            kernel_init=up,
+            names=_UP,
             dtype=self.dtype,
             grad_dtype=self.grad_dtype,
             name="fc1",
@@ -92,9 +92,7 @@ class SwiGlu(FeedForward):
         gate, x = jnp.split(x, 2, axis=-1)
         x = nn.with_logical_constraint(swiglu(gate, x), ("batch", "tokens", "mlp"))
         x = self._drop(x, 0, train)
-        x = Linear(
-            width, kernel_init=down, dtype=self.dtype, grad_dtype=self.grad_dtype, name="fc2"
-        )(x)
+        x = Linear(width, names=_DOWN, dtype=self.dtype, grad_dtype=self.grad_dtype, name="fc2")(x)
         return self._drop(checkpoint_name(x, "fc2"), 1, train)
 
 

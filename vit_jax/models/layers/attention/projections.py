@@ -60,14 +60,15 @@ class QKVProjection(nn.Module):
 
 def _stacked(product: Callable[..., Array], x: Array, kernel: Array, bias: Array) -> Array:
     """Project by one einsum to an array (num, b, n, heads, c)."""
-    x = product("bnd,dshc->sbnhc", x, kernel, bias[:, None, None])
+    x = product("bnd,dshc->sbnhc", x, kernel, bias[:, None, None], ("embed", "qkv", "heads", "kv"))
     return nn.with_logical_constraint(x, ("qkv", "batch", "tokens", "heads", "kv"))
 
 
 def _joint(product: Callable[..., Array], x: Array, kernel: Array, bias: Array) -> Array:
     """Project by one matrix product; heads come first, so that they can stay sharded."""
     kernel, bias = kernel.swapaxes(1, 2), bias.swapaxes(0, 1)
-    x = product("bnd,de->bne", x, kernel.reshape(len(kernel), -1), bias.reshape(-1))
+    kernel = kernel.reshape(len(kernel), -1)
+    x = product("bnd,de->bne", x, kernel, bias.reshape(-1), ("embed", "heads"))
     x = x.reshape(*x.shape[:-1], *bias.shape)
     x = nn.with_logical_constraint(x, ("batch", "tokens", "heads", "qkv", "kv"))
     return jnp.moveaxis(x, 3, 0)
@@ -79,7 +80,7 @@ def _separate(
     """Project by one einsum each, with tokens and channels of a head side by side in memory."""
 
     def project(kernel: Array, bias: Array) -> Array:
-        y = product("bnd,dhc->bhnc", x, kernel, bias[:, None])
+        y = product("bnd,dhc->bhnc", x, kernel, bias[:, None], ("embed", "heads", "kv"))
         return nn.with_logical_constraint(y, ("batch", "heads", "tokens", "kv")).swapaxes(1, 2)
 
     return tuple(project(kernel[:, i], bias[i]) for i in range(len(bias)))
@@ -104,10 +105,11 @@ class OutProjection(nn.Module):
     def __call__(self, x: Float[Array, "b n heads c"]) -> Float[Array, "b n d"]:
         """Return one vector per token."""
         _, _, num_heads, head_dim = x.shape
-        kernel_init = nn.with_logical_partitioning(_OUT_INIT, ("heads", "kv", "embed"))
+        names = ("heads", "kv", "embed")
+        kernel_init = nn.with_logical_partitioning(_OUT_INIT, names)
         width = num_heads * head_dim
         shape = (num_heads, head_dim, width)
         kernel = self.param("kernel", kernel_init, shape, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros_init(), (width,), jnp.float32)
-        x = linear("bnhc,hcd->bnd", x, kernel, bias, self.dtype, self.grad_dtype)
+        x = linear("bnhc,hcd->bnd", x, kernel, bias, names, self.dtype, self.grad_dtype)
         return checkpoint_name(x, "out")
