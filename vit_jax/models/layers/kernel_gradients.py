@@ -86,6 +86,7 @@ def _sum_and_scatter(x: Array, axis: str, dimension: int) -> Array:
 
     The parts are made the first dimension, which TPUs need for a reduce-scatter.
     """
-    shape = x.shape[:dimension], x.shape[dimension + 1 :]
-    parts = x.reshape(*shape[0], jax.lax.axis_size(axis), -1, *shape[1])
+    x = jax.lax.optimization_barrier(x)  # else TPUs copy the tokens to compute it in this order
+    before, after = x.shape[:dimension], x.shape[dimension + 1 :]
+    parts = x.reshape(*before, jax.lax.axis_size(axis), -1, *after)
     return jax.lax.psum_scatter(jnp.moveaxis(parts, dimension, 0), axis)
