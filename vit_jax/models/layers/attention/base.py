@@ -86,12 +86,13 @@ class Attention(Component):
         self, x: Float[Array, "b n d"], grid: Grid, *, train: bool
     ) -> Float[Array, "b n d"]:
         """Apply self-attention to tokens that have the layout `grid`; padding may follow."""
-        batch, num_tokens, width = x.shape
-        x = kernels.pad(x, self.padded(batch, width, grid), axes=(1,))
+        num_tokens = x.shape[1]
+        x = self._arrange(x, grid)
         q, k, v = self._project_qkv(x, grid)
         q, k = self._scale_qk(q, k)
         x = self._attend(q, k, v, grid, train)
-        x = OutProjection(self.dtype, self.grad_dtype, name="out")(x)[:, :num_tokens]
+        x = OutProjection(self.dtype, self.grad_dtype, name="out")(x)
+        x = self._restore(x, grid)[:, :num_tokens]
         return self._drop(x, self.out_dropout, train, "out_dropout")
 
     def _drop(self, x: Array, rate: float, train: bool, name: str) -> Array:
@@ -100,6 +101,15 @@ class Attention(Component):
         if key is not None:
             key = jax.random.fold_in(key, DROPOUTS.index(name))
         return nn.Dropout(rate, name=name)(x, deterministic=not train, rng=key)
+
+    def _arrange(self, x: Array, grid: Grid) -> Array:
+        """Return the tokens with padding, in the order in which they are projected."""
+        batch, _, width = x.shape
+        return kernels.pad(x, self.padded(batch, width, grid), axes=(1,))
+
+    def _restore(self, x: Array, grid: Grid) -> Array:
+        """Return the tokens in the order of the grid; padding may follow."""
+        return x
 
     def _project_qkv(self, x: Array, grid: Grid) -> tuple[Array, Array, Array]:
         """Return queries, keys and values, (b, n, heads, c)."""
@@ -130,16 +140,16 @@ class Attention(Component):
         return (_normalize(q) * scale[:, None]).astype(q.dtype), _normalize(k).astype(k.dtype)
 
     def _rotate_qk(
-        self, q: Array, k: Array, grid: Grid, key_coords: np.ndarray | None = None
+        self, q: Array, k: Array, coords: np.ndarray, key_coords: np.ndarray | None = None
     ) -> tuple[Array, Array]:
         """Apply the rotary position embedding to queries and keys, if there is one.
 
-        `key_coords` are the coordinates of the keys, if they differ from those of the queries.
+        `coords` are the coordinates (n, 2) of the tokens. `key_coords` are those of the keys, if
+        they differ.
         """
         if self.rotary is None:
             return q, k
         rotary = self.rotary(num_heads=self.num_heads, head_dim=q.shape[-1], name="rotary")
-        coords = grid.coords
         key_coords = coords if key_coords is None else key_coords
         return rotate(q, rotary(coords)), rotate(k, rotary(key_coords))
 

@@ -19,8 +19,8 @@ from vit_jax.models.layers.grid import Grid, ceil_div
 from vit_jax.models.parts import fixed, free
 from vit_jax.settings.fields import field
 
-CONTIGUOUS = "b (i r) (j s) ... -> b (i j) (r s) ..."
-DILATED = "b (r i) (s j) ... -> b (i j) (r s) ..."
+CONTIGUOUS = "b (i r) (j s) c -> b (i j r s) c"
+DILATED = "b (r i) (s j) c -> b (i j r s) c"
 
 # A grid that the windows do not divide is padded at the bottom and right. The libraries with
 # published weights differ in whether they shift before or after padding.
@@ -35,8 +35,6 @@ LIMITS: dict[str, Callable[[int, int], tuple[int, int]]] = {
     "height": lambda height, width: (height, height),  # Hugging Face's Swin v2
 }
 
-_MASKED = -1e30  # score of a masked pair of tokens, whose weight becomes 0
-
 
 class Groups(NamedTuple):
     """The division of a patch grid into groups of `window` height x width patches."""
@@ -47,12 +45,12 @@ class Groups(NamedTuple):
     pattern: str = CONTIGUOUS
 
     def split(self, x: Any) -> Any:
-        """Divide a padded grid (b, h, w, ...) into groups (b, groups, patches, ...)."""
+        """Return the patches (b, g * m, c) of a padded grid (b, h, w, c), group by group."""
         r, s = self.window
         return einops.rearrange(x, self.pattern, r=r, s=s)
 
     def join(self, x: Any) -> Any:
-        """Return the padded grid, given its groups: the inverse of `split`."""
+        """Return the padded grid: undo `split`."""
         left, right = self.pattern.split("->")
         height, width = self.padded
         r, s = self.window
@@ -105,40 +103,86 @@ class GroupedAttention(WeightedAttention):
         """Return the largest height and width of a window."""
         return LIMITS[self.limit](grid.height, grid.width)
 
+    def _arrange(self, x: Any, grid: Grid) -> Any:
+        """Return the prefix tokens, then the patches of one group after the other.
+
+        Args:
+          x: An array (b, n, c) of JAX or NumPy.
+          grid: Layout of the tokens.
+
+        Returns:
+          An array (b, p + g * m, c) with zeros as padding.
+        """
+        xp = np if isinstance(x, np.ndarray) else jnp
+        groups = self._groups(grid)
+        height, width, p = grid
+        patches = x[:, p:].reshape(len(x), height, width, -1)
+        if self.pad_order == "shift_pad":
+            patches = _roll(patches, groups.shift, -1)
+        padding = [size - n for size, n in zip(groups.padded, (height, width), strict=True)]
+        patches = xp.pad(patches, ((0, 0), *((0, size) for size in padding), (0, 0)))
+        if self.pad_order == "pad_shift":
+            patches = _roll(patches, groups.shift, -1)
+        patches = groups.split(patches)
+        return xp.concatenate([x[:, :p], patches], axis=1) if p else patches
+
+    def _restore(self, x: Array, grid: Grid) -> Array:
+        """Return the tokens in the order of the grid, without padding: undo `_arrange`."""
+        groups = self._groups(grid)
+        height, width, p = grid
+        patches = groups.join(x[:, p:])
+        if self.pad_order == "pad_shift":
+            patches = _roll(patches, groups.shift, 1)
+        patches = patches[:, :height, :width]
+        if self.pad_order == "shift_pad":
+            patches = _roll(patches, groups.shift, 1)
+        patches = patches.reshape(len(x), height * width, -1)
+        return jnp.concatenate([x[:, :p], patches], axis=1) if p else patches
+
     def _project_qkv(self, x: Array, grid: Grid) -> tuple[Array, Array, Array]:
-        """Return queries, keys and values, ending with a padding token if the grid is padded."""
-        if self._groups(grid).padded != grid[:2]:
-            x = jnp.pad(x, ((0, 0), (0, 1), (0, 0)))
-        return super()._project_qkv(x, grid)
+        """Return queries, keys and values (b, p + g * m, heads, c).
+
+        Without prefix tokens the groups are projected like images: TPUs then copy less.
+        """
+        if grid.num_prefix:
+            return super()._project_qkv(x, grid)
+        size = math.prod(self._groups(grid).window)
+        q, k, v = super()._project_qkv(x.reshape(-1, size, x.shape[-1]), grid)
+        q, k, v = (y.reshape(*x.shape[:2], *y.shape[2:]) for y in (q, k, v))
+        return q, k, v
 
     def _attend(self, q: Array, k: Array, v: Array, grid: Grid, train: bool) -> Array:
-        q, k = self._rotate_qk(q, k, grid)
+        q, k = self._rotate_qk(q, k, self._arrange(grid.coords[None], grid)[0])
         groups = self._groups(grid)
         p = grid.num_prefix
-        n = grid.num_tokens
-        group_q, group_k, group_v = (self._partition(x, grid, groups) for x in (q, k, v))
+        size = math.prod(groups.window)
+        group_q, group_k, group_v = (
+            x[:, p:].reshape(len(x), -1, size, *x.shape[2:]) for x in (q, k, v)
+        )
         if kernel := self.kernel_for(q.shape[0], self.num_heads * q.shape[-1], grid):
-            patches = self._attend_fused(kernel, group_q, group_k, group_v, grid)
-            return self._reverse(patches, grid, groups)
+            return self._attend_fused(kernel, group_q, group_k, group_v, grid).reshape(q.shape)
         bias = self._bias(*groups.window, p)
-        patch_scores = products("bgmhc,bgkhc->bghmk", group_q, group_k)
-        patch_scores = jnp.where(self._mask(grid, groups), patch_scores + bias[:, p:, p:], _MASKED)
+        mask = self._mask(grid, groups)
+        patch_bias = bias[:, p:, p:]
+        if not mask.all():
+            patch_bias = jnp.where(mask, patch_bias, kernels.MASKED)
+        patch_scores = products("bgmhc,bgkhc->bghmk", group_q, group_k) + patch_bias
         if not p:
             weights = self._attention_weights(patch_scores, v, train)
-            patches = jnp.einsum("bghmk,bgkhc->bgmhc", weights, group_v)
-            return self._reverse(patches, grid, groups)
+            return jnp.einsum("bghmk,bgkhc->bgmhc", weights, group_v).reshape(q.shape)
         prefix_key_scores = products("bgmhc,bphc->bghmp", group_q, k[:, :p])
         prefix_key_scores = prefix_key_scores + bias[:, p:, :p]
         all_scores = jnp.concatenate([prefix_key_scores, patch_scores], axis=-1)
         weights = self._attention_weights(all_scores, v, train)
         patches = jnp.einsum("bghmk,bgkhc->bgmhc", weights[..., p:], group_v)
         patches += jnp.einsum("bghmp,bphc->bgmhc", weights[..., :p], v[:, :p])
-        prefix_bias = jnp.repeat(bias[:, :p, p : p + 1], n - p, axis=-1)
-        prefix_query_scores = scores(q[:, :p], k[:, :n])
+        prefix_bias = jnp.repeat(bias[:, :p, p : p + 1], q.shape[1] - p, axis=-1)
+        prefix_query_scores = scores(q[:, :p], k)
         prefix_query_scores += jnp.concatenate([bias[:, :p, :p], prefix_bias], axis=-1)
+        prefix_query_scores = jnp.where(self._is_token(grid), prefix_query_scores, kernels.MASKED)
         weights = self._attention_weights(prefix_query_scores, v, train, "prefix_dropout")
-        prefix = jnp.einsum("bhpn,bnhc->bphc", weights, v[:, :n])
-        return jnp.concatenate([prefix, self._reverse(patches, grid, groups)], axis=1)
+        prefix = jnp.einsum("bhpn,bnhc->bphc", weights, v)
+        return jnp.concatenate([prefix, patches.reshape(q[:, p:].shape)], axis=1)
 
     def _attend_fused(
         self, kernel: kernels.Kernel, q: Array, k: Array, v: Array, grid: Grid
@@ -153,55 +197,24 @@ class GroupedAttention(WeightedAttention):
         flat_q, flat_k, flat_v = (x.reshape(-1, *x.shape[2:]) for x in (q, k, v))
         return kernel(flat_q, flat_k, flat_v, bias, q.shape[2]).reshape(q.shape)
 
-    def _partition(self, x: Array, grid: Grid, groups: Groups) -> Array:
-        """Divide the patch tokens into groups (b, g, m, heads, c).
-
-        `x` is (b, n, heads, c), with a padding token at the end if the grid is padded.
-        """
-        height, width, p = grid
-        n = grid.num_tokens
-        patches = x[:, p:n].reshape(len(x), height, width, *x.shape[2:])
-        if self.pad_order == "shift_pad":
-            patches = _roll(patches, groups.shift, -1)
-        if groups.padded != (height, width):
-            padded_height, padded_width = groups.padded
-            padding = x[:, n, None, None]
-            shape = (len(x), height, padded_width - width, *x.shape[2:])
-            patches = jnp.concatenate([patches, jnp.broadcast_to(padding, shape)], axis=2)
-            shape = (len(x), padded_height - height, padded_width, *x.shape[2:])
-            patches = jnp.concatenate([patches, jnp.broadcast_to(padding, shape)], axis=1)
-        if self.pad_order == "pad_shift":
-            patches = _roll(patches, groups.shift, -1)
-        return groups.split(patches)
-
-    def _reverse(self, x: Array, grid: Grid, groups: Groups) -> Array:
-        """Return the patch tokens (b, height * width, heads, c): the inverse of `_partition`."""
-        patches = groups.join(x)
-        if self.pad_order == "pad_shift":
-            patches = _roll(patches, groups.shift, 1)
-        patches = patches[:, : grid.height, : grid.width]
-        if self.pad_order == "shift_pad":
-            patches = _roll(patches, groups.shift, 1)
-        return patches.reshape(len(x), grid.height * grid.width, *x.shape[3:])
+    def _is_token(self, grid: Grid) -> np.ndarray:
+        """Return which of the arranged tokens are not padding, (p + g * m,)."""
+        is_token: np.ndarray = self._arrange(np.ones((1, grid.num_tokens, 1), bool), grid)
+        return is_token[0, :, 0]
 
     def _mask(self, grid: Grid, groups: Groups) -> np.ndarray:
         """Return the mask (g, 1, m, m): whether a query of a group (first m) attends to a key."""
-        regions = np.zeros((1, *groups.padded), int)
-        is_patch = np.ones((1, *groups.padded), bool)
-        for axis, (size, shift) in enumerate(zip(groups.padded, groups.shift, strict=True), 1):
-            coords = np.arange(size)
-            shape = [1, 1, 1]
-            shape[axis] = size
+        regions = np.zeros((1, *groups.padded, 1), int)
+        for axis, (size, shift) in enumerate(zip(groups.padded, groups.shift, strict=True)):
             # The roll brings opposite ends of the grid together; they do not attend to each other.
-            region = (coords >= size - groups.window[axis - 1]) * 1 + (coords >= size - shift)
+            coords = np.arange(size)
+            region = (coords >= size - groups.window[axis]) * 1 + (coords >= size - shift)
+            shape = [-1 if i == axis else 1 for i in range(3)]
             regions = 3 * regions + (region if shift else 0 * region).reshape(shape)
-            if self.pad_order == "pad_shift":
-                coords = (coords + shift) % size
-            is_patch &= (coords < grid[axis - 1]).reshape(shape)
-        (regions,) = groups.split(regions)
-        (is_patch,) = groups.split(is_patch)
+        regions = groups.split(regions).reshape(-1, math.prod(groups.window))
         mask = regions[:, :, None] == regions[:, None]
         if self.mask_padding:
+            is_patch = self._is_token(grid)[grid.num_prefix :].reshape(regions.shape)
             mask &= is_patch[:, None] | ~is_patch[:, :, None]
         return mask[:, None]
 
@@ -247,8 +260,9 @@ class DilatedAttention(GroupedAttention):
         return groups._replace(pattern=DILATED) if self.block % 2 else groups
 
 
-def _roll(x: Array, shift: tuple[int, int], sign: int) -> Array:
-    return jnp.roll(x, [sign * size for size in shift], axis=(1, 2)) if any(shift) else x
+def _roll(x: Any, shift: tuple[int, int], sign: int) -> Any:
+    xp = np if isinstance(x, np.ndarray) else jnp
+    return xp.roll(x, [sign * size for size in shift], axis=(1, 2)) if any(shift) else x
 
 
 def _pair(sizes: tuple[int, ...]) -> tuple[int, int]:
