@@ -59,6 +59,21 @@ def test_a_window_as_large_as_the_grid_is_full_attention(attention, block, posem
         chex.assert_trees_all_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("posemb", ["rope", "rope_mixed"])
+@pytest.mark.parametrize(("block", "rows", "columns"), [(0, (2, 4), (3, 6)), (1, (1, 3), (1, 4))])
+def test_rotary_windows_equal_full_attention_within_a_window(block, rows, columns, posemb):
+    grid = Grid(4, 6)
+    full = make(FullAttention, posemb)
+    params = random_params(full, grid)
+    x = tokens(grid)
+    found = run(make(WindowAttention, posemb, window=(2, 3), block=block), params, x, grid)
+    inside, found = (
+        y.reshape(2, 4, 6, 8)[:, slice(*rows), slice(*columns)].reshape(2, 6, 8) for y in (x, found)
+    )
+    expected = run(full, params, inside, Grid(2, 3))
+    chex.assert_trees_all_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
 # --- Dense attention with a mask.
 
 
