@@ -54,6 +54,7 @@ class QKVProjection(nn.Module):
             bias = self.param("bias_qv", bias_init, (2, *shape[1:]), jnp.float32)
             bias = jnp.insert(bias, 1, 0.0, axis=0)
         product = functools.partial(linear, dtype=self.dtype, grad_dtype=self.grad_dtype)
+        kernel, bias = jnp.asarray(kernel), jnp.asarray(bias)
         projections = PROJECTIONS[self.form](product, x, kernel, bias)
         return jax.tree.map(lambda y: checkpoint_name(y, "qkv"), projections)
 
