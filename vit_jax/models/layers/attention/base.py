@@ -45,7 +45,7 @@ class Attention(Component):
     qkv_bias: bool = fixed(True, "biases in the projections of queries, keys and values")
 
     cost: ClassVar[str]  # compute time for n tokens, as text
-    period: ClassVar[int] = 1  # 2: even and odd blocks differ
+    period: ClassVar[int] = 1  # the number of kinds of blocks, which alternate: `block` % period
     takes_bias: ClassVar[bool] = True  # whether it can add a relative position bias to the scores
 
     @classmethod
