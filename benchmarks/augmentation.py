@@ -9,6 +9,7 @@ torchvision, of which there is no build for every CPU, and are written out here 
 of Pillow. What follows on the device (normalization, erasing, mixing) is timed for itself.
 """
 
+import functools
 import importlib.util
 import math
 import pathlib
@@ -115,13 +116,14 @@ def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
         say(f"{name:<8}  {median[name]:6.0f} images/s  ({min(repeats):.0f} to {max(repeats):.0f})")
     ratio = median["vit_jax"] / median["timm"]
     say(f"ratio     {ratio:.2f} (vit_jax / timm, {values.repeats} interleaved repeats)")
-    prepare = jax.jit(mixing.batch_transform(DEIT, config.Mix(mixup=0.8, cutmix=1.0)))
+    targets = functools.partial(losses.targets, num_classes=1000, smoothing=0.1)
+    prepare = jax.jit(mixing.batch_transform(DEIT, config.Mix(mixup=0.8, cutmix=1.0), targets))
     pixels = jnp.zeros((values.images, 224, 224, 3), jnp.uint8)
-    targets = losses.targets(jnp.zeros(values.images, jnp.int32), 1000, 0.1)
+    labels = jnp.zeros(values.images, jnp.int32)
     times = []
     for step in range(values.repeats + 1):
         began = time.perf_counter()
-        jax.block_until_ready(prepare(pixels, targets, jax.random.key(step)))
+        jax.block_until_ready(prepare(pixels, labels, jax.random.key(step)))
         times.append(time.perf_counter() - began)
     device = jax.devices()[0].device_kind
     speed = values.images / statistics.median(times[1:])

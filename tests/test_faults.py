@@ -175,8 +175,8 @@ def test_a_command_line_run_says_what_it_does(tmp_path):
     assert (code, err) == (0, "")
     # A slow machine also has lines about waits.
     lines = [line for line in out.splitlines() if not line.startswith(("wait ", " "))]
-    starts = ["vit_jax", "devices", "data", "model", "plan", "workdir", "cache", "start"]
-    assert [line.split()[0] for line in lines[:8]] == starts
+    starts = ["vit_jax", "devices", "data", "model", "attention", "plan", "workdir", "cache"]
+    assert [line.split()[0] for line in lines[:9]] == [*starts, "start"]
     assert f"workdir   {tmp_path} (config.json, metrics.jsonl, checkpoints/)" in lines
     first, *others = [line for line in lines if line.startswith("step ")]
     assert first.startswith("step 1/8  ETA --  loss ")

@@ -359,7 +359,6 @@ def test_a_run_that_is_resumed_with_another_part_differs_in_its_fields(run):
     changed = config_lib.resolve(windowed(), {"model.attention": "full"}, run=layer)
     old, new = (config_lib.as_dict(resolved.config) for resolved in (first, changed))
     assert config_lib.changed_keys(old, new) == [
-        "model.attention.kernel",
         "model.attention.limit",
         "model.attention.mask_padding",
         "model.attention.name",

@@ -35,7 +35,6 @@ FAMILIES = {
     "ViT": VIT,
     "DeiT": {**VIT, "model.name": "deit_ti16_distilled"},
     "DINOv2": {**VIT, "model.name": "dinov2_s14_reg4", "model.mlp": "swiglu"},
-    "hybrid": {**VIT, "model.stem": "conv", "model.stem.patch": None},
     "Swin": {**SWIN, "model.name": "swin_t_w7"},
     "Swin v2": {**SWIN, "model.name": "swinv2_t_w8"},
 }

@@ -111,6 +111,10 @@ class Attention(Component):
         """Return the tokens in the order of the grid; padding may follow."""
         return x
 
+    def _coords(self, grid: Grid) -> np.ndarray:
+        """Return row and column of each token (n, 2), in the order in which they are projected."""
+        return grid.coords
+
     def _project_qkv(self, x: Array, grid: Grid) -> tuple[Array, Array, Array]:
         """Return queries, keys and values, (b, n, heads, c)."""
         kernel = self.kernel_for(x.shape[0], x.shape[-1], grid)
@@ -140,16 +144,16 @@ class Attention(Component):
         return (_normalize(q) * scale[:, None]).astype(q.dtype), _normalize(k).astype(k.dtype)
 
     def _rotate_qk(
-        self, q: Array, k: Array, coords: np.ndarray, key_coords: np.ndarray | None = None
+        self, q: Array, k: Array, grid: Grid, key_coords: np.ndarray | None = None
     ) -> tuple[Array, Array]:
         """Apply the rotary position embedding to queries and keys, if there is one.
 
-        `coords` are the coordinates (n, 2) of the tokens. `key_coords` are those of the keys, if
-        they differ.
+        `key_coords` are the coordinates of the keys, if they differ from those of the queries.
         """
         if self.rotary is None:
             return q, k
         rotary = self.rotary(num_heads=self.num_heads, head_dim=q.shape[-1], name="rotary")
+        coords = self._coords(grid)
         key_coords = coords if key_coords is None else key_coords
         return rotate(q, rotary(coords)), rotate(k, rotary(key_coords))
 

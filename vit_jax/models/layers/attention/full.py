@@ -20,7 +20,7 @@ class FullAttention(WeightedAttention):
     cost: ClassVar[str] = "n^2"
 
     def _attend(self, q: Array, k: Array, v: Array, grid: Grid, train: bool) -> Array:
-        q, k = self._rotate_qk(q, k, grid.coords)
+        q, k = self._rotate_qk(q, k, grid)
         weights = self._attention_weights(scores(q, k) + self._bias(*grid), v, train)
         return jnp.einsum("bhnm,bmhc->bnhc", weights, v)
 
@@ -43,7 +43,7 @@ class AutoAttention(FullAttention):
         kernel = self.kernel_for(q.shape[0], self.num_heads * q.shape[-1], grid)
         if kernel is None:
             return super()._attend(q, k, v, grid, train)
-        q, k = self._rotate_qk(q, k, grid.coords)
+        q, k = self._rotate_qk(q, k, grid)
         bias = None if self.bias is None else self._bias(*grid)[None]
         return kernel(q, k, v, bias, grid.num_tokens)
 

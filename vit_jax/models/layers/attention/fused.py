@@ -5,13 +5,12 @@ and return the output with padding.
 """
 
 import functools
-from typing import Literal
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental.pallas.ops.tpu import splash_attention
 from jaxtyping import Array, Float
 
 from vit_jax.models.layers.grid import ceil_div
@@ -84,6 +83,8 @@ def splash(
       num_tokens: Number of tokens without padding.
       interpret: Whether to interpret the kernel, on a CPU.
     """
+    from jax.experimental.pallas.ops.tpu import splash_attention  # which takes a while
+
     size = q.shape[1]
     mask = np.broadcast_to(np.arange(size) < num_tokens, (size, size))
     spec = nn.logical_to_mesh_axes(("batch", "heads", "tokens", "kv"))
@@ -104,11 +105,13 @@ def splash(
     return attend(*(x.swapaxes(1, 2) for x in (q, k, v))).swapaxes(1, 2)
 
 
-def _block_sizes(num_tokens: int) -> splash_attention.BlockSizes:
-    """Return the blocks: with a single one, one kernel computes all gradients.
+def _block_sizes(num_tokens: int) -> Any:
+    """Return the `BlockSizes`: with a single block, one kernel computes all gradients.
 
     Tokens are the last dimension in memory, as heads of 64 channels would fill half of the lanes.
     """
+    from jax.experimental.pallas.ops.tpu import splash_attention
+
     one_block = num_tokens <= ONE_BLOCK
     block = num_tokens if one_block else BLOCK
     layout = splash_attention.QKVLayout.SEQ_MINOR

@@ -29,7 +29,7 @@ class LinearAttention(Attention):
         denominators = (
             jnp.einsum("bnhc,bhc->bnh", q, key_sums, preferred_element_type=dtype) + self.eps
         )
-        q, k = self._rotate_qk(q, k, grid.coords)
+        q, k = self._rotate_qk(q, k, grid)
         key_value_sums = jnp.einsum("bmhc,bmhe->bhce", k, v, preferred_element_type=dtype)
         output = jnp.einsum("bnhc,bhce->bnhe", q, key_value_sums, preferred_element_type=dtype)
         return (output / denominators[..., None]).astype(v.dtype)

@@ -54,7 +54,7 @@ class Linformer(WeightedAttention):
     takes_bias: ClassVar[bool] = False
 
     def _attend(self, q: Array, k: Array, v: Array, grid: Grid, train: bool) -> Array:
-        q, k = self._rotate_qk(q, k, grid.coords)
+        q, k = self._rotate_qk(q, k, grid)
         projected = []
         for name, x in (("mix_k", k), ("mix_v", v)):
             weights = KeyProjection(self.landmarks, name=name)(grid).astype(x.dtype)
@@ -78,7 +78,7 @@ class NystromAttention(Attention):
     iterations: int = 6  # of the pseudo-inverse (Xiong et al. 2021, eq. 11)
 
     def _attend(self, q: Array, k: Array, v: Array, grid: Grid, train: bool) -> Array:
-        q, k = self._rotate_qk(q, k, grid.coords)
+        q, k = self._rotate_qk(q, k, grid)
         side = max(1, math.isqrt(self.landmarks))
         q_landmarks, k_landmarks = (_landmarks(x, grid, side) for x in (q, k))
         to_landmarks = jax.nn.softmax(scores(q, k_landmarks))
@@ -133,7 +133,7 @@ class ReducedAttention(WeightedAttention):
         coarse = Grid(ceil_div(height, self.reduction), ceil_div(width, self.reduction), p)
         centers = coarse.coords * self.reduction + (self.reduction - 1) / 2
         centers[:p] = 0
-        q, k = self._rotate_qk(q, k, grid.coords, centers)
+        q, k = self._rotate_qk(q, k, grid, centers)
         weights = self._attention_weights(scores(q, k), v, train)
         return jnp.einsum("bhnm,bmhc->bnhc", weights, v)
 

@@ -139,6 +139,10 @@ class GroupedAttention(WeightedAttention):
         patches = patches.reshape(len(x), height * width, -1)
         return jnp.concatenate([x[:, :p], patches], axis=1) if p else patches
 
+    def _coords(self, grid: Grid) -> np.ndarray:
+        coords: np.ndarray = self._arrange(grid.coords[None], grid)[0]
+        return coords
+
     def _project_qkv(self, x: Array, grid: Grid) -> tuple[Array, Array, Array]:
         """Return queries, keys and values (b, p + g * m, heads, c).
 
@@ -152,7 +156,7 @@ class GroupedAttention(WeightedAttention):
         return q, k, v
 
     def _attend(self, q: Array, k: Array, v: Array, grid: Grid, train: bool) -> Array:
-        q, k = self._rotate_qk(q, k, self._arrange(grid.coords[None], grid)[0])
+        q, k = self._rotate_qk(q, k, grid)
         groups = self._groups(grid)
         p = grid.num_prefix
         size = math.prod(groups.window)
