@@ -196,6 +196,8 @@ class Transformer(nn.Module):
             grad_dtype=self.grad_dtype,
         )
         norm = functools.partial(nn.LayerNorm, epsilon=self.norm_eps, dtype=self.dtype)
+        if self.scan and not self.is_initializing():  # A scan would keep the norms in float32.
+            norm = functools.partial(nn.remat(nn.LayerNorm, prevent_cse=False), **norm.keywords)
         conditional: Constructor | None = self._posemb_at("first_block")
         if conditional:
             conditional = functools.partial(conditional, dtype=self.dtype)
