@@ -1,6 +1,6 @@
 """Feed-forward networks of Transformer blocks."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -26,6 +26,20 @@ class FeedForward(Component):
     dtype: str = "float32"
     grad_dtype: str = ""  # of the gradients of linear layers; empty: `dtype`
 
+    def _linear(
+        self, x: Array, features: int, names: tuple[str, str], name: str, **init: Any
+    ) -> Array:
+        """Apply the linear layer `name`, whose kernel has dimensions with these names."""
+        layer = Linear(
+            features,
+            names=names,
+            dtype=self.dtype,
+            grad_dtype=self.grad_dtype,
+            name=name,
+            **init,
+        )
+        return checkpoint_name(layer(x), name)
+
     def _drop(self, x: Array, index: int, train: bool) -> Array:
         """Apply the dropout that follows linear layer 0 or 1."""
         key = None if self.dropout_key is None else jax.random.fold_in(self.dropout_key, index)
@@ -46,27 +60,12 @@ class Mlp(FeedForward):
         """Apply the network to each token independently."""
         bias = nn.with_logical_partitioning(nn.initializers.normal(1e-6), ("mlp",))
         width = x.shape[-1]
-        x = Linear(
-            self.mlp_dim,
-            names=_UP,
-            bias_init=bias,
-            dtype=self.dtype,
-            grad_dtype=self.grad_dtype,
-            name="fc1",
-        )(x)
-        x = checkpoint_name(x, "fc1")
+        x = self._linear(x, self.mlp_dim, _UP, "fc1", bias_init=bias)
         x = ACTIVATIONS[self.activation](x)
         x = nn.with_logical_constraint(x, ("batch", "tokens", "mlp"))
         x = self._drop(x, 0, train)
-        x = Linear(
-            width,
-            names=_DOWN,
-            bias_init=nn.initializers.normal(1e-6),
-            dtype=self.dtype,
-            grad_dtype=self.grad_dtype,
-            name="fc2",
-        )(x)
-        return self._drop(checkpoint_name(x, "fc2"), 1, train)
+        x = self._linear(x, width, _DOWN, "fc2", bias_init=nn.initializers.normal(1e-6))
+        return self._drop(x, 1, train)
 
 
 class SwiGlu(FeedForward):
@@ -81,19 +80,12 @@ class SwiGlu(FeedForward):
     def __call__(self, x: Float[Array, "b n d"], *, train: bool) -> Float[Array, "b n d"]:
         """Apply the network to each token independently."""
         width = x.shape[-1]
-        x = Linear(
-            2 * self.mlp_dim,
-            names=_UP,
-            dtype=self.dtype,
-            grad_dtype=self.grad_dtype,
-            name="fc1",
-        )(x)
-        x = checkpoint_name(x, "fc1")
+        x = self._linear(x, 2 * self.mlp_dim, _UP, "fc1")
         gate, x = jnp.split(x, 2, axis=-1)
         x = nn.with_logical_constraint(swiglu(gate, x), ("batch", "tokens", "mlp"))
         x = self._drop(x, 0, train)
-        x = Linear(width, names=_DOWN, dtype=self.dtype, grad_dtype=self.grad_dtype, name="fc2")(x)
-        return self._drop(checkpoint_name(x, "fc2"), 1, train)
+        x = self._linear(x, width, _DOWN, "fc2")
+        return self._drop(x, 1, train)
 
 
 MLPS: dict[str, type[FeedForward]] = {"mlp": Mlp, "swiglu": SwiGlu}
