@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vit_jax.models import products
 from vit_jax.models.layers.blocks import Block
 from vit_jax.models.layers.resnet import Bottleneck
 
@@ -43,10 +44,8 @@ def profile(model: nn.Module, image_size: tuple[int, int] = (224, 224)) -> Profi
       ValueError: The stride of the model does not divide the image size.
     """
     images = jax.ShapeDtypeStruct((1, *image_size, 3), jnp.float32)
-    if hasattr(model, "dtype"):
-        # No attention takes a fused kernel, whose products the jaxpr does not show, for float32.
-        model = model.clone(dtype="float32")
-    cost = _measure(model, (images,), {"train": False})
+    with products.in_plain_form():
+        cost = _measure(model, (images,), {"train": False})
     return Profile(cost.parameters, cost.multiply_adds / 1e9)
 
 
@@ -138,42 +137,11 @@ def _trace(module: nn.Module, leaves: list[Any], structure: Any) -> _Cost:
     arrays = [leaf for leaf, yes in zip(leaves, is_array, strict=True) if yes]
     with nn.intercept_methods(measure_apart):
         program, (params, outputs) = jax.make_jaxpr(init, return_shape=True)(arrays)
-    forward = _without(program.jaxpr.eqns, program.jaxpr.outvars[: len(params)])
+    # The equations that the initial parameters need are no part of the forward pass.
+    _, forward = products.split(program.jaxpr.eqns, program.jaxpr.outvars[: len(params)])
     return _Cost(
         sum(math.prod(param.shape) for param in params) + sum(cost.parameters for cost in repeated),
-        sum(map(_multiply_adds, forward)) + sum(cost.multiply_adds for cost in repeated),
+        sum(map(products.of_equation, forward)) + sum(cost.multiply_adds for cost in repeated),
         tuple(outputs),
         trees[0],
     )
-
-
-def _without(equations: list[Any], results: list[Any]) -> list[Any]:
-    """Return the equations of a jaxpr that these results, the initial parameters, do not need."""
-    needed = {id(result) for result in results}
-    others = []
-    for equation in reversed(equations):
-        if any(id(variable) in needed for variable in equation.outvars):
-            needed.update(map(id, equation.invars))
-        else:
-            others.append(equation)
-    return others
-
-
-def _multiply_adds(equation: Any) -> int:
-    """Return the multiply-adds of an equation of a jaxpr, including its nested jaxprs."""
-    total = 0
-    if equation.primitive.name == "dot_general":
-        (contracted, _), _ = equation.params["dimension_numbers"]
-        lengths = [equation.invars[0].aval.shape[axis] for axis in contracted]
-        total += math.prod(equation.outvars[0].aval.shape) * math.prod(lengths)
-    elif equation.primitive.name == "conv_general_dilated":
-        kernel = equation.invars[1].aval.shape
-        dimensions = equation.params["dimension_numbers"]
-        num_outputs = kernel[dimensions.rhs_spec[0]]
-        outputs = math.prod(equation.outvars[0].aval.shape)
-        total += outputs * math.prod(kernel) // num_outputs
-    for value in equation.params.values():
-        inner = getattr(value, "jaxpr", value)
-        if hasattr(inner, "eqns"):
-            total += sum(map(_multiply_adds, inner.eqns))
-    return total

@@ -81,6 +81,10 @@ class Objective(abc.ABC):
         """
         return {}
 
+    def frozen_shapes(self) -> Any:
+        """Return the shapes and dtypes of `frozen`, without reading them."""
+        return {}
+
     @abc.abstractmethod
     def prepare(self, batch: Batch, key: Array) -> Batch:
         """Return the inputs of the loss for a whole batch; called once per step.

@@ -8,7 +8,7 @@ section 4). Any other student learns both with its head (Hinton et al. 2015).
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import flax.linen as nn
 import jax
@@ -157,6 +157,11 @@ class Distillation(Classification):
     def frozen(self, mesh: jax.sharding.Mesh, source: Source) -> dict[str, Any]:
         """Return the teacher's variables."""
         return self.opened.restore(mesh, source.class_names)
+
+    def frozen_shapes(self) -> dict[str, Any]:
+        """Return the shapes and dtypes of the teacher's variables."""
+        boxed = models.abstract_variables(self.opened.model, self.config.data.image_shape)
+        return cast(dict[str, Any], nn.unbox(boxed))
 
     def __call__(
         self, variables: Variables, rows: Batch, key: Array, *, frozen: Any, ema: Variables
