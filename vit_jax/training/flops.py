@@ -89,8 +89,10 @@ class _Counter:
             gradient = jax.value_and_grad(loss, has_aux=True)
             return gradient(rounding.widen(state.params), state, batch, frozen)
 
+        frozen = objective.frozen_shapes(self._run.mesh, self._run.splits["train"])
+        frozen = jax.tree.map(_without_sharding, frozen)
         passes = 2 if self._run.config.optim.sam_radius else 1
-        return passes * _count(step, self._shapes, self._batch, objective.frozen_shapes())
+        return passes * _count(step, self._shapes, self._batch, frozen)
 
 
 def _count(function: Callable[..., Any], *shapes: Any) -> int:

@@ -81,9 +81,12 @@ class Objective(abc.ABC):
         """
         return {}
 
-    def frozen_shapes(self) -> Any:
-        """Return the shapes and dtypes of `frozen`, without reading them."""
-        return {}
+    def frozen_shapes(self, mesh: jax.sharding.Mesh, source: Source) -> Any:
+        """Return the shapes, dtypes and shardings of `frozen`, to compile without its arrays.
+
+        An objective whose `frozen` reads files says them itself.
+        """
+        return jax.eval_shape(lambda: self.frozen(mesh, source))
 
     @abc.abstractmethod
     def prepare(self, batch: Batch, key: Array) -> Batch:

@@ -8,7 +8,7 @@ section 4). Any other student learns both with its head (Hinton et al. 2015).
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -19,6 +19,7 @@ from jaxtyping import Array, Float
 from vit_jax import config as config_lib
 from vit_jax import models
 from vit_jax.checkpoints import pretrained
+from vit_jax.cluster import sharding
 from vit_jax.config import objective
 from vit_jax.config.objective import Objective as ObjectiveSettings
 from vit_jax.console.workdir import open_path
@@ -83,6 +84,11 @@ class Teacher:
                 )
                 raise ConfigError("config.objective.teacher", problem)
         return run.variables
+
+    def shapes(self, mesh: jax.sharding.Mesh) -> dict[str, Any]:
+        """Return the shapes of the variables, sharded over the mesh, without reading them."""
+        boxed = models.abstract_variables(self.model, self.config.data.image_shape)
+        return {name: sharding.sharded_shapes(tree, mesh) for name, tree in boxed.items()}
 
     def __call__(self, variables: Variables, images: Float[Array, "b h w c"]) -> Array:
         """Return the teacher's logits for images that are normalized for the student."""
@@ -158,10 +164,9 @@ class Distillation(Classification):
         """Return the teacher's variables."""
         return self.opened.restore(mesh, source.class_names)
 
-    def frozen_shapes(self) -> dict[str, Any]:
-        """Return the shapes and dtypes of the teacher's variables."""
-        boxed = models.abstract_variables(self.opened.model, self.config.data.image_shape)
-        return cast(dict[str, Any], nn.unbox(boxed))
+    def frozen_shapes(self, mesh: jax.sharding.Mesh, source: Source) -> dict[str, Any]:
+        """Return the shapes of the teacher's variables."""
+        return self.opened.shapes(mesh)
 
     def __call__(
         self, variables: Variables, rows: Batch, key: Array, *, frozen: Any, ema: Variables
