@@ -18,4 +18,4 @@ def test_pick_reports_an_unknown_name_with_its_path():
 
 def test_exit_codes_differ():
     kinds = errors.UserError.__subclasses__()
-    assert len({kind.exit_code for kind in kinds}) == len(kinds) == 7
+    assert len({kind.exit_code for kind in kinds}) == len(kinds) == 8

@@ -1,8 +1,8 @@
 """Errors that end a command: a one-line message, and an exit code that a scheduler can act on.
 
-The exit codes follow sysexits.h: 64 invalid flag or config, 65 invalid data, 66 missing input, 70
-diverged, 73 cannot write, 74 checkpoint or other I/O error, 75 interrupted (rerun the same command
-to resume).
+The exit codes follow sysexits.h: 64 invalid flag or config, 65 invalid data, 66 missing input, 69
+cannot compile, 70 diverged, 73 cannot write, 74 checkpoint or other I/O error, 75 interrupted
+(rerun the same command to resume).
 """
 
 import difflib
@@ -63,6 +63,12 @@ class CheckpointError(UserError):
     """A checkpoint cannot be saved or restored."""
 
     exit_code = 74
+
+
+class CompileError(UserError):
+    """A program cannot be compiled."""
+
+    exit_code = 69
 
 
 class Interrupted(UserError):

@@ -22,13 +22,13 @@ def check_memory(run: Run) -> None:
     """
     config = run.config
     device = run.mesh.local_devices[0]
-    memory = _memory_of(device)
+    memory = memory_of(device)
     pixels = 4 * math.prod(config.data.image_shape)
     num_shards = sharding.batch_divisor(run.mesh)
     needs = {
         "config.model": (
             "parameters and optimizer state take",
-            _state_bytes_per_device(run.shapes),
+            state_bytes_per_device(run.shapes),
         ),
         "config.batch_size": ("a batch takes", config.batch_size * pixels // num_shards),
         "config.eval.batch_size": ("a batch takes", config.eval.batch_size * pixels // num_shards),
@@ -39,7 +39,7 @@ def check_memory(run: Run) -> None:
             raise ConfigError(path, f"{what} {_to_gib(need)} per device, {limit}")
 
 
-def _state_bytes_per_device(shapes: Any) -> int:
+def state_bytes_per_device(shapes: Any) -> int:
     """Return the size of one device's shard of the state in bytes."""
     return sum(
         math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
@@ -47,7 +47,7 @@ def _state_bytes_per_device(shapes: Any) -> int:
     )
 
 
-def _memory_of(device: jax.Device) -> int:
+def memory_of(device: jax.Device) -> int:
     """Return the memory of a device in bytes; for a CPU, the memory of the machine."""
     stats = device.memory_stats() or {}
     return int(stats.get("bytes_limit") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))

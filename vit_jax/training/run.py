@@ -88,20 +88,24 @@ class Run:
         """Return a summary of the run, one line per topic."""
         config = self.config
         height, width = config.data.image_size
-        with jax.set_mesh(self.mesh), nn.logical_axis_rules(sharding.RULES):
-            attention = self.model.describe_attention((height, width), config.batch_size)
         lines = {
             "devices": self._describe_devices(),
             "data": self._describe_data(),
             "model": f"{config.model['name']}  {self.num_parameters:,} parameters  "
             f"{height}x{width} pixels  {config.model['dtype']}",
-            "attention": attention,
+            "attention": self.describe_attention(),
             "training": self._describe_trainable(),
             **self.objective.describe(),
             "plan": self._describe_plan(),
         }
         header = f"vit_jax {__version__}  jax {jax.__version__}"
         return [header, *(f"{name:<10}{text}" for name, text in lines.items() if text)]
+
+    def describe_attention(self) -> str:
+        """Return the kernel of the attention on the devices of the run, and the reason."""
+        height, width = self.config.data.image_size
+        with jax.set_mesh(self.mesh), nn.logical_axis_rules(sharding.RULES):
+            return self.model.describe_attention((height, width), self.config.batch_size)
 
     def _describe_devices(self) -> str:
         devices = self.mesh.devices.flatten()
@@ -132,12 +136,17 @@ class Run:
         )
 
 
-def open_run(config: config_lib.Config, devices: Sequence[jax.Device] | None = None) -> Run:
+def open_run(
+    config: config_lib.Config,
+    devices: Sequence[jax.Device] | None = None,
+    sources: Mapping[str, Source] | None = None,
+) -> Run:
     """Open the data, create model and optimizer, and check that they fit together.
 
     Args:
       config: Config of the run.
       devices: Devices to run on; all by default.
+      sources: The source of each split and set, if none is to be opened.
 
     Raises:
       UserError: The config, the data or the devices do not fit together; see `errors`.
@@ -146,11 +155,11 @@ def open_run(config: config_lib.Config, devices: Sequence[jax.Device] | None = N
     mesh = sharding.make_mesh(config.mesh.sizes, devices)
     accum_steps = config.optim.accum_steps
     sharding.check_batch_size(config.batch_size, "config.batch_size", mesh, accum_steps)
-    train_source = open_split(config.data, config_lib.SPLITS["train"])
+    train_source = sources["train"] if sources else _open_train(config)
     objective = find_objective(config)
     config = objective.complete(config, train_source)
     model = models.create(**config.model)
-    splits = _open_splits(config, train_source, labelled=objective.needs_labels)
+    splits = sources or _open_splits(config, train_source, labelled=objective.needs_labels)
     evaluators = make_evaluators(config, model, objective.evaluator)
     plan = _plan(config, train_source)
     boxed = models.abstract_variables(model, config.data.image_shape)
@@ -176,6 +185,10 @@ def open_run(config: config_lib.Config, devices: Sequence[jax.Device] | None = N
         shapes=stack_shapes(shapes, stacks),
         trains=stack(trains, stacks, lambda *layers: layers[0]),
     )
+
+
+def _open_train(config: config_lib.Config) -> Source:
+    return open_split(config.data, config_lib.SPLITS["train"])
 
 
 def _open_splits(config: config_lib.Config, train: Source, *, labelled: bool) -> dict[str, Source]:
