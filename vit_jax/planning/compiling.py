@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -28,6 +29,7 @@ from vit_jax.training.flops import Flops
 CHILD = child.__name__
 POLL_SECONDS = 0.2
 LOG = "log"
+NOTE_WIDTH = 200
 
 # What keeps JAX off the devices of this machine, while it compiles for others.
 WITHOUT_DEVICES = {
@@ -93,7 +95,7 @@ def compile_step(
             if found.platform != "cuda":
                 raise
             first = error
-    note = f"compiled with {NO_TRITON}; without it: {first}"
+    note = textwrap.shorten(f"compiled with {NO_TRITON}, as without it: {first}", NOTE_WIDTH)
     with waiting(f"{text}, without Triton", aside=aside):
         return _compile(config, found, request, NO_TRITON, note)
 

@@ -1,0 +1,64 @@
+"""The names of devices that are not here: valid forms, typos, and the extras of compilers."""
+
+import importlib.util
+
+import pytest
+
+from vit_jax.errors import ConfigError, InputMissingError
+from vit_jax.planning import topologies
+from vit_jax.planning.topologies import Topology, parse
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("here", Topology("here", "here", ())),
+        ("v5e:4x4", Topology("tpu", "v5e", (4, 4))),
+        ("v5e:1x1", Topology("tpu", "v5e", (1, 1))),
+        ("v6e:2x4", Topology("tpu", "v6e", (2, 4))),
+        ("v4:2x2x2", Topology("tpu", "v4", (2, 2, 2))),
+        ("h100:8", Topology("cuda", "h100", (1, 8))),
+        ("h100:2x8", Topology("cuda", "h100", (2, 8))),
+    ],
+)
+def test_names(name, expected):
+    assert parse(name) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("v5:4x4", r"unknown 'v5:4x4'; expected here, chips of .*; did you mean 'v5(e|p)'\?"),
+        ("", "unknown ''"),
+        ("h10", "unknown 'h10'.*did you mean 'h100'"),
+        ("v5e", "expected v5e:1x1, v5e:2x4 or multiples of v5e:2x2 along each axis, got 'v5e'"),
+        ("v5e:3x4", "got 'v5e:3x4'"),
+        ("v5e:1x2", "got 'v5e:1x2'"),
+        ("v4:2x2", "expected v4:1x1x1 or multiples of v4:2x2x1 along each axis"),
+        ("v5e:0x2", "got 'v5e:0x2'"),
+        ("h100:9", "expected h100:N with N from 1 to 8, or h100:HOSTSxN, got 'h100:9'"),
+        ("h100", "expected h100:N"),
+        ("h100:1x2x8", "expected h100:N"),
+    ],
+)
+def test_a_typo_is_one_line_with_the_valid_forms(name, problem):
+    with pytest.raises(ConfigError, match=f"^--topology: .*{problem}"):
+        parse(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "modules", "extra"),
+    [
+        ("v5e:2x2", {"libtpu"}, "plan-tpu"),
+        ("h100:1", {"jax_cuda12_plugin", "jax_cuda13_plugin"}, "plan-gpu"),
+    ],
+)
+def test_a_missing_compiler_names_its_extra(name, modules, extra, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda module: None if module in modules else find(module)
+    )
+    topologies.check_compiler(parse("here"))
+    problem = rf"--topology: .* {name.split(':')[0]} is not installed; pip install .*\[{extra}\]"
+    with pytest.raises(InputMissingError, match=problem):
+        topologies.check_compiler(parse(name))
