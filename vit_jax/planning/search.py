@@ -1,0 +1,209 @@
+"""Search the largest batch that fits a device, and the changes that make the config's batch fit.
+
+The answer never rests on an estimate: the whole step is compiled at the largest batch, and at the
+next one, which does not fit. The search is a pure function of `measure`, which compiles a step.
+"""
+
+import bisect
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from vit_jax import config as config_lib
+from vit_jax.errors import UserError
+from vit_jax.planning.batches import Batches, find_batches
+from vit_jax.planning.changes import Change, combine, find_changes
+from vit_jax.planning.estimate import Line, Part, estimate, split, through
+from vit_jax.planning.trials import Measured, Trial, Trials, to_flags
+
+# Trials of the whole step that follow an estimate; all later ones halve the range.
+_GUIDED = 6
+# A range of so few batch sizes is halved at once.
+_NARROW = 4
+
+Measure = Callable[[config_lib.Config], Measured]
+Tell = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """The result of a search.
+
+    Attributes:
+        batches: The batch sizes that the run can have.
+      line: The estimate of the memory by models with few blocks; None if there is none.
+      trials: All trials, in order.
+      largest: The largest batch that fits; 0 if none does.
+      too_large: The smallest batch above it that does not fit; 0 if the run can have none.
+    """
+
+    batch_size: int
+    batches: Batches
+    line: Line | None
+    trials: tuple[Trial, ...]
+    largest: int
+    too_large: int
+
+    @property
+    def fitting_changes(self) -> list[Trial]:
+        """The trials that fit with the batch size of the config."""
+        return [trial for trial in self.trials if trial.fits and "batch_size" not in trial.change]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the search as a tree of strings and numbers."""
+        return {
+            "batch_size": self.batch_size,
+            "largest": self.largest,
+            "too_large": self.too_large,
+            "estimate": dataclasses.asdict(self.line) if self.line else None,
+            "trials": [dataclasses.asdict(trial) for trial in self.trials],
+        }
+
+
+def search(
+    config: config_lib.Config,
+    measure: Measure,
+    num_devices: int,
+    num_images: int,
+    tell: Tell = lambda line: None,
+) -> Search:
+    """Search the largest batch that fits; if it is below the config's, what makes that one fit.
+
+    Args:
+      config: The config of the run.
+      measure: Compiles the step of a config.
+      num_devices: The number of devices.
+      num_images: The number of images of the training split.
+      tell: Is called with each line for the user, as soon as it is known.
+
+    Raises:
+      UserError: Not even the smallest batch can be trained, or a step cannot be compiled.
+    """
+    batches = find_batches(config, num_devices, num_images)
+    parts = split(config.model) if len(batches.sizes) > _NARROW else []
+    for text in _announce(config, batches, parts, num_devices):
+        tell(text)
+    trials = Trials(config, measure, tell)
+    line = _estimate(config.batch_size, batches.sizes, parts, trials, tell)
+    _find_largest(batches.sizes, line, trials)
+    largest, too_large = _bracket(trials.reports)
+    tell(_describe_largest(largest, too_large, batches.end))
+    if config.batch_size > largest:
+        tell(f"changes   that keep batch_size={config.batch_size}")
+        _try_changes(find_changes(config, num_devices, largest), trials)
+    made = tuple(trials.made)
+    found = Search(config.batch_size, batches, line, made, largest, too_large)
+    tell(_describe_changes(config, found))
+    return found
+
+
+def _estimate(
+    batch_size: int,
+    sizes: tuple[int, ...],
+    parts: Sequence[Part],
+    trials: Trials,
+    tell: Tell,
+) -> Line | None:
+    """Return the memory as estimated at the config's batch and half of it; None without parts."""
+    if not parts:
+        return None
+    upper = max(1, bisect.bisect_right(sizes, batch_size) - 1)
+    lower = max(0, bisect.bisect_right(sizes, sizes[upper] // 2) - 1)
+
+    def measure_peak(change: Change) -> int:
+        return trials.measure(change).peak_bytes
+
+    try:
+        line = estimate(parts, (sizes[lower], sizes[upper]), measure_peak)
+    except UserError as error:
+        tell(f"estimate  none, because a model with few blocks cannot be compiled: {error}")
+        return None
+    fixed, per_image = line.fixed / 2**30, line.per_image / 2**20
+    tell(f"estimate  {fixed:.2f} GiB + {per_image:.2f} MiB per image of the global batch")
+    return line
+
+
+def _find_largest(sizes: Sequence[int], line: Line | None, trials: Trials) -> None:
+    """Measure batches until there is none between one that fits and one that does not."""
+    for number in itertools.count():
+        largest, too_large = _bracket(trials.reports)
+        between = [s for s in sizes if largest < s and (not too_large or s < too_large)]
+        if not between:
+            return
+        guess = _guess(line, trials)
+        if largest:
+            guess = min(guess, 2.0 * largest)
+        if number < _GUIDED and math.isfinite(guess):
+            size = max((s for s in between if s <= guess), default=between[0])
+        else:
+            size = between[len(between) // 2]
+        trials.measure({"batch_size": size})
+
+
+def _bracket(reports: Mapping[int, Measured]) -> tuple[int, int]:
+    """Return the largest batch that fits, and the smallest above it that does not; 0 for none."""
+    largest = max((size for size, report in reports.items() if report.fits), default=0)
+    above = (size for size in reports if size > largest)
+    return largest, min(above, default=0)
+
+
+def _guess(line: Line | None, trials: Trials) -> float:
+    """Return the batch at which the memory reaches the limit, by what is known; infinite if none.
+
+    It follows the line through the two measured batches whose peaks are nearest to the limit, or
+    the estimate, moved to the only measured one.
+    """
+    limit = trials.limit
+    points = [(size, float(report.peak_bytes)) for size, report in trials.reports.items()]
+    points.sort(key=lambda point: abs(point[1] - limit))
+    if len(points) > 1:
+        line = through(points[0], points[1])
+    elif points and line:
+        size, peak = points[0]
+        line = Line(peak - line.per_image * size, line.per_image)
+    return line.solve(limit) if line else math.inf
+
+
+def _try_changes(kinds: Mapping[str, Sequence[Change]], trials: Trials) -> None:
+    """Try the changes of each kind until one fits; if none does, all kinds at once."""
+    fits = [any(trials.attempt(change) for change in changes) for changes in kinds.values()]
+    if len(kinds) > 1 and not any(fits):
+        trials.attempt(combine(kinds))
+
+
+def _announce(
+    config: config_lib.Config, batches: Batches, parts: Sequence[Part], num_devices: int
+) -> Iterator[str]:
+    """Yield lines that say which batches are tried, and how many compiles that takes."""
+    usual = 2 * len(parts) + 2
+    most = 2 * len(parts) + _GUIDED + len(batches.sizes).bit_length()
+    kinds = find_changes(config, num_devices, config.batch_size)
+    changes = sum(map(len, kinds.values())) + 1
+    yield (
+        f"search    batches of {batches.shards} devices x {batches.accum_steps} micro-batches, "
+        "about a sixteenth apart"
+    )
+    yield f"          {usual} compiles if the estimate is good, at most {most}"
+    yield f"          at most {changes} more if batch_size={config.batch_size} does not fit"
+
+
+def _describe_largest(largest: int, too_large: int, end: str) -> str:
+    if not largest:
+        return f"largest   none: not even batch_size={too_large} fits"
+    rest = f"{too_large} does not" if too_large else f"a larger one is not possible: {end}"
+    return f"largest   batch_size={largest} fits; {rest}"
+
+
+def _describe_changes(config: config_lib.Config, found: Search) -> str:
+    """Return what to do, and what that changes besides the memory."""
+    if config.batch_size <= found.largest:
+        rate = config.optim.learning_rate
+        text = f"learning_rate={rate} stays"
+        return f"          another batch_size changes the optimization; {text}"
+    fitting = found.fitting_changes
+    if not fitting:
+        return "          none of them fits: use more devices, a smaller model or smaller images"
+    flags = ", or ".join(to_flags(trial.change) for trial in fitting)
+    return f"          batch_size={config.batch_size} fits with {flags}"
