@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from vit_jax import config as config_lib
-from vit_jax.errors import UserError
+from vit_jax.errors import ConfigError, UserError
 from vit_jax.planning.batches import Batches, find_batches
 from vit_jax.planning.changes import Change, combine, find_changes
 from vit_jax.planning.estimate import Line, Part, estimate, split, through
@@ -51,21 +51,21 @@ class Search:
         """The trials that fit with the batch size of the config."""
         return [trial for trial in self.trials if trial.fits and "batch_size" not in trial.change]
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the search as a tree of strings and numbers."""
+    def to_json(self) -> dict[str, Any]:
+        """Return the search as a JSON document."""
         return {
             "batch_size": self.batch_size,
             "largest": self.largest,
             "too_large": self.too_large,
             "estimate": dataclasses.asdict(self.line) if self.line else None,
-            "trials": [dataclasses.asdict(trial) for trial in self.trials],
+            "trials": [trial.to_json() for trial in self.trials],
         }
 
 
 def search(
     config: config_lib.Config,
+    first: Measured,
     measure: Measure,
-    num_devices: int,
     num_images: int,
     tell: Tell = lambda line: None,
 ) -> Search:
@@ -73,26 +73,29 @@ def search(
 
     Args:
       config: The config of the run.
+      first: The report on its step.
       measure: Compiles the step of a config.
-      num_devices: The number of devices.
       num_images: The number of images of the training split.
       tell: Is called with each line for the user, as soon as it is known.
 
     Raises:
-      UserError: Not even the smallest batch can be trained, or a step cannot be compiled.
+      UserError: The memory of the devices is not known, or a step cannot be compiled.
     """
-    batches = find_batches(config, num_devices, num_images)
+    limit = first.limit_bytes
+    if limit is None:
+        raise ConfigError("--search", "the memory of these devices is not known")
+    batches = find_batches(config, first.num_devices, num_images)
     parts = split(config.model) if len(batches.sizes) > _NARROW else []
-    for text in _announce(config, batches, parts, num_devices):
+    for text in _announce(config, batches, parts, first):
         tell(text)
-    trials = Trials(config, measure, tell)
+    trials = Trials(config, first, measure, tell)
     line = _estimate(config.batch_size, batches.sizes, parts, trials, tell)
-    _find_largest(batches.sizes, line, trials)
+    _find_largest(batches.sizes, line, limit, trials)
     largest, too_large = _bracket(trials.reports)
     tell(_describe_largest(largest, too_large, batches.end))
-    if config.batch_size > largest:
+    if not first.fits:
         tell(f"changes   that keep batch_size={config.batch_size}")
-        _try_changes(find_changes(config, num_devices, largest), trials)
+        _try_changes(find_changes(config, first.num_devices, largest), trials)
     made = tuple(trials.made)
     found = Search(config.batch_size, batches, line, made, largest, too_large)
     tell(_describe_changes(config, found))
@@ -125,16 +128,14 @@ def _estimate(
     return line
 
 
-def _find_largest(sizes: Sequence[int], line: Line | None, trials: Trials) -> None:
+def _find_largest(sizes: Sequence[int], line: Line | None, limit: int, trials: Trials) -> None:
     """Measure batches until there is none between one that fits and one that does not."""
     for number in itertools.count():
         largest, too_large = _bracket(trials.reports)
         between = [s for s in sizes if largest < s and (not too_large or s < too_large)]
         if not between:
             return
-        guess = _guess(line, trials)
-        if largest:
-            guess = min(guess, 2.0 * largest)
+        guess = _guess(line, limit, trials.reports)
         if number < _GUIDED and math.isfinite(guess):
             size = max((s for s in between if s <= guess), default=between[0])
         else:
@@ -149,18 +150,17 @@ def _bracket(reports: Mapping[int, Measured]) -> tuple[int, int]:
     return largest, min(above, default=0)
 
 
-def _guess(line: Line | None, trials: Trials) -> float:
+def _guess(line: Line | None, limit: int, reports: Mapping[int, Measured]) -> float:
     """Return the batch at which the memory reaches the limit, by what is known; infinite if none.
 
-    It follows the line through the two measured batches whose peaks are nearest to the limit, or
-    the estimate, moved to the only measured one.
+    It follows the line through the two measured batches whose peaks are nearest to the limit, at
+    most to twice the largest of all; or the estimate, moved to the only measured one if that fits.
     """
-    limit = trials.limit
-    points = [(size, float(report.peak_bytes)) for size, report in trials.reports.items()]
+    points = [(size, float(report.peak_bytes)) for size, report in reports.items()]
     points.sort(key=lambda point: abs(point[1] - limit))
     if len(points) > 1:
-        line = through(points[0], points[1])
-    elif points and line:
+        return min(through(points[0], points[1]).solve(limit), 2.0 * max(reports))
+    if line and points[0][1] <= limit:
         size, peak = points[0]
         line = Line(peak - line.per_image * size, line.per_image)
     return line.solve(limit) if line else math.inf
@@ -174,19 +174,21 @@ def _try_changes(kinds: Mapping[str, Sequence[Change]], trials: Trials) -> None:
 
 
 def _announce(
-    config: config_lib.Config, batches: Batches, parts: Sequence[Part], num_devices: int
+    config: config_lib.Config, batches: Batches, parts: Sequence[Part], first: Measured
 ) -> Iterator[str]:
     """Yield lines that say which batches are tried, and how many compiles that takes."""
     usual = 2 * len(parts) + 2
     most = 2 * len(parts) + _GUIDED + len(batches.sizes).bit_length()
-    kinds = find_changes(config, num_devices, config.batch_size)
-    changes = sum(map(len, kinds.values())) + 1
     yield (
         f"search    batches of {batches.shards} devices x {batches.accum_steps} micro-batches, "
         "about a sixteenth apart"
     )
     yield f"          {usual} compiles if the estimate is good, at most {most}"
-    yield f"          at most {changes} more if batch_size={config.batch_size} does not fit"
+    if not first.fits:
+        kinds = find_changes(config, first.num_devices, config.batch_size)
+        changes = sum(map(len, kinds.values())) + 1
+        text = f"changes that make batch_size={config.batch_size} fit"
+        yield f"          then at most {changes} for {text}"
 
 
 def _describe_largest(largest: int, too_large: int, end: str) -> str:
@@ -198,7 +200,7 @@ def _describe_largest(largest: int, too_large: int, end: str) -> str:
 
 def _describe_changes(config: config_lib.Config, found: Search) -> str:
     """Return what to do, and what that changes besides the memory."""
-    if config.batch_size <= found.largest:
+    if found.too_large == 0 or config.batch_size < found.too_large:
         rate = config.optim.learning_rate
         text = f"learning_rate={rate} stays"
         return f"          another batch_size changes the optimization; {text}"

@@ -18,12 +18,19 @@ class Measured(Protocol):
         """Peak memory of a device."""
 
     @property
-    def limit_bytes(self) -> int:
-        """Memory of a device that a program may use."""
+    def limit_bytes(self) -> int | None:
+        """Memory of a device that a program can use; None if it is not known."""
 
     @property
     def fits(self) -> bool:
         """Whether the peak is within the limit."""
+
+    @property
+    def num_devices(self) -> int:
+        """Number of devices."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as a JSON document."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +52,11 @@ class Trial:
         """Whether the step is known to fit."""
         return self.report is not None and self.report.fits
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the trial as a JSON document."""
+        report = self.report.to_json() if self.report else None
+        return {"change": dict(self.change), "report": report, "problem": self.problem}
+
     def describe(self) -> str:
         """Return a row of a table: change, peak, whether it fits."""
         text = to_flags(self.change).replace("--config.", "")
@@ -59,17 +71,19 @@ class Trials:
 
     Args:
       config: The config that is changed.
+      first: The report on its step.
       measure: Compiles the step of a config.
-      tell: Is called with a line about each trial.
+      tell: Is called with a line about each further trial.
     """
 
     def __init__(
         self,
         config: config_lib.Config,
+        first: Measured,
         measure: Callable[[config_lib.Config], Measured],
         tell: Callable[[str], None],
     ) -> None:
-        self.made: list[Trial] = []
+        self.made = [Trial({"batch_size": config.batch_size}, first)]
         self._config = config
         self._measure = measure
         self._tell = tell
@@ -94,12 +108,6 @@ class Trials:
         except UserError as error:
             self._add(Trial(change, None, str(error)))
             return False
-
-    @property
-    def limit(self) -> int:
-        """Memory of a device that a program may use; 0 before the first trial."""
-        reports = (trial.report for trial in self.made if trial.report)
-        return next((report.limit_bytes for report in reports), 0)
 
     @property
     def reports(self) -> dict[int, Measured]:
