@@ -7,8 +7,11 @@ import math
 import re
 
 import pytest
+from conftest import ROOT
 
 from vit_jax import config as config_lib
+from vit_jax import plan
+from vit_jax.console import cli
 from vit_jax.errors import ConfigError
 from vit_jax.planning.batches import find_batches
 from vit_jax.planning.estimate import split
@@ -32,6 +35,9 @@ class Peak:
 
     def to_json(self):
         return {"peak_bytes": self.peak_bytes}
+
+    def describe(self):
+        return [f"peak      {self.peak_bytes / GIB:.2f} GiB"]
 
 
 def make(**flags):
@@ -254,3 +260,40 @@ def test_the_search_is_json():
     tree = json.loads(json.dumps(found.to_json()))
     assert (tree["largest"], tree["too_large"]) == (found.largest, found.too_large)
     assert tree["trials"][0]["report"]["peak_bytes"] > 0
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Returns a function that runs the command with a made-up compiler."""
+
+    def compile_step(config, topology, **given):
+        assert topology == "v5e:2x2" and given["step"] == "train"
+        return Peak(int(linear(config, devices=4)), num_devices=4)
+
+    def run_command(*flags):
+        monkeypatch.setattr(plan, "compile_step", compile_step)
+        argv = ["plan", f"--config={ROOT}/configs/deit.py:s", "--topology=v5e:2x2", *flags]
+        code = cli.run(plan.main, plan._flags(), plan.__doc__, argv)
+        return code, *capsys.readouterr()
+
+    return run_command
+
+
+def test_the_command_searches(command):
+    code, out, err = command("--search")
+    assert (code, err) == (0, "")
+    assert re.search(r"^peak .*\nsearch  .*(\n  .*)+\nestimate .*(\n  .*)+\nlargest  ", out)
+
+
+def test_the_document_has_the_whole_search(command):
+    code, out, err = command("--search", "--json")
+    found = json.loads(out)["search"]
+    reports = {trial["change"]["batch_size"]: trial["report"] for trial in found["trials"]}
+    assert code == 0 and {found["largest"], found["too_large"], 1024} <= set(reports)
+    assert "largest   batch_size=" in err
+    assert "search" not in json.loads(command("--json")[1])
+
+
+def test_a_step_of_evaluation_is_not_searched(command):
+    code, _, err = command("--search", "--step=eval")
+    assert code == 64 and "--search: expected --step=train, got eval" in err
