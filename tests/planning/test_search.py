@@ -203,7 +203,7 @@ def changed(found):
 def test_a_batch_that_fits_needs_no_change():
     found, _, lines = run(make(batch_size="64"), linear)
     assert found.largest > 64 and not changed(found)
-    assert "another batch_size changes the optimization" in lines[-1]
+    assert "another batch_size changes the optimization; learning_rate=0.001 is kept" in lines[-1]
 
 
 def test_each_change_is_tried_until_it_fits():

@@ -32,7 +32,8 @@ class Search:
     """The result of a search.
 
     Attributes:
-        batches: The batch sizes that the run can have.
+      batch_size: The batch size of the config.
+      batches: The batch sizes that the run can have.
       line: The estimate of the memory by models with few blocks; None if there is none.
       trials: All trials, in order.
       largest: The largest batch that fits; 0 if none does.
@@ -48,8 +49,8 @@ class Search:
 
     @property
     def fitting_changes(self) -> list[Trial]:
-        """The trials that fit with the batch size of the config."""
-        return [trial for trial in self.trials if trial.fits and "batch_size" not in trial.change]
+        """The trials of changes with which the batch of the config fits."""
+        return _fitting_changes(self.trials)
 
     def to_json(self) -> dict[str, Any]:
         """Return the search as a JSON document."""
@@ -90,16 +91,18 @@ def search(
         tell(text)
     trials = Trials(config, first, measure, tell)
     line = _estimate(config.batch_size, batches.sizes, parts, trials, tell)
+    if line:
+        tell(_describe_estimate(line, limit))
     _find_largest(batches.sizes, line, limit, trials)
     largest, too_large = _bracket(trials.reports)
     tell(_describe_largest(largest, too_large, batches.end))
+    rate = config.optim.learning_rate
+    tell(f"          another batch_size changes the optimization; learning_rate={rate} is kept")
     if not first.fits:
         tell(f"changes   that keep batch_size={config.batch_size}")
         _try_changes(find_changes(config, first.num_devices, largest), trials)
-    made = tuple(trials.made)
-    found = Search(config.batch_size, batches, line, made, largest, too_large)
-    tell(_describe_changes(config, found))
-    return found
+        tell(f"          {_describe_changes(config.batch_size, trials.made)}")
+    return Search(config.batch_size, batches, line, tuple(trials.made), largest, too_large)
 
 
 def _estimate(
@@ -119,13 +122,10 @@ def _estimate(
         return trials.measure(change).peak_bytes
 
     try:
-        line = estimate(parts, (sizes[lower], sizes[upper]), measure_peak)
+        return estimate(parts, (sizes[lower], sizes[upper]), measure_peak)
     except UserError as error:
         tell(f"estimate  none, because a model with few blocks cannot be compiled: {error}")
         return None
-    fixed, per_image = line.fixed / 2**30, line.per_image / 2**20
-    tell(f"estimate  {fixed:.2f} GiB + {per_image:.2f} MiB per image of the global batch")
-    return line
 
 
 def _find_largest(sizes: Sequence[int], line: Line | None, limit: int, trials: Trials) -> None:
@@ -191,6 +191,13 @@ def _announce(
         yield f"          then at most {changes} for {text}"
 
 
+def _describe_estimate(line: Line, limit: int) -> str:
+    fixed, per_image = line.fixed / 2**30, line.per_image / 2**20
+    size = line.solve(limit)
+    text = f"about {size:,.0f} images fit" if math.isfinite(size) else "any batch fits"
+    return f"estimate  {fixed:.2f} GiB + {per_image:.2f} MiB per image: {text}"
+
+
 def _describe_largest(largest: int, too_large: int, end: str) -> str:
     if not largest:
         return f"largest   none: not even batch_size={too_large} fits"
@@ -198,14 +205,13 @@ def _describe_largest(largest: int, too_large: int, end: str) -> str:
     return f"largest   batch_size={largest} fits; {rest}"
 
 
-def _describe_changes(config: config_lib.Config, found: Search) -> str:
-    """Return what to do, and what that changes besides the memory."""
-    if found.too_large == 0 or config.batch_size < found.too_large:
-        rate = config.optim.learning_rate
-        text = f"learning_rate={rate} stays"
-        return f"          another batch_size changes the optimization; {text}"
-    fitting = found.fitting_changes
+def _describe_changes(batch_size: int, trials: Sequence[Trial]) -> str:
+    fitting = _fitting_changes(trials)
     if not fitting:
-        return "          none of them fits: use more devices, a smaller model or smaller images"
+        return "none of them fits: use more devices, a smaller model or smaller images"
     flags = ", or ".join(to_flags(trial.change) for trial in fitting)
-    return f"          batch_size={config.batch_size} fits with {flags}"
+    return f"batch_size={batch_size} fits with {flags}"
+
+
+def _fitting_changes(trials: Sequence[Trial]) -> list[Trial]:
+    return [trial for trial in trials if trial.fits and "batch_size" not in trial.change]
