@@ -8,6 +8,7 @@ Pillow images, called bands: a single grey or RGB image, or one grey image per c
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
@@ -51,7 +52,7 @@ def _per_band(function: Callable[[Image.Image, float], Image.Image]) -> Operatio
     return lambda bands, strength, options: [function(band, strength) for band in bands]
 
 
-def _enhance(enhancer: Callable[[Image.Image], ImageEnhance._Enhance]) -> Operation:
+def _enhance(enhancer: Callable[[Image.Image], Any]) -> Operation:
     """Return the operation of a Pillow enhancer. Its strength is a factor; 1 is the identity."""
     return _per_band(lambda band, factor: enhancer(band).enhance(factor))
 
