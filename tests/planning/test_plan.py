@@ -1,5 +1,6 @@
 """The plan of a tiny run on this machine: its report, its process, and what it leaves behind."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -183,6 +184,36 @@ def test_the_process_that_compiles_ends_with_its_parent_and_removes_the_folder(
     )
     assert done.returncode == 1
     assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("topology", "problem", "flags"),
+    [
+        ("h100:1", "INTERNAL: Couldn't find output tile sizes", ["", compiling.NO_TRITON]),
+        ("h100:1", "INTERNAL: something else", [""]),
+        ("here", "INTERNAL: Couldn't find output tile sizes", [""]),
+    ],
+)
+def test_triton_is_left_out_only_where_it_finds_no_tiles(
+    topology, problem, flags, tiny_config, monkeypatch
+):
+    tried = []
+
+    def compile_(config, topology, request, more_flags, *notes):
+        tried.append(more_flags)
+        if not more_flags:
+            raise CompileError(problem)
+        return dataclasses.replace(REPORT, notes=notes)
+
+    monkeypatch.setattr(compiling, "_compile", compile_)
+    monkeypatch.setattr(compiling.topologies, "check_compiler", lambda _: None)
+    if len(flags) == 1:
+        with pytest.raises(CompileError, match=problem):
+            compile_step(tiny_config(), topology)
+    else:
+        (note,) = compile_step(tiny_config(), topology).notes
+        assert compiling.NO_TRITON in note and problem in note
+    assert tried == flags
 
 
 def test_users_flags_of_xla_are_kept(tmp_path, monkeypatch):

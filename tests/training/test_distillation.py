@@ -142,6 +142,11 @@ def test_the_variables_of_the_teacher_are_an_argument(teacher, tiny_config):
         batch = {"image": np.zeros((16, 8, 8, 1), np.uint8), "label": np.zeros(16, np.int32)}
         batch = sharding.to_global(batch, run.mesh)
         lowered = make_train_step(run).lower(run.shapes, batch, frozen)
+        shaped = run.objective.frozen_shapes(run.mesh, run.splits["train"])
+    for found, made in zip(jax.tree.leaves(shaped), jax.tree.leaves(frozen), strict=True):
+        assert (found.shape, found.dtype) == (made.shape, made.dtype)
+        assert found.sharding.is_equivalent_to(made.sharding, made.ndim)
+    assert jax.tree.structure(shaped) == jax.tree.structure(frozen)
     shapes = jax.tree.leaves(lowered.in_avals)
     count = len(jax.tree.leaves((run.shapes, batch, frozen)))
     assert len(shapes) == count

@@ -41,6 +41,8 @@ WITHOUT_DEVICES = {
 NO_AUTOTUNING = "--xla_gpu_autotune_level=0"
 NO_TRITON = "--xla_gpu_enable_triton_gemm=false"
 
+_NO_TILES = re.compile("tile sizes|[Tt]riton")
+
 # The files of a dump whose last lines say that the compiler has accepted the memory, by platform.
 PROGRAMS = {
     "tpu": "*.after_optimizations_after_buffer_assignment.txt",
@@ -92,7 +94,7 @@ def compile_step(
         try:
             return _compile(config, found, request, "")
         except errors.CompileError as error:
-            if found.platform != "cuda":
+            if found.platform != "cuda" or not _NO_TILES.search(str(error)):
                 raise
             first = error
     note = textwrap.shorten(f"compiled with {NO_TRITON}, as without it: {first}", NOTE_WIDTH)

@@ -33,7 +33,7 @@ def collect(run: Run, topology: Topology, step: str) -> dict[str, Any]:
         "batch_size": size,
         "parameters": run.num_parameters,
         "flops": dataclasses.asdict(counted),
-        "state_bytes": state_bytes_per_device(run.shapes),
+        "state_bytes": state_bytes_per_device(lowering.state(run, step)),
         "limit_bytes": limit.bytes,
         "limit": limit.text,
         "attention": run.describe_attention(),

@@ -29,6 +29,11 @@ def batch_size(run: Run, step: str) -> int:
     return run.config.batch_size if step == "train" else eval_batch_size(run.config, run.mesh)
 
 
+def state(run: Run, step: str) -> Any:
+    """Return the shapes of what a step gets besides a batch, as it lies on the devices."""
+    return run.shapes if step == "train" else _eval_variables(run)
+
+
 def _lower_train(run: Run) -> Any:
     frozen = run.objective.frozen_shapes(run.mesh, run.splits["train"])
     step: Any = make_train_step(run)
@@ -43,10 +48,14 @@ def _lower_eval(run: Run) -> Any:
         lambda leaf: sharding.with_sharding(leaf, whole),
         jax.eval_shape(lambda: zeros(run.evaluators)),
     )
-    params = rounding.narrow_shapes(run.shapes.params, "float32")
-    variables = run.shapes.ema or {"params": params, **run.shapes.collections}
     step: Any = make_eval_step(run.evaluators, run.mesh)
-    return step.lower(variables, sums, {**_batch(run, size), "mask": mask})
+    return step.lower(_eval_variables(run), sums, {**_batch(run, size), "mask": mask})
+
+
+def _eval_variables(run: Run) -> Any:
+    """Return the shapes of `TrainState.eval_variables`."""
+    params = rounding.narrow_shapes(run.shapes.params, "float32")
+    return run.shapes.ema or {"params": params, **run.shapes.collections}
 
 
 def _batch(run: Run, size: int) -> dict[str, jax.ShapeDtypeStruct]:

@@ -2,12 +2,14 @@
 
 import dataclasses
 import json
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
 from vit_jax.training.flops import Flops
 
 _GIB = 2**30
+_WIDTH = 200  # of what the compiler said
 _DTYPES = {"f32": "float32", "bf16": "bfloat16", "f16": "float16", "pred": "bool"}
 
 
@@ -37,7 +39,7 @@ class Report:
       batch_size: Images per step, on all devices.
       parameters: Number of parameters.
       flops: Floating point operations for one image.
-      state_bytes: Bytes of the training state on each device.
+      state_bytes: Bytes of the training state on each device; in an evaluation, of its variables.
       peak_bytes: Bytes that the program needs on each device, its arguments included.
       limit_bytes: Bytes that a program can use on each device; None if they are not known.
       limit: Where the limit is from, as text.
@@ -100,6 +102,7 @@ class Report:
             "attention": self.attention,
             "state": f"{gib(self.state_bytes)} on each device",
             "peak": self._describe_peak(),
+            "refused": textwrap.shorten(self.refused, _WIDTH),
             "traffic": f"{gib(self.bytes_accessed)} of memory on each device, an estimate  "
             f"{self.instructions:,} instructions",
             "sent": self._describe_collectives(),
