@@ -13,28 +13,26 @@ with the most is compiled.
 
 import json
 import pathlib
-import re
-import runpy
 import sys
 import tempfile
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
 from absl import flags
 from etils import epath
+from recipe_steps import NUM_IMAGES, ROOT, find_steps, make_teacher, open_recipe
 
 from vit_jax import config as config_lib
 from vit_jax.cluster.device_specs import SPECS
 from vit_jax.config import stored
 from vit_jax.console import cli
-from vit_jax.console.progress import say
+from vit_jax.console.progress import complain, say
+from vit_jax.errors import InputMissingError, UserError
 from vit_jax.planning import topologies
 from vit_jax.planning.compiling import compile_step
-from vit_jax.planning.declared import declare
 
-ROOT = pathlib.Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "recipes.md"
 MARK = "Smallest slices and their peaks in GiB (docs/recipes.md):"
 BEGIN = "<!-- plan_recipes.py begins -->"
@@ -48,45 +46,6 @@ LADDERS = {
 }
 TITLES = {"h100": "H100", "v5e": "TPU v5e", "v4": "TPU v4"}
 SURELY = 1.6  # times the memory of a device: more needs no compile to be known as too much
-
-# In the order of the table.
-FILES = (
-    "deit.py",
-    "deit3.py",
-    "augreg.py",
-    "plain_vit.py",
-    "swin.py",
-    "augreg_finetune.py",
-    "hybrid.py",
-    "vit_finetune.py",
-    "transfer.py",
-    "cifar10.py",
-    "fashion_mnist.py",
-    "digits.py",
-    "finetune_folder.py",
-    "folder.py",
-    "synthetic.py",
-)
-# What a recipe needs besides its name: a model, a teacher, the classes and images of a folder.
-FOLDER = {"model.num_classes": "100", "data.root": "PHOTOS"}
-NEEDS = {
-    "digits.py:transfer": {"model.name": "vit_mu4", "data.image_size": "28,28"},
-    "finetune_folder.py": {"model.name": "vit_b16", "data.image_size": "224,224", **FOLDER},
-    "folder.py": FOLDER,
-}
-NUM_IMAGES = 10_000  # of a folder
-# Settings that change no shape: numbers in a program, and what the host does.
-NUMBERS = re.compile(
-    r"total_.*|seed|max_skipped|init_from|(eval|checkpoint|log)\..*|model\.(name|num_classes)"
-    r"|data\.(\w+_split|name|root|crop.*|fit|interpolation|flip|augment|color_jitter|repeats)"
-    r"|data\.(affine\..*|threads|mean|std)"
-    r"|optim\.(learning_rate|schedule|warmup_.*|end_learning_rate|cooldown_.*)"
-)
-# Settings of which only matters whether they are 0.
-SWITCHES = re.compile(
-    r"model\.block\.drop_path|mix\..*|optim\.(weight_decay|clip_norm|ema_decay)|data\.erasing"
-    r"|objective\.label_smoothing"
-)
 
 
 class Row(NamedTuple):
@@ -117,51 +76,6 @@ class Row(NamedTuple):
 
 # The recipes of each step, and the smallest slice of each device, by the recipe that is compiled.
 Table = dict[str, tuple[list[str], dict[str, Row | None]]]
-
-
-def find_recipes() -> Iterator[str]:
-    """Yield FILE.py or FILE.py:ARGUMENT of every recipe."""
-    for name in FILES:
-        path = ROOT / "configs" / name
-        tables = re.findall(r"pick\((\w+), ", path.read_text())
-        scope = runpy.run_path(str(path)) if tables else {}
-        yield from [f"{name}:{key}" for table in tables for key in scope[table]] or [name]
-
-
-def flags_of(recipe: str) -> dict[str, str]:
-    """Return the flags without which a recipe has no model, no teacher or no classes."""
-    return NEEDS.get(recipe, NEEDS.get(recipe.partition(":")[0], {}))
-
-
-def open_recipe(recipe: str, teacher: str) -> config_lib.Config:
-    """Return the config of a recipe.
-
-    Args:
-      recipe: The recipe.
-      teacher: The run folder of a teacher with the classes of ImageNet, for distillation.
-    """
-    tree = config_lib.load_config_file(f"{ROOT}/configs/{recipe}")
-    flags = flags_of(recipe)
-    if tree.objective.name == "distillation":
-        flags = {**flags, "objective.teacher": teacher}
-    return config_lib.resolve(tree, flags).config
-
-
-def step_of(config: config_lib.Config) -> str:
-    """Return a text that is equal for configs whose steps have the same shapes, but for classes."""
-    values = config_lib.flatten(config_lib.as_dict(config))
-    kept = {key: value for key, value in values.items() if not NUMBERS.fullmatch(key)}
-    return str({k: bool(v) if SWITCHES.fullmatch(k) else v for k, v in kept.items()})
-
-
-def find_steps(teacher: str) -> dict[str, list[str]]:
-    """Return the recipes of each step, by the one that has the most classes."""
-    groups: dict[str, list[tuple[int, str]]] = {}
-    for recipe in find_recipes():
-        config = open_recipe(recipe, teacher)
-        train = declare(config, NUM_IMAGES if config.data.root else 0).sources["train"]
-        groups.setdefault(step_of(config), []).append((len(train.class_names), recipe))
-    return {max(g, key=lambda item: item[0])[1]: [name for _, name in g] for g in groups.values()}
 
 
 def find_smallest(slices: Sequence[str], guess: int, measure: Callable[[str], Row]) -> Row | None:
@@ -206,29 +120,31 @@ def plan(recipe: str, config: config_lib.Config, rows: "Rows") -> dict[str, Row 
     return smallest
 
 
-def make_teacher() -> config_lib.Config:
-    """Return the config of the teacher of distilled recipes: DeiT-B, as in the recipe."""
-    tree = config_lib.load_config_file(f"{ROOT}/configs/deit.py:b")
-    return config_lib.resolve(tree, {"model.num_classes": "1000"}).config
-
-
 class Rows:
     """The compiled steps in a file of JSON lines; each is compiled once.
 
     Args:
       path: The file.
+      compiles: Whether to compile what is not in the file.
     """
 
-    def __init__(self, path: pathlib.Path) -> None:
+    def __init__(self, path: pathlib.Path, compiles: bool = True) -> None:
         self._path = path
+        self._compiles = compiles
         lines = path.read_text().splitlines() if path.exists() else []
         self._rows = [Row(**json.loads(line)) for line in lines]
 
     def measure(self, recipe: str, config: config_lib.Config, topology: str) -> Row:
-        """Return the row of a recipe and a topology; compile the step if the file has none."""
+        """Return the row of a recipe and a topology; compile the step if the file has none.
+
+        Raises:
+          InputMissingError: The file has none, and nothing is compiled.
+        """
         for row in self._rows:
             if (row.recipe, row.topology) == (recipe, topology):
                 return row
+        if not self._compiles:
+            raise InputMissingError(f"{self._path}: no row for {recipe} and {topology}")
         report = compile_step(config, topology, num_images=NUM_IMAGES if config.data.root else 0)
         row = Row(
             recipe,
@@ -299,14 +215,18 @@ def _abbreviate(names: Sequence[str]) -> str:
 
 
 def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
-    """Compile what is not in the file yet, then write the table if asked to."""
-    rows = Rows(pathlib.Path(values.output))
+    """Compile what is not in the file yet; or write the table of the recipes that are complete."""
+    rows = Rows(pathlib.Path(values.output), compiles=not values.write)
     table: Table = {}
     with tempfile.TemporaryDirectory() as folder:
         stored.write(epath.Path(folder), make_teacher(), {})
         for recipe, names in find_steps(folder).items():
-            if not values.only or recipe.partition(".")[0] in values.only:
+            if values.only and recipe.partition(".")[0] not in values.only:
+                continue
+            try:
                 table[recipe] = names, plan(recipe, open_recipe(recipe, folder), rows)
+            except UserError as error:
+                complain(f"{recipe}: {error}")
     if values.write:
         write(table)
 
@@ -316,7 +236,8 @@ def _flags() -> flags.FlagValues:
     text = "File of JSON lines with the compiled steps."
     flags.DEFINE_string("output", "recipes.jsonl", text, flag_values=values)
     flags.DEFINE_list("only", [], "Files of recipes: deit,swin.", flag_values=values)
-    flags.DEFINE_bool("write", False, "Write the table in docs/recipes.md.", flag_values=values)
+    text = "Write the table in docs/recipes.md and in the recipes; compile nothing."
+    flags.DEFINE_bool("write", False, text, flag_values=values)
     return values
 
 

@@ -10,6 +10,7 @@ from vit_jax.planning import topologies
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import plan_recipes
+import recipe_steps
 from plan_recipes import LADDERS, Row, find_smallest
 
 GIB = 2**30
@@ -19,8 +20,8 @@ CELL = re.compile(r"`((?:h100|v5e|v4):\w+)` (\d+\.\d)")
 
 
 def test_recipes_that_differ_in_numbers_only_share_a_step(monkeypatch, tmp_path):
-    monkeypatch.setattr(plan_recipes, "FILES", ("deit3.py", "hybrid.py", "digits.py"))
-    steps = plan_recipes.find_steps(str(tmp_path))
+    monkeypatch.setattr(recipe_steps, "FILES", ("deit3.py", "hybrid.py", "digits.py"))
+    steps = recipe_steps.find_steps(str(tmp_path))
     assert {name: recipes for name, recipes in steps.items() if len(recipes) > 1} == {
         "deit3.py:b_800": ["deit3.py:b_800", "deit3.py:b_400"],
         "deit3.py:l_800": ["deit3.py:l_800", "deit3.py:l_400"],
@@ -66,16 +67,45 @@ def test_no_slice_holds_a_state_that_is_too_large():
     assert find_smallest(SLICES, 0, measure) is None and asked[-1] == SLICES[-1]
 
 
-def test_the_table_and_the_docstrings_say_the_same():
-    table = PAGE.partition(plan_recipes.BEGIN)[2].partition(plan_recipes.END)[0]
-    for line in table.splitlines()[3:]:
-        file = ""
-        for name in re.findall(r"`([\w.]+\.py(?::\w+)?|:\w+)`", line.split("|")[1]):
-            file = name.partition(":")[0] or file
-            text = " ".join((ROOT / "configs" / file).read_text().partition("import")[0].split())
-            for topology, peak in CELL.findall(line):
-                assert f"{topology} ({peak})" in text, f"{file}: {topology}"
+def recipes_of(line):
+    """Returns the recipes of a line of the table."""
+    file, names = "", []
+    for name in re.findall(r"`([\w.]+\.py(?::\w+)?|:\w+)`", line.split("|")[1]):
+        file = name.partition(":")[0] or file
+        names.append(name if name.startswith(file) else f"{file}{name}")
+    return names
+
+
+TABLE = PAGE.partition(plan_recipes.BEGIN)[2].partition(plan_recipes.END)[0].split("\n")[3:-1]
+
+
+@pytest.mark.parametrize("line", TABLE, ids=lambda line: recipes_of(line)[0])
+def test_the_docstring_of_a_recipe_says_what_the_table_says(line):
+    for file in {name.partition(":")[0] for name in recipes_of(line)}:
+        text = " ".join((ROOT / "configs" / file).read_text().split('"""')[1].split())
+        for topology, peak in CELL.findall(line):
+            assert f"{topology} ({peak})" in text, file
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", TABLE, ids=lambda line: recipes_of(line)[0])
+def test_a_line_of_the_table_is_what_the_compilers_say(line, tmp_path, monkeypatch):
+    monkeypatch.delenv("XLA_FLAGS")  # those of the tests change the program
+    names = recipes_of(line)
+    monkeypatch.setattr(recipe_steps, "FILES", tuple({n.partition(":")[0]: 0 for n in names}))
+    teacher = tmp_path / "teacher"
+    teacher.mkdir()
+    plan_recipes.stored.write(plan_recipes.epath.Path(teacher), recipe_steps.make_teacher(), {})
+    recipe = next(
+        recipe
+        for recipe, members in recipe_steps.find_steps(str(teacher)).items()
+        if names[0] in members
+    )
+    config = recipe_steps.open_recipe(recipe, str(teacher))
+    rows = plan_recipes.Rows(tmp_path / "rows.jsonl")
+    table = plan_recipes.to_table({recipe: (names, plan_recipes.plan(recipe, config, rows))})
+    assert line in table.splitlines()
 
 
 def test_the_files_are_those_of_configs():
-    assert sorted(plan_recipes.FILES) == sorted(p.name for p in (ROOT / "configs").glob("*.py"))
+    assert sorted(recipe_steps.FILES) == sorted(p.name for p in (ROOT / "configs").glob("*.py"))
