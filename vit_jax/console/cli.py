@@ -74,7 +74,7 @@ def run(
     argv = list(sys.argv if argv is None else argv)
     logging.set_verbosity(logging.FATAL)  # hide Orbax's messages: errors are reported below
     stdlib_logging.getLogger("asyncio").setLevel(stdlib_logging.CRITICAL)
-    if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
+    if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined, unused-ignore]
         jax.config.update("jax_compilation_cache_dir", str(CACHE.expanduser()))
     values.mark_as_parsed()  # so that `debug` can be read even if parsing fails
     try:

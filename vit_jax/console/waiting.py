@@ -85,8 +85,8 @@ def announce_compilation(
 
 def cache_directory() -> str:
     """Return where JAX caches compiled programs; empty if it does not."""
-    is_used = jax.config.jax_enable_compilation_cache  # type: ignore[attr-defined]
-    directory = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
+    is_used = jax.config.jax_enable_compilation_cache  # type: ignore[attr-defined, unused-ignore]
+    directory = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined, unused-ignore]
     return (directory or "") if is_used else ""
 
 

@@ -113,7 +113,7 @@ class Transformer(nn.Module):
             attention = name_of(self.attention, ATTENTIONS)
             problem = f"{posemb} adds a bias to the scores, which {attention} does not support"
             yield "posemb.name", f"{problem}; use attention={' or '.join(supporting)}"
-        if self.dtype == "float64" and not jax.config.jax_enable_x64:  # type: ignore[attr-defined]
+        if self.dtype == "float64" and not jax.config.jax_enable_x64:  # type: ignore[attr-defined, unused-ignore]
             yield "dtype", "float64 needs the environment variable JAX_ENABLE_X64=1"
         if self.dtype == "float64" and self.grad_dtype:
             yield "grad_dtype", f"expected '' for dtype=float64, got {self.grad_dtype}"
