@@ -32,7 +32,7 @@ from vit_jax.cluster import sharding
 from vit_jax.console import cli
 from vit_jax.console.progress import Progress, say, say_aside, warn
 from vit_jax.console.text import to_json
-from vit_jax.console.waiting import announce_compilation, waiting
+from vit_jax.console.waiting import compiled_first, waiting
 from vit_jax.console.workdir import open_path
 from vit_jax.data import transforms
 from vit_jax.data.image_files import find_images
@@ -115,7 +115,7 @@ class Predictor:
             _, classes = jax.lax.top_k(logits, topk)
             return classes, jax.numpy.take_along_axis(score(logits), classes, axis=-1)
 
-        self._top = announce_compilation(top, "the model", aside=True)
+        self._top = compiled_first(top, "model", aside=True)
 
     def __call__(self, images: Any, topk: int = 5) -> list[list[Prediction]]:
         """Return the `topk` most probable classes of each image, the most probable first.

@@ -1,11 +1,13 @@
 """A wait is announced, and says how long it took and whether the compilation cache had it."""
 
+import contextlib
+
 import jax
 import jax.numpy as jnp
 import pytest
 
 from vit_jax.console import waiting as waiting_lib
-from vit_jax.console.waiting import announce_compilation, cache_directory, waiting
+from vit_jax.console.waiting import cache_directory, compiled_first, waiting
 
 HIT = "/jax/compilation_cache/cache_hits"
 MISS = "/jax/compilation_cache/cache_misses"
@@ -82,10 +84,29 @@ def test_a_wait_can_keep_out_of_the_output(patience, capsys):
     assert err == "wait      restoring the checkpoint ...\n          took 1.5 s\n"
 
 
-def test_only_the_first_call_is_announced_as_compilation(patience, capsys):
+def test_a_program_is_compiled_once_before_its_first_call(patience, capsys):
     patience(is_over=True)
-    double = announce_compilation(jax.jit(lambda x: 2 * x), "the doubling")
-    assert [int(double(jnp.int32(i))) for i in range(3)] == [0, 2, 4]
+    log = []
+
+    @contextlib.contextmanager
+    def booking(program):
+        log.append(f"{program} begins")
+        yield
+        log.append(f"{program} ends")
+
+    def listen(event, seconds, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            log.append("compiled")
+
+    double = compiled_first(jax.jit(lambda x: 2 * x), "doubling", booking=booking)
+    numbers = [jnp.int32(i) for i in range(3)]
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        results = [double(number) for number in numbers]
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert [int(result) for result in results] == [0, 2, 4]
+    assert log == ["doubling begins", "compiled", "doubling ends"]
     assert capsys.readouterr().out.count("wait      compiling the doubling ...\n") == 1
 
 

@@ -5,7 +5,7 @@ import functools
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 import jax
 
@@ -13,6 +13,9 @@ from vit_jax.console.progress import say, say_aside
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+# Measures the compilation of a program, given its name.
+Booking = Callable[[str], contextlib.AbstractContextManager[Any]]
 
 # Shorter waits are not announced.
 PATIENCE = 2.0
@@ -58,27 +61,32 @@ def waiting(
         put(f"          took {clock() - began:.1f} s{_describe_cache(events)}")
 
 
-def announce_compilation(
-    function: Callable[P, T], what: str, *, aside: bool = False
+def compiled_first(
+    function: Callable[P, T],
+    program: str,
+    *,
+    aside: bool = False,
+    booking: Booking = contextlib.nullcontext,
 ) -> Callable[P, T]:
-    """Return a jitted function that announces its first call, in which it is compiled.
+    """Return a jitted function that announces its compilation, which precedes its first call.
 
     Args:
       function: The jitted function.
-      what: What is compiled, such as `the training step`.
+      program: What is compiled, such as `training step`.
       aside: Whether to print on stderr if stdout is not a terminal.
+      booking: Maps the name of the program to a context manager around its compilation alone.
     """
+    lower = cast(jax.stages.Wrapped, function).lower
     is_compiled = False
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
         nonlocal is_compiled
-        if is_compiled:
-            return function(*args, **kwargs)
-        with waiting(f"compiling {what}", aside=aside):
-            result = function(*args, **kwargs)
-        is_compiled = True
-        return result
+        if not is_compiled:
+            with booking(program), waiting(f"compiling the {program}", aside=aside):
+                lower(*args, **kwargs).compile()  # JAX keeps the program for the call below
+            is_compiled = True
+        return function(*args, **kwargs)
 
     return call
 

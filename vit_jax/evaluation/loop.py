@@ -1,5 +1,6 @@
 """The evaluation loop: every image of a source counts exactly once."""
 
+import contextlib
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 from vit_jax import config as config_lib
 from vit_jax.cluster import sharding
 from vit_jax.console.progress import Progress
-from vit_jax.console.waiting import announce_compilation, waiting
+from vit_jax.console.waiting import Booking, compiled_first, waiting
 from vit_jax.data import loader
 from vit_jax.data.sources import Source
 from vit_jax.errors import DataError
@@ -29,6 +30,7 @@ class Evaluation:
       evaluators: The evaluators of the run, by name.
       config: The config of the run.
       mesh: The device mesh.
+      booking: Measures the compilation; see `compiled_first`.
     """
 
     def __init__(
@@ -36,11 +38,13 @@ class Evaluation:
         evaluators: Mapping[str, Evaluator],
         config: config_lib.Config,
         mesh: jax.sharding.Mesh,
+        booking: Booking = contextlib.nullcontext,
     ) -> None:
         self._evaluators = evaluators
         self._config = config
         self._mesh = mesh
-        self._step = announce_compilation(make_eval_step(evaluators, mesh), "the evaluation step")
+        step = make_eval_step(evaluators, mesh)
+        self._step = compiled_first(step, "evaluation step", booking=booking)
 
     def labels(self, name: str, *, raw: bool = False) -> dict[str, str]:
         """Return the label of the result of each evaluator on a set; see `evaluators.labels`."""

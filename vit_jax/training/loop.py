@@ -17,7 +17,7 @@ from vit_jax.cluster.preemption import PreemptionGuard
 from vit_jax.config import stored
 from vit_jax.console.metrics_writer import MetricsWriter
 from vit_jax.console.progress import say
-from vit_jax.console.waiting import announce_compilation, cache_directory, waiting
+from vit_jax.console.waiting import cache_directory, compiled_first, waiting
 from vit_jax.console.workdir import lock, owner
 from vit_jax.data import loader
 from vit_jax.data.sources.folder import choose_splits
@@ -150,12 +150,15 @@ def loop(
     config = run.config
     step = int(state.step)
     best = checkpoints.best_score()
-    train_step = announce_compilation(make_train_step(run), "the training step")
+    train_step = compiled_first(make_train_step(run), "training step")
     with waiting("loading the frozen variables of the objective"):
         frozen = run.objective.frozen(run.mesh, run.splits["train"])
+    images = run.splits["train"]
     host, num_hosts = sharding.batch_shard(run.mesh)
-    rows = {"seed": config.seed, "step": step, "host": host, "num_hosts": num_hosts}
-    batches = loader.train_batches(run.splits["train"], config.data, config.batch_size, **rows)
+    shard = {"host": host, "num_hosts": num_hosts}
+    batches = loader.train_batches(
+        images, config.data, config.batch_size, seed=config.seed, step=step, **shard
+    )
     reporter = Reporter(config, writer, state, run.total_steps)
     try:
         while True:
