@@ -182,7 +182,9 @@ def test_a_command_line_run_says_what_it_does(tmp_path):
     assert first.startswith("step 1/8  ETA --  loss ")
     for part in ("loss ", "lr ", "images/s", "ETA 0:"):
         assert all(part in line for line in others)
-    assert lines[-1].startswith("done ")
+    assert lines[-2].startswith("done ")
+    assert lines[-1].startswith("goodput   ")
     written = {path.name for path in tmp_path.iterdir()}
-    assert {"config.json", "metrics.jsonl", "results.json", "checkpoints"} <= written
+    files = {"config.json", "metrics.jsonl", "results.json", "goodput.json", "checkpoints"}
+    assert files <= written
     assert json.loads((tmp_path / "config.json").read_text())["total_steps"] == 8

@@ -1,7 +1,7 @@
 """Train a Vision Transformer.
 
   python -m vit_jax.train --config=configs/digits.py [--workdir=runs/digits]
-      [--config.key=value ...] [--allow_config_change=KEY] [--print_config]
+      [--config.key=value ...] [--allow_config_change=KEY] [--print_config] [--profile=10:15]
 
 The run is written to the work directory, runs/<config name> by default. Running the same command
 again resumes the run.
@@ -22,17 +22,21 @@ from vit_jax.console import cli
 from vit_jax.console.workdir import open_path
 from vit_jax.data.sources.folder import choose_splits
 from vit_jax.training.advice import add_advice
+from vit_jax.training.goodput import age_of_process
 from vit_jax.training.loop import train
+from vit_jax.training.profiler import parse_window
 
 
 def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
     """Train the run that a config file and the flags describe."""
+    window = hosts.run_and_compare(lambda: parse_window(values.profile))
     workdir = hosts.run_and_compare(lambda: _find_workdir(values))
     resolved = hosts.run_and_compare(lambda: _resolve(values.config, overrides, workdir))
     if values.print_config:
         print_config(resolved)
         return
-    train(resolved, workdir, tuple(values.allow_config_change))
+    allowed = tuple(values.allow_config_change)
+    train(resolved, workdir, allowed, window, age=age_of_process())
 
 
 def _find_workdir(values: flags.FlagValues) -> epath.Path:
@@ -67,6 +71,13 @@ def _flags() -> flags.FlagValues:
         [],
         "A config key whose value may differ from the one the run was started with; may be "
         "repeated. total, optim.warmup and optim.cooldown stand for all units of these durations.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "profile",
+        "",
+        "The steps to trace, FIRST:LAST such as 10:15; the trace is written to profile/ in the "
+        "work directory, for XProf.",
         flag_values=values,
     )
     return values

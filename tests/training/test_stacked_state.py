@@ -8,7 +8,7 @@ import pytest
 
 from vit_jax.models.stacking import stack, unstack
 from vit_jax.training import state
-from vit_jax.training.memory import state_bytes_per_device
+from vit_jax.training.memory import bytes_per_device
 from vit_jax.training.run import open_run
 from vit_jax.training.stacked_state import stack_state, unstack_state
 
@@ -46,7 +46,7 @@ def test_a_state_begins_with_the_values_of_its_blocks(tiny_config, optimizer, me
     chex.assert_trees_all_equal(saved, initial(plain))
     assert run.num_parameters == plain.num_parameters
     assert run.describe() == plain.describe()
-    assert state_bytes_per_device(run.shapes) == state_bytes_per_device(plain.shapes)
+    assert bytes_per_device(run.shapes) == bytes_per_device(plain.shapes)
 
 
 def test_a_stack_is_sharded_like_its_layers(tiny_config):

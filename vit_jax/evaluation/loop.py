@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from vit_jax import config as config_lib
 from vit_jax.cluster import sharding
+from vit_jax.cluster.exhaustion import explaining_exhaustion
 from vit_jax.console.progress import Progress
 from vit_jax.console.waiting import Booking, compiled_first, waiting
 from vit_jax.data import loader
@@ -72,10 +73,12 @@ class Evaluation:
           stopped: Returns whether to stop.
 
         Raises:
+          ConfigError: The evaluation needs more memory than a device has.
           DataError: More images are unreadable than the config allows, or all are.
         """
         named = self.labels(name, raw=raw)
-        totals = self._sum(variables, source, next(iter(named.values())), stopped)
+        with explaining_exhaustion("config.eval.batch_size", self._advice()):
+            totals = self._sum(variables, source, next(iter(named.values())), stopped)
         if not totals:
             return {}
         results = {}
@@ -99,6 +102,12 @@ class Evaluation:
                     images += f", {result['skipped']:,} unreadable"
                 lines.append(f"{label}: {self._evaluators[evaluator].format(result)}  ({images})")
         return lines
+
+    def _advice(self) -> str:
+        """Return what to do if an evaluation needs more memory than a device has."""
+        size = eval_batch_size(self._config, self._mesh)
+        fewer = sharding.round_up(max(1, size // 2), self._mesh)
+        return f"try --config.eval.batch_size={fewer}" if fewer < size else "use more devices"
 
     def _sum(
         self,

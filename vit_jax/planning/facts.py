@@ -11,7 +11,7 @@ from vit_jax.planning import lowering
 from vit_jax.planning.report import Limit, gib
 from vit_jax.planning.topologies import HERE, Topology
 from vit_jax.training import flops
-from vit_jax.training.memory import memory_of, state_bytes_per_device
+from vit_jax.training.memory import memory_of, bytes_per_device
 from vit_jax.training.run import Run
 
 FRACTION = "XLA_PYTHON_CLIENT_MEM_FRACTION"  # of the memory of a GPU that JAX takes
@@ -33,7 +33,7 @@ def collect(run: Run, topology: Topology, step: str) -> dict[str, Any]:
         "batch_size": size,
         "parameters": run.num_parameters,
         "flops": dataclasses.asdict(counted),
-        "state_bytes": state_bytes_per_device(lowering.state(run, step)),
+        "state_bytes": bytes_per_device(lowering.state(run, step)),
         "limit_bytes": limit.bytes,
         "limit": limit.text,
         "attention": run.describe_attention(),

@@ -1,9 +1,10 @@
 """The training loop: when to step, evaluate and save, from the first step to the last."""
 
+import contextlib
+import dataclasses
 import functools
 import math
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ from vit_jax import config as config_lib
 from vit_jax.checkpoints import seals
 from vit_jax.checkpoints.manager import Checkpoints
 from vit_jax.cluster import hosts, sharding
+from vit_jax.cluster.exhaustion import explaining_exhaustion
 from vit_jax.cluster.preemption import PreemptionGuard
 from vit_jax.config import stored
 from vit_jax.console.metrics_writer import MetricsWriter
@@ -25,7 +27,10 @@ from vit_jax.errors import ConfigError, Interrupted
 from vit_jax.evaluation.loop import Evaluation
 from vit_jax.training import results, resume, warm_start
 from vit_jax.training import state as state_lib
-from vit_jax.training.memory import check_memory
+from vit_jax.training.goodput import recording
+from vit_jax.training.ledger import Ledger
+from vit_jax.training.memory import advise, check_memory
+from vit_jax.training.profiler import NO_STEPS, Profiler, Window
 from vit_jax.training.reporter import Reporter
 from vit_jax.training.run import Run, open_run
 from vit_jax.training.stacked_state import unstack_state
@@ -33,8 +38,24 @@ from vit_jax.training.state import TrainState
 from vit_jax.training.step import make_train_step
 
 
+@dataclasses.dataclass(frozen=True)
+class Tools:
+    """What the loop works with, besides a run and its state."""
+
+    evaluation: Evaluation
+    checkpoints: Checkpoints
+    writer: MetricsWriter
+    stop: PreemptionGuard
+    ledger: Ledger
+    profiler: Profiler
+
+
 def train(
-    resolved: config_lib.Resolved, workdir: epath.Path, allowed: tuple[str, ...] = ()
+    resolved: config_lib.Resolved,
+    workdir: epath.Path,
+    allowed: tuple[str, ...] = (),
+    window: Window = NO_STEPS,
+    age: float = 0.0,
 ) -> dict[str, Any]:
     """Train, or resume, and return the content of `results.json`.
 
@@ -42,49 +63,45 @@ def train(
       resolved: The settings of the run, and who set them.
       workdir: The work directory.
       allowed: Config keys that may differ from those that the run was started with.
+      window: The steps to profile.
+      age: Seconds that this attempt has taken already, such as those of the imports.
 
     Raises:
       UserError: An error that the user can fix; see `errors`.
     """
+    ledger = Ledger(age)
     resolved = choose_splits(resolved)
-    config = resolved.config
     with PreemptionGuard() as stop, lock(workdir):
-        run = _open(config, workdir)
-        with jax.set_mesh(run.mesh):
+        run = _open(resolved.config, workdir)
+        with jax.set_mesh(run.mesh), explaining_exhaustion("config.batch_size", advise(run)):
             _introduce(run, workdir, resolved.notes)
-            checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep)
+            checkpoints = Checkpoints(workdir / "checkpoints", run.config.checkpoint.keep)
             with waiting("verifying and restoring the newest checkpoint"):
                 restored = resume.restore(run, checkpoints, allowed)
             state, changes = restored or (None, [])
-            evaluation = Evaluation(run.evaluators, run.config, run.mesh)
+            evaluation = Evaluation(run.evaluators, run.config, run.mesh, ledger.compiling)
             finished = hosts.run_on_host0(
                 lambda: results.read_finished(run, workdir, state, evaluation)
             )
             if finished:
                 return finished
             hosts.run_and_compare(run.objective.check)
-            if state is None:
-                state = _start(run)
-            else:
-                say(f"resume    from the checkpoint of step {int(state.step):,}")
-                for note in changes:
-                    say(f"          {note}")
-                _check_not_past_the_end(run, int(state.step))
-            stored.write(workdir, run.config, _origins(resolved, run))
-            writer = MetricsWriter(workdir, int(state.step), tensorboard=config.log.tensorboard)
-            began = time.monotonic()
-            start = int(state.step)
-            try:
-                state = loop(run, state, evaluation, checkpoints, writer, stop)
-                seconds = time.monotonic() - began
-                with waiting("finishing the last checkpoint"):
-                    checkpoints.wait()
-                speed = (int(state.step) - start) * config.batch_size / max(seconds, 1e-9)
-                pace = {"train_seconds": round(seconds, 2), "images_per_second": round(speed, 1)}
-                return results.finish(run, workdir, state, evaluation, writer, stop, pace)
-            finally:
-                writer.close()
-                checkpoints.close()
+            start = int(state.step) if state else 0
+            _check_not_past_the_end(run, start)
+            with recording(workdir, ledger, start):
+                state = _resume(run, state, changes) if state else _start(run)
+                stored.write(workdir, run.config, _origins(resolved, run))
+                writer = MetricsWriter(workdir, start, tensorboard=run.config.log.tensorboard)
+                profiler = Profiler(window, workdir, start, run.total_steps)
+                tools = Tools(evaluation, checkpoints, writer, stop, ledger, profiler)
+                try:
+                    state = loop(run, state, tools)
+                    return results.finish(run, workdir, state, evaluation, writer, stop, ledger)
+                finally:
+                    with ledger.book("saving"):
+                        profiler.close()
+                        writer.close()
+                        checkpoints.close()
 
 
 def _open(config: config_lib.Config, workdir: epath.Path) -> Run:
@@ -125,6 +142,14 @@ def _start(run: Run) -> TrainState:
         return state_lib.init(run.model, run.tx, shape, config.seed, run.shapes, given, run.stacks)
 
 
+def _resume(run: Run, state: TrainState, changes: Sequence[str]) -> TrainState:
+    """Return the state of the checkpoint that the run resumes from, and say so."""
+    say(f"resume    from the checkpoint of step {int(state.step):,}")
+    for note in changes:
+        say(f"          {note}")
+    return state
+
+
 def _origins(resolved: config_lib.Resolved, run: Run) -> dict[str, str]:
     """Return the origin of each value; the number of classes may be inferred from the data."""
     origins = dict(resolved.origins)
@@ -133,73 +158,89 @@ def _origins(resolved: config_lib.Resolved, run: Run) -> dict[str, str]:
     return origins
 
 
-def loop(
-    run: Run,
-    state: TrainState,
-    evaluation: Evaluation,
-    checkpoints: Checkpoints,
-    writer: MetricsWriter,
-    stop: PreemptionGuard,
-) -> TrainState:
+def loop(run: Run, state: TrainState, tools: Tools) -> TrainState:
     """Step, evaluate and save until the last step; return the final state, which is saved.
 
     Raises:
       Interrupted: A signal arrived; the state is saved.
       DivergedError: Too many steps in a row were not finite.
     """
-    config = run.config
+    config, stop, book = run.config, tools.stop, tools.ledger.book
     step = int(state.step)
-    best = checkpoints.best_score()
-    train_step = compiled_first(make_train_step(run), "training step")
+    best = tools.checkpoints.best_score()
+    train_step = make_train_step(run)
+    train_step = compiled_first(train_step, "training step", booking=tools.ledger.compiling)
     with waiting("loading the frozen variables of the objective"):
         frozen = run.objective.frozen(run.mesh, run.splits["train"])
-    images = run.splits["train"]
-    host, num_hosts = sharding.batch_shard(run.mesh)
-    shard = {"host": host, "num_hosts": num_hosts}
-    batches = loader.train_batches(
-        images, config.data, config.batch_size, seed=config.seed, step=step, **shard
-    )
-    reporter = Reporter(config, writer, state, run.total_steps)
-    try:
+    reporter = Reporter(config, tools.writer, state, run.total_steps)
+    with contextlib.closing(reporter), _batches_after(run, step) as batches, book("steps"):
         while True:
             last = step >= run.total_steps
             evaluates = bool(run.watched) and (last or _due(config.eval.every_steps, step))
             saves = last or _due(config.checkpoint.every_steps, step)
-            if stop.poll() or evaluates or saves:
+            traces = tools.profiler.turns(step)
+            if stop.poll() or evaluates or saves or traces:
                 reporter.drain()
+            if traces:
+                with book("saving"), reporter.pause():
+                    tools.profiler.turn(step)
             found = {}
             if evaluates:
-                arguments = run, evaluation, state, writer, stop
-                found = reporter.evaluate(functools.partial(results.evaluate_watched, *arguments))
+                arguments = run, tools.evaluation, state, tools.writer, stop
+                evaluate = functools.partial(results.evaluate_watched, *arguments)
+                with book("evaluation"):
+                    found = reporter.evaluate(evaluate)
+            stops = stop.requested
             score = run.best.score(found) if run.best else None
-            if saves or stop.requested or (score is not None and score > best):
+            if saves or stops or (score is not None and score > best):
                 best = max(best, -math.inf if score is None else score)
-                writer.flush()
-                with reporter.pause():
-                    _save(run, state, checkpoints, score)
-            if stop.requested:
-                with waiting("finishing the last checkpoint"):
-                    checkpoints.wait()
+                with book("saving"), reporter.pause():
+                    _save(run, state, tools, score, wait=last or stops)
+            if stops:
                 raise Interrupted(f"at step {step:,}, saved; rerun the same command to continue")
             if last:
                 return state
-            batch = sharding.to_global(reporter.wait_for(batches), run.mesh)
-            state, step_metrics = train_step(state, batch, frozen)
+            with book("data"):
+                batch = reporter.wait_for(batches)
+            with tools.profiler.step(step + 1):
+                state, metrics = train_step(state, sharding.to_global(batch, run.mesh), frozen)
             step += 1
-            reporter.push(step, step_metrics)
+            tools.ledger.count(config.batch_size)
+            reporter.push(step, metrics)
+
+
+@contextlib.contextmanager
+def _batches_after(run: Run, step: int) -> Iterator[Iterator[loader.Batch]]:
+    """Yield this host's part of the batches after a step; stop to read them at the end."""
+    host, num_hosts = sharding.batch_shard(run.mesh)
+    batches = loader.train_batches(
+        run.splits["train"],
+        run.config.data,
+        run.config.batch_size,
+        seed=run.config.seed,
+        step=step,
+        host=host,
+        num_hosts=num_hosts,
+    )
+    try:
+        yield batches
     finally:
-        reporter.close()
         batches.close()
 
 
-def _save(run: Run, state: TrainState, checkpoints: Checkpoints, score: float | None) -> None:
+def _save(run: Run, state: TrainState, tools: Tools, score: float | None, *, wait: bool) -> None:
     """Save a checkpoint with its score, unless it is saved already; print a line if it is new."""
     step = int(state.step)
+    tools.writer.flush()
     with waiting(f"saving the checkpoint of step {step:,}"):
         items = unstack_state(state, run.stacks).to_items()
-        is_new = checkpoints.save(step, items, run.fingerprint, score)
+        is_new = tools.checkpoints.save(step, items, run.fingerprint, score)
+    tools.ledger.checkpoint(step)
     if is_new:
         say(f"save      step {step:,}")
+    if wait:
+        with waiting("finishing the last checkpoint"):
+            tools.checkpoints.wait()
 
 
 def _shared_by_hosts(run: Run, workdir: epath.Path) -> dict[str, Any]:

@@ -21,6 +21,8 @@ from vit_jax.console.workdir import write_json
 from vit_jax.errors import Interrupted
 from vit_jax.evaluation.evaluators import Result
 from vit_jax.evaluation.loop import Evaluation
+from vit_jax.training import goodput
+from vit_jax.training.ledger import Ledger
 from vit_jax.training.run import Run
 from vit_jax.training.state import TrainState
 
@@ -81,12 +83,9 @@ def finish(
     evaluation: Evaluation,
     writer: MetricsWriter,
     stop: PreemptionGuard,
-    pace: Mapping[str, float],
+    ledger: Ledger,
 ) -> dict[str, Any]:
-    """Evaluate on the test split, write `results.json` and print a summary.
-
-    `pace` is measured by this process; for a resumed run it covers the last part only.
-    """
+    """Evaluate on the test split, write `results.json` and print a summary."""
     step = int(state.step)
     results: dict[str, Any] = {}
     for name in run.watched:
@@ -94,11 +93,14 @@ def finish(
             for label in evaluation.labels(name, raw=raw).values():
                 results |= {label: found} if (found := writer.find(step, label)) else {}
     if "test" in run.splits:
-        tested = _evaluate(run, evaluation, state, ("test",), stop)
+        with ledger.book("evaluation"):
+            tested = _evaluate(run, evaluation, state, ("test",), stop)
         if not tested:
             raise Interrupted("during the last evaluation; rerun the same command to continue")
         writer.write(step, config_lib.flatten(tested, separator="/"))
         results |= tested
+    history = ledger.history()
+    account = history.account
     content = {
         "step": step,
         "eval": results,
@@ -106,11 +108,14 @@ def finish(
         "parameters": run.num_parameters,
         "skipped": int(state.skipped),
         "unreadable": {name: len(source.unreadable) for name, source in run.splits.items()},
-        **pace,
+        "train_seconds": round(account.train_seconds, 2),
+        "images_per_second": round(account.images_per_second, 1),
+        "compile_seconds": {name: round(s, 2) for name, s in ledger.compile_seconds.items()},
+        "goodput": goodput.summarize(history),
     }
     content["sha256"] = _digest(content)
     write_json(workdir / "results.json", content)
-    took = format_seconds(pace["train_seconds"])
+    took = format_seconds(account.train_seconds)
     say(f"done      step {step:,} in {took}  {workdir / 'results.json'}")
     return content
 
