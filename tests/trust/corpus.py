@@ -69,7 +69,7 @@ def run_of_pickles(folder, sentinel):
     """A run, each of whose documents is a pickle."""
     run = payloads.write_run(folder / "run")
     content = pickle.dumps(Executes(sentinel))
-    for name in ("results.json", "origins.json", "metrics.jsonl", "config.json"):
+    for name in ("results.json", "goodput.json", "origins.json", "metrics.jsonl", "config.json"):
         (run / name).write_bytes(content)
     (run / "checkpoints" / "0" / "meta" / "metadata").write_bytes(content)
     payloads.seal(run / "checkpoints" / "0")
