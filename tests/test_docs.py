@@ -239,7 +239,8 @@ def small_flags(command, flags):
     if command == "preview":
         return [*flags, "--images=1", "--draws=1", "--config.data.image_size=32,32"]
     if command == "plan":  # of this machine: the compilers of other devices are extras
-        here = [flag for flag in flags if not flag.startswith("--topology=")]
+        elsewhere = ("--topology=", "--config.mesh.")
+        here = [flag for flag in flags if not flag.startswith(elsewhere)]
         small = {**SMALL, **SMALL_MODEL, "data.image_size": "32,32"}
         return [*here, *(f"--config.{key}={value}" for key, value in small.items())]
     given = dict(flag.split("=", 1) for flag in flags if "=" in flag)

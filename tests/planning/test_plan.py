@@ -39,7 +39,10 @@ REPORT = Report(
     limit_bytes=63_699_733_708,
     limit="75% of 79.10 GiB",
     bytes_accessed=10**11,
-    collectives={"all-reduce": {"f32": 2**21, "bf16": 2**22}, "all-gather": {"u8": 2**20}},
+    collectives={
+        "all-reduce": {"f32": 2**21, "bf16": 2**22},
+        "all-gather": {"u8": 2**10},
+    },
     instructions=654,
     compute_seconds=0.0087,
     memory_seconds=0.03,
@@ -124,7 +127,7 @@ def test_the_lines_of_a_report(monkeypatch, capsys):
         "state     1.00 GiB on each device",
         "peak      60.00 GiB of 59.32 GiB: does not fit  (75% of 79.10 GiB)",
         "traffic   93.13 GiB of memory on each device, an estimate  654 instructions",
-        "sent      all-reduce 2.0 MiB float32, 4.0 MiB bfloat16; all-gather 1.0 MiB u8",
+        "sent      all-reduce 2.0 MiB float32, 4.0 MiB bfloat16; all-gather 1.0 KiB uint8",
         "floor     8.7 ms by FLOPs, 30.0 ms by bandwidth: bandwidth binds  at most 34,133 images/s",
         "note      a note",
     ]

@@ -10,7 +10,8 @@ from vit_jax.training.flops import Flops
 
 _GIB = 2**30
 _WIDTH = 200  # of what the compiler said
-_DTYPES = {"f32": "float32", "bf16": "bfloat16", "f16": "float16", "pred": "bool"}
+# The kinds of XLA's dtypes, such as `s32`, as NumPy calls them.
+_KINDS = {"bf": "bfloat", "f": "float", "s": "int", "u": "uint"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +132,7 @@ class Report:
 
     def _describe_collectives(self) -> str:
         parts = [
-            f"{kind} {', '.join(f'{mib(count)} {_DTYPES.get(t, t)}' for t, count in sent.items())}"
+            f"{kind} {', '.join(f'{_size(n)} {_dtype(dtype)}' for dtype, n in sent.items())}"
             for kind, sent in self.collectives.items()
         ]
         return "; ".join(parts) or "nothing"
@@ -153,6 +154,12 @@ def gib(count: int) -> str:
     return f"{count / _GIB:,.2f} GiB"
 
 
-def mib(count: int) -> str:
-    """Return a number of bytes in MiB as text."""
-    return f"{count / 2**20:,.1f} MiB"
+def _size(count: int) -> str:
+    """Return a number of bytes as text, in KiB or MiB."""
+    return f"{count / 2**20:,.1f} MiB" if count >= 2**20 else f"{count / 2**10:,.1f} KiB"
+
+
+def _dtype(name: str) -> str:
+    """Return NumPy's name of a dtype of XLA."""
+    kind = name.rstrip("0123456789")
+    return f"{_KINDS[kind]}{name.removeprefix(kind)}" if kind in _KINDS else name
