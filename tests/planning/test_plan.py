@@ -190,6 +190,23 @@ def test_the_process_that_compiles_ends_with_its_parent_and_removes_the_folder(
 
 
 @pytest.mark.parametrize(
+    ("code", "log", "problem"),
+    [
+        (1, "a\njax.errors.JaxRuntimeError: INTERNAL: no\nb\n", "JaxRuntimeError: INTERNAL: no"),
+        (1, "ValueError: first\nTypeError: last\n", "TypeError: last"),
+        (-6, "F0000 Check failed: x\n", "F0000 Check failed: x"),
+        (-9, "an innocent line\n", "was killed; is the memory of this machine too small"),
+        (1, "JaxRuntimeError: RESOURCE_EXHAUSTED: vmem\n", "RESOURCE_EXHAUSTED: vmem"),  # no dump
+        (3, "", "died without a word"),
+    ],
+)
+def test_why_a_process_died(code, log, problem, tmp_path):
+    (tmp_path / compiling.LOG).write_text(log)
+    with pytest.raises(CompileError, match=f"^--topology=v5e:2x2: .*{problem}"):
+        compiling._read_refusal({"topology": "v5e:2x2"}, tmp_path, code)
+
+
+@pytest.mark.parametrize(
     ("topology", "problem", "flags"),
     [
         ("h100:1", "INTERNAL: Couldn't find output tile sizes", ["", compiling.NO_TRITON]),

@@ -48,7 +48,6 @@ PROGRAMS = {
     "tpu": "*.after_optimizations_after_buffer_assignment.txt",
     "cuda": "*gpu_after_optimizations.txt",
     topologies.HERE: "*after_optimizations.txt",
-    "refused": "*after_optimizations.txt",
 }
 MEMORY = "*after_optimizations-memory-usage-report.txt"
 _TOTAL = re.compile(r"^Memory Space: default.*\nTotal bytes: (\d+) .*\n", re.MULTILINE)
@@ -116,11 +115,13 @@ def _compile(
         environ = _environment(topology, request["step"], folder, more_flags)
         line = to_json({**request, "folder": name})
         with _running(line, environ, folder / LOG) as process:
-            while not (dump := _read_dump(folder, topology.platform)):
-                if process.poll() is not None:
-                    break
-                time.sleep(POLL_SECONDS)
-        return _report(request, folder, topology, dump, time.monotonic() - began, notes)
+            dump = _wait_for_dump(process, folder, topology.platform)
+            seconds = time.monotonic() - began
+        _raise_error(folder)
+        refused = ""
+        if dump is None:
+            dump, refused = _read_refusal(request, folder, process.returncode)
+        return _report(request, folder, dump, refused, seconds, notes)
 
 
 def _environment(
@@ -136,11 +137,8 @@ def _environment(
     is_here = topology.platform == topologies.HERE
     if topology.platform == "cuda":
         flags += [NO_AUTOTUNING, more_flags]
-    # The child imports the package that runs here, also if it is not installed.
-    root = str(pathlib.Path(__file__).parents[2])
-    paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
-    own = {"XLA_FLAGS": " ".join(filter(None, flags)), "PYTHONPATH": paths}
-    return {**os.environ, **({} if is_here else WITHOUT_DEVICES), **own}
+    own = {} if is_here else WITHOUT_DEVICES
+    return {**os.environ, **own, "XLA_FLAGS": " ".join(filter(None, flags))}
 
 
 @contextlib.contextmanager
@@ -173,6 +171,17 @@ def _running(
             process.stdin.close()
 
 
+def _wait_for_dump(
+    process: subprocess.Popen[str], folder: pathlib.Path, platform: str
+) -> Dump | None:
+    """Return what a process dumps; None if it ends without it."""
+    while process.poll() is None:
+        if dump := _read_dump(folder, platform):
+            return dump
+        time.sleep(POLL_SECONDS)
+    return _read_dump(folder, platform)
+
+
 def _read_dump(folder: pathlib.Path, platform: str) -> Dump | None:
     """Return what is dumped; None if it is not complete yet."""
     memory = sorted(folder.glob(MEMORY))
@@ -184,22 +193,30 @@ def _read_dump(folder: pathlib.Path, platform: str) -> Dump | None:
     return Dump(text, int(total[1])) if hlo.is_complete(text) else None
 
 
+def _read_refusal(request: Mapping[str, Any], folder: pathlib.Path, code: int) -> tuple[Dump, str]:
+    """Return the dump of a program that the compiler refused for its memory, and what it said.
+
+    Raises:
+      CompileError: The process has ended with this exit code for another reason.
+    """
+    problem = _last_error(folder / LOG)
+    if code == -signal.SIGKILL:
+        problem = "the process that compiled was killed; is the memory of this machine too small?"
+    dump = _read_dump(folder, topologies.HERE) if REFUSED in problem else None
+    if dump is None:
+        raise errors.CompileError(f"{topologies.FLAG}={request['topology']}: {problem}")
+    return dump, problem
+
+
 def _report(
     request: Mapping[str, Any],
     folder: pathlib.Path,
-    topology: Topology,
-    dump: Dump | None,
+    dump: Dump,
+    refused: str,
     seconds: float,
     notes: tuple[str, ...],
 ) -> Report:
-    """Return the report of a child that has ended."""
-    _raise_error(folder)
-    refused = ""
-    if dump is None:
-        refused = _last_error(folder / LOG)
-        dump = _read_dump(folder, "refused") if REFUSED in refused else None
-        if dump is None:
-            raise errors.CompileError(f"{topologies.FLAG}={request['topology']}: {refused}")
+    """Return the report of a step that is compiled, or refused."""
     found = json.loads((folder / child.FACTS).read_text())
     moved = traffic.measure(hlo.parse(dump.program))
     if moved.unknown_loops:

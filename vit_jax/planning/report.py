@@ -53,7 +53,7 @@ class Report:
       memory_seconds: The time of a step at the memory bandwidth of the devices; None if not known.
       attention: The kernel of the attention, and why.
       data: What the classes and the numbers of images are, and where they are from.
-      compile_seconds: How long the compilation took, up to the report of its memory.
+      compile_seconds: Seconds until the program was compiled, with the start of a process.
       notes: Notes for the user.
     """
 
