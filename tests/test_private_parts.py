@@ -20,7 +20,8 @@ FILES = {str(path.relative_to(PACKAGE)): path.read_text() for path in PACKAGE.rg
 DOCUMENTED = {"_asdict", "_exit", "_fields", "_getframe", "_make", "_replace"}
 # Packages that promise nothing about any of their names, and TFDS, about those of its modules.
 UNSTABLE = re.compile(
-    r"jax\.experimental\.|jax\.extend\.|jaxlib\.|tensorflow_datasets\.core\.[a-z]\w*\."
+    r"jax\.experimental\.|jax\.extend\.|jaxlib\.|optax\.contrib\."
+    r"|tensorflow_datasets\.core\.[a-z]\w*\."
 )
 
 # By file: what it uses, as `pkgutil.resolve_name` takes it, and the parameters that it passes in
@@ -92,6 +93,13 @@ PARTS = {
     },
     "prepare.py": {
         "tensorflow_datasets.core.utils:lazy_imports_utils.print": "",
+    },
+    "training/optim.py": {
+        "optax.contrib:MuonDimensionNumbers": "reduction_axis output_axis",
+        "optax.contrib:muon": (
+            "learning_rate beta mu_dtype adam_b1 adam_b2 muon_weight_dimension_numbers"
+            " consistent_rms"
+        ),
     },
 }
 
@@ -199,8 +207,11 @@ def uses(text, own=frozenset()):
         if isinstance(node, ast.Attribute):
             name = full_name(node, imports)
             is_own = re.match(r"(self|cls|super\(\))\.", name) and node.attr in own
-            if UNSTABLE.match(name) or (is_private(node.attr) and not is_own):
-                found.add(name if name.split(".")[0] in imports.values() else node.attr)
+            is_import = re.fullmatch(r"[\w.]+", name) and name.split(".")[0] in imports.values()
+            if is_import and UNSTABLE.match(name):
+                found.add(name)
+            elif is_private(node.attr) and not is_own:
+                found.add(name if is_import else node.attr)
         elif isinstance(node, ast.ClassDef):
             found |= shared_with_bases(node, imports)
         elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("getattr", "setattr"):
@@ -260,6 +271,7 @@ def test_a_file_uses_the_parts_that_are_listed(file):
         ("self._hidden", {"_hidden"}),
         ("self._own + point._replace(x=1)", set()),
         ("other._own", {"_own"}),
+        ("make()._hidden", {"_hidden"}),
         ("getattr(x, '_hidden', None)", {"_hidden"}),
         ("import tensorflow_datasets as tfds\ntfds.core.ReadInstruction.from_spec", set()),
         ("import tensorflow_datasets as tfds\ntfds.core.utils.x", 1),
