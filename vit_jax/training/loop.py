@@ -179,7 +179,8 @@ def loop(run: Run, state: TrainState, tools: Tools) -> TrainState:
             evaluates = bool(run.watched) and (last or _due(config.eval.every_steps, step))
             saves = last or _due(config.checkpoint.every_steps, step)
             traces = tools.profiler.turns(step)
-            if stop.poll() or evaluates or saves or traces:
+            stops = stop.poll()
+            if stops or evaluates or saves or traces:
                 reporter.drain()
             if traces:
                 with book("saving"), reporter.pause():
@@ -190,7 +191,7 @@ def loop(run: Run, state: TrainState, tools: Tools) -> TrainState:
                 evaluate = functools.partial(results.evaluate_watched, *arguments)
                 with book("evaluation"):
                     found = reporter.evaluate(evaluate)
-            stops = stop.requested
+                stops = stop.requested  # which ends an evaluation
             score = run.best.score(found) if run.best else None
             if saves or stops or (score is not None and score > best):
                 best = max(best, -math.inf if score is None else score)
