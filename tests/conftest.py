@@ -88,6 +88,15 @@ def resolved(config):
     return Resolved(config, {})
 
 
+def read_rows(workdir):
+    """Returns the rows of metrics.jsonl without what depends on the machine and the time."""
+    from vit_jax.console.metrics_writer import read_metrics
+    from vit_jax.training.measuring import MEASURED
+
+    rows = read_metrics(epath.Path(workdir) / "metrics.jsonl")
+    return [{key: value for key, value in row.items() if key not in MEASURED} for row in rows]
+
+
 def restore_state(workdir, run):
     """Returns the training state in the newest checkpoint of a run."""
     from vit_jax.checkpoints.manager import Checkpoints

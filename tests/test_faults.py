@@ -13,12 +13,11 @@ import time
 import jax
 import numpy as np
 import pytest
-from conftest import ROOT, restore_state, tiny_flags
+from conftest import ROOT, read_rows, restore_state, tiny_flags
 from etils import epath
 
 from vit_jax import config as config_lib
 from vit_jax.checkpoints import seals
-from vit_jax.console.metrics_writer import read_metrics
 from vit_jax.training import state
 from vit_jax.training.run import open_run
 
@@ -66,7 +65,7 @@ def digest(workdir):
     for path, leaf in jax.tree_util.tree_leaves_with_path(final):
         total.update(jax.tree_util.keystr(path).encode())
         total.update(np.ascontiguousarray(leaf).tobytes())
-    return total.hexdigest(), read_metrics(epath.Path(workdir) / "metrics.jsonl")
+    return total.hexdigest(), read_rows(workdir)
 
 
 @pytest.fixture(scope="module")

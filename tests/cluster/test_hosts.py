@@ -12,7 +12,7 @@ import time
 
 import jax
 import pytest
-from conftest import ROOT, resolved, tiny_flags
+from conftest import ROOT, read_rows, resolved, tiny_flags
 from etils import epath
 from PIL import Image
 
@@ -112,12 +112,12 @@ def alone(tmp_path_factory):
     """A run in one process, on eight devices."""
     workdir = tmp_path_factory.mktemp("alone")
     results = train(resolved(config_of(RUN)), epath.Path(workdir))
-    return workdir, results, read_metrics(epath.Path(workdir) / "metrics.jsonl")
+    return workdir, results, read_rows(workdir)
 
 
 def check_alike(workdir, alone):
     _, results, expected = alone
-    found = read_metrics(epath.Path(workdir) / "metrics.jsonl")
+    found = read_rows(workdir)
     assert [row.keys() for row in found] == [row.keys() for row in expected]
     for row, other in zip(found, expected, strict=True):
         assert row == pytest.approx(other, rel=1e-6)

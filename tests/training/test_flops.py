@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import pytest
 from etils import epath
 
@@ -26,7 +27,8 @@ TRAINING = 3 * FORWARD - STEM  # pixels have no gradient
 def counted(config):
     """Returns forward, training and recomputed multiply-adds of a run, and checks them."""
     run = open_run(config)
-    found = flops.count(run)
+    with jax.set_mesh(run.mesh):
+        found = flops.count(run)
     height, width, channels = run.config.data.image_shape
     if channels == 3:
         gflops = models.profile(run.model, (height, width)).gflops

@@ -1,12 +1,16 @@
 """The reporter fetches one step late, shows the pace of the steps, and ends a diverged run."""
 
+import concurrent.futures
 import dataclasses
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vit_jax.console.pace import Pace
 from vit_jax.errors import DivergedError
+from vit_jax.training import reporter as reporter_lib
+from vit_jax.training.measuring import MEASURED
 from vit_jax.training.reporter import Reporter
 from vit_jax.training.state import TrainState
 
@@ -18,6 +22,19 @@ class Rows(list):
 
     def write(self, step, values):
         self.append((step, values["loss"]))
+        self.values = {**getattr(self, "values", {}), step: values}
+
+
+class Foreseen(concurrent.futures.Executor):
+    """Waits for the end of a step, which takes some seconds, at the time of its push."""
+
+    def __init__(self, seconds):
+        self.seconds = seconds
+
+    def submit(self, function, /, *args):
+        future = concurrent.futures.Future()
+        future.set_result(function(*args) + self.seconds)
+        return future
 
 
 class Clock:
@@ -40,10 +57,14 @@ def make_reporter(tiny_config, monkeypatch):
         metrics_writer.MetricsWriter, "write", lambda self, *args: rows.write(*args)
     )
 
-    def make(state=STATE, **overrides):
+    memory = {"memory_bytes": 3 * 2**30, "peak_memory_bytes": 5 * 2**30}
+    monkeypatch.setattr(reporter_lib, "memory_in_use", lambda: memory)
+
+    def make(state=STATE, peak=None, seconds=0.0, **overrides):
         clock = Clock()
         config = tiny_config({"max_skipped": "3", **overrides})
-        made = Reporter(config, metrics_writer.MetricsWriter(), state, 10, clock)
+        writer = metrics_writer.MetricsWriter()
+        made = Reporter(config, writer, state, 10, peak, clock, Foreseen(seconds))
         made.rows = rows
         return made, clock
 
@@ -89,6 +110,7 @@ def test_waiting_for_data_gives_the_batches(reporter):
 
 
 SHOW = {"log.every_seconds": "0"}
+MEMORY = "memory 3.0 GiB (peak 5.0)"
 
 
 def push(reporter, clock, times):
@@ -108,8 +130,9 @@ def test_compilation_is_no_part_of_the_pace(make_reporter, capsys):
     reporter, clock = make_reporter(**SHOW)
     push(reporter, clock, {1: 60.0, 2: 61.0, 3: 62.0})
     lines = shown(capsys)
-    assert lines[1] == ["ETA --", "loss 1.0000", "lr 1.0e+00"]
-    assert lines[2] == ["ETA 0:08", "loss 1.0000", "lr 1.0e+00", "16 images/s"]
+    assert lines[1] == ["ETA --", "loss 1.0000", "lr 1.0e+00", MEMORY]
+    pace = ["16 images/s", "1,000.0 ms/step"]
+    assert lines[2] == ["ETA 0:08", "loss 1.0000", "lr 1.0e+00", *pace, MEMORY]
 
 
 def test_after_a_resume_the_eta_is_unknown_until_the_second_step(make_reporter, capsys):
@@ -188,3 +211,61 @@ def test_waiting_for_data_is_shown_from_five_percent(make_reporter, capsys):
     reporter, clock = make_reporter(**SHOW)
     push(reporter, clock, {1: 60.0, 2: 61.0, 3: 62.0})
     assert not any("waiting" in part for part in shown(capsys)[2])
+
+
+def test_mfu_is_the_share_of_the_throughput_at_the_peak(make_reporter, capsys):
+    reporter, clock = make_reporter(peak=64.0, **SHOW)
+    push(reporter, clock, {1: 60.0, 2: 60.5, 3: 61.0})
+    reporter.drain()
+    row = reporter.rows.values[2]
+    found = {key: row[key] for key in MEASURED}
+    assert found == {
+        "images_per_second": 32.0,
+        "step_seconds": 0.5,
+        "mfu": 0.5,
+        "waiting_for_data": 0.0,
+        "memory_bytes": 3 * 2**30,
+        "peak_memory_bytes": 5 * 2**30,
+    }
+    out = capsys.readouterr().out.splitlines()
+    assert out[1:3] == [
+        "step 2/10  ETA 0:04  loss 1.0000  lr 1.0e+00  32 images/s  500.0 ms/step",
+        f"          MFU 50.0%  {MEMORY}",
+    ]
+    assert max(map(len, out)) <= 80
+
+
+def test_only_the_row_of_a_progress_line_is_measured(make_reporter):
+    reporter, clock = make_reporter(peak=64.0, **{"log.every_seconds": "10"})
+    push(reporter, clock, {step: 4.0 * step for step in range(1, 8)})
+    rows = reporter.rows.values
+    measured = [step for step, row in rows.items() if row.keys() & set(MEASURED)]
+    assert measured == [2, 5]  # reported at 12 s and 24 s
+    plain = metrics(0).keys()
+    assert all(row.keys() == plain for step, row in rows.items() if step not in measured)
+
+
+def test_waiting_for_data_begins_at_the_end_of_a_step(make_reporter):
+    """Steps of 3 s; the batches take so long that the devices idle before steps 3 and 5."""
+    reporter, clock = make_reporter(seconds=3.0, **SHOW)
+
+    def arriving():
+        for seconds in (1.0, 1.0, 5.0, 2.0, 9.0):
+            clock.now += seconds
+            yield {"label": np.arange(1)}
+
+    batches = arriving()
+    end = 0.0
+    for step in range(1, 6):
+        reporter.wait_for(batches)
+        clock.now = max(clock.now, end)
+        end = clock.now + 3.0
+        reporter.push(step, metrics(0))
+    shares = [row.get("waiting_for_data") for row in reporter.rows.values.values()]
+    recent = np.exp([-3 / Pace.MEMORY, -9 / Pace.MEMORY])
+    idle, time = [2.0], [5.0]  # 5 s of reading, of which the step took 3; then 9 s
+    for factor, more, seconds in zip(recent, (0.0, 6.0), (3.0, 9.0), strict=True):
+        idle.append(factor * idle[-1] + more)
+        time.append(factor * time[-1] + seconds)
+    assert shares[0] is None
+    assert shares[1:] == pytest.approx(np.divide(idle, time))

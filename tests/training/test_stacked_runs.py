@@ -7,7 +7,7 @@ import chex
 import jax
 import numpy as np
 import pytest
-from conftest import TINY, resolved, restore_state
+from conftest import TINY, read_rows, resolved, restore_state
 from etils import epath
 from test_objectives import train_killed
 
@@ -17,7 +17,6 @@ from vit_jax import train as train_lib
 from vit_jax.checkpoints import from_pretrained, pretrained
 from vit_jax.checkpoints.manager import Checkpoints
 from vit_jax.cluster import sharding
-from vit_jax.console.metrics_writer import read_metrics
 from vit_jax.conversion.exporting import export_weights
 from vit_jax.data import loader
 from vit_jax.evaluation.loop import Evaluation
@@ -90,8 +89,7 @@ def test_a_killed_run_resumes_to_the_bit(trained, tmp_path, monkeypatch, mesh):
     train(config, tmp_path / "killed")
     left, right = (saved_state(config, f) for f in (folder, tmp_path / "killed"))
     chex.assert_trees_all_equal(left, right)
-    rows = [read_metrics(epath.Path(f) / "metrics.jsonl") for f in (folder, tmp_path / "killed")]
-    assert rows[0] == rows[1]
+    assert read_rows(folder) == read_rows(tmp_path / "killed")
 
 
 SMALL_SWIN = {

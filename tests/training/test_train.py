@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import resolved, restore_state
+from conftest import read_rows, resolved, restore_state
 from etils import epath
 
 from vit_jax import config as config_lib
@@ -214,7 +214,7 @@ def everything(workdir, config):
     run = open_run(config)
     with jax.set_mesh(run.mesh):
         final = restore_state(workdir, run)
-    return jax.device_get(final), read_metrics(epath.Path(workdir) / "metrics.jsonl")
+    return jax.device_get(final), read_rows(workdir)
 
 
 FULL = {

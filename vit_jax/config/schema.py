@@ -77,6 +77,11 @@ class Log(Section):
         10.0, "seconds between progress lines if the output is not a terminal", low=0
     )
     tensorboard: bool = field(True, "write TensorBoard events")
+    peak_tflops: float = field(
+        0.0,
+        "peak TFLOP/s of a device in model.dtype, of which MFU is the share; 0: as its vendor says",
+        low=0,
+    )
 
 
 @dataclasses.dataclass(frozen=True)

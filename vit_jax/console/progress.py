@@ -78,8 +78,8 @@ class Progress:
         self._label = label
         self._clock = clock
         self._bar: _Bar | None = None
-        self._every = every_seconds
-        self._last = clock()
+        self._every = self._every_line = every_seconds
+        self._last = self._last_line = clock()
         if self._console.is_terminal and jax.process_index() == 0:
             self._every = _REFRESH
             self._bar = _Bar(self._console)
@@ -92,6 +92,10 @@ class Progress:
     def due(self) -> bool:
         """Return whether it is time to show the progress again."""
         return self._clock() - self._last >= self._every
+
+    def line_due(self) -> bool:
+        """Return whether `every_seconds` have passed, also on a terminal."""
+        return self._clock() - self._last_line >= self._every_line
 
     def mark(self, step: int, waited: float = 0.0) -> None:
         """Record that a step is done now, after some seconds of waiting for data."""
@@ -129,6 +133,8 @@ class Progress:
     ) -> None:
         """Show what is done, the time left and other details."""
         self._last = self._clock()
+        if self._last - self._last_line >= self._every_line:
+            self._last_line = self._last
         encoding = self._console.encoding
         head, eta, *parts = (printable(text, encoding) for text in (head, eta, *parts))
         if self._bar is not None:

@@ -6,16 +6,26 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import flax.linen as nn
-from jax.sharding import AbstractDevice, AbstractMesh, AxisType, use_abstract_mesh
+from jax.sharding import (
+    AbstractDevice,
+    AbstractMesh,
+    AxisType,
+    get_abstract_mesh,
+    use_abstract_mesh,
+)
 
 _CPU = AbstractDevice(device_kind="cpu", num_cores=None, platform="cpu")
 
 
 @contextlib.contextmanager
 def in_plain_form() -> Iterator[None]:
-    """Trace for one CPU, so that no fused kernel and no sharding hides products."""
-    mesh = AbstractMesh((1,), ("data",), axis_types=(AxisType.Auto,), abstract_device=_CPU)
-    with use_abstract_mesh(mesh), nn.logical_axis_rules(()):
+    """Trace for CPUs and without sharding, so that no fused kernel and no shard hides products."""
+    sizes = get_abstract_mesh().shape or {
+        "data": 1
+    }  # JAX refuses another size than that of the mesh in context
+    auto = (AxisType.Auto,) * len(sizes)
+    cpus = AbstractMesh(tuple(sizes.values()), tuple(sizes), auto, abstract_device=_CPU)
+    with use_abstract_mesh(cpus), nn.logical_axis_rules(()):
         yield
 
 

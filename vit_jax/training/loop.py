@@ -29,6 +29,7 @@ from vit_jax.training import results, resume, warm_start
 from vit_jax.training import state as state_lib
 from vit_jax.training.goodput import recording
 from vit_jax.training.ledger import Ledger
+from vit_jax.training.measuring import peak_images_per_second
 from vit_jax.training.memory import advise, check_memory
 from vit_jax.training.profiler import NO_STEPS, Profiler, Window
 from vit_jax.training.reporter import Reporter
@@ -172,7 +173,8 @@ def loop(run: Run, state: TrainState, tools: Tools) -> TrainState:
     train_step = compiled_first(train_step, "training step", booking=tools.ledger.compiling)
     with waiting("loading the frozen variables of the objective"):
         frozen = run.objective.frozen(run.mesh, run.splits["train"])
-    reporter = Reporter(config, tools.writer, state, run.total_steps)
+    peak = peak_images_per_second(run)
+    reporter = Reporter(config, tools.writer, state, run.total_steps, peak)
     with contextlib.closing(reporter), _batches_after(run, step) as batches, book("steps"):
         while True:
             last = step >= run.total_steps

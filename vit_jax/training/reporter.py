@@ -1,5 +1,10 @@
-"""The metrics of a run while it trains: fetched one step late, written and shown."""
+"""The metrics of a run while it trains: fetched one step late, written and shown.
 
+The row of a step has the metrics that follow from the run. Where a progress line is due, it also
+has those that are measured.
+"""
+
+import concurrent.futures
 import contextlib
 import math
 import time
@@ -14,10 +19,11 @@ from vit_jax.console.waiting import waiting
 from vit_jax.data import loader
 from vit_jax.errors import DivergedError
 from vit_jax.evaluation.evaluators import Result
+from vit_jax.training.measuring import Idle, memory_in_use
 from vit_jax.training.state import TrainState
 from vit_jax.training.update import METRICS
 
-# The share of the time spent waiting for data from which the progress shows it.
+# The share of the time in which the devices wait for data from which the progress shows it.
 _NOTABLE_WAITING = 0.05
 
 
@@ -29,7 +35,9 @@ class Reporter:
       writer: Where the metrics are written.
       state: The state that the run starts from.
       total: Number of steps at the end of the run.
+      peak: Images per second at the peak FLOPs of the devices, for the MFU; None: not known.
       clock: Returns the time in seconds.
+      executor: Where to wait for the end of a step; a thread by default.
 
     Raises:
       DivergedError: Too many steps in a row were skipped because they were not finite.
@@ -41,36 +49,37 @@ class Reporter:
         writer: MetricsWriter,
         state: TrainState,
         total: int,
+        peak: float | None = None,
         clock: Callable[[], float] = time.monotonic,
+        executor: concurrent.futures.Executor | None = None,
     ) -> None:
         self._config = config
         self._writer = writer
         self._total = total
+        self._peak = peak
         self._clock = clock
+        self._idle = Idle(clock, executor)
         start = int(state.step)
         self._progress = Progress(total, start, config.log.every_seconds, "step", clock=clock)
         self._pending: tuple[int, dict[str, jax.Array]] | None = None
         self._skipped_before = float(state.skipped)
         self._skipped_in_a_row = 0
         self._is_first_batch = True
-        self._waited = 0.0  # for data, since the last step that was reported
         self._evaluations = 0
         self._evaluation_seconds = 0.0  # of the last evaluation; 0 until one ran without compiling
 
     def wait_for(self, batches: Iterator[loader.Batch]) -> loader.Batch:
-        """Return the next batch, and measure how long it takes to arrive."""
-        began = self._clock()
+        """Return the next batch, and measure how long the devices have nothing to do without it."""
+        announced: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
         if self._is_first_batch:
-            with waiting("reading the first batch"):
-                batch = next(batches)
+            announced = waiting("reading the first batch")
             self._is_first_batch = False
-        else:
-            batch = next(batches)
-        self._waited += self._clock() - began
-        return batch
+        with announced, self._idle.waiting():
+            return next(batches)
 
     def push(self, step: int, step_metrics: dict[str, jax.Array]) -> None:
         """Take the metrics of a step that has just been started; report the step before it."""
+        self._idle.follow(step_metrics)
         self.drain()
         self._pending = step, step_metrics
 
@@ -81,12 +90,14 @@ class Reporter:
         step, arrays = self._pending
         self._pending = None
         values = {key: value.item() for key, value in jax.device_get(arrays).items()}
-        self._progress.mark(step, self._waited)
-        self._waited = 0.0
-        self._writer.write(step, values)
+        self._progress.mark(step, self._idle.take())
+        shows = self._progress.due()
+        measured = self._measure() if shows else {}
+        is_row_due = shows and self._progress.line_due()
+        self._writer.write(step, {**values, **measured} if is_row_due else values)
         self._check_finite(step, values)
-        if self._progress.due():
-            self._show(step, values)
+        if shows:
+            self._show(step, values, measured)
 
     def evaluate(self, evaluate: Callable[[], dict[str, Result]]) -> dict[str, Result]:
         """Run an evaluation and return its results; the ETA expects later ones to take as long.
@@ -111,14 +122,25 @@ class Reporter:
     def close(self) -> None:
         """Remove the progress bar."""
         self._progress.close()
+        self._idle.close()
 
-    def _show(self, step: int, values: Mapping[str, float]) -> None:
-        parts = [f"loss {values['loss']:.4f}", f"lr {values['learning_rate']:.1e}"]
+    def _measure(self) -> dict[str, int | float]:
+        """Return the metrics of `MEASURED` that are known."""
         pace = self._progress.pace
+        measured: dict[str, int | float] = {}
         if pace.steps_per_second is not None:
-            parts.append(f"{pace.steps_per_second * self._config.batch_size:,.0f} images/s")
-        if pace.waiting_share >= _NOTABLE_WAITING:
-            parts.append(f"waiting for data {pace.waiting_share:.0%} of the time")
+            speed = pace.steps_per_second * self._config.batch_size
+            measured = {"images_per_second": speed, "step_seconds": 1 / pace.steps_per_second}
+            if self._peak:
+                measured["mfu"] = speed / self._peak
+            measured["waiting_for_data"] = pace.waiting_share
+        return {**measured, **memory_in_use()}
+
+    def _show(
+        self, step: int, values: Mapping[str, float], measured: Mapping[str, int | float]
+    ) -> None:
+        parts = [f"loss {values['loss']:.4f}", f"lr {values['learning_rate']:.1e}"]
+        parts += _describe(measured)
         parts += [f"{name} {value:.4g}" for name, value in values.items() if name not in METRICS]
         if values["skipped"]:
             parts.append(f"skipped steps {values['skipped']:,} (not finite)")
@@ -141,3 +163,18 @@ class Reporter:
                 f"({', '.join(bad) or 'their updates'}); all checkpoints are finite; "
                 "lower config.optim.learning_rate or set config.optim.clip_norm=1"
             )
+
+
+def _describe(measured: Mapping[str, int | float]) -> Iterator[str]:
+    """Yield what the progress shows of the measured metrics."""
+    if "images_per_second" in measured:
+        yield f"{measured['images_per_second']:,.0f} images/s"
+        yield f"{1e3 * measured['step_seconds']:,.1f} ms/step"
+    if "mfu" in measured:
+        yield f"MFU {measured['mfu']:.1%}"
+    if measured.get("waiting_for_data", 0.0) >= _NOTABLE_WAITING:
+        yield f"waiting for data {measured['waiting_for_data']:.0%} of the time"
+    memory = f"memory {measured['memory_bytes'] / 2**30:.1f} GiB"
+    if "peak_memory_bytes" in measured:
+        memory += f" (peak {measured['peak_memory_bytes'] / 2**30:.1f})"
+    yield memory

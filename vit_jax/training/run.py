@@ -16,6 +16,7 @@ import optax
 from vit_jax import __version__, models
 from vit_jax import config as config_lib
 from vit_jax.cluster import sharding
+from vit_jax.cluster.device_specs import find_spec
 from vit_jax.config.identity import SETS
 from vit_jax.data import transforms
 from vit_jax.data.sources import Source
@@ -47,6 +48,14 @@ class Run:
     stacks: Stacks  # the stacks of the state in training; a checkpoint has none
     shapes: state.TrainState
     trains: Any  # tree of bools: whether a parameter is trained, or frozen
+
+    @property
+    def peak_flops(self) -> float | None:
+        """The peak floating point operations per second of a device; None if it is not known."""
+        device = self.mesh.devices.flat[0]
+        spec = find_spec(device.device_kind, getattr(device, "num_cores", None))
+        known = spec.flops.get(self.config.model["dtype"]) if spec else None
+        return self.config.log.peak_tflops * 1e12 or known
 
     @property
     def total_steps(self) -> int:
@@ -111,7 +120,10 @@ class Run:
         devices = self.mesh.devices.flatten()
         axes = " x ".join(f"{axis} {size}" for axis, size in self.mesh.shape.items() if size > 1)
         text = f"{len(devices)} x {devices[0].device_kind}"
-        return f"{text}  ({axes})" if axes else text
+        peak = "" if devices[0].platform == "cpu" else "no MFU without log.peak_tflops"
+        if self.peak_flops:
+            peak = f"{self.peak_flops / 1e12:,.4g} TFLOP/s each"
+        return "  ".join(part for part in (text, f"({axes})" if axes else "", peak) if part)
 
     def _describe_data(self) -> str:
         data = self.config.data
