@@ -12,6 +12,7 @@ from conftest import ROOT, resolved, tiny_flags
 from etils import epath
 
 from vit_jax import train as train_lib
+from vit_jax.data import loader
 from vit_jax.errors import DivergedError
 from vit_jax.training import goodput
 from vit_jax.training.ledger import Account, History, Ledger
@@ -135,6 +136,19 @@ def test_a_run_that_diverges_has_a_summary_too(tiny_config, tmp_path, capsys):
         train_lib.train(resolved(config), epath.Path(tmp_path))
     assert "goodput   " in capsys.readouterr().out.splitlines()[-1]
     assert read(tmp_path)["seconds"]["steps"] > 0
+
+
+def test_a_slow_loader_shows_as_waiting_for_data(tiny_config, tmp_path, monkeypatch):
+    real = loader.train_batches
+
+    def slow(*args, **kwargs):
+        for batch in real(*args, **kwargs):
+            time.sleep(0.5)
+            yield batch
+
+    monkeypatch.setattr(loader, "train_batches", slow)
+    train_lib.train(resolved(tiny_config({"total_steps": "3"})), epath.Path(tmp_path))
+    assert 0.5 < read(tmp_path)["seconds"]["data"] < read(tmp_path)["total_seconds"]
 
 
 FLAGS = tiny_flags(

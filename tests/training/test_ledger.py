@@ -62,6 +62,16 @@ def test_a_block_that_fails_is_booked_too(clock):
     assert spent(ledger.history()) == {"start": 1, "saving": 7}
 
 
+def test_time_can_be_moved_to_the_part_that_it_turns_out_to_be(clock):
+    ledger = Ledger(clock=clock)
+    with ledger.book("steps"):
+        clock.now += 10.0
+        ledger.move("steps", "data", 4.0)
+        clock.now += 1.0
+    assert spent(ledger.history()) == {"steps": 7, "data": 4}
+    assert ledger.history().account.total == 11
+
+
 def test_goodput_and_speed_leave_out_what_is_no_step():
     seconds = {"start": 10.0, "compile": 20.0, "steps": 60.0, "data": 5.0, "evaluation": 5.0}
     account = Account(seconds, images=1300)

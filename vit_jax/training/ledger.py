@@ -128,6 +128,13 @@ class Ledger:
         spent = self.compile_seconds.get(program, 0.0) + self._clock() - began
         self.compile_seconds[program] = spent
 
+    def move(self, source: str, target: str, seconds: float) -> None:
+        """Move time that is booked already to another part."""
+        with self._lock:
+            self._settle()
+            self._seconds[source] -= seconds
+            self._seconds[target] += seconds
+
     def count(self, images: int) -> None:
         """Count the images of a step."""
         with self._lock:

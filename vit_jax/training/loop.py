@@ -173,8 +173,8 @@ def loop(run: Run, state: TrainState, tools: Tools) -> TrainState:
     train_step = compiled_first(train_step, "training step", booking=tools.ledger.compiling)
     with waiting("loading the frozen variables of the objective"):
         frozen = run.objective.frozen(run.mesh, run.splits["train"])
-    peak = peak_images_per_second(run)
-    reporter = Reporter(config, tools.writer, state, run.total_steps, peak)
+    peak, idle = peak_images_per_second(run), functools.partial(tools.ledger.move, "steps", "data")
+    reporter = Reporter(config, tools.writer, state, run.total_steps, peak, idle=idle)
     with contextlib.closing(reporter), _batches_after(run, step) as batches, book("steps"):
         while True:
             last = step >= run.total_steps
@@ -203,8 +203,7 @@ def loop(run: Run, state: TrainState, tools: Tools) -> TrainState:
                 raise Interrupted(f"at step {step:,}, saved; rerun the same command to continue")
             if last:
                 return state
-            with book("data"):
-                batch = reporter.wait_for(batches)
+            batch = reporter.wait_for(batches)
             with tools.profiler.step(step + 1):
                 state, metrics = train_step(state, sharding.to_global(batch, run.mesh), frozen)
             step += 1

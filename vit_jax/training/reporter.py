@@ -38,6 +38,7 @@ class Reporter:
       peak: Images per second at the peak FLOPs of the devices, for the MFU; None: not known.
       clock: Returns the time in seconds.
       executor: Where to wait for the end of a step; a thread by default.
+      idle: Takes the seconds in which the devices waited for data, with each step.
 
     Raises:
       DivergedError: Too many steps in a row were skipped because they were not finite.
@@ -52,6 +53,7 @@ class Reporter:
         peak: float | None = None,
         clock: Callable[[], float] = time.monotonic,
         executor: concurrent.futures.Executor | None = None,
+        idle: Callable[[float], None] = lambda seconds: None,
     ) -> None:
         self._config = config
         self._writer = writer
@@ -59,6 +61,7 @@ class Reporter:
         self._peak = peak
         self._clock = clock
         self._idle = Idle(clock, executor)
+        self._book_idle = idle
         start = int(state.step)
         self._progress = Progress(total, start, config.log.every_seconds, "step", clock=clock)
         self._pending: tuple[int, dict[str, jax.Array]] | None = None
@@ -90,7 +93,9 @@ class Reporter:
         step, arrays = self._pending
         self._pending = None
         values = {key: value.item() for key, value in jax.device_get(arrays).items()}
-        self._progress.mark(step, self._idle.take())
+        idle = self._idle.take()
+        self._book_idle(idle)
+        self._progress.mark(step, idle)
         shows = self._progress.due()
         measured = self._measure() if shows else {}
         is_row_due = shows and self._progress.line_due()
