@@ -2,6 +2,7 @@
 
 import os
 import signal
+import warnings
 
 import jax
 import pytest
@@ -57,6 +58,13 @@ def test_without_the_flag_nothing_is_traced(tmp_path, capsys):
 
 def traced(workdir):
     """Returns the numbers of the steps in the only trace of a run."""
+    # jaxlib on Python 3.13 warns about its own types, and aborts if that is an error.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return read_steps(workdir)
+
+
+def read_steps(workdir):
     (path,) = workdir.glob("profile/plugins/profile/*/*.xplane.pb")
     data = jax.profiler.ProfileData.from_file(str(path))
     return sorted(
