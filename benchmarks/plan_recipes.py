@@ -170,12 +170,13 @@ def to_table(table: Table) -> str:
         for device, row in smallest.items()
         if row
     }
-    heads = [f"{TITLES[device]}: {limit:.1f} GiB" for device, limit in limits.items()]
-    lines = [["recipe", *heads], ["---"] * (len(heads) + 1)]
+    heads = [f"{TITLES[device]}: {limit:.2f} GiB" for device, limit in limits.items()]
+    lines = [["recipe", *heads]]
     for names, smallest in table.values():
         cells = [f"`{row.topology}` {row.peak:.1f}" if row else "none" for row in smallest.values()]
         lines.append([_abbreviate(names), *cells])
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    head, *rest = (f"| {' | '.join(line)} |\n" for line in lines)
+    return head + "|---" * len(lines[0]) + "|\n" + "".join(rest)
 
 
 def to_paragraph(file: str, table: Table) -> str:
@@ -195,7 +196,7 @@ def write(table: Table) -> None:
     """Write the table to docs/recipes.md, and its rows to the docstrings of the recipes."""
     page = PAGE.read_text()
     before, _, rest = page.partition(BEGIN)
-    PAGE.write_text(f"{before}{BEGIN}\n{to_table(table)}{END}{rest.partition(END)[2]}")
+    PAGE.write_text(f"{before}{BEGIN}\n\n{to_table(table)}\n{END}{rest.partition(END)[2]}")
     for file in {name.partition(":")[0] for names, _ in table.values() for name in names}:
         path = ROOT / "configs" / file
         _, doc, code = path.read_text().split('"""', 2)

@@ -76,7 +76,7 @@ def recipes_of(line):
     return names
 
 
-TABLE = PAGE.partition(plan_recipes.BEGIN)[2].partition(plan_recipes.END)[0].split("\n")[3:-1]
+TABLE = re.findall(r"^\| `.*`.* \|$", PAGE.partition(plan_recipes.BEGIN)[2], flags=re.M)
 
 
 @pytest.mark.parametrize("line", TABLE, ids=lambda line: recipes_of(line)[0])

@@ -136,6 +136,17 @@ def test_a_good_estimate_needs_two_compiles_of_the_whole_step(name):
     assert f"{len(found.trials) - 1} compiles if the estimate is good" in lines[1]
 
 
+def test_a_program_that_does_not_grow_with_depth_is_compiled_whole():
+    found, measured, _ = run(make(batch_size="64", model__scan="true"), linear)
+    assert sorted(measured) == [32, 64, found.largest, found.too_large]
+    assert len(found.trials) == 4
+
+
+def test_a_flat_stretch_does_not_lead_to_batches_that_are_far_too_large():
+    found, measured, _ = run(make(batch_size="256"), with_remat_by_xla)
+    assert max(measured) <= 2 * found.too_large
+
+
 def test_the_estimate_of_blocks_is_exact_for_affine_memory():
     for name in ("vit_s16", "swin_s_w7"):
         found, *_ = run(make(model__name=name), linear)

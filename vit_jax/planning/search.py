@@ -154,16 +154,19 @@ def _guess(line: Line | None, limit: int, reports: Mapping[int, Measured]) -> fl
     """Return the batch at which the memory reaches the limit, by what is known; infinite if none.
 
     It follows the line through the two measured batches whose peaks are nearest to the limit, at
-    most to twice the largest of all; or the estimate, moved to the only measured one if that fits.
+    most to twice the largest of all or to where the estimate leads; or the estimate, moved to the
+    only measured one if that fits.
     """
+    estimated = line.solve(limit) if line else math.inf
     points = [(size, float(report.peak_bytes)) for size, report in reports.items()]
     points.sort(key=lambda point: abs(point[1] - limit))
     if len(points) > 1:
-        return min(through(points[0], points[1]).solve(limit), 2.0 * max(reports))
+        farthest = max(2.0 * max(reports), estimated if line else 0.0)
+        return min(through(points[0], points[1]).solve(limit), farthest)
     if line and points[0][1] <= limit:
         size, peak = points[0]
-        line = Line(peak - line.per_image * size, line.per_image)
-    return line.solve(limit) if line else math.inf
+        return Line(peak - line.per_image * size, line.per_image).solve(limit)
+    return estimated
 
 
 def _try_changes(kinds: Mapping[str, Sequence[Change]], trials: Trials) -> None:
@@ -179,10 +182,9 @@ def _announce(
     """Yield lines that say which batches are tried, and how many compiles that takes."""
     usual = 2 * len(parts) + 2
     most = 2 * len(parts) + _GUIDED + len(batches.sizes).bit_length()
-    yield (
-        f"search    batches of {batches.shards} devices x {batches.accum_steps} micro-batches, "
-        "about a sixteenth apart"
-    )
+    unit = batches.shards * batches.accum_steps
+    text = f"(shards {batches.shards} x micro-batches {batches.accum_steps})"
+    yield f"search    batches are multiples of {unit} {text}, in steps of 1/32 to 1/16"
     yield f"          {usual} compiles if the estimate is good, at most {most}"
     if not first.fits:
         kinds = find_changes(config, first.num_devices, config.batch_size)
@@ -194,7 +196,7 @@ def _announce(
 def _describe_estimate(line: Line, limit: int) -> str:
     fixed, per_image = line.fixed / 2**30, line.per_image / 2**20
     size = line.solve(limit)
-    text = f"about {size:,.0f} images fit" if math.isfinite(size) else "any batch fits"
+    text = f"about {size:,.0f} images fit" if math.isfinite(size) else "it does not grow"
     return f"estimate  {fixed:.2f} GiB + {per_image:.2f} MiB per image: {text}"
 
 
