@@ -91,6 +91,9 @@ PARTS = {
             "mask block_sizes head_shards q_seq_shards interpret"
         ),
     },
+    "planning/topologies.py": {
+        "jax.experimental.topologies:get_topology_desc": "topology_name platform",
+    },
     "prepare.py": {
         "tensorflow_datasets.core.utils:lazy_imports_utils.print": "",
     },

@@ -11,7 +11,7 @@ from vit_jax.planning import lowering
 from vit_jax.planning.report import Limit, gib
 from vit_jax.planning.topologies import HERE, Topology
 from vit_jax.training import flops
-from vit_jax.training.memory import memory_of, bytes_per_device
+from vit_jax.training.memory import bytes_per_device, memory_of
 from vit_jax.training.run import Run
 
 FRACTION = "XLA_PYTHON_CLIENT_MEM_FRACTION"  # of the memory of a GPU that JAX takes
