@@ -11,6 +11,7 @@ from vit_jax.console import cli
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import architectures
 import augmentation
+import loader
 
 
 def run(capsys, *argv):
@@ -75,3 +76,19 @@ def test_the_benchmark_of_augmentation_prints_a_ratio(capsys, monkeypatch):
     image = augmentation.pictures(1)[0]
     assert augmentation.theirs(lambda image: image)(image).shape == (224, 224, 3)
     assert augmentation.ours()(image).shape == (224, 224, 3)
+
+
+def test_the_benchmark_of_the_loader_reads_the_files_that_it_wrote(capsys, monkeypatch):
+    read = []
+
+    def speeds(data, num, repeats, measure=loader.speeds):
+        read.append(measure(data, num, repeats))
+        return read[-1]
+
+    monkeypatch.setattr(loader, "speeds", speeds)
+    argv = ["loader", "--images=2", "--repeats=1"]
+    assert cli.run(loader.main, loader._flags(), "", argv) == 0
+    out = capsys.readouterr().out
+    assert "2 JPEG files of 500x375 pixels, 110 kB each" in out
+    assert [len(found) for found in read] == [1, 1] and min(min(found) for found in read) > 0
+    assert out.count("images per CPU second") == len(loader.RECIPES)
