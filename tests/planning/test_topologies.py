@@ -1,6 +1,7 @@
 """The names of devices that are not here: valid forms, typos, and the extras of compilers."""
 
 import importlib.util
+import re
 
 import pytest
 
@@ -62,3 +63,21 @@ def test_a_missing_compiler_names_its_extra(name, modules, extra, monkeypatch):
     problem = rf"--topology: .* {name.split(':')[0]} is not installed; pip install .*\[{extra}\]"
     with pytest.raises(InputMissingError, match=problem):
         topologies.check_compiler(parse(name))
+
+
+def test_xla_plans_with_the_memory_that_jax_takes_of_a_gpu(monkeypatch):
+    taken = {}
+    for text in ("", "0.9"):
+        monkeypatch.setenv(topologies.FRACTION, text)
+        memory = re.search(
+            r"device_memory_size: (\d+)", topologies._target(topologies.GPUS["h100"])
+        )
+        taken[text] = round(int(memory[1]) * topologies.XLA_FRACTION)
+    assert taken == {"": round(0.75 * 84942979072), "0.9": round(0.9 * 84942979072)}
+
+
+@pytest.mark.parametrize("text", ["a lot", "0", "nan", "92"])
+def test_a_fraction_that_is_none(monkeypatch, text):
+    monkeypatch.setenv(topologies.FRACTION, text)
+    with pytest.raises(ConfigError, match=f"{topologies.FRACTION}: .* at most 1, got '{text}'"):
+        topologies.memory_fraction()

@@ -1,7 +1,6 @@
 """What a run and its devices are, before anything is compiled."""
 
 import dataclasses
-import os
 from typing import Any
 
 import jax
@@ -9,13 +8,10 @@ import jax
 from vit_jax.cluster.device_specs import DeviceSpec, find_spec
 from vit_jax.planning import lowering
 from vit_jax.planning.report import Limit, gib
-from vit_jax.planning.topologies import HERE, Topology
+from vit_jax.planning.topologies import FRACTION, HERE, Topology, memory_fraction
 from vit_jax.training import flops
 from vit_jax.training.memory import bytes_per_device, memory_of
 from vit_jax.training.run import Run
-
-FRACTION = "XLA_PYTHON_CLIENT_MEM_FRACTION"  # of the memory of a GPU that JAX takes
-DEFAULT_FRACTION = 0.75
 
 
 def collect(run: Run, topology: Topology, step: str) -> dict[str, Any]:
@@ -63,6 +59,6 @@ def _limit(device: jax.Device, spec: DeviceSpec | None, topology: Topology) -> L
         return Limit(None, f"the memory of {device.device_kind} is not known")
     if topology.platform == "tpu":
         return Limit(spec.usable, "what programs can use of the HBM")
-    fraction = float(os.environ.get(FRACTION) or DEFAULT_FRACTION)
+    fraction = memory_fraction()
     text = f"{fraction:.0%} of {gib(spec.usable)}; {FRACTION}={fraction:g}"
     return Limit(int(spec.usable * fraction), text)

@@ -5,6 +5,7 @@ JAX describes them from their topology alone, so that a program can be compiled,
 
 import importlib.util
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -45,10 +46,25 @@ TPUS = {
 
 GPUS_OF_A_HOST = 8
 
-# What XLA must know of a GPU, in its text format: for an H100 SXM as XLA's own
-# `backends/gpu/target_config/specs/h100_sxm.txtpb` says, https://github.com/openxla/xla.
+
+class Gpu(NamedTuple):
+    """A GPU.
+
+    Attributes:
+      memory: Its memory in bytes.
+      target: What else XLA must know of it, in XLA's text format.
+    """
+
+    memory: int
+    target: str
+
+
+# For an H100 SXM as XLA's own `backends/gpu/target_config/specs/h100_sxm.txtpb` says,
+# https://github.com/openxla/xla.
 GPUS = {
-    "h100": """
+    "h100": Gpu(
+        84942979072,
+        """
 gpu_device_info {
   threads_per_block_limit: 1024
   threads_per_warp: 32
@@ -63,7 +79,6 @@ gpu_device_info {
   memory_bandwidth: 3352320000000
   l2_cache_size: 52428800
   clock_rate_ghz: 1.98
-  device_memory_size: 84942979072
   shared_memory_per_block_optin: 232448
   cuda_compute_capability { major: 9 feature_extension: ACCELERATED_FEATURES }
   registers_per_core_limit: 65536
@@ -83,7 +98,14 @@ platform_name: "CUDA"
 dnn_version_info { major: 9 minor: 10 patch: 0 }
 device_description_str: "NVIDIA H100 80GB HBM3"
 """,
+    )
 }
+
+# The share of the memory of a GPU that JAX takes.
+FRACTION = "XLA_PYTHON_CLIENT_MEM_FRACTION"
+DEFAULT_FRACTION = 0.75
+# The share that XLA plans with where JAX does not say what it takes, as without the GPU.
+XLA_FRACTION = 0.8
 
 # Modules of the compilers, of which one is needed, and the extra that installs one.
 COMPILERS = {
@@ -167,7 +189,7 @@ def find_devices(topology: Topology) -> Sequence[jax.Device]:
         found = topologies.get_topology_desc(
             topology_name=topology.kind,
             platform="cuda",
-            target_config=GPUS[topology.kind],
+            target_config=_target(GPUS[topology.kind]),
             topology=_join((1, *topology.shape)),
         )
         return found.devices
@@ -177,6 +199,29 @@ def find_devices(topology: Topology) -> Sequence[jax.Device]:
         options["chips_per_host_bounds"] = (*topology.shape, 1)[:3]
     name = f"{topology.kind}:{_join(topology.shape)}"
     return topologies.get_topology_desc(name, platform="tpu", **options).devices
+
+
+def memory_fraction() -> float:
+    """Return the share of the memory of a GPU that JAX takes, from the environment.
+
+    Raises:
+      ConfigError: The environment has no such share.
+    """
+    text = os.environ.get(FRACTION) or str(DEFAULT_FRACTION)
+    try:
+        fraction = float(text)
+    except ValueError:
+        fraction = math.nan
+    if not 0 < fraction <= 1:
+        raise ConfigError(FRACTION, f"expected a number above 0, at most 1, got '{text}'")
+    return fraction
+
+
+def _target(gpu: Gpu) -> str:
+    """Return what XLA must know of a GPU, so that it plans with the memory that JAX takes."""
+    memory = round(gpu.memory * memory_fraction() / XLA_FRACTION)
+    block = "gpu_device_info {"
+    return gpu.target.replace(block, f"{block}\n  device_memory_size: {memory}")
 
 
 def num_chips(topology: Topology) -> int:
