@@ -24,6 +24,7 @@ from vit_jax.data import loader
 from vit_jax.errors import ConfigError, DataError, DivergedError, Interrupted
 from vit_jax.evaluation import losses
 from vit_jax.training import loop, state
+from vit_jax.training.ledger import Ledger
 from vit_jax.training.run import open_run
 from vit_jax.training.step import make_train_step
 
@@ -342,7 +343,7 @@ def test_a_run_from_another_starts_with_the_outputs_of_its_average(tiny_config, 
     run_here(tiny_config({"optim.ema_decay": "0.5", "model.mlp.activation": "relu"}), source)
     run = open_run(tiny_config({"init_from": str(source)}))
     with jax.set_mesh(run.mesh):
-        started = loop._start(run).variables
+        started = loop._start(run, Ledger()).variables
         origin = pretrained.restore(source, "", config_lib.read_config(source), run.mesh)
         _, last = load_variables(source, "", run.shapes.variables, ema=False)
         images = jax.random.normal(jax.random.key(0), (4, 8, 8, 1))

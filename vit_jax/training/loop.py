@@ -90,7 +90,7 @@ def train(
             start = int(state.step) if state else 0
             _check_not_past_the_end(run, start)
             with recording(workdir, ledger, start):
-                state = _resume(run, state, changes) if state else _start(run)
+                state = _resume(run, state, changes) if state else _start(run, ledger)
                 stored.write(workdir, run.config, _origins(resolved, run))
                 writer = MetricsWriter(workdir, start, tensorboard=run.config.log.tensorboard)
                 profiler = Profiler(window, workdir, start, run.total_steps)
@@ -126,7 +126,7 @@ def _introduce(run: Run, workdir: epath.Path, notes: Sequence[str]) -> None:
         say(f"cache     {where} (compiled programs)")
 
 
-def _start(run: Run) -> TrainState:
+def _start(run: Run, ledger: Ledger) -> TrainState:
     """Return the state at step 0: random, or with the variables of `init_from`."""
     config = run.config
     notes = ["no checkpoint here: from step 0"]
@@ -139,8 +139,9 @@ def _start(run: Run) -> TrainState:
     for note in others:
         say(f"          {note}")
     shape = config.data.image_shape
+    arguments = (run.model, run.tx, shape, config.seed, run.shapes, given, run.stacks)
     with waiting("initializing the weights"):
-        return state_lib.init(run.model, run.tx, shape, config.seed, run.shapes, given, run.stacks)
+        return state_lib.init(*arguments, booking=ledger.compiling)
 
 
 def _resume(run: Run, state: TrainState, changes: Sequence[str]) -> TrainState:

@@ -1,5 +1,6 @@
 """The training state: a pytree of arrays, created sharded over the mesh."""
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ from jaxtyping import Array
 from vit_jax import models
 from vit_jax.checkpoints.store import EMA, REST, join_variables, split_variables
 from vit_jax.cluster import sharding
+from vit_jax.console.waiting import Booking
 from vit_jax.models.stacking import NO_STACKS, Stacks, stack
 from vit_jax.training import rounding
 from vit_jax.training.parameter_groups import parameter_names
@@ -139,6 +141,7 @@ def init(
     shapes: TrainState,
     given: Mapping[str, Array] | None = None,
     stacks: Stacks = NO_STACKS,
+    booking: Booking = contextlib.nullcontext,
 ) -> TrainState:
     """Initialize the state at step 0, sharded as `abstract_state` says.
 
@@ -151,6 +154,7 @@ def init(
       given: Values of variables that are not initialized randomly, by name, such as
         `params/head/bias`. Their buffers are donated, except for those of stacks.
       stacks: The stacks of the state.
+      booking: Measures the compilation; see `compiled_first`.
     """
     given = given or {}
     layers = {layer for names in stacks.values() for layer in names}
@@ -169,4 +173,7 @@ def init(
         return TrainState(zero, zero, params, variables, opt_state, average)
 
     shardings = jax.tree.map(lambda leaf: leaf.sharding, shapes)
-    return jax.jit(make, out_shardings=shardings, donate_argnums=0)(donated, copied)
+    program = jax.jit(make, out_shardings=shardings, donate_argnums=0)
+    with booking("initialization"):
+        program.lower(donated, copied).compile()
+    return program(donated, copied)
