@@ -55,12 +55,12 @@ def test_what_the_advice_says_is_a_valid_config(tiny_config):
 def test_a_save_counts_the_blocks_of_stacks_twice(tiny_config, monkeypatch):
     plain = open_run(tiny_config({**SCAN, "model.scan": "false"}))
     scanned = open_run(tiny_config(SCAN))
-    state = memory._bytes_per_device(plain.shapes)
-    assert memory._bytes_per_device(scanned.shapes) == state
+    state = memory.bytes_per_device(plain.shapes)
+    assert memory.bytes_per_device(scanned.shapes) == state
     leaves = jax.tree_util.tree_leaves_with_path(plain.shapes)
     blocks = [leaf for path, leaf in leaves if "'blocks_" in jax.tree_util.keystr(path)]
     assert len(blocks) == 3 * 4 * 12  # parameters and two moments of four blocks
-    copied = memory._bytes_per_device(blocks)
+    copied = memory.bytes_per_device(blocks)
     assert 0 < copied < state
     for limit, problem in (
         (state + copied, ""),

@@ -41,12 +41,13 @@ def collect(run: Run, topology: Topology, step: str) -> dict[str, Any]:
 def _compute_seconds(
     run: Run, counted: flops.Flops, step: str, images: float, spec: DeviceSpec | None
 ) -> float | None:
-    """Return the time of a step at the peak FLOPs of a device, which computes so many images."""
-    if spec is None:
+    """Return the time of a step of so many images at the peak FLOPs of a device, if known."""
+    peak = spec.flops.get(run.config.model["dtype"]) if spec else None
+    if peak is None:
         return None
     trained = counted.training + counted.recomputed
     needed = trained if step == "train" else counted.forward
-    return images * needed / spec.flops[run.config.model["dtype"]]
+    return images * needed / peak
 
 
 def _limit(device: jax.Device, spec: DeviceSpec | None, topology: Topology) -> Limit:
