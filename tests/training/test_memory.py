@@ -67,7 +67,7 @@ def test_a_save_counts_the_blocks_of_stacks_twice(tiny_config, monkeypatch):
         (state + copied - 1, "config.model.scan: to save the state, with its blocks twice, takes"),
         (state - 1, "config.model: parameters and optimizer state take"),
     ):
-        monkeypatch.setattr(memory, "_memory_of", lambda device, limit=limit: limit)
+        monkeypatch.setattr(memory, "memory_of", lambda device, limit=limit: limit)
         if limit >= state:
             check_memory(plain)
         if problem:
