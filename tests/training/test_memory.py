@@ -30,7 +30,11 @@ SCAN = {"model.depth": "4", "model.scan": "true"}
         ),
         (
             {"model.remat": "block", "optim.accum_steps": "2", "mesh.fsdp": "2"},
-            ["model.scan=True", "batch_size=8"],
+            ["model.scan=True"],  # one image of a micro-batch on each device
+        ),
+        (  # six rows of a device in two micro-batches
+            {"batch_size": "48", "optim.accum_steps": "2", "model.width": "20"},
+            ["model.remat=linear", "mesh.fsdp=4", "batch_size=16"],
         ),
         (
             {"batch_size": "8", "mesh.data": "8", **SCAN, "model.remat": "block"},
@@ -45,8 +49,16 @@ def test_the_advice_has_what_the_run_does_not_use_yet(tiny_config, overrides, fl
     assert plan == "`python -m vit_jax.plan` with the same --config flags and --search finds a fit"
 
 
-def test_what_the_advice_says_is_a_valid_config(tiny_config):
-    overrides = {"batch_size": "64"}
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"batch_size": "64"},
+        {"batch_size": "48", "optim.accum_steps": "2", "model.width": "20"},
+        {"batch_size": "48", "optim.accum_steps": "3", "model.remat": "block"},
+        {"batch_size": "4", "mesh.tensor": "2"},
+    ],
+)
+def test_what_the_advice_says_is_a_valid_config(tiny_config, overrides):
     for flag in advise(open_run(tiny_config(overrides))).split(";")[0].split(", "):
         key, _, value = flag.removeprefix("try ").removeprefix("--config.").partition("=")
         open_run(tiny_config({**overrides, key: value}))

@@ -62,10 +62,11 @@ def _savings(run: Run) -> Iterator[str]:
         yield "--config.model.scan=True"
     if rows % (2 * accum_steps) == 0:
         yield f"--config.optim.accum_steps={2 * accum_steps}"
-    if run.mesh.size > 1 and run.mesh.shape["fsdp"] == 1 and mesh.data == -1:
-        yield f"--config.mesh.fsdp={run.mesh.size // run.mesh.shape['tensor']}"
-    if rows > 1:
-        yield f"--config.batch_size={rows // 2 * shards}"
+    fsdp = math.gcd(shards, model["width"])
+    if fsdp > 1 and run.mesh.shape["fsdp"] == 1 and mesh.data == -1:
+        yield f"--config.mesh.fsdp={fsdp}"
+    if fewer := rows // 2 // accum_steps * accum_steps:
+        yield f"--config.batch_size={fewer * shards}"
 
 
 def _stacked(run: Run) -> list[Any]:
