@@ -4,6 +4,7 @@ import importlib.util
 import re
 
 import pytest
+from jaxlib import xla_client
 
 from vit_jax.errors import ConfigError, InputMissingError
 from vit_jax.planning import topologies
@@ -65,10 +66,18 @@ def test_a_missing_compiler_names_its_extra(name, modules, extra, monkeypatch):
         topologies.check_compiler(parse(name))
 
 
-def test_xla_plans_with_the_memory_that_jax_takes_of_a_gpu(monkeypatch):
+@pytest.fixture(autouse=True)
+def no_fraction(monkeypatch):
+    """Keeps the user's share of the memory out of the tests."""
+    for name in (topologies.FRACTION, topologies.DEPRECATED_FRACTION):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize("name", [topologies.FRACTION, topologies.DEPRECATED_FRACTION])
+def test_xla_plans_with_the_memory_that_jax_takes_of_a_gpu(name, monkeypatch):
     taken = {}
     for text in ("", "0.9"):
-        monkeypatch.setenv(topologies.FRACTION, text)
+        monkeypatch.setenv(name, text)
         memory = re.search(
             r"device_memory_size: (\d+)", topologies._target(topologies.GPUS["h100"])
         )
@@ -76,8 +85,25 @@ def test_xla_plans_with_the_memory_that_jax_takes_of_a_gpu(monkeypatch):
     assert taken == {"": round(0.75 * 84942979072), "0.9": round(0.9 * 84942979072)}
 
 
+def test_jax_reads_the_share_of_the_memory_from_these_variables(monkeypatch):
+    for name in (topologies.FRACTION, topologies.DEPRECATED_FRACTION):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, "0.9")
+            assert xla_client.generate_pjrt_gpu_plugin_options()["memory_fraction"] == 0.9
+
+
 @pytest.mark.parametrize("text", ["a lot", "0", "nan", "92"])
 def test_a_fraction_that_is_none(monkeypatch, text):
     monkeypatch.setenv(topologies.FRACTION, text)
     with pytest.raises(ConfigError, match=f"{topologies.FRACTION}: .* at most 1, got '{text}'"):
+        topologies.memory_fraction()
+
+
+def test_two_names_of_the_fraction_are_an_error_as_in_jax(monkeypatch):
+    for name in (topologies.FRACTION, topologies.DEPRECATED_FRACTION):
+        monkeypatch.setenv(name, "0.9")
+    with pytest.raises(ValueError, match=topologies.FRACTION):
+        xla_client.generate_pjrt_gpu_plugin_options()
+    problem = f"^{topologies.DEPRECATED_FRACTION}: .* beside {topologies.FRACTION}; unset it"
+    with pytest.raises(ConfigError, match=problem):
         topologies.memory_fraction()

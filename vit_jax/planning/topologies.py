@@ -101,8 +101,9 @@ device_description_str: "NVIDIA H100 80GB HBM3"
     )
 }
 
-# The share of the memory of a GPU that JAX takes.
-FRACTION = "XLA_PYTHON_CLIENT_MEM_FRACTION"
+# The share of the memory of a GPU that JAX takes; JAX also reads the deprecated name.
+FRACTION = "XLA_CLIENT_MEM_FRACTION"
+DEPRECATED_FRACTION = "XLA_PYTHON_CLIENT_MEM_FRACTION"
 DEFAULT_FRACTION = 0.75
 # The share that XLA plans with where JAX does not say what it takes, as without the GPU.
 XLA_FRACTION = 0.8
@@ -205,15 +206,20 @@ def memory_fraction() -> float:
     """Return the share of the memory of a GPU that JAX takes, from the environment.
 
     Raises:
-      ConfigError: The environment has no such share.
+      ConfigError: The environment has no such share, or two of them, which JAX refuses.
     """
-    text = os.environ.get(FRACTION) or str(DEFAULT_FRACTION)
+    names = [name for name in (FRACTION, DEPRECATED_FRACTION) if os.environ.get(name)]
+    if len(names) > 1:
+        problem = f"JAX does not take it beside {FRACTION}; unset it"
+        raise ConfigError(DEPRECATED_FRACTION, problem)
+    name = names[0] if names else FRACTION
+    text = os.environ.get(name) or str(DEFAULT_FRACTION)
     try:
         fraction = float(text)
     except ValueError:
         fraction = math.nan
     if not 0 < fraction <= 1:
-        raise ConfigError(FRACTION, f"expected a number above 0, at most 1, got '{text}'")
+        raise ConfigError(name, f"expected a number above 0, at most 1, got '{text}'")
     return fraction
 
 
