@@ -91,6 +91,12 @@ PARTS = {
             "mask block_sizes head_shards q_seq_shards interpret"
         ),
     },
+    # JAX asks the GPU of this process, and has no switch for a GPU that is not here.
+    "planning/cudnn.py": {
+        "jax._src.cudnn.fused_attention_stablehlo:check_cudnn_version": "",
+        "jax._src.cudnn.fused_attention_stablehlo:check_compute_capability": "capability",
+        "jax._src.cudnn.fused_attention_stablehlo:is_cuda_compute_capability_equal": "capability",
+    },
     "planning/topologies.py": {
         "jax.experimental.topologies:get_topology_desc": "topology_name platform",
     },
@@ -221,7 +227,16 @@ def uses(text, own=frozenset()):
             key = node.args[1]
             if isinstance(key, ast.Constant) and is_private(key.value):
                 found.add(key.value)
+        elif isinstance(node, ast.Constant) and is_module(node.value):  # for `import_module`
+            found.add(node.value)
     return found
+
+
+def is_module(value):
+    """Whether a constant is the name of a private or unstable module of JAX."""
+    if not isinstance(value, str) or not re.fullmatch(r"jax\w*(\.\w+)+", value):
+        return False
+    return any(map(is_private, value.split("."))) or bool(UNSTABLE.match(value))
 
 
 def own_attributes(text):
@@ -276,6 +291,8 @@ def test_a_file_uses_the_parts_that_are_listed(file):
         ("other._own", {"_own"}),
         ("make()._hidden", {"_hidden"}),
         ("getattr(x, '_hidden', None)", {"_hidden"}),
+        ("import importlib\nimportlib.import_module('jax._src.core')", {"jax._src.core"}),
+        ("name = 'jax.numpy'", set()),
         ("import tensorflow_datasets as tfds\ntfds.core.ReadInstruction.from_spec", set()),
         ("import tensorflow_datasets as tfds\ntfds.core.utils.x", 1),
     ],
