@@ -65,15 +65,13 @@ def traced(workdir):
 
 
 def read_steps(workdir):
+    return sorted(dict(e.stats)["step_num"] for e in read_events(workdir) if e.name == "train")
+
+
+def read_events(workdir):
     (path,) = workdir.glob("profile/plugins/profile/*/*.xplane.pb")
     data = jax.profiler.ProfileData.from_file(str(path))
-    return sorted(
-        dict(event.stats)["step_num"]
-        for plane in data.planes
-        for line in plane.lines
-        for event in line.events
-        if event.name == "train"
-    )
+    return [event for plane in data.planes for line in plane.lines for event in line.events]
 
 
 def test_a_run_traces_its_steps(tiny_config, tmp_path, capsys):
@@ -84,19 +82,47 @@ def test_a_run_traces_its_steps(tiny_config, tmp_path, capsys):
     assert f"profile   steps 3 to 5: {where}\n" in capsys.readouterr().out
 
 
-def test_an_interrupted_run_keeps_its_trace(tiny_config, tmp_path, monkeypatch, capsys):
+def interrupt_at(step, monkeypatch):
+    """Sends SIGTERM to this process while the batch of a step is read."""
     real = loader.train_batches
 
     def interrupting(*args, **kwargs):
         for number, batch in enumerate(real(*args, **kwargs), 1):
-            if number == 4:
+            if number == step:
                 os.kill(os.getpid(), signal.SIGTERM)
             yield batch
 
     monkeypatch.setattr(loader, "train_batches", interrupting)
+
+
+def test_an_interrupted_run_keeps_its_trace(tiny_config, tmp_path, monkeypatch, capsys):
+    interrupt_at(4, monkeypatch)
     with pytest.raises(Interrupted, match="at step 4, saved"):
         train_lib.train(
             resolved(tiny_config({"total_steps": "8"})), epath.Path(tmp_path), window=Window(3, 7)
         )
     assert traced(tmp_path) == [3, 4]
     assert "profile   steps 3 to 4: " in capsys.readouterr().out
+
+
+def test_an_evaluation_and_a_save_before_the_first_step_are_not_traced(tiny_config, tmp_path):
+    every = {"eval.every_steps": "2", "checkpoint.every_steps": "2"}
+    config = tiny_config({"total_steps": "5", "data.val_split": "test", **every})
+    train_lib.train(resolved(config), epath.Path(tmp_path), window=Window(3, 3))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        names = {event.name for event in read_events(tmp_path)}
+    assert any("train_step" in name for name in names)
+    assert not [name for name in names if "eval_step" in name or "evaluate_watched" in name]
+
+
+def test_a_run_that_is_interrupted_before_the_first_step_traces_nothing(
+    tiny_config, tmp_path, monkeypatch, capsys
+):
+    interrupt_at(2, monkeypatch)
+    with pytest.raises(Interrupted, match="at step 2, saved"):
+        train_lib.train(
+            resolved(tiny_config({"total_steps": "8"})), epath.Path(tmp_path), window=Window(3, 7)
+        )
+    assert not (tmp_path / "profile").exists()
+    assert "profile   " not in capsys.readouterr().out

@@ -187,7 +187,7 @@ def loop(run: Run, state: TrainState, tools: Tools) -> TrainState:
                 reporter.drain()
             if traces:
                 with book("saving"), reporter.pause():
-                    tools.profiler.turn(step)
+                    tools.profiler.end_after(step)
             found = {}
             if evaluates:
                 arguments = run, tools.evaluation, state, tools.writer, stop
@@ -204,6 +204,9 @@ def loop(run: Run, state: TrainState, tools: Tools) -> TrainState:
                 raise Interrupted(f"at step {step:,}, saved; rerun the same command to continue")
             if last:
                 return state
+            if traces:  # neither an evaluation nor a save is part of the trace
+                with book("saving"), reporter.pause():
+                    tools.profiler.begin_after(step)
             batch = reporter.wait_for(batches)
             with tools.profiler.step(step + 1):
                 state, metrics = train_step(state, sharding.to_global(batch, run.mesh), frozen)

@@ -68,13 +68,16 @@ class Profiler:
         """Return whether the trace begins or ends after a step."""
         return self._first <= self._last and step in (self._first - 1, self._last)
 
-    def turn(self, step: int) -> None:
-        """Begin or end the trace after a step, whose work on the devices must be done."""
-        if step == self._last:
-            self.close()
-        elif jax.process_index() == 0:
+    def begin_after(self, step: int) -> None:
+        """Begin the trace if it begins after a step, whose work on the devices must be done."""
+        if self.turns(step) and step < self._first and jax.process_index() == 0:
             self._folder = tempfile.TemporaryDirectory()
             jax.profiler.start_trace(self._folder.name)
+
+    def end_after(self, step: int) -> None:
+        """End the trace if it ends after a step, whose work on the devices must be done."""
+        if step == self._last:
+            self.close()
 
     @contextlib.contextmanager
     def step(self, step: int) -> Iterator[None]:
