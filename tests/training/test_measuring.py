@@ -69,6 +69,8 @@ def test_the_thread_keeps_the_error_of_a_step():
 class Device:
     """A device with statistics of its memory."""
 
+    platform = "gpu"
+
     def __init__(self, stats):
         self.memory_stats = lambda: stats
 
@@ -81,6 +83,7 @@ class Device:
             {"memory_bytes": 6, "peak_memory_bytes": 7},
         ),
         ([{"bytes_in_use": 5, "bytes_limit": 9}], {"memory_bytes": 5}),
+        ([None, None], {}),  # the memory of the process is not that of a GPU
     ],
 )
 def test_memory_is_that_of_the_fullest_device(stats, expected, monkeypatch):

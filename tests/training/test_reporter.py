@@ -235,6 +235,13 @@ def test_mfu_is_the_share_of_the_throughput_at_the_peak(make_reporter, capsys):
     assert max(map(len, out)) <= 80
 
 
+def test_memory_that_is_not_known_is_not_shown(make_reporter, monkeypatch, capsys):
+    reporter, clock = make_reporter(**SHOW)
+    monkeypatch.setattr(reporter_lib, "memory_in_use", dict)
+    push(reporter, clock, {1: 60.0, 2: 61.0})
+    assert shown(capsys)[1] == ["ETA --", "loss 1.0000", "lr 1.0e+00"]
+
+
 def test_only_the_row_of_a_progress_line_is_measured(make_reporter):
     reporter, clock = make_reporter(peak=64.0, **{"log.every_seconds": "10"})
     push(reporter, clock, {step: 4.0 * step for step in range(1, 8)})

@@ -79,11 +79,13 @@ class Idle:
 def memory_in_use() -> dict[str, int]:
     """Return the memory in use and its peak in bytes, of the local device that uses most.
 
-    For a CPU, it is the resident memory of the process, without a peak.
+    For a CPU, it is the resident memory of the process, without a peak. A GPU has no statistics
+    with `XLA_PYTHON_CLIENT_ALLOCATOR=platform`.
     """
-    found = [device.memory_stats() or {} for device in jax.local_devices()]
-    if not any(found):
+    devices = jax.local_devices()
+    if devices[0].platform == "cpu":
         return {"memory_bytes": psutil.Process().memory_info().rss}
+    found = [device.memory_stats() or {} for device in devices]
     return {
         metric: max(stats.get(name, 0) for stats in found)
         for metric, name in _MEMORY.items()

@@ -179,7 +179,7 @@ def _describe(measured: Mapping[str, int | float]) -> Iterator[str]:
         yield f"MFU {measured['mfu']:.1%}"
     if measured.get("waiting_for_data", 0.0) >= _NOTABLE_WAITING:
         yield f"waiting for data {measured['waiting_for_data']:.0%} of the time"
-    memory = f"memory {measured['memory_bytes'] / 2**30:.1f} GiB"
-    if "peak_memory_bytes" in measured:
-        memory += f" (peak {measured['peak_memory_bytes'] / 2**30:.1f})"
-    yield memory
+    if "memory_bytes" in measured:
+        peak = measured.get("peak_memory_bytes")
+        most = "" if peak is None else f" (peak {peak / 2**30:.1f})"
+        yield f"memory {measured['memory_bytes'] / 2**30:.1f} GiB{most}"
