@@ -91,7 +91,7 @@ def damage(content):
     for key in content:
         if key not in ("goodput", "total_seconds"):
             yield json.dumps({name: value for name, value in content.items() if name != key})
-    for value in (-1, "5", None, [1], float("nan"), float("inf"), 10**400):
+    for value in (-1, "5", None, [1], float("nan"), float("inf"), 1e308, 10**400):
         yield json.dumps({**content, "seconds": {**content["seconds"], "steps": value}})
         yield json.dumps({**content, "written": value})
     yield json.dumps({**content, "checkpoints": {"ten": content["checkpoints"]["10"]}})

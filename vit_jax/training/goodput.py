@@ -4,7 +4,6 @@ The file is no part of the run: without it, the same run starts a new one.
 """
 
 import contextlib
-import math
 import os
 import pathlib
 import sys
@@ -23,6 +22,9 @@ from vit_jax.console.workdir import write_json
 from vit_jax.training.ledger import PARTS, Account, History, Ledger
 
 FILE = "goodput.json"
+
+# A larger number of seconds or images is damage; sums of smaller ones are finite.
+_LARGEST = 1e15
 
 # Seconds between two writes of the file: what a killed attempt spent after the last one is unknown.
 EVERY_SECONDS = 5.0
@@ -147,8 +149,8 @@ def _number(value: Any) -> float:
     """Return a number that a file holds.
 
     Raises:
-      ValueError: It is no number from 0.
+      ValueError: It is no number from 0 to `_LARGEST`.
     """
-    if not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+    if not isinstance(value, int | float) or not 0 <= value <= _LARGEST:
         raise ValueError(f"expected a number, got {value!r:.60}")
     return float(value)
