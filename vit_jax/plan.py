@@ -8,6 +8,7 @@ NVIDIA GPUs. No data set is read and nothing is computed. `--search` finds the l
 fits, and what makes the config's batch fit.
 """
 
+import dataclasses
 import functools
 import sys
 
@@ -40,8 +41,8 @@ def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
     )
     tell = say_aside if values.json else say
     report = measure(resolved.config)
-    lines = [*report.describe(), *(f"note      {note}" for note in resolved.notes)]
-    for line in [] if values.json else lines:
+    report = dataclasses.replace(report, notes=(*report.notes, *resolved.notes))
+    for line in [] if values.json else report.describe():
         say(line)
     document = report.to_json()
     if values.search:

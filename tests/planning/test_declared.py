@@ -81,6 +81,7 @@ def test_an_unknown_set_or_a_folder_takes_the_sizes_of_the_flags(config):
             "--config.model.num_classes=CLASSES",
         ),
         ({"data__name": "cifar10", "data__train_split": "trian"}, 0, "config.data.train_split: "),
+        ({}, 5, "--num_images: 'synthetic' has its own number of images"),
     ],
 )
 def test_what_is_not_known_is_one_line(config, overrides, num_images, problem):

@@ -128,7 +128,7 @@ def test_the_lines_of_a_report(monkeypatch, capsys):
         "peak      60.00 GiB of 59.32 GiB: does not fit  (75% of 79.10 GiB)",
         "traffic   93.13 GiB of memory on each device, an estimate  654 instructions",
         "sent      all-reduce 2.0 MiB float32, 4.0 MiB bfloat16; all-gather 1.0 KiB uint8",
-        "floor     8.7 ms by FLOPs, 30.0 ms by bandwidth: bandwidth binds  at most 34,133 images/s",
+        "floor     8.7 ms by FLOPs, 30.0 ms by bandwidth: memory-bound  about 34,133 images/s",
         "note      a note",
     ]
 

@@ -28,6 +28,7 @@ class Peak:
     peak_bytes: int
     num_devices: int = 1
     limit_bytes: int | None = 16 * GIB
+    notes: tuple[str, ...] = ()
 
     @property
     def fits(self):
@@ -264,6 +265,23 @@ def test_a_model_with_few_blocks_that_cannot_be_compiled_leaves_the_search_exact
     found, measured, lines = run(make(), memory)
     assert measured[found.largest].fits and not measured[found.too_large].fits
     assert any("estimate  none" in line and "blocks_9" in line for line in lines)
+
+
+def test_a_batch_that_cannot_be_compiled_is_too_large():
+    def measure(config):
+        if config.batch_size > 300 and config.model["depth"] == 12:
+            raise ConfigError("--topology", "the process was killed")
+        return Peak(int(linear(config)))
+
+    config, rows = make(), []
+    found = search(config, measure(config), measure, IMAGES, rows.append)
+    assert (found.largest, found.too_large) == (288, 304)
+    assert "          batch_size=304: --topology: the process was killed" in rows
+
+
+def test_the_last_batches_are_around_the_number_of_images():
+    batches = find_batches(make(), 1, 1_293)
+    assert batches.sizes[-2:] == (1_280, 1_293) and "holds 1,293 images" in batches.end
 
 
 def test_the_search_is_json():

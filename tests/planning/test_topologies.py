@@ -38,6 +38,7 @@ def test_names(name, expected):
         ("v5e:1x2", "got 'v5e:1x2'"),
         ("v4:2x2", "expected v4:1x1x1 or multiples of v4:2x2x1 along each axis"),
         ("v5e:0x2", "got 'v5e:0x2'"),
+        ("v5e:32x32", "expected at most the 256 chips of a pod, got 'v5e:32x32'"),
         ("h100:9", "expected h100:N with N from 1 to 8, or h100:HOSTSxN, got 'h100:9'"),
         ("h100", "expected h100:N"),
         ("h100:1x2x8", "expected h100:N"),

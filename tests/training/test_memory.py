@@ -30,7 +30,7 @@ SCAN = {"model.depth": "4", "model.scan": "true"}
         ),
         (
             {"model.remat": "block", "optim.accum_steps": "2", "mesh.fsdp": "2"},
-            ["model.scan=True"],  # one image of a micro-batch on each device
+            ["model.scan=true"],  # one image of a micro-batch on each device
         ),
         (  # six rows of a device in two micro-batches
             {"batch_size": "48", "optim.accum_steps": "2", "model.width": "20"},

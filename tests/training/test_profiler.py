@@ -126,3 +126,12 @@ def test_a_run_that_is_interrupted_before_the_first_step_traces_nothing(
         )
     assert not (tmp_path / "profile").exists()
     assert "profile   " not in capsys.readouterr().out
+
+
+def test_a_trace_that_cannot_be_written_does_not_end_the_run(tiny_config, tmp_path, capsys):
+    (tmp_path / "profile").write_text("not a directory")
+    config = tiny_config({"total_steps": "4"})
+    results = train_lib.train(resolved(config), epath.Path(tmp_path), window=Window(2, 3))
+    assert results["step"] == 4
+    problem = "cannot be written (Not a directory); the run goes on without it"
+    assert f"warning: {tmp_path}/profile {problem}\n" in capsys.readouterr().err

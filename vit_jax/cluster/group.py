@@ -122,6 +122,10 @@ class Group:
         self._watcher.join()
         if len(messages) < self._count:  # a host exited without a message; JAX would wait for it
             atexit.register(_exit, outcome.exit_code)
+            # Python first waits for threads, of which one may wait for a step that never ends.
+            last = threading.Timer(self._patience.grace, _exit, (outcome.exit_code,))
+            last.daemon = True
+            last.start()
         if error is None:
             _raise_first([Outcome(*json.loads(messages[host])) for host in range(self._count)])
 

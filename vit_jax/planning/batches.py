@@ -61,12 +61,12 @@ def batch_shards(mesh: config_lib.Mesh, num_devices: int) -> int:
 
 
 def _multiples(unit: int, highest: int) -> Iterator[int]:
-    """Yield multiples of the unit in rising order, until one is above the highest."""
-    multiple = 1
-    yield unit
-    while multiple * unit <= highest:
-        multiple += 1 << max(0, (multiple // _STEPS).bit_length() - 1)
+    """Yield multiples of the unit in rising order, the last two around the highest."""
+    multiple, last = 1, highest // unit
+    while multiple <= last:
         yield multiple * unit
+        multiple += 1 << max(0, (multiple // _STEPS).bit_length() - 1)
+    yield from (last * unit, (last + 1) * unit) if last else (unit,)
 
 
 def _find_problem(config: config_lib.Config, size: int, num_images: int) -> str:

@@ -186,10 +186,10 @@ def _read_dump(folder: pathlib.Path, platform: str) -> Dump | None:
     """Return what is dumped; None if it is not complete yet."""
     memory = sorted(folder.glob(MEMORY))
     programs = sorted(folder.glob(PROGRAMS[platform]))
-    total = _TOTAL.search(memory[-1].read_text()) if memory else None
+    total = _TOTAL.search(memory[-1].read_text(errors="replace")) if memory else None
     if not (total and programs):
         return None
-    text = programs[-1].read_text()
+    text = programs[-1].read_text(errors="replace")
     return Dump(text, int(total[1])) if hlo.is_complete(text) else None
 
 

@@ -121,11 +121,14 @@ def declare(config: config_lib.Config, num_images: int = 0) -> Data:
       num_images: Number of training images; 0 for that of a well-known data set.
 
     Raises:
-      ConfigError: The classes or the number of images are not known, or a split is unknown.
+      ConfigError: The classes or the number of images are not known, a split is unknown, or the
+        number of images is given for a data set that has its own.
     """
     data = config.data
     fields = {name: field for name, field in config_lib.SPLITS.items() if getattr(data, field)}
     if data.name in SOURCES and not data.root:
+        if num_images:
+            raise ConfigError("--num_images", f"'{data.name}' has its own number of images")
         opened = {name: open_split(data, field) for name, field in fields.items()}
         sets = {name: open_set(config, name) for name, _ in config.eval.sets}
         return Data({**opened, **sets}, f"{data.name}: {_counts(opened['train'])}, its own")

@@ -121,8 +121,8 @@ class Report:
             count / 1e9
             for count in (self.flops.forward, self.flops.training, self.flops.recomputed)
         )
-        again = f" + {recomputed:,.1f} recomputed" if recomputed else ""
-        return f"GFLOPs an image: {forward:,.1f} forward, {training:,.1f}{again} training"
+        again = f" + {_short(recomputed)} recomputed" if recomputed else ""
+        return f"GFLOPs an image: {_short(forward)} forward, {_short(training)}{again} training"
 
     def _describe_peak(self) -> str:
         answer = "fits" if self.fits else "does not fit"
@@ -141,17 +141,22 @@ class Report:
         if self.compute_seconds is None or self.memory_seconds is None:
             return ""
         compute, memory = 1e3 * self.compute_seconds, 1e3 * self.memory_seconds
-        binds = "FLOPs bind" if compute >= memory else "bandwidth binds"
+        bound = "compute-bound  at most" if compute >= memory else "memory-bound  about"
         speed = self.batch_size / max(self.compute_seconds, self.memory_seconds)
         return (
-            f"{compute:,.1f} ms by FLOPs, {memory:,.1f} ms by bandwidth: {binds}  "
-            f"at most {speed:,.0f} images/s"
+            f"{_short(compute)} ms by FLOPs, {_short(memory)} ms by bandwidth: {bound} "
+            f"{speed:,.0f} images/s"
         )
 
 
 def gib(count: int) -> str:
-    """Return a number of bytes in GiB as text."""
-    return f"{count / _GIB:,.2f} GiB"
+    """Return a number of bytes as text: in GiB, or if it is small, in KiB or MiB."""
+    return f"{count / _GIB:,.2f} GiB" if count >= _GIB / 10 else _size(count)
+
+
+def _short(value: float) -> str:
+    """Return a number with one decimal, or with three digits if it is small."""
+    return f"{value:,.1f}" if value >= 10 else f"{value:.3g}"
 
 
 def _size(count: int) -> str:

@@ -58,6 +58,7 @@ class Search:
             "batch_size": self.batch_size,
             "largest": self.largest,
             "too_large": self.too_large,
+            "end": self.batches.end,
             "estimate": dataclasses.asdict(self.line) if self.line else None,
             "trials": [trial.to_json() for trial in self.trials],
         }
@@ -94,7 +95,7 @@ def search(
     if line:
         tell(_describe_estimate(line, limit))
     _find_largest(batches.sizes, line, limit, trials)
-    largest, too_large = _bracket(trials.reports)
+    largest, too_large = _bracket(trials.sizes)
     tell(_describe_largest(largest, too_large, batches.end))
     rate = config.optim.learning_rate
     tell(f"          another batch_size changes the optimization; learning_rate={rate} is kept")
@@ -131,7 +132,7 @@ def _estimate(
 def _find_largest(sizes: Sequence[int], line: Line | None, limit: int, trials: Trials) -> None:
     """Measure batches until there is none between one that fits and one that does not."""
     for number in itertools.count():
-        largest, too_large = _bracket(trials.reports)
+        largest, too_large = _bracket(trials.sizes)
         between = [s for s in sizes if largest < s and (not too_large or s < too_large)]
         if not between:
             return
@@ -140,14 +141,13 @@ def _find_largest(sizes: Sequence[int], line: Line | None, limit: int, trials: T
             size = max((s for s in between if s <= guess), default=between[0])
         else:
             size = between[len(between) // 2]
-        trials.measure({"batch_size": size})
+        trials.attempt({"batch_size": size})
 
 
-def _bracket(reports: Mapping[int, Measured]) -> tuple[int, int]:
+def _bracket(fits: Mapping[int, bool]) -> tuple[int, int]:
     """Return the largest batch that fits, and the smallest above it that does not; 0 for none."""
-    largest = max((size for size, report in reports.items() if report.fits), default=0)
-    above = (size for size in reports if size > largest)
-    return largest, min(above, default=0)
+    largest = max((size for size in fits if fits[size]), default=0)
+    return largest, min((size for size in fits if size > largest), default=0)
 
 
 def _guess(line: Line | None, limit: int, reports: Mapping[int, Measured]) -> float:
@@ -184,7 +184,7 @@ def _announce(
     most = 2 * len(parts) + _GUIDED + len(batches.sizes).bit_length()
     unit = batches.shards * batches.accum_steps
     text = f"(shards {batches.shards} x micro-batches {batches.accum_steps})"
-    yield f"search    batches are multiples of {unit} {text}, in steps of 1/32 to 1/16"
+    yield f"search    batches are multiples of {unit} {text}, a sixteenth apart at most"
     yield f"          {usual} compiles if the estimate is good, at most {most}"
     if not first.fits:
         kinds = find_changes(config, first.num_devices, config.batch_size)

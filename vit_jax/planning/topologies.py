@@ -25,23 +25,25 @@ class Tpu(NamedTuple):
     Attributes:
       host: The chips of a host in a slice of several hosts; the shape of a slice is a multiple.
       single: The shapes of slices of one host, besides `host`.
+      pod: The chips of a whole pod, the largest slice.
       options: Options of its topology: `megacore` makes the two cores of a chip one device.
     """
 
     host: tuple[int, ...]
     single: tuple[tuple[int, ...], ...]
+    pod: int
     options: Mapping[str, Any]
 
 
 # The hosts are those of Cloud TPU: https://cloud.google.com/tpu/docs (the page of each generation).
 TPUS = {
-    "v2": Tpu((2, 2), ((1, 1),), {}),
-    "v3": Tpu((2, 2), ((1, 1),), {}),
-    "v4": Tpu((2, 2, 1), ((1, 1, 1),), {"chip_config_name": "megacore"}),
-    "v5e": Tpu((2, 2), ((1, 1), (2, 4)), {}),
-    "v5p": Tpu((2, 2, 1), ((1, 1, 1),), {}),
-    "v6e": Tpu((2, 2), ((1, 1), (2, 4)), {}),
-    "tpu7x": Tpu((2, 2, 1), ((1, 1, 1),), {}),
+    "v2": Tpu((2, 2), ((1, 1),), 256, {}),
+    "v3": Tpu((2, 2), ((1, 1),), 1024, {}),
+    "v4": Tpu((2, 2, 1), ((1, 1, 1),), 4096, {"chip_config_name": "megacore"}),
+    "v5e": Tpu((2, 2), ((1, 1), (2, 4)), 256, {}),
+    "v5p": Tpu((2, 2, 1), ((1, 1, 1),), 8960, {}),
+    "v6e": Tpu((2, 2), ((1, 1), (2, 4)), 256, {}),
+    "tpu7x": Tpu((2, 2, 1), ((1, 1, 1),), 9216, {}),
 }
 
 GPUS_OF_A_HOST = 8
@@ -163,6 +165,8 @@ def _check_slice(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
         single = ", ".join(f"{kind}:{_join(one)}" for one in tpu.single)
         problem = f"expected {single} or multiples of {kind}:{_join(tpu.host)}"
         raise ConfigError(FLAG, f"{problem} along each axis, got '{name}'")
+    if math.prod(shape) > tpu.pod:
+        raise ConfigError(FLAG, f"expected at most the {tpu.pod:,} chips of a pod, got '{name}'")
     return shape
 
 

@@ -118,6 +118,12 @@ class Trials:
             if trial.report and trial.change.keys() == {"batch_size"}
         }
 
+    @property
+    def sizes(self) -> dict[int, bool]:
+        """Whether the whole step fits by batch size; one that cannot be compiled does not."""
+        only_size = (t for t in self.made if t.change.keys() == {"batch_size"})
+        return {trial.change["batch_size"]: trial.fits for trial in only_size}
+
     def _add(self, trial: Trial) -> None:
         self.made.append(trial)
         self._tell(f"          {trial.describe()}")

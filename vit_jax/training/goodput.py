@@ -102,7 +102,7 @@ def summarize(history: History) -> dict[str, Any]:
 
 def _write_on(path: epath.Path, ledger: Ledger, ended: threading.Event) -> None:
     """Write the file now, with each checkpoint, every few seconds, and at the end."""
-    last = False
+    last = warned = False
     while not last:
         last = ended.is_set()
         history = ledger.history()
@@ -111,8 +111,10 @@ def _write_on(path: epath.Path, ledger: Ledger, ended: threading.Event) -> None:
         try:
             write_json(path, content)
         except OSError as error:
-            warn(f"{path} cannot be written ({error.strerror or error}); the run goes on without")
-            return
+            if not warned:
+                problem = error.strerror or error
+                warn(f"{path} cannot be written ({problem}); the run goes on without it")
+            warned = True
         if not last:
             ledger.saved.wait(EVERY_SECONDS)
             ledger.saved.clear()

@@ -59,7 +59,7 @@ def _savings(run: Run) -> Iterator[str]:
     if less := LESS_KEPT.get(model["remat"]):
         yield f"--config.model.remat={less}"
     elif not model["scan"]:
-        yield "--config.model.scan=True"
+        yield "--config.model.scan=true"
     if rows % (2 * accum_steps) == 0:
         yield f"--config.optim.accum_steps={2 * accum_steps}"
     fsdp = math.gcd(shards, model["width"])

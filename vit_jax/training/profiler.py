@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 from etils import epath
 
-from vit_jax.console.progress import say
+from vit_jax.console.progress import say, warn
 from vit_jax.errors import ConfigError
 
 FLAG = "--profile"
@@ -93,10 +93,20 @@ class Profiler:
         with self._folder as folder:
             self._folder = None
             jax.profiler.stop_trace()
-            for path in pathlib.Path(folder).rglob("*"):
-                if path.is_file():
-                    target = self._directory / path.relative_to(folder)
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    target.write_bytes(path.read_bytes())
+            try:
+                _copy(pathlib.Path(folder), self._directory)
+            except OSError as error:
+                problem = error.strerror or error
+                warn(f"{self._directory} cannot be written ({problem}); the run goes on without it")
+                return
         steps = f"steps {self._first:,} to {self._done:,}"
         say(f"profile   {steps}: look at it with xprof --logdir={self._directory}")
+
+
+def _copy(folder: pathlib.Path, directory: epath.Path) -> None:
+    """Copy the files below a folder to a directory, local or not."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            target = directory / path.relative_to(folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(path.read_bytes())
