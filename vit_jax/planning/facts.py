@@ -33,21 +33,16 @@ def collect(run: Run, topology: Topology, step: str) -> dict[str, Any]:
         "limit_bytes": limit.bytes,
         "limit": limit.text,
         "attention": run.describe_attention(),
-        "compute_seconds": _compute_seconds(run, counted, step, size / len(devices), spec),
+        "compute_seconds": _compute_seconds(run, counted, step, size / len(devices)),
         "bandwidth": spec.bandwidth if spec else None,
     }
 
 
-def _compute_seconds(
-    run: Run, counted: flops.Flops, step: str, images: float, spec: DeviceSpec | None
-) -> float | None:
+def _compute_seconds(run: Run, counted: flops.Flops, step: str, images: float) -> float | None:
     """Return the time of a step of so many images at the peak FLOPs of a device, if known."""
-    peak = spec.flops.get(run.config.model["dtype"]) if spec else None
-    if peak is None:
-        return None
     trained = counted.training + counted.recomputed
     needed = trained if step == "train" else counted.forward
-    return images * needed / peak
+    return images * needed / run.peak_flops if run.peak_flops else None
 
 
 def _limit(device: jax.Device, spec: DeviceSpec | None, topology: Topology) -> Limit:
