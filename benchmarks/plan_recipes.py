@@ -68,6 +68,11 @@ class Row(NamedTuple):
         """The peak in GiB."""
         return self.peak_bytes / 2**30
 
+    @property
+    def cell(self) -> str:
+        """The peak as the table shows it."""
+        return f"{self.peak:.1f}" if self.peak >= 0.1 else f"{self.peak:.1g}"
+
     def predict(self, num_chips: int) -> float:
         """Return the peak with another number of chips, which divide the same batch."""
         rest = self.peak_bytes - self.state_bytes
@@ -173,7 +178,7 @@ def to_table(table: Table) -> str:
     heads = [f"{TITLES[device]}: {limit:.2f} GiB" for device, limit in limits.items()]
     lines = [["recipe", *heads]]
     for names, smallest in table.values():
-        cells = [f"`{row.topology}` {row.peak:.1f}" if row else "none" for row in smallest.values()]
+        cells = [f"`{row.topology}` {row.cell}" if row else "none" for row in smallest.values()]
         lines.append([_abbreviate(names), *cells])
     head, *rest = (f"| {' | '.join(line)} |\n" for line in lines)
     return head + "|---" * len(lines[0]) + "|\n" + "".join(rest)
@@ -185,7 +190,7 @@ def to_paragraph(file: str, table: Table) -> str:
     for names, smallest in table.values():
         own = [name.partition(":")[2] for name in names if name.startswith(f"{file}")]
         if own:
-            cells = [f"{r.topology} ({r.peak:.1f})" for r in smallest.values() if r]
+            cells = [f"{r.topology} ({r.cell})" for r in smallest.values() if r]
             parts.append((", ".join(own), ", ".join(cells)))
     texts = [f"{own}: {cells}" if own and len(parts) > 1 else cells for own, cells in parts]
     text = f"{MARK} {'; '.join(texts)}."

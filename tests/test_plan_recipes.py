@@ -16,7 +16,7 @@ from plan_recipes import LADDERS, Row, find_smallest
 GIB = 2**30
 SLICES = [f"v5e:{shape}" for shape in LADDERS["v5e"]]
 PAGE = plan_recipes.PAGE.read_text()
-CELL = re.compile(r"`((?:h100|v5e|v4):\w+)` (\d+\.\d)")
+CELL = re.compile(r"`((?:h100|v5e|v4):\w+)` (\d+\.\d+)")
 
 
 def test_recipes_that_differ_in_numbers_only_share_a_step(monkeypatch, tmp_path):
@@ -85,6 +85,10 @@ def test_the_docstring_of_a_recipe_says_what_the_table_says(line):
         text = " ".join((ROOT / "configs" / file).read_text().split('"""')[1].split())
         for topology, peak in CELL.findall(line):
             assert f"{topology} ({peak})" in text, file
+
+
+def test_every_recipe_is_in_the_table():
+    assert sorted(sum(map(recipes_of, TABLE), [])) == sorted(recipe_steps.find_recipes())
 
 
 @pytest.mark.slow
