@@ -40,7 +40,7 @@ END = "<!-- plan_recipes.py ends -->"
 
 # The slices of each device, from the smallest on.
 LADDERS = {
-    "h100": ("1", "2", "4", "8"),
+    "h100": ("1", "2", "4", "8", "2x8", "4x8"),
     "v5e": ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16"),
     "v4": ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8"),
 }

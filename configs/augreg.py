@@ -9,6 +9,11 @@ run this recipe with this code yet.
 Cost: batch size 4,096 for 300 epochs, which is 384 million images; a run of one day needs 4,450
 images/s. Parameters, gradients and moments take 14 bytes per parameter (the first moment is
 bfloat16): B/16 1.2 GB, L/16 4.3 GB, plus activations.
+
+Smallest slices and their peaks in GiB (docs/recipes.md): ti16: h100:1 (55.0), v5e:2x2 (14.3),
+v4:2x2x1 (19.3); s32: h100:1 (30.4), v5e:2x2 (11.6), v4:2x2x1 (11.4); s16: h100:1 (54.1), v5e:2x2
+(14.5), v4:2x2x1 (28.0); b32: h100:1 (54.8), v5e:2x2 (14.5), v4:2x2x1 (23.1); b16: h100:8 (36.5),
+v5e:4x4 (14.4), v4:2x2x2 (28.4); l16: h100:2x8 (49.3), v5e:4x8 (14.3), v4:2x2x4 (28.8).
 """
 
 from typing import NamedTuple

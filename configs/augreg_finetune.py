@@ -11,6 +11,13 @@ Cost: batch size 512 for 20,000 steps, which is 10 million images; 6.5 hours, as
 ViT paper's B/16 on A100s, need 440 images/s. Parameters, gradients and momentum take 10 bytes per
 parameter: B/16 0.9 GB, L/16 3 GB, plus activations. On one TPU v5e with 16 GB, add
 --config.optim.accum_steps=8, with which B/16 needs 13.0 GiB and L/16 14.5 GiB.
+
+Smallest slices and their peaks in GiB (docs/recipes.md): ti16: h100:1 (21.4), v5e:1x1 (14.6),
+v4:2x2x1 (6.2); s32: h100:1 (11.2), v5e:1x1 (14.7), v4:2x2x1 (3.8); s16: h100:1 (42.1), v5e:2x2
+(12.1), v4:2x2x1 (12.1); b32: h100:1 (22.1), v5e:2x2 (7.7), v4:2x2x1 (7.7); b16: h100:1 (54.9),
+v5e:2x2 (14.4), v4:2x2x1 (24.3); l16: h100:8 (36.5), v5e:4x4 (14.5), v4:2x2x2 (28.5); r_ti16: h100:1
+(15.9), v5e:1x1 (14.0), v4:2x2x1 (3.4); r26_s32: h100:1 (53.9), v5e:2x2 (11.9), v4:2x2x1 (11.9);
+r50_l32: h100:4 (37.5), v5e:2x4 (13.7), v4:2x2x1 (28.4).
 """
 
 import ml_collections

@@ -10,6 +10,9 @@ Nobody has run it with this code yet, so no accuracy is given.
 
 Cost: batch size 256, 9.8 million images; a run of one hour needs 2,700 images/s. Parameters,
 gradients, moments and EMA take 20 bytes per parameter: 70 MB, plus activations.
+
+Smallest slices and their peaks in GiB (docs/recipes.md): h100:1 (0.7), v5e:1x1 (0.8), v4:2x2x1
+(0.2).
 """
 
 import ml_collections

@@ -14,6 +14,12 @@ images/s. Parameters, gradients and moments take 16 bytes per parameter: Ti 0.09
 
 Differences: the authors change the learning rate once per epoch, not per step. They set a colour
 jitter of 0.3, but timm ignores it together with RandAugment, so that this recipe has none.
+
+Smallest slices and their peaks in GiB (docs/recipes.md): ti: h100:1 (14.7), v5e:1x1 (14.3),
+v4:2x2x1 (4.5); s: h100:1 (29.1), v5e:2x2 (11.2), v4:2x2x1 (8.9); b: h100:1 (35.4), v5e:2x2 (11.5),
+v4:2x2x1 (10.8); b_384: h100:1 (51.2), v5e:2x2 (14.8), v4:2x2x1 (14.5); ti_distilled: h100:1 (17.6),
+v5e:1x1 (14.5), v4:2x2x1 (4.9); s_distilled: h100:1 (31.8), v5e:2x2 (11.3), v4:2x2x1 (9.0);
+b_distilled: h100:1 (36.3), v5e:2x2 (12.2), v4:2x2x1 (11.1).
 """
 
 import ml_collections

@@ -14,6 +14,12 @@ GB, plus activations.
 
 Differences: the recipes for 400 epochs follow deit3-jax, with weight decay 0.02 and less stochastic
 depth. Gradients are clipped at 1, the default of NVIDIA's LAMB, which the authors used.
+
+Smallest slices and their peaks in GiB (docs/recipes.md): s_800: h100:1 (55.4), v5e:2x2 (14.5),
+v4:2x2x1 (19.4); b_800, b_400: h100:1 (55.5), v5e:2x2 (14.5), v4:2x2x1 (28.2); l_800, l_400: h100:8
+(39.5), v5e:4x4 (14.2), v4:2x2x2 (28.4); s_400: h100:1 (55.4), v5e:2x2 (14.5), v4:2x2x1 (19.4);
+b_finetune: h100:1 (33.1), v5e:2x2 (12.6), v4:2x2x1 (10.4); l_finetune: h100:1 (55.8), v5e:2x2
+(14.2), v4:2x2x1 (28.2).
 """
 
 from typing import NamedTuple

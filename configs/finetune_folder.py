@@ -16,6 +16,9 @@ and PHOTOS/val/CLASS/*. The head is new, unless WEIGHTS has the same classes.
   --config.optim.freeze='stem.*,blocks_[0-5]/.*'
   --config.optim.layer_decay=0.75          a lower learning rate for layers near the input
   --config.model.name=vit_ti16             from scratch, to compare
+
+Smallest slices and their peaks in GiB (docs/recipes.md): full: h100:1 (10.7), v5e:1x1 (6.7),
+v4:2x2x1 (2.6); probe: h100:1 (0.6), v5e:1x1 (0.7), v4:2x2x1 (0.4).
 """
 
 from typing import NamedTuple

@@ -6,6 +6,9 @@ per class; with fewer, fine-tune pretrained weights (`configs/finetune_folder.py
 
 python -m vit_jax.train --config=configs/folder.py --config.data.root=PHOTOS
 python -m vit_jax.predict --workdir=runs/folder IMAGE_OR_FOLDER...
+
+Smallest slices and their peaks in GiB (docs/recipes.md): h100:1 (2.5), v5e:1x1 (1.6), v4:2x2x1
+(0.5).
 """
 
 import ml_collections

@@ -12,6 +12,9 @@ bfloat16): S/16 0.3 GB, B/16 1.2 GB, plus activations.
 
 Differences: big_vision uses TensorFlow's contrast in RandAugment, resizes without antialiasing, and
 mixes with a weight from Beta(0.2, 0.2) that is at least 0.5.
+
+Smallest slices and their peaks in GiB (docs/recipes.md): s_90, s_150, s_300: h100:1 (28.5), v5e:2x2
+(10.9), v4:2x2x1 (8.8); b_90, b_150, b_300: h100:1 (54.7), v5e:2x2 (14.2), v4:2x2x1 (17.7).
 """
 
 import ml_collections

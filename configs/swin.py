@@ -11,6 +11,10 @@ GB, plus activations.
 
 Difference: the authors set a colour jitter of 0.4, but timm ignores it together with RandAugment.
 This recipe has none.
+
+Smallest slices and their peaks in GiB (docs/recipes.md): t: h100:1 (52.7), v5e:2x2 (14.4), v4:2x2x1
+(24.3); s: h100:1 (56.1), v5e:2x2 (14.3), v4:2x2x1 (28.1); b: h100:1 (55.8), v5e:2x4 (15.1),
+v4:2x2x1 (30.0).
 """
 
 import ml_collections

@@ -4,6 +4,9 @@ The images are noise whose brightness depends on the class, so the accuracy mean
 
 python -m vit_jax.train --config=configs/synthetic.py
 python -m vit_jax.train --config=configs/synthetic.py --config.model.name=vit_b16
+
+Smallest slices and their peaks in GiB (docs/recipes.md): h100:1 (2.1), v5e:1x1 (2.3), v4:2x2x1
+(0.8).
 """
 
 import ml_collections

@@ -10,6 +10,9 @@ big_vision reports top-1 of B/32, mean and range of five runs: Pets 93.78 [93.62
 Cost: batch size 512 at 384 pixels; 500 steps for Pets and Flowers are 256,000 images, so that a run
 of ten minutes needs 430 images/s. Parameters, gradients and momentum take 10 bytes per parameter:
 0.9 GB, plus activations. `--config.model.name` selects another size.
+
+Smallest slices and their peaks in GiB (docs/recipes.md): h100:1 (22.1), v5e:2x2 (7.7), v4:2x2x1
+(7.7).
 """
 
 from typing import NamedTuple

@@ -13,6 +13,9 @@ and momentum take 10 bytes per parameter: 0.9 GB, plus activations. On one TPU v
 --config.optim.accum_steps=8, which needs 13.0 GiB. `--config.model.name` selects another size or
 the hybrid R50+B/16, whose reported top-1 is 98.72 (CIFAR-10), 90.88 (CIFAR-100) and 83.72
 (ImageNet).
+
+Smallest slices and their peaks in GiB (docs/recipes.md): h100:1 (54.9), v5e:2x2 (14.4), v4:2x2x1
+(24.3).
 """
 
 from typing import NamedTuple
