@@ -20,9 +20,8 @@ _CPU = AbstractDevice(device_kind="cpu", num_cores=None, platform="cpu")
 @contextlib.contextmanager
 def in_plain_form() -> Iterator[None]:
     """Trace for CPUs and without sharding, so that no fused kernel and no shard hides products."""
-    sizes = get_abstract_mesh().shape or {
-        "data": 1
-    }  # JAX refuses another size than that of the mesh in context
+    # JAX refuses a mesh of another size than that in context.
+    sizes = get_abstract_mesh().shape or {"data": 1}
     auto = (AxisType.Auto,) * len(sizes)
     cpus = AbstractMesh(tuple(sizes.values()), tuple(sizes), auto, abstract_device=_CPU)
     with use_abstract_mesh(cpus), nn.logical_axis_rules(()):
