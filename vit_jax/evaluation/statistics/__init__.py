@@ -1,0 +1,1 @@
+"""Statistics of predictions in NumPy float64: intervals, calibration, confusion, paired tests."""
