@@ -5,15 +5,19 @@ width if every image is right.
 """
 
 import math
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from jaxtyping import Float, Int, Real
+from scipy import sparse
 from scipy.special import ndtr, ndtri
 
-# The memory of the resampling weights that are held at once.
+# The memory of the largest array of resamples.
 CHUNK_BYTES = 2**26
+
+# What each image adds to some sums: (rows, m), dense or sparse.
+Contributions: TypeAlias = Real[np.ndarray, "rows m"] | sparse.csr_array
 
 # A statistic of sums over images. It is applied to many sums at once, along the leading axes.
 Statistic = Callable[[Float[np.ndarray, "... m"]], Float[np.ndarray, "..."]]
@@ -71,7 +75,7 @@ def wilson(successes: int, count: int, confidence: float = 0.95) -> Interval:
 
 
 def bca(
-    contributions: Real[np.ndarray, "rows m"],
+    contributions: Contributions,
     statistic: Statistic,
     *,
     counts: Int[np.ndarray, " rows"] | None = None,
@@ -96,19 +100,33 @@ def bca(
     return bca_interval(drawn, confidence)
 
 
-def mean_interval(values: Real[np.ndarray, " n"], **options: float | int) -> Interval:
-    """Return the BCa interval of the mean of some values, one per image.
+def mean_interval(
+    values: Real[np.ndarray, " n"], confidence: float = 0.95, **options: int
+) -> Interval:
+    """Return the BCa interval of the mean of some values, one per image, in any order.
 
     Args:
       values: The values, such as the losses of the images.
-      **options: `confidence`, `resamples` and `seed` of `bca`.
+      confidence: The share of test sets of which the interval contains the true mean.
+      **options: `resamples` and `seed` of `bootstrap`.
     """
-    contributions = np.stack([values, np.ones(len(values))], axis=1)
-    return bca(contributions, _mean, **options)  # type: ignore[arg-type]
+    return bca_interval(mean_bootstrap(values, **options), confidence)
+
+
+def mean_bootstrap(values: Real[np.ndarray, " n"], **options: int) -> Bootstrap:
+    """Return the bootstrap distribution of the mean of some values, one per image, in any order.
+
+    Args:
+      values: The values.
+      **options: `resamples` and `seed` of `bootstrap`.
+    """
+    distinct, counts = np.unique(np.asarray(values, np.float64), return_counts=True)
+    contributions = np.stack([distinct, np.ones(len(distinct))], axis=1)
+    return bootstrap(contributions, _mean, counts=counts, **options)
 
 
 def bootstrap(
-    contributions: Real[np.ndarray, "rows m"],
+    contributions: Contributions,
     statistic: Statistic,
     *,
     counts: Int[np.ndarray, " rows"] | None = None,
@@ -128,8 +146,8 @@ def bootstrap(
       resamples: The number of resamples.
       seed: The seed of the resampling.
     """
-    rows = np.asarray(contributions, np.float64)
-    multiple = np.ones(len(rows), np.int64) if counts is None else counts
+    rows = contributions.astype(np.float64)
+    multiple = np.ones(rows.shape[0], np.int64) if counts is None else counts
     rows, multiple = rows[multiple > 0], multiple[multiple > 0]
     count = int(multiple.sum())
     if count < 2:
@@ -138,7 +156,7 @@ def bootstrap(
     with np.errstate(divide="ignore", invalid="ignore"):
         estimate = float(statistic(total[None])[0])
         values = _resampled(rows, multiple, statistic, resamples, seed)
-        jackknife = statistic(total - rows)
+        jackknife = _without_one_image(rows, total, statistic)
     below = (values < estimate).mean() / 2 + (values <= estimate).mean() / 2
     influence = multiple @ jackknife / count - jackknife
     cube, square = multiple @ influence**3, multiple @ influence**2
@@ -187,22 +205,39 @@ def bca_p_value(drawn: Bootstrap, null: float = 0.0) -> float:
 
 
 def _resampled(
-    rows: Float[np.ndarray, "rows m"],
+    rows: Contributions,
     counts: Int[np.ndarray, " rows"],
     statistic: Statistic,
     resamples: int,
     seed: int,
 ) -> Float[np.ndarray, " resamples"]:
-    """Return the statistic of each resample; a bounded number of resamples at a time."""
+    """Return the statistic of each resample."""
     rng = np.random.default_rng(seed)
     count = int(counts.sum())
-    chunk = max(1, CHUNK_BYTES // (8 * len(rows)))
     parts = []
-    for start in range(0, resamples, chunk):
-        size = min(chunk, resamples - start)
-        weights = rng.multinomial(count, counts / count, size=size)
+    for start, stop in _chunks(resamples, max(rows.shape)):
+        weights = rng.multinomial(count, counts / count, size=stop - start)
         parts.append(statistic(weights.astype(np.float64) @ rows))
     return np.concatenate(parts)
+
+
+def _without_one_image(
+    rows: Contributions, total: Float[np.ndarray, " m"], statistic: Statistic
+) -> Float[np.ndarray, " rows"]:
+    """Return the statistic of all images but one, for each row."""
+    parts = []
+    for start, stop in _chunks(*rows.shape):
+        part = rows[start:stop]
+        dense = part if isinstance(part, np.ndarray) else part.toarray()
+        parts.append(statistic(total - dense))
+    return np.concatenate(parts)
+
+
+def _chunks(length: int, width: int) -> Iterator[tuple[int, int]]:
+    """Yield the first and last row of parts of an array (length, width) of bounded memory."""
+    size = max(1, CHUNK_BYTES // (8 * width))
+    for start in range(0, length, size):
+        yield start, min(start + size, length)
 
 
 def _mean(sums: Float[np.ndarray, "... 2"]) -> Float[np.ndarray, "..."]:
