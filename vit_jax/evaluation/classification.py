@@ -14,12 +14,13 @@ from vit_jax import models
 from vit_jax.data import transforms
 from vit_jax.errors import ConfigError, pick
 from vit_jax.evaluation.losses import LOSSES
+from vit_jax.evaluation.predictions import Outputs, PredictionEvaluator
 
 Sums = dict[str, Array]
 
 
 @dataclasses.dataclass(frozen=True)
-class Classification:
+class Classification(PredictionEvaluator):
     """Top-1 and top-5 accuracy, and the training loss of the run without label smoothing.
 
     Args:
@@ -51,14 +52,18 @@ class Classification:
             "count": jnp.zeros((), jnp.int32),
         }
 
-    def __call__(self, variables: Mapping[str, Any], batch: Mapping[str, Array]) -> Sums:
-        """Return the sums over the images of a batch."""
+    def outputs(self, variables: Mapping[str, Any], batch: Mapping[str, Array]) -> Outputs:
+        """Return the logits and the pooled features for the rows of a batch."""
         data = self.config.data
         images = transforms.normalize(batch["image"], data.mean, data.std)
-        logits = models.forward(self.model, variables, images).logits
-        targets = jax.nn.one_hot(batch["label"], logits.shape[-1])
-        losses = LOSSES[self.config.objective["loss"]](logits, targets)
-        return sums(logits, batch["label"], losses, batch["mask"])
+        output = models.forward(self.model, variables, images)
+        return Outputs(output.logits, output.features)
+
+    def total(self, outputs: Outputs, batch: Mapping[str, Array]) -> Sums:
+        """Return the sums over the images of a batch."""
+        targets = jax.nn.one_hot(batch["label"], outputs.logits.shape[-1])
+        losses = LOSSES[self.config.objective["loss"]](outputs.logits, targets)
+        return sums(outputs.logits, batch["label"], losses, batch["mask"])
 
     def means(self, totals: Mapping[str, Any]) -> dict[str, float | int]:
         """Return the means of top1, top5 (both from 0 to 1) and loss, and the number of images."""

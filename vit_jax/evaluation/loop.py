@@ -18,10 +18,13 @@ from vit_jax.console.waiting import Booking, compiled_first, waiting
 from vit_jax.data import loader
 from vit_jax.data.sources import Source
 from vit_jax.errors import DataError
+from vit_jax.evaluation.collecting import Collector
 from vit_jax.evaluation.evaluators import Evaluator, Result, labels
+from vit_jax.evaluation.predictions import Outputs, PredictionEvaluator, Predictions
 
-# `(variables, sums, batch) -> sums`, with the sums of each evaluator by its name.
-EvalStep = Callable[[Mapping[str, Any], Any, Mapping[str, jax.Array]], Any]
+# `(variables, sums, batch) -> (sums, outputs)`, with the sums of each evaluator by its name, and
+# the outputs for the rows of the batch if an evaluator has them.
+EvalStep = Callable[[Mapping[str, Any], Any, Mapping[str, jax.Array]], tuple[Any, Outputs | None]]
 
 
 class Evaluation:
@@ -76,9 +79,43 @@ class Evaluation:
           ConfigError: The evaluation needs more memory than a device has.
           DataError: More images are unreadable than the config allows, or all are.
         """
+        return self._run(variables, source, name, None, raw=raw, stopped=stopped)
+
+    def collect(
+        self,
+        variables: Mapping[str, Any],
+        source: Source,
+        name: str,
+        *,
+        raw: bool = False,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> tuple[dict[str, Result], Predictions | None]:
+        """Return the metrics, and the predictions of the same pass on every host; see `__call__`.
+
+        There are no predictions if no evaluator of the run makes them, or if it was stopped.
+        """
+        collector = Collector(self._mesh)
+        results = self._run(variables, source, name, collector, raw=raw, stopped=stopped)
+        found = find_predictor(self._evaluators)
+        if not results or found is None:
+            return results, None
+        label = self.labels(name, raw=raw)[found[0]]
+        return results, collector.predictions(source, label, self._config.objective["loss"])
+
+    def _run(
+        self,
+        variables: Mapping[str, Any],
+        source: Source,
+        name: str,
+        collector: Collector | None,
+        *,
+        raw: bool,
+        stopped: Callable[[], bool],
+    ) -> dict[str, Result]:
+        """Return the metrics; the collector, if any, gets the outputs."""
         named = self.labels(name, raw=raw)
         with explaining_exhaustion("config.eval.batch_size", self._advice()):
-            totals = self._sum(variables, source, next(iter(named.values())), stopped)
+            totals = self._sum(variables, source, next(iter(named.values())), collector, stopped)
         if not totals:
             return {}
         results = {}
@@ -114,6 +151,7 @@ class Evaluation:
         variables: Mapping[str, Any],
         source: Source,
         label: str,
+        collector: Collector | None,
         stopped: Callable[[], bool],
     ) -> dict[str, Any]:
         """Return the sums of each evaluator over a source; empty if it was stopped."""
@@ -128,7 +166,10 @@ class Evaluation:
             for i, batch in _numbered(batches, source.title):
                 if stopped():
                     return {}
-                sums = self._step(variables, sums, sharding.to_global(batch, mesh))
+                images = sharding.to_global(batch, mesh)
+                sums, outputs = self._step(variables, sums, images)
+                if collector is not None and outputs is not None:
+                    collector.add(outputs, images)
                 if i == 1 or progress.due():
                     # Otherwise steps would only be queued, and the pace would be that of the queue.
                     jax.block_until_ready(sums)
@@ -150,14 +191,38 @@ def _numbered(batches: Iterator[loader.Batch], name: str) -> Iterator[tuple[int,
 
 
 def make_eval_step(evaluators: Mapping[str, Evaluator], mesh: jax.sharding.Mesh) -> EvalStep:
-    """Return the jitted step, which adds the sums of a batch to those so far, and donates them."""
+    """Return the jitted step, which adds the sums of a batch to those so far, and donates them.
 
-    def eval_step(variables: Any, sums: Any, batch: Mapping[str, jax.Array]) -> Any:
+    It also returns the outputs of the evaluator that makes predictions. A caller that does not need
+    them does not fetch them, and the program is the same.
+    """
+    found = find_predictor(evaluators)
+
+    def eval_step(
+        variables: Any, sums: Any, batch: Mapping[str, jax.Array]
+    ) -> tuple[Any, Outputs | None]:
+        new, outputs = {}, None
         with nn.logical_axis_rules(sharding.RULES):
-            new = {name: evaluator(variables, batch) for name, evaluator in evaluators.items()}
-        return jax.tree.map(jnp.add, sums, new)
+            for name, evaluator in evaluators.items():
+                if found and name == found[0]:
+                    outputs = found[1].outputs(variables, batch)
+                    new[name] = found[1].total(outputs, batch)
+                else:
+                    new[name] = evaluator(variables, batch)
+        return jax.tree.map(jnp.add, sums, new), outputs
 
-    return jax.jit(eval_step, out_shardings=sharding.replicated(mesh), donate_argnums=1)
+    shardings = (sharding.replicated(mesh), sharding.batch_sharding(mesh))
+    return jax.jit(eval_step, out_shardings=shardings, donate_argnums=1)
+
+
+def find_predictor(
+    evaluators: Mapping[str, Evaluator],
+) -> tuple[str, PredictionEvaluator] | None:
+    """Return the first evaluator that makes predictions, and its name, if there is one."""
+    for name, evaluator in evaluators.items():
+        if isinstance(evaluator, PredictionEvaluator) and evaluator.predicts:
+            return name, evaluator
+    return None
 
 
 def zeros(evaluators: Mapping[str, Evaluator]) -> dict[str, Any]:

@@ -1,12 +1,47 @@
 """The predictions of a model for the images of a set, one row for each image."""
 
-from typing import NamedTuple
+import abc
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from vit_jax.evaluation.probabilities import PROBABILITIES
+
+
+class Outputs(NamedTuple):
+    """The outputs of a model for a batch; see `models.Output`."""
+
+    logits: Float[Array, "b k"]
+    features: Float[Array, "b d"]
+
+
+class PredictionEvaluator(abc.ABC):
+    """An evaluator whose sums follow from the outputs for each image, so that one pass gives both.
+
+    A subclass that overrides `__call__` has sums, and no predictions.
+    """
+
+    @abc.abstractmethod
+    def outputs(self, variables: Mapping[str, Any], batch: Mapping[str, Array]) -> Outputs:
+        """Return the outputs for the rows of a batch; this is compiled."""
+
+    @abc.abstractmethod
+    def total(self, outputs: Outputs, batch: Mapping[str, Array]) -> dict[str, Array]:
+        """Return the sums over the images of a batch; this is compiled."""
+
+    def __call__(
+        self, variables: Mapping[str, Any], batch: Mapping[str, Array]
+    ) -> dict[str, Array]:
+        """Return the sums over the images of a batch."""
+        return self.total(self.outputs(variables, batch), batch)
+
+    @property
+    def predicts(self) -> bool:
+        """Whether the sums are those of `outputs`."""
+        return type(self).__call__ is PredictionEvaluator.__call__
 
 
 class Predictions(NamedTuple):
