@@ -51,7 +51,8 @@ class Eval(Section):
     )
     sets: tuple[tuple[str, str], ...] = field(
         (),
-        "further sets to evaluate: (name, split), with a split such as test[:100] or DATASET:SPLIT",
+        "further sets to evaluate: (name, split), with a split such as test[:100], "
+        "DATASET:SPLIT or FOLDER:SPLIT",
     )
     evaluators: tuple[str, ...] = field(
         (), "evaluators: classification; empty: that of the objective"

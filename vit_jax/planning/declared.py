@@ -3,7 +3,6 @@
 A compiled step depends on the number of classes, and a schedule on the number of images.
 """
 
-import dataclasses
 import re
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -11,7 +10,7 @@ from typing import NamedTuple
 from vit_jax import config as config_lib
 from vit_jax.data.sources import Record, Source
 from vit_jax.data.sources.folder.source import names_of_splits
-from vit_jax.data.sources.registry import SOURCES, open_set, open_split, split_location
+from vit_jax.data.sources.registry import SOURCES, locate, open_set, open_split
 from vit_jax.data.sources.splits import select
 from vit_jax.errors import ConfigError
 
@@ -137,9 +136,9 @@ def declare(config: config_lib.Config, num_images: int = 0) -> Data:
         for name, field in fields.items()
     }
     for i, (name, where) in enumerate(config.eval.sets):
-        dataset, split = split_location(where)
-        of_set = dataclasses.replace(data, name=dataset, root="") if dataset else data
-        sources[name] = _declare(config, of_set, split, f"config.eval.sets[{i}]", num_images)
+        path = f"config.eval.sets[{i}]"
+        of_set, split = locate(data, where, path)
+        sources[name] = _declare(config, of_set, split, path, num_images)
     return Data(sources, _describe(config, sources["train"], num_images))
 
 

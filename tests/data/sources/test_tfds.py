@@ -34,6 +34,7 @@ def example(split, index):
         "pixels": pixels,
         "label": index % len(NAMES),
         "number": index,
+        "file_name": f"{split}_{index}.png",
     }
 
 
@@ -51,6 +52,7 @@ class TinyData(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             "pixels": tfds.features.Tensor(shape=(4, 5, 3), dtype=np.uint8),
             "label": tfds.features.ClassLabel(names=NAMES),
             "number": np.int64,
+            "file_name": tfds.features.Text(),
         }
         return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
 
@@ -117,6 +119,8 @@ def test_images_come_as_the_bytes_that_were_written(prepared, offline):
     written = [example("train", index) for index in range(12)]
     assert sorted(found) == sorted((record["image"], record["label"]) for record in written)
     assert source.class_names == NAMES
+    names = {f"train_{i}.png": (image["image"], image["label"]) for i, image in enumerate(written)}
+    assert [names[source.file_name(index)] for index in range(12)] == found
 
 
 def test_another_image_feature_or_a_tensor_takes_the_place_of_the_image(prepared):
@@ -293,18 +297,18 @@ def test_a_damaged_record_is_an_exception_and_the_others_stay_readable(root):
 @pytest.mark.parametrize(
     ("field", "key", "message"),
     [
-        ("image_key", "img", "no feature 'img'; there are image (Image), "),
-        ("label_key", "labels", "no feature 'labels'; there are image (Image), "),
+        ("image_key", "img", "no feature 'img'; there are file_name (Text), image (Image), "),
+        ("label_key", "labels", "no feature 'labels'; there are file_name (Text), image (Image), "),
         ("image_key", "label", "'label' must be tfds.features.Image or a uint8 [h, w, c] Tensor"),
         (
             "label_key",
             "image",
-            "'image' must be tfds.features.ClassLabel; there are image (Image), ",
+            "'image' must be tfds.features.ClassLabel; there are file_name (Text), image (Image), ",
         ),
         (
             "label_key",
             "number",
-            "'number' must be tfds.features.ClassLabel; there are image (Image), ",
+            "'number' must be tfds.features.ClassLabel; there are file_name (Text), ",
         ),
     ],
 )

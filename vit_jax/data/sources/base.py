@@ -47,6 +47,10 @@ class Source(abc.ABC):
         """Return a name for an image, for error messages."""
         return f"{self.name}[{index}]"
 
+    def file_name(self, index: int) -> str:
+        """Return the name of the file of an image, or that of `describe` if it has none."""
+        return self.describe(index)
+
     @property
     def fingerprint(self) -> dict[str, Any]:
         """Values that must be the same when a run is resumed, as plain JSON."""

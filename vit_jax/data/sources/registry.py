@@ -7,6 +7,7 @@ other name is the name of a TFDS data set.
 import dataclasses
 import functools
 import logging
+import os
 from collections.abc import Callable
 
 import tensorflow_datasets as tfds_lib
@@ -24,6 +25,7 @@ SOURCES: dict[str, Callable[[config_lib.Data, str], Source]] = {
     "digits": Digits,
     "synthetic": Synthetic,
 }
+FOLDER_STARTS = ("/", "./", "../", "~")  # what a folder starts with where a data set may stand too
 
 
 def open_split(data: config_lib.Data, field: str, class_names: tuple[str, ...] = ()) -> Source:
@@ -51,19 +53,58 @@ def open_set(config: config_lib.Config, name: str, class_names: tuple[str, ...] 
 
     Raises:
       ConfigError: The data set or the split is unknown, or it has other classes.
-      DataError: The split is empty.
-      InputMissingError: The data set is not prepared.
+      DataError: The split is empty, or the folder does not have one folder per class.
+      InputMissingError: The data set is not prepared, or the folder does not exist.
     """
     index = [known for known, _ in config.eval.sets].index(name)
-    path = f"config.eval.sets[{index}]"
-    dataset, split = split_location(config.eval.sets[index][1])
-    data = dataclasses.replace(config.data, name=dataset, root="") if dataset else config.data
+    where = config.eval.sets[index][1]
+    return open_location(config.data, where, f"config.eval.sets[{index}]", class_names)
+
+
+def open_location(
+    data: config_lib.Data, where: str, path: str, class_names: tuple[str, ...] = ()
+) -> Source:
+    """Open the images that a text names: SPLIT, DATASET:SPLIT or FOLDER:SPLIT.
+
+    Args:
+      data: Data section of the config.
+      where: The text.
+      path: The field or flag that has the text, for errors.
+      class_names: Expected class names, in order; empty: any.
+
+    Raises:
+      ConfigError: The data set or the split is unknown, or it has other classes.
+      DataError: The split is empty, or the folder does not have one folder per class.
+      InputMissingError: The data set is not prepared, or the folder does not exist.
+    """
+    of_set, split = locate(data, where, path)
     try:
-        return _open(data, split, path, class_names)
+        return _open(of_set, split, path, class_names)
     except ConfigError as error:
-        raise ConfigError(path, error.problem) from error
-    except InputMissingError as error:
-        raise InputMissingError(f"{path}: {error}") from error
+        raise ConfigError(path, error.problem + _hint(of_set.name)) from error
+    except (DataError, InputMissingError) as error:
+        problem = str(error).removeprefix(f"{path}: ").removeprefix("config.data.root: ")
+        problem = problem.replace("--config.data.root=", "the folder ")  # in hints
+        raise type(error)(f"{path}: {problem}") from error
+
+
+def locate(data: config_lib.Data, where: str, path: str) -> tuple[config_lib.Data, str]:
+    """Return the data section of the images that a text names, and their split.
+
+    Args:
+      data: Data section of the config.
+      where: SPLIT, DATASET:SPLIT or FOLDER:SPLIT.
+      path: The field or flag that has the text, for errors.
+
+    Raises:
+      ConfigError: The text is a folder without a split.
+    """
+    dataset, split = split_location(where)
+    if split.startswith(FOLDER_STARTS):
+        raise ConfigError(path, f"'{where}' names no split; expected FOLDER:SPLIT, {where}:val")
+    if dataset.startswith(FOLDER_STARTS):
+        return dataclasses.replace(data, name="", root=dataset), split
+    return dataclasses.replace(data, name=dataset, root="") if dataset else data, split
 
 
 def split_location(where: str) -> tuple[str, str]:
@@ -71,9 +112,15 @@ def split_location(where: str) -> tuple[str, str]:
 
     A colon within brackets belongs to the split: `cifar10:3.0.2:test[:100]`.
     """
-    brackets = where.find("[")
+    brackets = where.find("[", where.rfind("/") + 1)
     dataset, _, split = where[: brackets if brackets >= 0 else None].rpartition(":")
     return dataset, split + (where[brackets:] if brackets >= 0 else "")
+
+
+def _hint(name: str) -> str:
+    """Return a hint for a folder that is written like a data set, or `""`."""
+    may_be = name and name not in SOURCES and os.path.isdir(name)
+    return f"; for the folder, write ./{name}" if may_be else ""
 
 
 def _open(data: config_lib.Data, split: str, path: str, class_names: tuple[str, ...]) -> Source:

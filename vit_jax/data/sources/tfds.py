@@ -7,6 +7,7 @@ of a data set cannot import modules either; see `tfds_documents`.
 
 import concurrent.futures
 import difflib
+import os
 import shlex
 from collections.abc import Collection
 from typing import Any
@@ -34,6 +35,9 @@ class Tfds(Source):
         self._image = data.image_key
         self._label = data.label_key
         self._features = _features(builder.info.features, data)
+        text = dict(builder.info.features.items()).get("file_name")
+        has_name = isinstance(text, tfds.features.Text)
+        self._file_name = tfds.features.FeaturesDict({"file_name": text}) if has_name else None
         encoded = isinstance(self._features[self._image], tfds.features.Image)
         self._decoders = {self._image: tfds.decode.SkipDecoding()} if encoded else None
         class_names = tuple(self._features[self._label].names)
@@ -51,6 +55,13 @@ class Tfds(Source):
         record = self._records[index]
         example = self._features.deserialize_example_np(record, decoders=self._decoders)
         return {"image": example[self._image], "label": int(example[self._label])}
+
+    def file_name(self, index: int) -> str:
+        """Return the feature `file_name` of an image, which data sets of image files have."""
+        if self._file_name is None:
+            return self.describe(index)
+        example = self._file_name.deserialize_example_np(self._records[index])
+        return os.fsdecode(example["file_name"])
 
 
 def open_dataset(data: config_lib.Data, split: str, others: Collection[str]) -> Source:

@@ -71,6 +71,10 @@ class Folder(Source):
         """Return the path of the image."""
         return self._files[index].path
 
+    def file_name(self, index: int) -> str:
+        """Return the name of the file, without its folders."""
+        return os.path.basename(self._files[index].path)
+
     def _missing_classes(self, split: str) -> list[str]:
         """Return a note on the classes without images."""
         present = {file.label for file in self._files}
