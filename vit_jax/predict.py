@@ -30,12 +30,12 @@ from vit_jax import models
 from vit_jax.checkpoints import average, pretrained
 from vit_jax.cluster import sharding
 from vit_jax.console import cli
-from vit_jax.console.progress import Progress, say, say_aside, warn
+from vit_jax.console.progress import Progress, say, say_aside
 from vit_jax.console.text import to_json
 from vit_jax.console.waiting import compiled_first, waiting
 from vit_jax.console.workdir import open_path
 from vit_jax.data import transforms
-from vit_jax.data.image_files import find_images
+from vit_jax.data.image_files import images_of
 from vit_jax.data.images import UnreadableError
 from vit_jax.data.reader import Reader
 from vit_jax.data.sources.in_memory import InMemory
@@ -216,11 +216,7 @@ def main(values: flags.FlagValues, operands: list[str]) -> None:
     for flag, value in (("--topk", values.topk), ("--batch_size", values.batch_size)):
         if value < 1:
             raise ConfigError(flag, f"expected at least 1, got {value}")
-    images = [path for operand in operands for path in _expand(operand)]
-    if not operands:
-        raise ConfigError("IMAGE", "expected images or folders of images after the flags")
-    if not images:
-        raise DataError(f"{' '.join(operands)}: expected images, found none")
+    images = images_of(operands)
     predictor = Predictor(
         values.workdir,
         step=values.step,
@@ -245,16 +241,6 @@ def main(values: flags.FlagValues, operands: list[str]) -> None:
         progress.close()
     if skipped == len(images):
         raise DataError(f"no image could be predicted; the last one: {_as_line(result)}")
-
-
-def _expand(operand: str) -> list[str]:
-    """Return the images of a folder; any other path is an image."""
-    if not os.path.isdir(operand):
-        return [operand]
-    (found,) = find_images(operand)
-    if found.passed_over():
-        warn(f"{operand}: skipped {found.passed_over()}")
-    return [image.path for image in found.images]
 
 
 def _as_line(result: ImageResult) -> str:
