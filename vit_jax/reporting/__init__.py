@@ -1,0 +1,1 @@
+"""Reports of runs: HTML pages that need no server and no network."""
