@@ -116,6 +116,15 @@ def run_on_host0(work: Callable[[], T]) -> T:
     return json.loads(_group.exchange(None, text)[0])
 
 
+def gather(text: str) -> list[str]:
+    """Return the texts that all hosts call this with, by index.
+
+    Raises:
+      HostError: Another host failed.
+    """
+    return _group.exchange(None, text) if _group else [text]
+
+
 def _initialize(
     coordinator: str | None, count: int | None, index: int | None, *, optional: bool
 ) -> bool:
