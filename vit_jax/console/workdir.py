@@ -6,7 +6,7 @@ import os
 import pathlib
 import socket
 from collections.abc import Iterator, Mapping
-from typing import Any, TextIO
+from typing import IO, Any, TextIO
 
 import jax
 from etils import epath
@@ -118,11 +118,24 @@ def write_json(path: epath.Path, content: Mapping[str, Any]) -> None:
 
 def write_text(path: epath.Path, text: str) -> None:
     """Write a file atomically: a reader sees either the old or the new content."""
+    with replacing(path) as file:
+        file.write(text)
+
+
+@contextlib.contextmanager
+def replacing(path: epath.Path, kind: str = "") -> Iterator[IO[Any]]:
+    """Open a file to write that replaces another one at the end of the block, atomically.
+
+    Args:
+      path: The file. It stays as it is if the block fails.
+      kind: `b` for a binary file.
+    """
     temporary = path.parent / f".{path.name}.tmp"
     if is_local(path):  # never write through an existing symbolic link
         temporary.unlink(missing_ok=True)
-    with open(temporary, "x") if is_local(path) else temporary.open("w") as file:
-        file.write(text)
+    mode = "x" if is_local(path) else "w"
+    with open(temporary, mode + kind) if is_local(path) else temporary.open(mode + kind) as file:
+        yield file
         file.flush()
         if is_local(path):
             os.fsync(file.fileno())

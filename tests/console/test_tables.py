@@ -1,0 +1,98 @@
+"""Tables come back as they were written, in every format, and their bytes repeat."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+from etils import epath
+
+from vit_jax.console import tables
+from vit_jax.errors import ConfigError, DataError, InputMissingError
+
+COLUMNS = {
+    "ids": ["a.png", "ü 🐟.png", ""],
+    "label": np.array([2, 0, 1], np.int32),
+    "features": np.arange(6, dtype=np.float32).reshape(3, 2) / 7,
+    "tokens": np.arange(24, dtype=np.float32).reshape(3, 4, 2),
+    "correct": np.array([[True, False], [False, False], [True, True]]),
+}
+METADATA = {"class_names": ["x", "ß"], "step": 7}
+SUFFIXES = (".npz", ".parquet")
+
+
+@pytest.fixture(params=SUFFIXES)
+def path(tmp_path, request):
+    return epath.Path(tmp_path / f"table{request.param}")
+
+
+def test_a_table_comes_back_as_it_was(path):
+    tables.write_table(path, COLUMNS, METADATA)
+    found = tables.read_table(path)
+    assert found.metadata == METADATA and found.columns.keys() == COLUMNS.keys()
+    for name, column in COLUMNS.items():
+        np.testing.assert_array_equal(found.columns[name], column, strict=name != "ids")
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_equal_tables_have_equal_bytes(path):
+    tables.write_table(path, COLUMNS, METADATA)
+    first = path.read_bytes()
+    tables.write_table(path, COLUMNS, METADATA)
+    assert path.read_bytes() == first
+    tables.write_table(path, COLUMNS)
+    assert path.read_bytes() != first
+
+
+def test_numpy_and_pyarrow_read_the_files_by_themselves(tmp_path):
+    import pyarrow.parquet
+
+    for suffix in SUFFIXES:
+        tables.write_table(epath.Path(tmp_path / f"t{suffix}"), COLUMNS, METADATA)
+    archive = np.load(tmp_path / "t.npz")
+    assert archive["tokens"].shape == (3, 4, 2)
+    assert json.loads(str(archive["metadata"])) == METADATA
+    table = pyarrow.parquet.read_table(tmp_path / "t.parquet")
+    assert table.column("ids").to_pylist() == COLUMNS["ids"]
+    assert table.column("tokens")[1].as_py() == [float(i) for i in range(8, 16)]
+    assert json.loads(table.schema.metadata[b"shapes"])["tokens"] == [4, 2]
+
+
+def test_a_table_that_cannot_be_written_leaves_the_old_one(path):
+    tables.write_table(path, COLUMNS)
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="one length, got a 1, b 2"):
+        tables.write_table(path, {"a": [1], "b": [1, 2]})
+    with pytest.raises(ValueError, match="in a, got objects"):
+        tables.write_table(path, {"a": [object()]})
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("content", (b"", b"PK\x03\x04 no archive", b"PAR1 no table PAR1"))
+def test_a_file_that_is_no_table_is_an_error_in_one_line(path, content):
+    with pytest.raises(InputMissingError, match="no such file"):
+        tables.read_table(path)
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"expected a table as vit_jax writes it: [^\n]+$"):
+        tables.read_table(path)
+
+
+def test_objects_and_foreign_files_are_not_loaded(tmp_path):
+    np.savez(tmp_path / "a.npz", a=np.array([{}]), metadata=np.array("{}"))
+    np.savez(tmp_path / "b.npz", a=np.zeros(3))
+    for name in ("a", "b"):
+        with pytest.raises(DataError, match="as vit_jax writes it"):
+            tables.read_table(epath.Path(tmp_path / f"{name}.npz"))
+
+
+def test_the_path_is_checked_before_there_is_a_table(tmp_path, monkeypatch):
+    for text in ("", str(tmp_path), "a.csv", "a"):
+        with pytest.raises(ConfigError, match=r"--output: expected a .*name that ends in .npz or"):
+            tables.check_path(text, "--output")
+    (tmp_path / "a.npz").mkdir()
+    with pytest.raises(ConfigError, match="--output: expected a file, got the folder"):
+        tables.check_path(str(tmp_path / "a.npz"), "--output")
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    assert tables.check_path("a.npz", "--output") == epath.Path("a.npz")
+    with pytest.raises(ConfigError, match=r"--output: pyarrow is not installed; .*\[analysis\]"):
+        tables.check_path("a.parquet", "--output")
