@@ -9,6 +9,7 @@ import pytest
 from vit_jax import models
 from vit_jax.evaluation import classification
 from vit_jax.evaluation.classification import Classification
+from vit_jax.evaluation.statistics.intervals import wilson
 
 RNG = np.random.default_rng(0)
 LOGITS = jnp.asarray(RNG.normal(size=(12, 7)), jnp.float32)
@@ -63,3 +64,12 @@ def test_logits_that_are_not_finite_count_as_wrong(bad):
     expected = classification.sums(LOGITS[good], LABELS[good], LOSSES[good], mask[:10])
     assert (total["top1"], total["top5"]) == (expected["top1"], expected["top5"])
     assert total["count"] == 12
+
+
+def test_the_intervals_of_a_result_are_those_of_its_counts(tiny_config):
+    config = tiny_config()
+    evaluator = Classification(models.create(**config.model), config)
+    result = {"top1": 358 / 360, "top5": 1.0, "loss": 0.02, "count": 360}
+    intervals = evaluator.intervals(result)
+    assert intervals == {"top1": wilson(358, 360), "top5": wilson(360, 360)}
+    assert evaluator.format(result) == "top-1 99.44% [98.0, 99.8]  top-5 100.00%  loss 0.0200"

@@ -23,6 +23,7 @@ from vit_jax.console.metrics_writer import read_metrics
 from vit_jax.data import loader
 from vit_jax.errors import ConfigError, DataError, DivergedError, Interrupted
 from vit_jax.evaluation import losses
+from vit_jax.evaluation.statistics.intervals import wilson
 from vit_jax.training import loop, state
 from vit_jax.training.ledger import Ledger
 from vit_jax.training.run import open_run
@@ -272,6 +273,12 @@ def test_results_count_every_image_and_name_the_best(tiny_config, tmp_path):
     assert results["eval"]["val"]["count"] == 9
     assert results["eval"]["test"]["count"] == 21
     assert set(results["eval"]["test"]) == {"top1", "top5", "loss", "count", "skipped"}
+    assert results["intervals"].keys() == results["eval"].keys()
+    for name, found in results["intervals"].items():
+        result = results["eval"][name]
+        for key in ("top1", "top5"):
+            interval = wilson(round(result[key] * result["count"]), result["count"])
+            assert found[key] == list(interval)
     scores = {
         row["step"]: row["val/top1"]
         for row in read_metrics(epath.Path(tmp_path) / "metrics.jsonl")

@@ -15,6 +15,7 @@ from vit_jax.data import transforms
 from vit_jax.errors import ConfigError, pick
 from vit_jax.evaluation.losses import LOSSES
 from vit_jax.evaluation.predictions import Outputs, PredictionEvaluator
+from vit_jax.evaluation.statistics.intervals import Interval, wilson
 
 Sums = dict[str, Array]
 
@@ -73,9 +74,16 @@ class Classification(PredictionEvaluator):
         }
         return {**result, "count": count}
 
+    def intervals(self, result: Mapping[str, float]) -> dict[str, Interval]:
+        """Return Wilson's 95 % intervals of both accuracies."""
+        count = int(result["count"])
+        return {key: wilson(round(result[key] * count), count) for key in ("top1", "top5")}
+
     def format(self, result: Mapping[str, float]) -> str:
-        """Return the metrics as text."""
-        return f"top-1 {result['top1']:.2%}  top-5 {result['top5']:.2%}  loss {result['loss']:.4f}"
+        """Return the metrics as text, with the interval of the top-1 accuracy in percent."""
+        low, high = self.intervals(result)["top1"]
+        top1 = f"top-1 {result['top1']:.2%} [{100 * low:.1f}, {100 * high:.1f}]"
+        return f"{top1}  top-5 {result['top5']:.2%}  loss {result['loss']:.4f}"
 
 
 def sums(

@@ -140,6 +140,17 @@ class Evaluation:
                 lines.append(f"{label}: {self._evaluators[evaluator].format(result)}  ({images})")
         return lines
 
+    def intervals(
+        self, name: str, results: Mapping[str, Result], *, raw: bool = False
+    ) -> dict[str, dict[str, list[float]]]:
+        """Return the ends of the 95 % intervals of a set's metrics, by label and metric."""
+        found = find_predictor(self._evaluators)
+        label = self.labels(name, raw=raw)[found[0]] if found else ""
+        if found is None or label not in results:
+            return {}
+        intervals = found[1].intervals(results[label])
+        return {label: {key: list(interval) for key, interval in intervals.items()}}
+
     def _advice(self) -> str:
         """Return what to do if an evaluation needs more memory than a device has."""
         size = eval_batch_size(self._config, self._mesh)

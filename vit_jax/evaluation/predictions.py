@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from vit_jax.evaluation.probabilities import PROBABILITIES
+from vit_jax.evaluation.statistics.intervals import Interval
 
 
 class Outputs(NamedTuple):
@@ -37,6 +38,10 @@ class PredictionEvaluator(abc.ABC):
     ) -> dict[str, Array]:
         """Return the sums over the images of a batch."""
         return self.total(self.outputs(variables, batch), batch)
+
+    def intervals(self, result: Mapping[str, float]) -> dict[str, Interval]:
+        """Return the 95 % confidence intervals of metrics that follow from a result alone."""
+        return {}
 
     @property
     def predicts(self) -> bool:

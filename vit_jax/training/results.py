@@ -104,6 +104,7 @@ def finish(
     content = {
         "step": step,
         "eval": results,
+        "intervals": _intervals(run, evaluation, state, results),
         "best": _describe_best(run, workdir),
         "parameters": run.num_parameters,
         "skipped": int(state.skipped),
@@ -118,6 +119,17 @@ def finish(
     took = format_seconds(account.train_seconds)
     say(f"done      step {step:,} in {took}  {workdir / 'results.json'}")
     return content
+
+
+def _intervals(
+    run: Run, evaluation: Evaluation, state: TrainState, results: Mapping[str, Result]
+) -> dict[str, Any]:
+    """Return the 95 % intervals of the accuracies, by label of the result and metric."""
+    found: dict[str, Any] = {}
+    for name in (*run.watched, "test"):
+        for raw in _kinds(state):
+            found |= evaluation.intervals(name, results, raw=raw)
+    return found
 
 
 def _describe_best(run: Run, workdir: epath.Path) -> dict[str, Any]:
