@@ -1,0 +1,89 @@
+"""Two models are compared on the images that both could read."""
+
+import re
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from vit_jax.errors import ConfigError
+from vit_jax.evaluation.against import check_classes, compare
+from vit_jax.evaluation.predictions import Predictions
+
+
+def predictions(right, indices=None, num_classes=4):
+    """Returns predictions that are right for some images; the others are off by one class."""
+    right = np.asarray(right)
+    labels = np.arange(len(right)) % num_classes
+    predicted = np.where(right, labels, (labels + 1) % num_classes)
+    logits = 2 * np.eye(num_classes, dtype=np.float32)[predicted]
+    indices = np.arange(len(right)) if indices is None else indices
+    return Predictions(
+        name="test",
+        title="made up",
+        ids=tuple(f"image {i}" for i in indices),
+        indices=indices,
+        labels=labels,
+        logits=logits,
+        features=logits,
+        class_names=tuple(map(str, range(num_classes))),
+        loss="softmax",
+        skipped=0,
+    )
+
+
+def test_counts_are_those_of_a_plain_loop():
+    rng = np.random.default_rng(0)
+    first, second = rng.random(359) < 0.8, rng.random(359) < 0.6
+    found = compare(predictions(first), predictions(second), "runs/b")
+    pairs = list(zip(first.tolist(), second.tolist(), strict=True))
+    assert (found["other"], found["set"], found["count"]) == ("runs/b", "test", 359)
+    assert found["both"] == pairs.count((True, True))
+    assert found["first_only"] == pairs.count((True, False))
+    assert found["second_only"] == pairs.count((False, True))
+    assert found["neither"] == pairs.count((False, False))
+    assert found["first"]["top1"]["value"] == first.mean()
+    assert found["second"]["top1"]["value"] == second.mean()
+    difference = found["difference"]
+    assert difference["value"] == pytest.approx(first.mean() - second.mean())
+    assert 0 < difference["low"] < difference["value"] < difference["high"]
+    one, two = found["first_only"], found["second_only"]
+    exact = stats.binomtest(one, one + two).pvalue
+    expected = exact - stats.binom.pmf(two, one + two, 0.5)
+    assert found["mcnemar"]["p"] == pytest.approx(expected, rel=1e-6)
+    apart = np.flatnonzero(first != second)
+    assert [row["index"] for row in found["differing"]] == apart[:50].tolist()
+    row = found["differing"][0]
+    assert row["id"] == f"image {apart[0]}" and row["label"] == apart[0] % 4
+    assert (row["first"] == row["label"]) == first[apart[0]]
+    assert (row["second"] == row["label"]) == second[apart[0]]
+
+
+def test_only_images_that_both_could_read_count():
+    first = predictions([True, True, False], np.array([0, 4, 7]))
+    second = predictions([False, True, True], np.array([3, 4, 7]))
+    found = compare(first, second, "b")
+    assert found["count"] == 2
+    assert (found["both"], found["second_only"]) == (1, 1)
+    assert [row["index"] for row in found["differing"]] == [7]
+
+
+def test_equal_models_do_not_differ():
+    same = predictions(np.arange(50) % 5 > 0)
+    found = compare(same, same, "b")
+    assert found["mcnemar"] == {"p": 1.0, "method": "mid-p"}
+    assert (found["difference"]["low"], found["difference"]["high"]) == (0, 0)
+    assert found["differing"] == []
+
+
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        (("a", "b"), "expected a model with the same 3 classes, got one with 2"),
+        (("a", "c", "b"), "expected the same classes, got 'c' for class 1, 'b' here"),
+    ],
+)
+def test_other_classes_are_refused_in_one_line(second, message):
+    with pytest.raises(ConfigError, match=f"^--against: {re.escape(message)}"):
+        check_classes(("a", "b", "c"), second)
+    check_classes(("a", "b", "c"), ("a", "b", "c"))
