@@ -54,8 +54,8 @@ def test_a_map_marks_its_largest_patch():
     pixels = np.full((4, 4, 1), 100, np.uint8)
     image = np.asarray(viz.map_on_image(pixels, values, width=40)).astype(int)
     top, bottom = colour_maps.to_colours(np.array([0.0, 1.0]), "inferno").astype(int)
-    np.testing.assert_allclose(image[30, 10], 40 + 0.6 * bottom, atol=1)
-    np.testing.assert_allclose(image[10, 10], 40 + 0.6 * top, atol=1)
+    np.testing.assert_allclose(image[30, 10], 10 + 0.9 * bottom, atol=2)
+    np.testing.assert_allclose(image[10, 10], 60 + 0.4 * top, atol=2)
     dark = np.asarray(viz.map_on_image(pixels, np.zeros((2, 2), np.float32), width=40))
     assert len(np.unique(dark.reshape(-1, 3), axis=0)) == 1
 
@@ -106,3 +106,11 @@ def test_distances_are_drawn_for_every_head():
     drawn = [line.get_ydata().tolist() for line in axes.lines]
     assert drawn == [[1, 2], [3, 5], [1.5, 4]]
     assert [label.get_text() for label in axes.get_xticklabels()] == list(distances)
+
+
+def test_a_bias_sheet_has_a_picture_for_each_head():
+    biases = {"blocks_0": np.arange(30, dtype=np.float32).reshape(2, 3, 5)}
+    image = viz.bias_sheet(biases, width=50)
+    for value in (0.0, 1.0):
+        colour = colour_maps.to_colours(np.array(value), "viridis")
+        assert count(image, colour) == 2 * 10 * 10

@@ -1,14 +1,18 @@
-"""Similarity of the position embeddings of a model (ViT, figure 7, centre)."""
+"""What a model knows of positions: similarity of embeddings (ViT, figure 7, centre), or biases."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
 from vit_jax.errors import ConfigError
 from vit_jax.models import Transformer
 from vit_jax.models.layers.posemb import POSEMBS
+from vit_jax.models.layers.posemb.relative import Relative
 from vit_jax.models.parts import name_of
 
 # What a position embedding does that adds no vector to a patch, by where it acts.
@@ -53,3 +57,48 @@ def position_similarity(
     lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
     unit = vectors / np.maximum(lengths, 1e-12)
     return np.einsum("ijd,kld->ijkl", unit, unit).astype(np.float32)
+
+
+def position_bias(
+    model: Transformer, variables: Mapping[str, Any], image_shape: tuple[int, int, int]
+) -> dict[str, Float[np.ndarray, "heads h w"]]:
+    """Return the bias of the attention scores by the offset of a key from its query, by block.
+
+    Args:
+      model: A model whose position embedding is such a bias.
+      variables: Its `params` and other collections.
+      image_shape: Height, width and channels of an image.
+
+    Returns:
+      Biases of odd height and width, with offset 0 in the centre; they have those of a window.
+    """
+
+    @jax.jit
+    def run(images: jax.Array) -> dict[str, tuple[jax.Array, jax.Array]]:
+        found = {}
+
+        def record(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
+            result = call(*args, **kwargs)
+            if isinstance(context.module, Relative) and context.method_name == "__call__":
+                found[context.module.path[0]] = (jnp.array(args), result)
+            return result
+
+        with nn.intercept_methods(record):
+            model.clone(scan=False).apply(variables, images, train=False)
+        return found
+
+    called = run(jnp.zeros((1, *image_shape)))
+    return {
+        name: _by_offset(np.asarray(bias), *sizes.tolist())
+        for name, (sizes, bias) in called.items()
+    }
+
+
+def _by_offset(bias: np.ndarray, height: int, width: int, num_prefix: int) -> np.ndarray:
+    """Return a bias (heads, n, n) of queries and keys as (heads, 2 height - 1, 2 width - 1)."""
+    rows, columns = np.divmod(np.arange(height * width), width)
+    down = rows[None] - rows[:, None] + height - 1
+    right = columns[None] - columns[:, None] + width - 1
+    table = np.zeros((len(bias), 2 * height - 1, 2 * width - 1), np.float32)
+    table[:, down, right] = bias[:, num_prefix:, num_prefix:]
+    return table

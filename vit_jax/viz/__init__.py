@@ -8,7 +8,7 @@ colours are safe for colour-blind readers.
 
 from vit_jax.viz.curves import training_curves
 from vit_jax.viz.grids import image_grid, patches
-from vit_jax.viz.inside import attention_distances, filter_sheet, similarity_sheet
+from vit_jax.viz.inside import attention_distances, bias_sheet, filter_sheet, similarity_sheet
 from vit_jax.viz.maps import map_on_image, patch_colours, plain_image
 from vit_jax.viz.probabilities import predictions
 from vit_jax.viz.sheets import Picture, Row, sheet
@@ -17,6 +17,7 @@ __all__ = [
     "Picture",
     "Row",
     "attention_distances",
+    "bias_sheet",
     "filter_sheet",
     "image_grid",
     "map_on_image",

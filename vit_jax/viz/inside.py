@@ -94,6 +94,31 @@ def similarity_sheet(similarity: Float[np.ndarray, "h w h w"], side: int = 800) 
     return sheet([Row(title, [Picture(canvas)]), Row("", [legend])])
 
 
+def bias_sheet(
+    biases: Mapping[str, Float[np.ndarray, "heads h w"]], width: int = 128
+) -> Image.Image:
+    """Return a sheet of position biases: a row for each block, a picture for each head.
+
+    The query is in the centre of a picture. The colours are viridis, from the least bias of the
+    head to its largest.
+
+    Args:
+      biases: Biases by the offset of the key, by block.
+      width: Width of a picture in pixels.
+    """
+    rows = []
+    for name, heads in biases.items():
+        pictures = []
+        for i, bias in enumerate(heads):
+            low, high = float(bias.min()), float(bias.max())
+            colours = to_colours((bias - low) / max(high - low, 1e-12), "viridis")
+            size = (width, round(width * bias.shape[0] / bias.shape[1]))
+            tile = Image.fromarray(colours).resize(size, Image.Resampling.NEAREST)
+            pictures.append(Picture(tile, f"head {i}, {low:.1f} to {high:.1f}"))
+        rows.append(Row(f"{name}: bias of the attention scores, the query in the centre", pictures))
+    return sheet(rows)
+
+
 def attention_distances(
     distances: Mapping[str, Float[np.ndarray, " heads"]],
 ) -> "matplotlib.figure.Figure":

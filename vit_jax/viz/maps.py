@@ -6,7 +6,7 @@ from PIL import Image
 
 from vit_jax.viz.colour_maps import to_colours
 
-_OPACITY = 0.6  # of a map over its image
+_OPACITY = (0.4, 0.9)  # of a map over its image, where it is 0 and where it is largest
 
 
 def map_on_image(
@@ -20,9 +20,13 @@ def map_on_image(
       width: Width of the picture in pixels.
     """
     image = plain_image(pixels, width)
-    colours = to_colours(values / max(float(values.max()), 1e-12), "inferno")
-    shown = Image.fromarray(colours).resize(image.size, Image.Resampling.NEAREST)
-    return Image.blend(image.convert("L").convert("RGB"), shown, _OPACITY)
+    scaled = (values / max(float(values.max()), 1e-12)).clip(0, 1)
+    opacity = np.round(255 * np.interp(scaled, (0, 1), _OPACITY)).astype(np.uint8)
+    colours, mask = (
+        Image.fromarray(array).resize(image.size, Image.Resampling.NEAREST)
+        for array in (to_colours(scaled, "inferno"), opacity)
+    )
+    return Image.composite(colours, image.convert("L").convert("RGB"), mask)
 
 
 def patch_colours(colours: Float[np.ndarray, "h w 3"], size: tuple[int, int]) -> Image.Image:
