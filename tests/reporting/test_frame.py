@@ -28,7 +28,7 @@ def test_attributes_are_named_as_in_html():
 def test_a_table_names_its_rows_and_columns():
     made = table("sizes", ["class", "images"], [[HOSTILE, "12"]])
     assert f'<th scope="row">{ESCAPED}</th><td class="number">12</td>' in made
-    assert made.startswith('<div class="scroll" role="region" aria-label="sizes" tabindex="0">')
+    assert made.startswith('<div class="scroll" role="group" aria-label="sizes" tabindex="0">')
 
 
 def test_a_page_has_its_own_style_and_script_and_allows_no_other():

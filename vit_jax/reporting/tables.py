@@ -46,7 +46,7 @@ def table(
 def scrolling(content: Markup, label: str, *, tall: bool = False) -> Markup:
     """Return content in a container of its own that scrolls, by keyboard too."""
     kind = "scroll tall" if tall else "scroll"
-    return tag("div", content, class_=kind, role="region", aria_label=label, tabindex="0")
+    return tag("div", content, class_=kind, role="group", aria_label=label, tabindex="0")
 
 
 def folded(summary: str, *content: str) -> Markup:

@@ -1,0 +1,1 @@
+"""Charts: pure functions from data to inline SVG that a pointer and a keyboard can read."""

@@ -1,0 +1,85 @@
+"""Two runs on the same images: the paired test, and the images on which they differ."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from vit_jax.reporting.content import Content, Exhibit
+from vit_jax.reporting.markup import Markup, join, tag
+from vit_jax.reporting.numbers import count, decimal, interval, points
+from vit_jax.reporting.run_folder import RunFolder
+from vit_jax.reporting.sections.images import thumbnails
+from vit_jax.reporting.sections.metrics import side_by_side
+from vit_jax.reporting.sections.provenance import differing_settings
+from vit_jax.reporting.tables import table
+
+# Pictures of images on which the two runs differ; all are in the table.
+MAX_PICTURES = 20
+
+
+def comparison(content: Content, names: Sequence[str], exhibit: Exhibit | None) -> Markup:
+    """Return the two runs side by side.
+
+    Args:
+      content: What the report shows, with `against` in the document.
+      names: The names of the classes.
+      exhibit: Pictures of the images of the set.
+    """
+    against = content.document["against"]
+    other = content.other or RunFolder(against["other"], {}, {}, {}, {}, {})
+    first, second = content.folder.name, f"{other.name} (other)"
+    columns = {first: against["first"], second: against["second"]}
+    parts = [
+        tag("p", _verdict(against, first, second)),
+        side_by_side(f"{against['set']}, {count(against['count'])} images", columns),
+        _outcomes(against, first, second),
+    ]
+    if content.other:
+        parts.append(differing_settings(content.folder, content.other))
+    parts.append(_differing(against, first, second, names, exhibit))
+    return join(parts)
+
+
+def _verdict(against: Mapping[str, Any], first: str, second: str) -> str:
+    """Return the difference of the accuracies and the test of it, as a sentence."""
+    difference, test = against["difference"], against["mcnemar"]
+    found = interval(difference["low"], difference["high"], points)
+    return (
+        f"Top-1 accuracy of {first} minus that of {second}: {points(difference['value'])} points "
+        f"(95 % interval {found or 'not defined'}, paired bootstrap). McNemar's test "
+        f"({test['method']}) of the images on which only one of the two is right: "
+        f"p = {decimal(test['p'])}."
+    )
+
+
+def _outcomes(against: Mapping[str, Any], first: str, second: str) -> Markup:
+    rows = [
+        [f"{first} right", count(against["both"]), count(against["first_only"])],
+        [f"{first} wrong", count(against["second_only"]), count(against["neither"])],
+    ]
+    return table("Images", ["outcome", f"{second} right", f"{second} wrong"], rows)
+
+
+def _differing(
+    against: Mapping[str, Any],
+    first: str,
+    second: str,
+    names: Sequence[str],
+    exhibit: Exhibit | None,
+) -> Markup:
+    """Return the images on which only one of the two is right."""
+    entries = against["differing"]
+    if not entries:
+        return tag("p", "There is no image on which only one of the two is right.")
+    pictures = exhibit.pictures if exhibit else {}
+    rows = [
+        [
+            str(entry["id"]),
+            thumbnails(pictures.get(entry["index"]), names[entry["label"]]),
+            *(names[entry[key]] for key in ("label", "first", "second")),
+        ]
+        for entry in entries
+    ]
+    columns = ["image", "picture", "true class", first, second]
+    total = against["first_only"] + against["second_only"]
+    caption = f"Images on which only one is right: {count(len(rows))} of {count(total)}"
+    return table(caption, columns, rows, text=columns[1:], tall=True)
