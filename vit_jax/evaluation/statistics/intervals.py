@@ -213,12 +213,23 @@ def _resampled(
 ) -> Float[np.ndarray, " resamples"]:
     """Return the statistic of each resample."""
     rng = np.random.default_rng(seed)
-    count = int(counts.sum())
     parts = []
     for start, stop in _chunks(resamples, max(rows.shape)):
-        weights = rng.multinomial(count, counts / count, size=stop - start)
+        weights = _draw_weights(rng, counts, stop - start)
         parts.append(statistic(weights.astype(np.float64) @ rows))
     return np.concatenate(parts)
+
+
+def _draw_weights(
+    rng: np.random.Generator, counts: Int[np.ndarray, " rows"], size: int
+) -> Int[np.ndarray, "size rows"]:
+    """Return how often each resample has each row: multinomial numbers."""
+    images = int(counts.sum())
+    if images > len(counts):
+        return rng.multinomial(images, counts / images, size=size)
+    # Of a row for each image, it is faster to draw the images.
+    drawn = rng.integers(images, size=(size, images))
+    return np.stack([np.bincount(each, minlength=images) for each in drawn])
 
 
 def _without_one_image(
