@@ -11,22 +11,22 @@ from vit_jax.errors import DataError, InputMissingError
 from vit_jax.evaluation.probes import (
     PROBES,
     Labelled,
+    Task,
     logistic_regression,
-    make_task,
     ridge_regression,
     scaling,
 )
 from vit_jax.evaluation.probes.choosing import choose
 from vit_jax.evaluation.probes.shots import PENALTY, draw
 
-RNG = np.random.default_rng(0)
-CENTRES = RNG.normal(size=(6, 17))
+CENTRES = np.random.default_rng(0).normal(size=(6, 17))
 
 
 def labelled(count, noise=1.5):
     """Returns images of classes 0, 1, 2, 4 and 5, whose features are far from standardized."""
-    labels = RNG.choice([0, 1, 2, 4, 5], count)
-    features = CENTRES[labels] + noise * RNG.normal(size=(count, 17))
+    rng = np.random.default_rng(count)
+    labels = rng.choice([0, 1, 2, 4, 5], count)
+    features = CENTRES[labels] + noise * rng.normal(size=(count, 17))
     features = features * np.geomspace(0.01, 100, 17) + np.linspace(-30, 30, 17)
     features[:, 3] = 0.1  # does not vary
     return Labelled(features.astype(np.float32), labels)
@@ -34,7 +34,7 @@ def labelled(count, noise=1.5):
 
 @pytest.fixture
 def task():
-    return make_task(labelled(157), None, labelled(91), 6)
+    return Task(labelled(157), None, labelled(91), 6)
 
 
 @pytest.fixture
@@ -117,8 +117,9 @@ def test_the_penalty_is_chosen_without_the_test_images(task, name, monkeypatch):
         predicted = fitted.predict(scale.transform(test.features))
         return predicted.argmax(axis=1) if name == "ridge" else predicted
 
+    fitted, measured = task.choosing
     right = {
-        penalty: (predict(task.fitting, task.choosing, penalty) == task.choosing.labels).mean()
+        penalty: (predict(fitted, measured, penalty) == measured.labels).mean()
         for penalty in penalties
     }
     best = max(p for p in penalties if right[p] == max(right.values()))
@@ -162,18 +163,18 @@ def test_few_shot_is_ridge_regression_of_each_draw(task):
 @pytest.mark.parametrize("name", PROBES)
 def test_a_probe_repeats_to_the_bit(name):
     parts = labelled(60), labelled(30), labelled(31)
-    assert PROBES[name](make_task(*parts, 6)) == PROBES[name](make_task(*parts, 6))
+    assert PROBES[name](Task(*parts, 6)) == PROBES[name](Task(*parts, 6))
 
 
 def test_a_val_split_chooses_and_all_of_train_is_fitted():
     train, val, test = labelled(40), labelled(20), labelled(9)
-    task = make_task(train, val, test, 6)
-    assert task.fitting is task.train is train and task.choosing is val
-    task = make_task(train, None, test, 6)
+    task = Task(train, val, test, 6)
+    assert task.choosing.fitted is train and task.choosing.measured is val
+    task = Task(train, None, test, 6)
     for label in np.unique(train.labels):
         rows = np.flatnonzero(train.labels == label)
         expected = np.delete(rows, np.s_[3::4]), rows[3::4]
-        for part, indices in zip((task.fitting, task.choosing), expected, strict=True):
+        for part, indices in zip(task.choosing, expected, strict=True):
             chosen = part.features[part.labels == label]
             np.testing.assert_array_equal(chosen, train.features[indices])
 
@@ -195,13 +196,22 @@ def test_a_val_split_chooses_and_all_of_train_is_fitted():
             {"train": Labelled(np.ones((9, 17)), np.full(9, 2))},
             "train: expected images of at least",
         ),
-        ({"train": labelled(3), "val": None}, "train: no class has 4 images, so that one could"),
     ],
 )
 def test_a_task_says_what_is_wrong(changes, words):
     parts = {"train": labelled(40), "val": labelled(20), "test": labelled(9), **changes}
     with pytest.raises(DataError, match=f"^{words}"):
-        make_task(**parts, num_classes=6)
+        Task(**parts, num_classes=6)
+
+
+def test_too_few_images_to_set_some_apart_do_for_the_probes_without_a_penalty():
+    few = Labelled(labelled(3).features, np.array([0, 4, 4]))
+    task = Task(few, None, labelled(9), 6)
+    for name in ("ridge", "logistic"):
+        with pytest.raises(DataError, match=r"^train: no class has 4 images, of which one could"):
+            PROBES[name](task)
+    for name in ("knn", "weighted_knn", "few_shot"):
+        assert PROBES[name](task)["count"] == 9
 
 
 def test_logistic_names_the_extra(task, monkeypatch):

@@ -6,19 +6,18 @@ import numpy as np
 import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
-from vit_jax.evaluation.probes import Labelled, Settings, make_task, neighbours, scaling, votes
+from vit_jax.evaluation.probes import Labelled, Settings, Task, neighbours, scaling, votes
 from vit_jax.evaluation.probes.neighbours import find_neighbours, largest
 from vit_jax.evaluation.statistics.intervals import wilson
-
-RNG = np.random.default_rng(0)
 
 
 def labelled(count, width=13, classes=7):
     """Returns features of which many point in the same direction, and some are zero."""
-    features = RNG.integers(-1, 2, (count, width)) * RNG.choice([0.5, 1.0, 3.0], (count, 1))
+    rng = np.random.default_rng(count)
+    features = rng.integers(-1, 2, (count, width)) * rng.choice([0.5, 1.0, 3.0], (count, 1))
     features[::9] = 0
     features = np.concatenate([features[: count // 2], features[: count - count // 2]])
-    return Labelled(features.astype(np.float32), RNG.integers(classes, size=count))
+    return Labelled(features.astype(np.float32), rng.integers(classes, size=count))
 
 
 @pytest.fixture
@@ -58,7 +57,7 @@ def test_neighbours_equal_brute_force_with_equal_distances(small_chunks, k, coun
 @pytest.mark.parametrize("k", [1, 5, 20])
 def test_votes_equal_brute_force_for_every_image(small_chunks, k):
     train, test = labelled(97), labelled(53)
-    task = make_task(train, None, test, 7, Settings(neighbours=k))
+    task = Task(train, None, test, 7, Settings(neighbours=k))
     plain, weighted = [], []
     for row in brute_force(train, test, k):
         labels = [int(train.labels[i]) for i, _ in row]
@@ -82,16 +81,18 @@ def test_votes_equal_brute_force_for_every_image(small_chunks, k):
 
 
 def test_the_plain_vote_is_that_of_scikit_learn():
-    features = RNG.normal(size=(301, 24)).astype(np.float32)
-    train = Labelled(features[:200], RNG.integers(5, size=200))
-    test = Labelled(features[200:], RNG.integers(5, size=101))
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(301, 24)).astype(np.float32)
+    train = Labelled(features[:200], rng.integers(5, size=200))
+    test = Labelled(features[200:], rng.integers(5, size=101))
     theirs = KNeighborsClassifier(20, metric="cosine").fit(*train).predict(test.features)
     found = find_neighbours(train, test.features, 20)
     np.testing.assert_array_equal(votes.vote(found.labels, np.ones((101, 20)), 5), theirs)
 
 
 def test_of_equal_values_the_first_are_the_largest():
-    values = RNG.integers(4, size=(50, 30)).astype(float)
+    rng = np.random.default_rng(0)
+    values = rng.integers(4, size=(50, 30)).astype(float)
     values[0] = -np.inf
     expected = np.argsort(-values, axis=1, kind="stable")
     for k in (1, 7, 30):
@@ -99,9 +100,10 @@ def test_of_equal_values_the_first_are_the_largest():
 
 
 def test_similarities_are_exact_in_any_order_of_summation():
-    features = RNG.normal(size=(80, 500)).astype(np.float32)
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(80, 500)).astype(np.float32)
     a, b = np.split(scaling.unit_vectors(features), 2)
-    orders = [RNG.permutation(500) for _ in range(5)]
+    orders = [rng.permutation(500) for _ in range(5)]
     products = [a[:, order] @ b[:, order].T for order in orders]
     for other in [*products, np.einsum("id,jd->ij", a, b)]:
         np.testing.assert_array_equal(other, products[0])

@@ -65,9 +65,9 @@ def fit_logistic(train: Labelled, penalty: float) -> Logistic:
 
 def logistic(task: Task) -> Result:
     """Predict by logistic regression, with the penalty that is best on the choosing images."""
-    features, labels = task.choosing
+    fitted, (features, labels) = task.choosing
     choice = choose(
-        PENALTIES, lambda penalty: fit_logistic(task.fitting, penalty).predict(features), labels
+        PENALTIES, lambda penalty: fit_logistic(fitted, penalty).predict(features), labels
     )
     last = fit_logistic(task.train, choice.penalty)
     result = measure(last.predict(task.test.features), task.test.labels)

@@ -74,9 +74,9 @@ def _decompose(
 
 def ridge(task: Task) -> Result:
     """Predict by ridge regression, with the penalty that is best on the choosing images."""
-    first = fit_ridge(task.fitting, task.num_classes)
-    features, labels = task.choosing
+    fitted, (features, labels) = task.choosing
+    first = fit_ridge(fitted, task.num_classes)
     choice = choose(PENALTIES, lambda penalty: first.predict(features, penalty), labels)
-    last = first if task.fitting is task.train else fit_ridge(task.train, task.num_classes)
+    last = first if fitted is task.train else fit_ridge(task.train, task.num_classes)
     predicted = last.predict(task.test.features, choice.penalty)
     return {**measure(predicted, task.test.labels), **choice._asdict()}

@@ -24,60 +24,54 @@ class Settings(NamedTuple):
     seeds: int = 5  # draws of the shots
 
 
+class Choosing(NamedTuple):
+    """For each penalty, a probe is fitted on `fitted` and measured on `measured`."""
+
+    fitted: Labelled
+    measured: Labelled
+
+
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What a probe is fitted on, what chooses its penalty, and what it predicts.
+    """The images that a probe is fitted on, and those that it predicts.
 
-    For each penalty, the probe is fitted on `fitting` and measured on `choosing`. With the best of
-    them, it is fitted on `train`.
+    Raises:
+      DataError: Features or labels are invalid, or `train` has only one class.
     """
 
     train: Labelled
-    fitting: Labelled
-    choosing: Labelled
+    val: Labelled | None  # chooses penalties; None: every fourth image of each class of `train`
     test: Labelled
     num_classes: int
-    settings: Settings
+    settings: Settings = dataclasses.field(default_factory=Settings)
+
+    def __post_init__(self) -> None:
+        parts = {"train": self.train, "val": self.val, "test": self.test}
+        for name, part in parts.items():
+            if part is not None:
+                check(name, part, self.train.features.shape[1], self.num_classes)
+        if len(np.unique(self.train.labels)) < 2:
+            raise DataError("train: expected images of at least two classes, got one class")
+
+    @functools.cached_property
+    def choosing(self) -> Choosing:
+        """The images that choose a penalty. With the chosen one, `train` is fitted as a whole.
+
+        Raises:
+          DataError: There are so few images that none can be set apart.
+        """
+        if self.val is not None:
+            return Choosing(self.train, self.val)
+        apart = set_apart(self.train.labels)
+        if not apart.any():
+            problem = f"no class has {EVERY} images, of which one could choose the penalty"
+            raise DataError(f"train: {problem}; a val split can, or leave ridge and logistic out")
+        return Choosing(self.train.take(~apart), self.train.take(apart))
 
     @functools.cached_property
     def neighbours(self) -> Neighbours:
         """The nearest training images of each test image."""
         return find_neighbours(self.train, self.test.features, self.settings.neighbours)
-
-
-def make_task(
-    train: Labelled,
-    val: Labelled | None,
-    test: Labelled,
-    num_classes: int,
-    settings: Settings | None = None,
-) -> Task:
-    """Return a task; without `val`, a quarter of `train` chooses penalties.
-
-    Args:
-      train: The training images.
-      val: The images that choose penalties. None: every fourth image of each class of `train`.
-      test: The images to predict.
-      num_classes: Number of classes.
-      settings: The settings of the probes.
-
-    Raises:
-      DataError: Features or labels are invalid, `train` has only one class, or so few images that
-        none can be set apart.
-    """
-    for name, part in (("train", train), ("val", val), ("test", test)):
-        if part is not None:
-            check(name, part, train.features.shape[1], num_classes)
-    if len(np.unique(train.labels)) < 2:
-        raise DataError("train: expected images of at least two classes, got one class")
-    fitting, choosing = train, val
-    if choosing is None:
-        apart = set_apart(train.labels)
-        if not apart.any():
-            problem = f"no class has {EVERY} images, so that one could choose the penalties"
-            raise DataError(f"train: {problem}; a val split can")
-        fitting, choosing = train.take(~apart), train.take(apart)
-    return Task(train, fitting, choosing, test, num_classes, settings or Settings())
 
 
 def measure(predicted: Int[np.ndarray, " n"], labels: Int[np.ndarray, " n"]) -> Result:
