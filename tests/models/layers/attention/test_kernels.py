@@ -14,9 +14,9 @@ import pytest
 from vit_jax import models
 from vit_jax.cluster import sharding
 from vit_jax.models.layers.attention import ATTENTIONS, kernels
-from vit_jax.models.layers.attention.base import scores
 from vit_jax.models.layers.attention.kernels import Case
 from vit_jax.models.layers.attention.projections import PROJECTIONS, QKVProjection
+from vit_jax.models.layers.attention.scores import scores
 from vit_jax.models.layers.grid import Grid
 from vit_jax.models.layers.posemb import POSEMBS
 

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Key
 
 from vit_jax.models.layers.attention import kernels
 from vit_jax.models.layers.attention.projections import OutProjection, QKVProjection
+from vit_jax.models.layers.attention.scores import scores
 from vit_jax.models.layers.grid import Grid
 from vit_jax.models.layers.posemb.rotary import rotate
 from vit_jax.models.parts import Component, Constructor, Model, Part, Problem, fixed
@@ -38,6 +39,7 @@ class Attention(Component):
     dtype: str = "float32"
     grad_dtype: str = ""  # of the gradients of linear layers; empty: `dtype`
     block: int = 0  # index of the block; some attentions differ between even and odd blocks
+    plain: bool = False  # attend by the matrix of `weigh`, even where another form is cheaper
     qk_norm: bool = fixed(False, "LayerNorm of queries and keys (Dehghani et al. 2023, section 2)")
     cosine: bool = fixed(
         False, "cosine attention with a learned temperature (Liu et al. 2022, Swin v2, eq. 2)"
@@ -45,6 +47,7 @@ class Attention(Component):
     qkv_bias: bool = fixed(True, "biases in the projections of queries, keys and values")
 
     cost: ClassVar[str]  # compute time for n tokens, as text
+    weights: ClassVar[str] = "unknown"  # what `weigh` returns, or why there is no such matrix
     period: ClassVar[int] = 1  # the number of kinds of blocks, which alternate: `block` % period
     takes_bias: ClassVar[bool] = True  # whether it can add a relative position bias to the scores
 
@@ -63,7 +66,7 @@ class Attention(Component):
     @nn.nowrap
     def kernel_for(self, batch: int, width: int, grid: Grid) -> kernels.Kernel | None:
         """Return the fused kernel for a batch of images; None for the plain form."""
-        choice = self.choose(batch, width, grid)
+        choice = None if self.plain else self.choose(batch, width, grid)
         return choice.kernel if choice else None
 
     @nn.nowrap
@@ -80,6 +83,39 @@ class Attention(Component):
         if kernel is None or (once and not kernel.pads_once):
             return grid.num_tokens
         return kernel.padded(grid.num_tokens)
+
+    def weigh(
+        self, q: Float[Array, "b i heads c"], k: Float[Array, "b i heads c"], grid: Grid
+    ) -> Float[Array, "b heads i i"]:
+        """Return the weight of each value in the output of each query, in at least float32.
+
+        In the plain form, the output of each query is the sum of the values with these weights.
+        Tokens are in the order in which they are projected; see `order`.
+
+        Args:
+          q: Queries.
+          k: Keys.
+          grid: Layout of the tokens.
+        """
+        raise NotImplementedError
+
+    @property
+    def is_mixture(self) -> bool:
+        """Whether no weight is negative, so that each output is a mixture of values."""
+        return True
+
+    @nn.nowrap
+    def order(self, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+        """Return where queries and keys are in the matrix of `weigh`, in the order of the grid.
+
+        Args:
+          grid: Layout of the tokens.
+
+        Returns:
+          The indices of the n tokens; and of these, followed by the padding if it takes weight.
+        """
+        tokens = np.arange(grid.num_tokens)
+        return tokens, tokens
 
     @nn.compact
     def __call__(
@@ -210,12 +246,11 @@ class WeightedAttention(Attention):
         )
         return kernels.choose(case, forced=policy == "fused")
 
-    def _attention_weights(
-        self, scores: Array, v: Array, train: bool, name: str = "attn_dropout"
+    def _drop_weights(
+        self, weights: Array, v: Array, train: bool, name: str = "attn_dropout"
     ) -> Array:
-        """Return the softmax of the scores (at least float32) in the dtype of `v`, with dropout."""
-        weights = jax.nn.softmax(scores).astype(v.dtype)
-        return self._drop(weights, self.dropout, train, name)
+        """Return the weights (at least float32) in the dtype of the values `v`, with dropout."""
+        return self._drop(weights.astype(v.dtype), self.dropout, train, name)
 
 
 class CrossAttention(nn.Module):
@@ -232,46 +267,21 @@ class CrossAttention(nn.Module):
         project = functools.partial(QKVProjection, num_heads=self.num_heads, dtype=self.dtype)
         (q,) = project(num=1, name="q")(x)
         k, v = project(num=2, name="kv")(context)
-        weights = jax.nn.softmax(scores(q * q.shape[-1] ** -0.5, k)).astype(v.dtype)
-        x = jnp.einsum("bhnm,bmhc->bnhc", weights, v)
+        x = weighted_sum(self.weigh(q, k), v)
         return OutProjection(dtype=self.dtype, name="out")(x)
 
-
-def scores(
-    q: Float[Array, "b n heads c"], k: Float[Array, "b m heads c"]
-) -> Float[Array, "b heads n m"]:
-    """Return the dot products of queries and keys, in at least float32."""
-    return products("bnhc,bmhc->bhnm", q, k)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def products(equation: str, q: Array, k: Array) -> Array:
-    """Return an einsum in at least float32, with the gradients computed in the dtype of `q`.
-
-    Otherwise both matrix products of the gradient would have a float32 operand.
-    """
-    return _einsum_float32(equation, q, k)
+    def weigh(
+        self, q: Float[Array, "b n heads c"], k: Float[Array, "b m heads c"]
+    ) -> Float[Array, "b heads n m"]:
+        """Return the weight of each value in the output of each query, in at least float32."""
+        return jax.nn.softmax(scores(q * q.shape[-1] ** -0.5, k))
 
 
-def _einsum_float32(equation: str, q: Array, k: Array) -> Array:
-    dtype = jnp.promote_types(q.dtype, jnp.float32)
-    return jnp.einsum(equation, q, k, preferred_element_type=dtype)
-
-
-def _products_forward(equation: str, q: Array, k: Array) -> tuple[Array, tuple[Array, Array]]:
-    return _einsum_float32(equation, q, k), (q, k)
-
-
-def _products_backward(
-    equation: str, operands: tuple[Array, Array], gradient: Array
-) -> tuple[Array, Array]:
-    gradient = gradient.astype(operands[0].dtype)
-    _, transpose = jax.vjp(functools.partial(jnp.einsum, equation), *operands)
-    dq, dk = transpose(gradient)
-    return dq, dk
-
-
-products.defvjp(_products_forward, _products_backward)
+def weighted_sum(
+    weights: Float[Array, "b heads n m"], v: Float[Array, "b m heads c"]
+) -> Float[Array, "b n heads c"]:
+    """Return the sums of the values with some weights, in the dtype of the values."""
+    return jnp.einsum("bhnm,bmhc->bnhc", weights.astype(v.dtype), v)
 
 
 def _normalize(x: Array) -> Array:

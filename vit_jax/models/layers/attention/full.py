@@ -3,11 +3,12 @@
 from typing import ClassVar
 
 import flax.linen as nn
-import jax.numpy as jnp
+import jax
 from jaxtyping import Array
 
 from vit_jax.models.layers.attention import kernels
-from vit_jax.models.layers.attention.base import WeightedAttention, scores
+from vit_jax.models.layers.attention.base import WeightedAttention, weighted_sum
+from vit_jax.models.layers.attention.scores import scores
 from vit_jax.models.layers.grid import Grid
 
 
@@ -18,11 +19,15 @@ class FullAttention(WeightedAttention):
     """
 
     cost: ClassVar[str] = "n^2"
+    weights: ClassVar[str] = "softmax over all tokens"
+
+    def weigh(self, q: Array, k: Array, grid: Grid) -> Array:
+        """Return the softmax of the scores."""
+        q, k = self._rotate_qk(q, k, grid)
+        return jax.nn.softmax(scores(q, k) + self._bias(*grid))
 
     def _attend(self, q: Array, k: Array, v: Array, grid: Grid, train: bool) -> Array:
-        q, k = self._rotate_qk(q, k, grid)
-        weights = self._attention_weights(scores(q, k) + self._bias(*grid), v, train)
-        return jnp.einsum("bhnm,bmhc->bnhc", weights, v)
+        return weighted_sum(self._drop_weights(self.weigh(q, k, grid), v, train), v)
 
 
 class AutoAttention(FullAttention):

@@ -14,8 +14,9 @@ from vit_jax.models.layers.attention.base import (
     Attention,
     QKVProjection,
     WeightedAttention,
-    scores,
+    weighted_sum,
 )
+from vit_jax.models.layers.attention.scores import scores
 from vit_jax.models.layers.grid import Grid, ceil_div
 from vit_jax.models.layers.posemb.interpolation import resample, resizable_param
 from vit_jax.models.parts import fixed, free
@@ -51,17 +52,36 @@ class Linformer(WeightedAttention):
     landmarks: int = free(64, "number of projected keys and values", low=1)
 
     cost: ClassVar[str] = "n k for k landmarks"
+    weights: ClassVar[str] = "softmax over projected keys, times the projection of the values"
     takes_bias: ClassVar[bool] = False
 
+    @property
+    def is_mixture(self) -> bool:
+        """Whether no weight is negative, so that each output is a mixture of values."""
+        return False
+
+    def weigh(self, q: Array, k: Array, grid: Grid) -> Array:
+        """Return the weights of the projected values, times their projection."""
+        weights = self._projected_weights(q, k, grid)
+        return jnp.einsum("bhnr,mr->bhnm", weights, self._mix("mix_v", grid))
+
     def _attend(self, q: Array, k: Array, v: Array, grid: Grid, train: bool) -> Array:
+        if self.plain:
+            return weighted_sum(self.weigh(q, k, grid), v)
+        weights = self._projected_weights(q, k, grid)
+        v = jnp.einsum("nr,bnhc->brhc", self._mix("mix_v", grid).astype(v.dtype), v)
+        return weighted_sum(self._drop_weights(weights, v, train), v)
+
+    def _projected_weights(self, q: Array, k: Array, grid: Grid) -> Array:
+        """Return the softmax over the projected keys, (b, heads, n, r)."""
         q, k = self._rotate_qk(q, k, grid)
-        projected = []
-        for name, x in (("mix_k", k), ("mix_v", v)):
-            weights = KeyProjection(self.landmarks, name=name)(grid).astype(x.dtype)
-            projected.append(jnp.einsum("nr,bnhc->brhc", weights, x))
-        k, v = projected
-        weights = self._attention_weights(scores(q, k), v, train)
-        return jnp.einsum("bhnr,brhc->bnhc", weights, v)
+        k = jnp.einsum("nr,bnhc->brhc", self._mix("mix_k", grid).astype(k.dtype), k)
+        return jax.nn.softmax(scores(q, k))
+
+    def _mix(self, name: str, grid: Grid) -> Array:
+        """Return the projection of the keys or values of all tokens, (n, r)."""
+        weights: Array = KeyProjection(self.landmarks, name=name)(grid)
+        return weights
 
 
 class NystromAttention(Attention):
@@ -74,20 +94,37 @@ class NystromAttention(Attention):
     landmarks: int = free(64, "approximate number of landmarks, without the prefix tokens", low=1)
 
     cost: ClassVar[str] = "n k for k landmarks"
+    weights: ClassVar[str] = "product of three matrices through landmarks, near the full softmax"
     takes_bias: ClassVar[bool] = False
     iterations: int = 6  # of the pseudo-inverse (Xiong et al. 2021, eq. 11)
 
+    @property
+    def is_mixture(self) -> bool:
+        """Whether no weight is negative, so that each output is a mixture of values."""
+        return False
+
+    def weigh(self, q: Array, k: Array, grid: Grid) -> Array:
+        """Return the product of the three matrices, which may have small negative entries."""
+        to_landmarks, inverse, from_landmarks = self._factors(q, k, grid)
+        return to_landmarks @ (inverse @ from_landmarks)
+
     def _attend(self, q: Array, k: Array, v: Array, grid: Grid, train: bool) -> Array:
+        if self.plain:
+            return weighted_sum(self.weigh(q, k, grid), v)
+        to_landmarks, inverse, from_landmarks = self._factors(q, k, grid)
+        output = jnp.einsum("bhrm,bmhc->bhrc", from_landmarks.astype(v.dtype), v)
+        output = inverse @ output.astype(inverse.dtype)
+        return jnp.einsum("bhnr,bhrc->bnhc", to_landmarks, output).astype(v.dtype)
+
+    def _factors(self, q: Array, k: Array, grid: Grid) -> tuple[Array, Array, Array]:
+        """Return the softmax to the landmarks, the inverse of that among them, and from them."""
         q, k = self._rotate_qk(q, k, grid)
         side = max(1, math.isqrt(self.landmarks))
         q_landmarks, k_landmarks = (_landmarks(x, grid, side) for x in (q, k))
         to_landmarks = jax.nn.softmax(scores(q, k_landmarks))
         among_landmarks = jax.nn.softmax(scores(q_landmarks, k_landmarks))
-        from_landmarks = jax.nn.softmax(scores(q_landmarks, k)).astype(v.dtype)
-        output = jnp.einsum("bhrm,bmhc->bhrc", from_landmarks, v)
-        inverse = _pseudo_inverse(among_landmarks, self.iterations)
-        output = inverse @ output.astype(inverse.dtype)
-        return jnp.einsum("bhnr,bhrc->bnhc", to_landmarks, output).astype(v.dtype)
+        from_landmarks = jax.nn.softmax(scores(q_landmarks, k))
+        return to_landmarks, _pseudo_inverse(among_landmarks, self.iterations), from_landmarks
 
 
 class ReducedAttention(WeightedAttention):
@@ -101,6 +138,7 @@ class ReducedAttention(WeightedAttention):
     )
 
     cost: ClassVar[str] = "n^2 / r^2 for cells of r x r"
+    weights: ClassVar[str] = "over cells that a convolution and a norm make of several tokens"
     takes_bias: ClassVar[bool] = False
 
     def _project_qkv(self, x: Array, grid: Grid) -> tuple[Array, Array, Array]:
@@ -134,8 +172,8 @@ class ReducedAttention(WeightedAttention):
         centers = coarse.coords * self.reduction + (self.reduction - 1) / 2
         centers[:p] = 0
         q, k = self._rotate_qk(q, k, grid, centers)
-        weights = self._attention_weights(scores(q, k), v, train)
-        return jnp.einsum("bhnm,bmhc->bnhc", weights, v)
+        weights = jax.nn.softmax(scores(q, k))
+        return weighted_sum(self._drop_weights(weights, v, train), v)
 
 
 def _landmarks(x: Array, grid: Grid, side: int) -> Array:

@@ -5,22 +5,21 @@ Prefix tokens belong to every group and attend to all tokens.
 
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
-import einops
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
 from vit_jax.models.layers.attention import kernels
-from vit_jax.models.layers.attention.base import WeightedAttention, products, scores
+from vit_jax.models.layers.attention.base import WeightedAttention, weighted_sum
+from vit_jax.models.layers.attention.groups import DILATED, Groups
+from vit_jax.models.layers.attention.scores import products, scores
 from vit_jax.models.layers.grid import Grid, ceil_div
 from vit_jax.models.parts import fixed, free
 from vit_jax.settings.fields import field
-
-CONTIGUOUS = "b (i r) (j s) c -> b (i j r s) c"
-DILATED = "b (r i) (s j) c -> b (i j r s) c"
 
 # A grid that the windows do not divide is padded at the bottom and right. The libraries with
 # published weights differ in whether they shift before or after padding.
@@ -36,27 +35,6 @@ LIMITS: dict[str, Callable[[int, int], tuple[int, int]]] = {
 }
 
 
-class Groups(NamedTuple):
-    """The division of a patch grid into groups of `window` height x width patches."""
-
-    window: tuple[int, int]
-    padded: tuple[int, int]  # size of the grid, padded to whole groups
-    shift: tuple[int, int] = (0, 0)  # rows and columns by which the grid is rolled first
-    pattern: str = CONTIGUOUS
-
-    def split(self, x: Any) -> Any:
-        """Return the patches (b, g * m, c) of a padded grid (b, h, w, c), group by group."""
-        r, s = self.window
-        return einops.rearrange(x, self.pattern, r=r, s=s)
-
-    def join(self, x: Any) -> Any:
-        """Return the padded grid: undo `split`."""
-        left, right = self.pattern.split("->")
-        height, width = self.padded
-        r, s = self.window
-        return einops.rearrange(x, f"{right} -> {left}", r=r, s=s, i=height // r, j=width // s)
-
-
 class GroupedAttention(WeightedAttention):
     """Base class of attention within groups of patches of one size.
 
@@ -65,6 +43,7 @@ class GroupedAttention(WeightedAttention):
     """
 
     period: ClassVar[int] = 2
+    weights: ClassVar[str] = "softmax within groups; zero between groups"
 
     window: tuple[int, int] = free((7, 7), "height and width of a window in tokens", low=1)
     kernel: str = field("auto", "kernel of the attention in a window", choices=kernels.POLICIES)
@@ -155,16 +134,65 @@ class GroupedAttention(WeightedAttention):
         q, k, v = (y.reshape(*x.shape[:2], *y.shape[2:]) for y in (q, k, v))
         return q, k, v
 
+    @nn.nowrap
+    def order(self, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+        """Return where queries and keys are in the matrix of `weigh`, in the order of the grid.
+
+        Args:
+          grid: Layout of the tokens.
+
+        Returns:
+          The indices of the n tokens; and of these, followed by the padding if it takes weight.
+        """
+        numbers = self._arrange(np.arange(1, grid.num_tokens + 1)[None, :, None], grid)[0, :, 0]
+        order = np.argsort(numbers, kind="stable")
+        num_padding = len(order) - grid.num_tokens  # the padding has the number 0
+        tokens = order[num_padding:]
+        return tokens, tokens if self.mask_padding else np.roll(order, -num_padding)
+
+    def weigh(self, q: Array, k: Array, grid: Grid) -> Array:
+        """Return the softmax within groups as a matrix over all tokens."""
+        p = grid.num_prefix
+        prefix, patches = self._group_weights(q, k, grid)
+        batch, num_groups, num_heads, size, _ = patches.shape
+        eye = jnp.eye(num_groups, dtype=patches.dtype)
+        within = jnp.einsum("bghmk,gf->bhgmfk", patches[..., p:], eye)
+        within = within.reshape(batch, num_heads, num_groups * size, -1)
+        to_prefix = jnp.swapaxes(patches[..., :p], 1, 2).reshape(*within.shape[:3], p)
+        rows = jnp.concatenate([to_prefix, within], axis=-1)
+        return jnp.concatenate([prefix, rows], axis=2) if p else rows
+
     def _attend(self, q: Array, k: Array, v: Array, grid: Grid, train: bool) -> Array:
+        if self.plain:
+            return weighted_sum(self.weigh(q, k, grid), v)
+        if kernel := self.kernel_for(q.shape[0], self.num_heads * q.shape[-1], grid):
+            return self._attend_fused(kernel, q, k, v, grid)
+        p = grid.num_prefix
+        group_v = self._split(v, grid)
+        prefix_weights, weights = self._group_weights(q, k, grid)
+        weights = self._drop_weights(weights, v, train)
+        patches = jnp.einsum("bghmk,bgkhc->bgmhc", weights[..., p:], group_v)
+        if not p:
+            return patches.reshape(q.shape)
+        patches += jnp.einsum("bghmp,bphc->bgmhc", weights[..., :p], v[:, :p])
+        prefix = weighted_sum(self._drop_weights(prefix_weights, v, train, "prefix_dropout"), v)
+        return jnp.concatenate([prefix, patches.reshape(q[:, p:].shape)], axis=1)
+
+    def _split(self, x: Array, grid: Grid) -> Array:
+        """Return the queries, keys or values of the patches of each group, (b, g, m, heads, c)."""
+        size = math.prod(self._groups(grid).window)
+        return x[:, grid.num_prefix :].reshape(len(x), -1, size, *x.shape[2:])
+
+    def _group_weights(self, q: Array, k: Array, grid: Grid) -> tuple[Any, Array]:
+        """Return the weights of the prefix tokens, None if there are none, and of each group.
+
+        Returns:
+          Weights (b, heads, p, p + g * m) and (b, g, heads, m, p + m) in at least float32.
+        """
         q, k = self._rotate_qk(q, k, grid)
         groups = self._groups(grid)
         p = grid.num_prefix
-        size = math.prod(groups.window)
-        group_q, group_k, group_v = (
-            x[:, p:].reshape(len(x), -1, size, *x.shape[2:]) for x in (q, k, v)
-        )
-        if kernel := self.kernel_for(q.shape[0], self.num_heads * q.shape[-1], grid):
-            return self._attend_fused(kernel, group_q, group_k, group_v, grid).reshape(q.shape)
+        group_q, group_k = self._split(q, grid), self._split(k, grid)
         bias = self._bias(*groups.window, p)
         mask = self._mask(grid, groups)
         patch_bias = bias[:, p:, p:]
@@ -172,34 +200,32 @@ class GroupedAttention(WeightedAttention):
             patch_bias = jnp.where(mask, patch_bias, kernels.MASKED)
         patch_scores = products("bgmhc,bgkhc->bghmk", group_q, group_k) + patch_bias
         if not p:
-            weights = self._attention_weights(patch_scores, v, train)
-            return jnp.einsum("bghmk,bgkhc->bgmhc", weights, group_v).reshape(q.shape)
+            return None, jax.nn.softmax(patch_scores)
         prefix_key_scores = products("bgmhc,bphc->bghmp", group_q, k[:, :p])
         prefix_key_scores = prefix_key_scores + bias[:, p:, :p]
         all_scores = jnp.concatenate([prefix_key_scores, patch_scores], axis=-1)
-        weights = self._attention_weights(all_scores, v, train)
-        patches = jnp.einsum("bghmk,bgkhc->bgmhc", weights[..., p:], group_v)
-        patches += jnp.einsum("bghmp,bphc->bgmhc", weights[..., :p], v[:, :p])
         prefix_bias = jnp.repeat(bias[:, :p, p : p + 1], q.shape[1] - p, axis=-1)
         prefix_query_scores = scores(q[:, :p], k)
         prefix_query_scores += jnp.concatenate([bias[:, :p, :p], prefix_bias], axis=-1)
         prefix_query_scores = jnp.where(self._is_token(grid), prefix_query_scores, kernels.MASKED)
-        weights = self._attention_weights(prefix_query_scores, v, train, "prefix_dropout")
-        prefix = jnp.einsum("bhpn,bnhc->bphc", weights, v)
-        return jnp.concatenate([prefix, patches.reshape(q[:, p:].shape)], axis=1)
+        return jax.nn.softmax(prefix_query_scores), jax.nn.softmax(all_scores)
 
     def _attend_fused(
         self, kernel: kernels.Kernel, q: Array, k: Array, v: Array, grid: Grid
     ) -> Array:
-        """Return the output (b, g, m, heads, c) of all groups, without prefix tokens."""
+        """Return the output of the patches, (b, g * m, heads, c); there are no prefix tokens."""
+        rotated_q, rotated_k = self._rotate_qk(q, k, grid)
         groups = self._groups(grid)
         mask = self._mask(grid, groups)
         bias = None if self.bias is None else self._bias(*groups.window, 0)[None]
         if not mask.all():
             bias = jnp.where(mask, 0.0 if bias is None else bias, kernels.MASKED)
-            bias = jnp.broadcast_to(bias, (q.shape[0], *bias.shape)).reshape(-1, *bias.shape[1:])
-        flat_q, flat_k, flat_v = (x.reshape(-1, *x.shape[2:]) for x in (q, k, v))
-        return kernel(flat_q, flat_k, flat_v, bias, q.shape[2]).reshape(q.shape)
+            bias = jnp.broadcast_to(bias, (len(q), *bias.shape)).reshape(-1, *bias.shape[1:])
+        size = math.prod(groups.window)
+        flat_q, flat_k, flat_v = (
+            x.reshape(-1, size, *x.shape[2:]) for x in (rotated_q, rotated_k, v)
+        )
+        return kernel(flat_q, flat_k, flat_v, bias, size).reshape(q.shape)
 
     def _is_token(self, grid: Grid) -> np.ndarray:
         """Return which of the arranged tokens are not padding, (p + g * m,)."""
