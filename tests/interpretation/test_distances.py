@@ -13,7 +13,9 @@ def test_the_distance_is_the_mean_over_queries_of_the_weighted_distance(prefix, 
     shape = (2, 4, grid.num_tokens, grid.num_tokens + padding)
     weights = np.random.default_rng(0).uniform(size=shape).astype(np.float32)
     weights /= weights.sum(axis=-1, keepdims=True)
+    signs = np.random.default_rng(1).choice(np.float32([-1, 1]), shape)
     found = attention_distance(weights, grid, (16, 30))
+    np.testing.assert_array_equal(attention_distance(signs * weights, grid, (16, 30)), found)
     centres = [(8 * row, 10 * column) for row in range(2) for column in range(3)]
     for head in range(4):
         total = 0.0

@@ -12,7 +12,8 @@ def attention_distance(
     """Return the mean distance in pixels between a query and its keys, weighted by the attention.
 
     As in Dosovitskiy et al. 2021, section D.7, over the patches alone: prefix tokens have no
-    position. The weights of each query on patches are first divided by their sum.
+    position. The weights of each query on patches are first divided by their sum. Of weights that
+    can be negative, such as those of Linformer, the magnitude counts.
 
     Args:
       weights: Attention weights of b images. Keys after the n tokens are padding.
@@ -23,7 +24,7 @@ def attention_distance(
       The mean over images and queries, by head.
     """
     end = grid.num_tokens
-    patches = np.asarray(weights, np.float64)[..., grid.num_prefix : end, grid.num_prefix : end]
+    patches = np.abs(np.float64(weights[..., grid.num_prefix : end, grid.num_prefix : end]))
     pixels = np.divide(image_size, grid[:2])
     coords = grid.coords[grid.num_prefix :] * pixels
     offsets = coords[:, None] - coords[None]
