@@ -8,11 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import resolved
 from etils import epath
 
 from vit_jax import evaluate as evaluate_lib
 from vit_jax import train as train_lib
 from vit_jax.console.cli import run as run_command
+from vit_jax.console.tables import read_table
 from vit_jax.errors import DataError
 from vit_jax.evaluation.loop import Evaluation
 from vit_jax.training import state
@@ -100,8 +102,21 @@ def test_the_command_gives_the_figures_of_the_run(trained, capsys):
     code, out, _ = evaluate(capsys, workdir)
     assert code == 0
     report = json.loads(out.splitlines()[-1])
-    assert report == {"step": 4, "eval": {"test": results["eval"]["test"]}}
-    assert json.loads((workdir / "evaluations" / "4-test.json").read_text()) == report
+    assert report == {
+        "step": 4,
+        "eval": {"test": results["eval"]["test"]},
+        "intervals": {"test": results["intervals"]["test"]},
+    }
+    stored = json.loads((workdir / "evaluations" / "4-test.json").read_text())
+    analysis = stored.pop("analysis")
+    assert stored == report and analysis.keys() == {"test"}
+    metrics, expected = analysis["test"]["metrics"], results["eval"]["test"]
+    assert (metrics["top1"]["value"], metrics["top5"]["value"]) == (
+        expected["top1"],
+        expected["top5"],
+    )
+    assert metrics["loss"]["value"] == pytest.approx(expected["loss"], rel=1e-6)
+    assert (analysis["test"]["weights"], analysis["test"]["step"]) == ("ema", 4)
 
 
 def test_the_command_takes_the_average_or_the_weights_themselves(trained, capsys):
@@ -109,7 +124,7 @@ def test_the_command_takes_the_average_or_the_weights_themselves(trained, capsys
     code, out, _ = evaluate(capsys, workdir, "--weights=raw")
     assert code == 0 and "weights   the raw weights, not their average" in out
     report = json.loads(out.splitlines()[-1])
-    assert report == {"step": 4, "eval": {"test_raw": results["eval"]["test_raw"]}}
+    assert report["eval"] == {"test_raw": results["eval"]["test_raw"]}
     assert (workdir / "evaluations" / "4-test_raw.json").is_file()
     code, out, _ = evaluate(capsys, workdir, "--weights=ema")
     assert code == 0 and "weights   the average of the weights" in out
@@ -152,12 +167,116 @@ def test_a_run_without_an_average_has_one_set_of_weights(trained, capsys, tmp_pa
 def test_figures_that_are_not_finite_are_null(trained, capsys, monkeypatch):
     workdir, _ = trained
     nan = {"test": {"top1": 0.0, "top5": 0.0, "loss": math.nan, "count": 3, "skipped": 0}}
-    monkeypatch.setattr(Evaluation, "__call__", lambda *args, **kwargs: nan)
+    monkeypatch.setattr(Evaluation, "collect", lambda *args, **kwargs: (nan, None))
     code, out, _ = evaluate(capsys, workdir)
     assert code == 0 and "NaN" not in out.splitlines()[-1]
     assert json.loads(out.splitlines()[-1])["eval"]["test"]["loss"] is None
     stored = (workdir / "evaluations" / "4-test.json").read_text()
     assert json.loads(stored)["eval"]["test"]["loss"] is None and "NaN" not in stored
+
+
+def test_several_sets_and_both_weights_are_side_by_side(trained, capsys, tmp_path):
+    workdir, results = trained
+    table = tmp_path / "images.npz"
+    flags = ("--split=test,train[:13]", "--weights=both", f"--table={table}")
+    code, out, _ = evaluate(capsys, workdir, *flags)
+    assert code == 0
+    report = json.loads(out.splitlines()[-1])
+    assert list(report["eval"]) == ["test", "test_raw", "train[:13]", "train[:13]_raw"]
+    assert report["eval"]["test_raw"] == results["eval"]["test_raw"]
+    assert report["intervals"].keys() == report["eval"].keys()
+    stored = json.loads((workdir / "evaluations" / "4-test.json").read_text())
+    assert {k: v["weights"] for k, v in stored["analysis"].items()} == {
+        "test": "ema",
+        "test_raw": "raw",
+    }
+    columns = read_table(epath.Path(table)).columns
+    names, counts = np.unique(columns["set"], return_counts=True)
+    assert dict(zip(names, counts, strict=True)) == {
+        label: result["count"] for label, result in report["eval"].items()
+    }
+    rows = columns["set"] == "test"
+    assert columns["correct"][rows].mean() == results["eval"]["test"]["top1"]
+    assert columns["loss"][rows].mean() == pytest.approx(results["eval"]["test"]["loss"], rel=1e-6)
+    assert columns["id"][rows][20] == "synthetic:test[20]"
+    np.testing.assert_array_equal(columns["top5"][:, 0], columns["predicted"])
+    assert columns["top5_probability"].shape == (68, 5)
+
+
+def test_the_temperature_is_never_that_of_the_evaluated_images(trained, capsys):
+    workdir, _ = trained  # its val is a part of test
+    code, _, _ = evaluate(capsys, workdir, "--split=val,test,train[:13]")
+    assert code == 0
+
+    def temperature(name):
+        text = (workdir / "evaluations" / f"4-{name}.json").read_text()
+        return next(iter(json.loads(text)["analysis"].values()))["temperature"]
+
+    assert temperature("val") is None and temperature("test") is None
+    found = temperature("train__13_")
+    assert (found["fitted_on"], found["count"]) == ("val", 9)
+    code, _, _ = evaluate(capsys, workdir, "--split=train[:13]", "--calibrate=")
+    assert code == 0 and temperature("train__13_") is None
+    code, _, _ = evaluate(capsys, workdir, "--split=train[:13]")  # in a pass of its own
+    assert temperature("train__13_") == found
+
+
+def test_two_runs_are_compared_on_the_same_images(trained, capsys, tmp_path):
+    workdir, results = trained
+    other = shutil.copytree(workdir, tmp_path / "other")
+    shutil.rmtree(other / "checkpoints" / "4")
+    code, out, _ = evaluate(capsys, workdir, f"--against={other}")
+    assert code == 0 and f"against   {other}: top-1 " in out
+    stored = json.loads((workdir / "evaluations" / "4-test.json").read_text())["against"]
+    assert stored["first"]["top1"]["value"] == results["eval"]["test"]["top1"]
+    _, alone, _ = evaluate(capsys, other)
+    top1 = json.loads(alone.splitlines()[-1])["eval"]["test"]["top1"]
+    assert stored["second"]["top1"]["value"] == top1
+    assert stored["both"] + stored["first_only"] == round(21 * results["eval"]["test"]["top1"])
+    last = json.loads(out.splitlines()[-1])["against"]["test"]
+    assert last == {key: stored[key] for key in ("other", "difference", "mcnemar")}
+
+
+FEWER = {"data.synthetic.num_classes": "3", "model.num_classes": "3"}
+
+
+def test_a_run_with_other_classes_is_refused(trained, capsys, tmp_path, tiny_config):
+    fewer = tiny_config({**FEWER, "total_steps": "1"})
+    train_lib.train(resolved(fewer), epath.Path(tmp_path))
+    capsys.readouterr()
+    code, _, err = evaluate(capsys, trained[0], f"--against={tmp_path}")
+    problem = "expected a model with the same 10 classes, got one with 3"
+    assert (code, err) == (64, f"error: --against: {problem}\n")
+    code, _, err = evaluate(capsys, trained[0], f"--against={tmp_path / 'nowhere'}")
+    assert code == 66 and err.count("\n") == 1
+
+
+def test_a_label_set_says_which_classes_count(trained, capsys, tmp_path):
+    workdir, _ = trained
+    table, subset = tmp_path / "images.npz", tmp_path / "subset.txt"
+    subset.write_text("1\n3\n4\n")
+    evaluate(capsys, workdir, f"--table={table}")
+    all_classes = read_table(epath.Path(table)).columns
+    code, out, _ = evaluate(capsys, workdir, f"--label_set=test={subset}", f"--table={table}")
+    assert code == 0 and "note      labels subset" in out
+    columns = read_table(epath.Path(table)).columns
+    kept = np.isin(all_classes["label"], [1, 3, 4])
+    assert 0 < kept.sum() < 21
+    assert columns["id"].tolist() == all_classes["id"][kept].tolist()
+    result = json.loads(out.splitlines()[-1])["eval"]["test"]
+    assert result["count"] == kept.sum() and result["top1"] == columns["correct"].mean()
+    assert f"images    {21 - kept.sum()} of other classes are left out" in out
+
+
+def test_weights_without_classes_are_referred_to_probes(trained, capsys, tmp_path):
+    workdir = shutil.copytree(trained[0], tmp_path / "run")
+    text = (workdir / "config.json").read_text()
+    (workdir / "config.json").write_text(text.replace('"num_classes": 10', '"num_classes": 0', 1))
+    code, _, err = evaluate(capsys, workdir)
+    hint = "python -m vit_jax.probe classifies them"
+    assert code == 64 and err == (
+        f"error: --workdir: {workdir} has a model without classes, for features only; {hint}\n"
+    )
 
 
 def test_a_run_that_cannot_be_written_is_evaluated_all_the_same(trained, capsys, tmp_path):
@@ -196,6 +315,9 @@ def test_the_command_evaluates_at_another_image_size(trained, capsys):
 @pytest.mark.parametrize(
     ("flags", "code", "message"),
     [
+        (["--split=test,test"], 64, "--split: expected different names with commas, got 'test,te"),
+        (["--table=x.csv"], 64, "--table: expected a name that ends in .npz or .parquet"),
+        (["--label_set=imagenet_q"], 64, "--label_set: unknown 'imagenet_q'"),
         (["--step=3"], 66, "--step=3: no such checkpoint; there are 2, 4"),
         (["--step=newest"], 66, "--step=newest: no such checkpoint"),
         (["--split=tst"], 64, "--split: Unknown split 'tst'"),

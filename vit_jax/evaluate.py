@@ -1,15 +1,15 @@
 """Evaluate a run: every image counts exactly once.
 
-  python -m vit_jax.evaluate --workdir=runs/digits [--split=val] [--step=best|N]
-      [--weights=ema|raw] [--config.key=value ...] [--print_config]
+  python -m vit_jax.evaluate --workdir=runs/digits [--split=val,test] [--step=best|N]
+      [--weights=ema|raw|both] [--against=runs/other] [--label_set=NAME] [--table=FILE.npz]
+      [--config.key=value ...] [--print_config]
 
 Reads the run's config.json and a checkpoint, the newest by default. The default split is `test`, or
 `val` for a run without a test split. No config file is run.
 """
 
-import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -17,90 +17,153 @@ from absl import flags
 from etils import epath
 
 from vit_jax import config as config_lib
-from vit_jax.checkpoints import average, pretrained
+from vit_jax.checkpoints import average
 from vit_jax.cluster import hosts, launchers, sharding
-from vit_jax.config import shared_by_hosts
 from vit_jax.config.printing import define_print_flag, print_config
-from vit_jax.console import cli
-from vit_jax.console.progress import say, warn
+from vit_jax.console import cli, tables
+from vit_jax.console.progress import say
 from vit_jax.console.text import to_json
-from vit_jax.console.waiting import cache_directory, waiting
-from vit_jax.console.workdir import is_local, write_json
-from vit_jax.data.sources.registry import note_on_order
-from vit_jax.evaluation.evaluators import make_evaluators
-from vit_jax.evaluation.loop import Evaluation
-from vit_jax.evaluation.requests import open_images, resolve
+from vit_jax.console.waiting import cache_directory
+from vit_jax.console.workdir import open_path
+from vit_jax.errors import ConfigError
+from vit_jax.evaluation import prediction_table, summary
+from vit_jax.evaluation.against import check_classes, compare
+from vit_jax.evaluation.label_sets import summarize_corruptions
+from vit_jax.evaluation.requests import Request, resolve_all
+from vit_jax.evaluation.result_files import write_result
+from vit_jax.evaluation.sets import EvaluatedSet, measure, open_sets, open_validation
+from vit_jax.evaluation.subjects import Subject, open_subject
 from vit_jax.training.objectives import find_objective
+
+BOTH = "both"
 
 
 def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
     """Evaluate a checkpoint of a run; print the metrics as JSON and write them to a file."""
-    names = ("workdir", "split", "step", "weights")
+    names = ("workdir", "split", "step", "weights", "against", "label_set", "calibrate")
     flag_values = {f"--{name}": values[name].value for name in names}
-    request = hosts.run_and_compare(
-        lambda: resolve(values.workdir, values.split, overrides),
-        lambda found: {**flag_values, **shared_by_hosts(found.resolved.config, {})},
+    requests = hosts.run_and_compare(
+        lambda: resolve_all(values.workdir, values.split, overrides),
+        lambda found: {
+            **flag_values,
+            **config_lib.shared_by_hosts(found[0].resolved.config, {}),
+        },
     )
     if values.print_config:
-        print_config(request.resolved)
+        print_config(requests[0].resolved)
         return
-    workdir, resolved, split = request.workdir, request.resolved, request.split
-    config = resolved.config
-    weights = values.weights or ""
-    trained = config_lib.read_config(workdir)
-    choice = average.describe(trained, weights)
-    raw = bool(choice) and not average.takes_average(trained, weights)
+    table = tables.check_path(values.table, "--table") if values.table else None
+    sets = evaluate(values, requests, overrides)
+    for found in sets:
+        label = next(iter(found.report["eval"]))
+        write_result(found.request.workdir, found.report["step"], label, found.report)
+    if table is not None:
+        made = [predictions for found in sets for predictions in found.predictions]
+        tables.write_table(table, prediction_table.columns(made))
+        say(f"written   {table}")
+    say(to_json(_summarize(sets)))
+
+
+def evaluate(
+    values: flags.FlagValues, requests: Sequence[Request], overrides: Mapping[str, str]
+) -> list[EvaluatedSet]:
+    """Return each set with its predictions and its report, which is also printed.
+
+    Models are on the devices one after the other.
+
+    Raises:
+      UserError: A flag, the run or the data is wrong.
+    """
+    config, workdir = requests[0].resolved.config, requests[0].workdir
+    labelled = find_objective(config).needs_labels
+    if labelled and not config.model["num_classes"]:
+        problem = f"{workdir} has a model without classes, for features only"
+        raise ConfigError("--workdir", f"{problem}; python -m vit_jax.probe classifies them")
+    other = _read_other(values.against, config) if values.against else None
     mesh = sharding.make_mesh(config.mesh.sizes)
-    objective = find_objective(config)
+    sets: list[EvaluatedSet] = []
     with jax.set_mesh(mesh):
-        allowed = values.allow_config_change
-        with waiting("verifying and restoring the checkpoint"):
-            run = pretrained.restore(
-                workdir, values.step, config, mesh, weights=weights, allowed=allowed
-            )
-        evaluators = make_evaluators(config, run.model, objective.evaluator)
-        evaluation = Evaluation(evaluators, config, mesh)
-        with waiting("opening the data set"):
-            source = hosts.run_and_compare(
-                lambda: (
-                    open_images(request, run.class_names, run.model.num_classes)
-                    if objective.needs_labels
-                    else open_images(request)
-                ),
-                lambda source: shared_by_hosts(config, {request.field: source.fingerprint}),
-            )
-        say(f"evaluate  {workdir}, step {run.step:,}, on {source.title}")
-        notes = [*resolved.notes, *source.notes]
-        if objective.needs_labels and not run.class_names:
-            notes.append(note_on_order(source))
-        for note in notes:
-            say(f"note      {note}")
-        if choice:
-            say(f"weights   {choice}")
-        if where := cache_directory():
-            say(f"cache     {where} (compiled programs)")
-        results = evaluation(run.variables, source, split, raw=raw)
-    for line in evaluation.format(split, results, raw=raw):
-        say(line)
-    report = {"step": run.step, "eval": results}
-    _write(workdir / "evaluations" / f"{run.step}-{_file_name(next(iter(results)))}.json", report)
-    say(to_json(report))
+        for weights in average.CHOICES if values.weights == BOTH else (values.weights or "",):
+            subject = _open(values, workdir, config, mesh, step=values.step, weights=weights)
+            is_first = not sets
+            if is_first:
+                sets = open_sets(requests, subject, labelled, values.label_set)
+                validation = open_validation(values.calibrate, sets, subject, overrides)
+            if choice := average.describe(config_lib.read_config(workdir), weights):
+                say(f"weights   {choice}")
+            if is_first and (where := cache_directory()):
+                say(f"cache     {where} (compiled programs)")
+            measure(sets, subject, validation)
+            class_names = subject.trained.labels
+            del subject  # the next model needs its memory
+        if other:
+            subject = _open(values, *other, mesh)
+            check_classes(class_names, subject.trained.labels)
+            _compare(sets, subject)
+    return sets
 
 
-def _write(path: epath.Path, report: Mapping[str, Any]) -> None:
-    """Write the metrics into the run folder, unless it is read-only or links out of it."""
-    if is_local(path) and os.path.islink(path.parent):
-        warn(f"{path.parent} is a link out of the run; the metrics are not written")
-        return
-    try:
-        write_json(path, report)
-        say(f"written   {path}")
-    except OSError as error:
-        say(f"note      {path} is not written: {error.strerror or error}")
+def _open(
+    values: flags.FlagValues,
+    workdir: epath.Path,
+    config: config_lib.Config,
+    mesh: jax.sharding.Mesh,
+    *,
+    step: str = "",
+    weights: str = "",
+) -> Subject:
+    return open_subject(
+        workdir,
+        config,
+        mesh,
+        find_objective(config).evaluator,
+        step=step,
+        weights=weights,
+        allowed=values.allow_config_change,
+    )
 
 
-def _file_name(split: str) -> str:
-    return "".join(c if c.isalnum() else "_" for c in split)
+def _read_other(against: str, config: config_lib.Config) -> tuple[epath.Path, config_lib.Config]:
+    """Return the run folder of `--against` and its config, if it has as many classes.
+
+    Raises:
+      ConfigError: It has another number of classes, or predicts none.
+      InputMissingError: There is no such run.
+    """
+    path = open_path(against, "--against")
+    other = hosts.run_and_compare(lambda: config_lib.read_config(path))
+    count, expected = other.model["num_classes"], config.model["num_classes"]
+    if count != expected or "loss" not in other.objective:
+        problem = f"expected a model with the same {expected} classes, got one with {count}"
+        raise ConfigError("--against", problem)
+    return path, other
+
+
+def _compare(sets: Sequence[EvaluatedSet], subject: Subject) -> None:
+    """Evaluate another model on the same images, and add the comparison to the reports."""
+    for found in sets:
+        measured = found.measure(subject)
+        if not found.predictions or measured.predictions is None:
+            raise ConfigError("--against", "expected evaluators that make predictions in both runs")
+        compared = compare(found.predictions[0], measured.predictions, str(subject.workdir))
+        found.report["against"] = compared
+        for line in summary.describe_against(compared):
+            say(line)
+
+
+def _summarize(sets: Sequence[EvaluatedSet]) -> dict[str, Any]:
+    """Return the last line: the metrics of all sets with their intervals."""
+    reports = [found.report for found in sets]
+    content: dict[str, Any] = {"step": reports[0]["step"]}
+    for key in ("eval", "intervals"):
+        content[key] = {label: of for report in reports for label, of in report[key].items()}
+    compared = [report["against"] for report in reports if "against" in report]
+    if compared:
+        kept = ("other", "difference", "mcnemar")
+        content["against"] = {found["set"]: {key: found[key] for key in kept} for found in compared}
+    if corruptions := summarize_corruptions(content["eval"]):
+        content["corruptions"] = corruptions
+    return content
 
 
 def _flags() -> flags.FlagValues:
@@ -111,13 +174,40 @@ def _flags() -> flags.FlagValues:
     flags.DEFINE_string(
         "split",
         "",
-        "train, val, test or a name in eval.sets, as the run's config has them, or a TFDS split "
-        "such as 'test[:100]'; by default test, or val for a run without a test split.",
+        "Names with commas: train, val, test or a name in eval.sets, as the run's config has them, "
+        "a TFDS split such as 'test[:100]', DATASET:SPLIT or FOLDER:SPLIT; by default test, or val "
+        "for a run without a test split.",
         flag_values=values,
     )
     flags.DEFINE_string("step", "", "A step, or 'best'; the newest by default.", flag_values=values)
+    flags.DEFINE_enum(
+        "weights",
+        None,
+        [*average.CHOICES, BOTH],
+        "ema (exponential moving average), raw, or both side by side. Default: ema if the "
+        "checkpoint has it.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "against", "", "Another run, to compare with on the same images.", flag_values=values
+    )
+    flags.DEFINE_multi_string(
+        "label_set",
+        [],
+        "The classes that count: a label set by name or in a file, for all sets, or SET=NAME for "
+        "one. Repeat the flag for several.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "calibrate",
+        "val",
+        "The set of the run that temperatures are fitted to; empty: none.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "table", "", "A .npz or .parquet file for the prediction of each image.", flag_values=values
+    )
     cli.define_allow_flag(values)
-    cli.define_weights_flag(values)
     return values
 
 

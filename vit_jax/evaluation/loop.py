@@ -50,6 +50,11 @@ class Evaluation:
         step = make_eval_step(evaluators, mesh)
         self._step = compiled_first(step, "evaluation step", booking=booking)
 
+    @property
+    def predicts(self) -> bool:
+        """Whether an evaluator makes predictions, which `collect` returns."""
+        return find_predictor(self._evaluators) is not None
+
     def labels(self, name: str, *, raw: bool = False) -> dict[str, str]:
         """Return the label of the result of each evaluator on a set; see `evaluators.labels`."""
         return labels(self._evaluators, name, raw=raw)

@@ -1,6 +1,7 @@
 """What to evaluate: the settings and the images of each set that the flags of a command name."""
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from vit_jax.console.workdir import open_path
 from vit_jax.data import transforms
 from vit_jax.data.sources import Source
 from vit_jax.data.sources.folder import choose_splits
-from vit_jax.data.sources.registry import open_set, open_split
+from vit_jax.data.sources.registry import locate, open_location, open_set, open_split
 from vit_jax.errors import ConfigError
 
 
@@ -32,8 +33,8 @@ def resolve(workdir: str, split: str, overrides: Mapping[str, str]) -> Request:
 
     Args:
       workdir: The run folder, from the flag `--workdir`.
-      split: The name of a split or of a set of the run, or any split of its data set; by default
-        `test`, or `val` for a run without a test split.
+      split: The name of a split or of a set of the run, any split of its data set, DATASET:SPLIT or
+        FOLDER:SPLIT; by default `test`, or `val` for a run without a test split.
       overrides: The settings that the flags set, by path.
 
     Raises:
@@ -94,23 +95,48 @@ def open_images(
       InputMissingError: The data set is not prepared.
     """
     config, field = request.resolved.config, request.field
+    path = "config.eval.sets" if field == SETS else f"config.data.{field}"
     if field == SETS:
-        path = "config.eval.sets"
         source = open_set(config, request.split, class_names)
+    elif request.split in request.known:
+        source = open_split(config.data, field, class_names)
     else:
-        path = f"config.data.{field}"
-        try:
-            source = open_split(config.data, field, class_names)
-        except ConfigError as error:
-            if error.path != path or request.split in request.known:
-                raise
-            names = ", ".join(request.known) or "no split of its own"
-            problem = f"{error.problem.rstrip('.')}; the run has {names}"
-            raise ConfigError("--split", problem) from error
+        path = "--split"
+        source = _open_other(request, class_names)
     count = len(source.class_names)
     if num_classes is not None and count != num_classes:
         raise ConfigError(path, f"{source.title} has {count} classes, the model {num_classes}")
     return source
+
+
+def may_share_images(first: Request, second: Request) -> bool:
+    """Return whether two requests read the same split of the same data, or parts of it."""
+    (data, splits), (other, others) = _location(first), _location(second)
+    return data == other and bool(splits & others)
+
+
+def _location(request: Request) -> tuple[tuple[str, str], set[str]]:
+    """Return the data set and folder of a request, and the names of the splits that it reads."""
+    config, where = request.resolved.config, request.split
+    if request.field == SETS:
+        where = dict(config.eval.sets)[where]
+    elif where in request.known:
+        where = getattr(config.data, request.field)
+    data, split = locate(config.data, where, "--split")
+    return (data.name, data.root), set(re.split(r"\[[^]]*\]|\+", split)) - {""}
+
+
+def _open_other(request: Request, class_names: tuple[str, ...]) -> Source:
+    """Open images that the run does not name: SPLIT, DATASET:SPLIT or FOLDER:SPLIT."""
+    config, split = request.resolved.config, request.split
+    try:
+        return open_location(config.data, split, "--split", class_names)
+    except ConfigError as error:
+        if ":" in split:
+            raise
+        names = ", ".join(request.known) or "no split of its own"
+        problem = f"{error.problem.rstrip('.')}; the run has {names}"
+        raise ConfigError("--split", problem) from error
 
 
 def _default_split(known: tuple[str, ...]) -> str:

@@ -1,0 +1,168 @@
+"""The sets that a command evaluates: their sources, label sets, predictions and reports."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from vit_jax.cluster import hosts
+from vit_jax.config import shared_by_hosts
+from vit_jax.console.progress import say
+from vit_jax.console.waiting import waiting
+from vit_jax.data.sources import Source
+from vit_jax.data.sources.registry import note_on_order
+from vit_jax.errors import UserError
+from vit_jax.evaluation import label_sets, summary
+from vit_jax.evaluation.analysis import analyse
+from vit_jax.evaluation.predictions import Predictions
+from vit_jax.evaluation.requests import Request, may_share_images, open_images, resolve
+from vit_jax.evaluation.subjects import Measured, Subject
+
+
+@dataclasses.dataclass(eq=False)
+class EvaluatedSet:
+    """A set of images, and what was measured on it so far."""
+
+    request: Request
+    source: Source
+    match: label_sets.Match | None = None  # of its label set with the source and the model
+    predictions: list[Predictions] = dataclasses.field(default_factory=list)  # by each weights
+    report: dict[str, Any] = dataclasses.field(default_factory=dict)  # plain JSON
+
+    def measure(self, subject: Subject) -> Measured:
+        """Return what a model has on the set."""
+        relabel = self.match and functools.partial(
+            label_sets.apply, match=self.match, file_name=self.source.file_name
+        )
+        return subject.measure(self.source, self.request.split, relabel)
+
+
+def open_sets(
+    requests: Sequence[Request], subject: Subject, labelled: bool, chosen: Sequence[str]
+) -> list[EvaluatedSet]:
+    """Open the sources of requests, and say what is evaluated on what.
+
+    Args:
+      requests: The requests, all for the run of the subject.
+      subject: The model.
+      labelled: Whether the labels are the classes of the model.
+      chosen: The label sets: `NAME` is for all sets, `SET=NAME` for one.
+
+    Raises:
+      UserError: The images cannot be opened, or they have other classes.
+    """
+    label_set_of = _find_label_sets(chosen, [request.split for request in requests])
+    sets, notes = [], []
+    for request in requests:
+        label_set = label_set_of.get(request.split)
+        source = _open(request, subject, labelled and label_set is None)
+        match = None
+        notes += [*request.resolved.notes, *source.notes]
+        if label_set is not None:
+            match = label_sets.match(label_set, source.class_names, subject.trained.labels)
+            notes += match.notes
+        elif labelled and not subject.trained.class_names:
+            notes.append(note_on_order(source))
+        sets.append(EvaluatedSet(request, source, match))
+    titles = ", ".join(found.source.title for found in sets)
+    say(f"evaluate  {subject.workdir}, step {subject.trained.step:,}, on {titles}")
+    for note in dict.fromkeys(notes):
+        say(f"note      {note}")
+    return sets
+
+
+def open_validation(
+    name: str, sets: Sequence[EvaluatedSet], subject: Subject, overrides: Mapping[str, str]
+) -> EvaluatedSet | None:
+    """Return the set that temperatures are fitted to; None if the run has no such set.
+
+    Args:
+      name: The name of the set.
+      sets: The sets that are evaluated; the first names the run.
+      subject: The model.
+      overrides: The settings that the flags set, by path.
+    """
+    first = sets[0].request
+    for found in sets:
+        if found.request.split == name and found.match is None:
+            return found
+    if name not in first.known or not subject.predicts:
+        return None
+    try:
+        request = resolve(str(first.workdir), name, overrides)
+        return EvaluatedSet(request, _open(request, subject, True))
+    except UserError as error:
+        say(f"note      no temperature is fitted: {error}")
+        return None
+
+
+def measure(
+    sets: Sequence[EvaluatedSet], subject: Subject, validation: EvaluatedSet | None
+) -> None:
+    """Measure a model on each set, print that, and add it to the sets.
+
+    Args:
+      sets: The sets.
+      subject: The model.
+      validation: The set that the temperature is fitted to.
+    """
+    fitted = validation.measure(subject) if validation else None
+    for found in sets:
+        is_other = validation and not may_share_images(found.request, validation.request)
+        measured = fitted if fitted and found is validation else found.measure(subject)
+        report = found.report
+        report.setdefault("step", subject.trained.step)
+        report.setdefault("eval", {}).update(measured.results)
+        report.setdefault("intervals", {}).update(measured.intervals)
+        for line in measured.lines:
+            say(line)
+        if measured.predictions is not None:
+            _say_left_out(found, measured.predictions)
+            fitting = fitted.predictions if fitted and is_other else None
+            _analyse(found, subject, measured.predictions, fitting)
+
+
+def _say_left_out(found: EvaluatedSet, predictions: Predictions) -> None:
+    count = len(found.source) - predictions.skipped - len(predictions.labels)
+    if count:
+        say(f"images    {count:,} of other classes are left out")
+
+
+def _analyse(
+    found: EvaluatedSet,
+    subject: Subject,
+    predictions: Predictions,
+    validation: Predictions | None,
+) -> None:
+    analysis = analyse(
+        predictions,
+        weights=subject.weights,
+        step=subject.trained.step,
+        fingerprint=found.source.fingerprint,
+        validation=validation,
+    )
+    found.predictions.append(predictions)
+    found.report.setdefault("analysis", {})[predictions.name] = analysis
+    for line in summary.describe(analysis):
+        say(line)
+
+
+def _find_label_sets(texts: Sequence[str], names: Sequence[str]) -> dict[str, label_sets.LabelSet]:
+    """Return the label set of each named set."""
+    found: dict[str, label_sets.LabelSet] = {}
+    for text in texts:
+        name, _, rest = text.partition("=")
+        label_set = label_sets.find_label_set(rest if name in names else text)
+        found |= {name: label_set} if name in names else dict.fromkeys(names, label_set)
+    return found
+
+
+def _open(request: Request, subject: Subject, checked: bool) -> Source:
+    """Open images on every host; if asked, check that they have the classes of the model."""
+    config, trained = request.resolved.config, subject.trained
+    expected = (trained.class_names, config.model["num_classes"]) if checked else ()
+    with waiting("opening the data set"):
+        return hosts.run_and_compare(
+            lambda: open_images(request, *expected),
+            lambda source: shared_by_hosts(config, {request.field: source.fingerprint}),
+        )

@@ -1,0 +1,55 @@
+"""What a command prints about an analysis: the main figures, with 95 % intervals in brackets."""
+
+from collections.abc import Iterator
+
+from vit_jax.evaluation.analysis import Document
+
+PAIRS = 3  # the pairs of classes that are shown
+INDENT = " " * 10
+
+
+def describe(analysis: Document) -> Iterator[str]:
+    """Yield the lines about an analysis that follow the line of its metrics."""
+    metrics = analysis["metrics"]
+    top5, loss = _range(metrics["top5"], 100.0, 1), _range(metrics["loss"])
+    balanced, error = metrics["balanced_accuracy"], metrics["ece"]
+    others = f"balanced accuracy {_percent(balanced)}  ECE {_number(error)}"
+    yield f"{INDENT}top-5 {top5}  loss {loss}  {others}"
+    if found := analysis["temperature"]:
+        fitted = f"fitted on {found['fitted_on']}, {found['count']:,} images"
+        after = f"loss {_number(found['loss'])}  ECE {_number(found['ece'])}"
+        yield f"{INDENT}temperature {found['value']:.3f} ({fitted}): {after}"
+    if pairs := analysis["confused_pairs"][:PAIRS]:
+        names, classes = analysis["class_names"], analysis["classes"]
+        texts = [
+            f"{names[pair['label']]} as {names[pair['predicted']]} "
+            f"({pair['count']:,} of {classes[pair['label']]['count']:,})"
+            for pair in pairs
+        ]
+        yield f"{INDENT}most confused: {', '.join(texts)}"
+    if count := analysis["not_finite"]:
+        yield f"note      {count:,} images have outputs that are not finite; they count as wrong"
+
+
+def describe_against(against: Document) -> Iterator[str]:
+    """Yield the lines about the comparison with another model."""
+    first, second = (_percent(against[key]["top1"]) for key in ("first", "second"))
+    count = against["count"]
+    yield f"against   {against['other']}: top-1 {second}, here {first}  ({count:,} images)"
+    difference = {key: 100 * against["difference"][key] for key in ("value", "low", "high")}
+    shown = f"{difference['value']:+.2f} [{difference['low']:+.2f}, {difference['high']:+.2f}]"
+    only = f"{against['first_only']:,} images are right only here, {against['second_only']:,} there"
+    p = against["mcnemar"]["p"]
+    yield f"{INDENT}difference in points {shown}  McNemar's p {p:.2g}  ({only})"
+
+
+def _percent(metric: Document) -> str:
+    return f"{metric['value']:.2%} {_range(metric, 100.0, 1)}"
+
+
+def _number(metric: Document) -> str:
+    return f"{metric['value']:.4f} {_range(metric)}"
+
+
+def _range(metric: Document, scale: float = 1.0, digits: int = 4) -> str:
+    return f"[{scale * metric['low']:.{digits}f}, {scale * metric['high']:.{digits}f}]"
