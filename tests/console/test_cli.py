@@ -1,5 +1,7 @@
 """Flags, overrides, error lines and exit codes of commands."""
 
+import functools
+
 import pytest
 from absl import flags
 
@@ -116,3 +118,16 @@ def test_operands_may_be_between_flags_and_after_two_dashes(capsys):
     )
     code, _, err = parse("a.jpg", "--numbr=3")
     assert (code, err) == (64, "error: --numbr: no such flag; did you mean '--number'?\n")
+
+
+def test_operands_may_be_among_overrides():
+    values = new_flags()
+    parse = functools.partial(cli.parse_operands_and_overrides, values=values)
+    rest = ["a.jpg", "--config.data.root=x", "b", "--config.seed=2", "--", "--config.c=d"]
+    expected = (["a.jpg", "b", "--config.c=d"], {"data.root": "x", "seed": "2"})
+    assert parse(rest) == expected
+    assert parse([]) == ([], {})
+    with pytest.raises(ConfigError, match=r"config\.seed: expected a value"):
+        parse(["--config.seed", "2"])
+    with pytest.raises(ConfigError, match=r"--hlp: no such flag; did you mean '--help'\?"):
+        parse(["--hlp"])

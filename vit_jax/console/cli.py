@@ -164,3 +164,21 @@ def parse_operands(rest: Sequence[str], values: flags.FlagValues) -> list[str]:
             name = item.lstrip("-").partition("=")[0]
             raise ConfigError(item.partition("=")[0], f"no such flag; {suggest_flag(name, values)}")
     return items[:end] + items[end + 1 :]
+
+
+def parse_operands_and_overrides(
+    rest: Sequence[str], values: flags.FlagValues
+) -> tuple[list[str], dict[str, str]]:
+    """Parse positional arguments among config overrides, which have the form `--config.a.b=c`.
+
+    Args:
+      rest: The arguments of the command line that are not flags.
+      values: The flags of the command, to suggest one for a misspelled name.
+
+    Raises:
+      ConfigError: An argument looks like a flag that does not exist, or an override has no value.
+    """
+    end = list(rest).index("--") if "--" in rest else len(rest)
+    settings = [item for item in rest[:end] if item.startswith("--config.")]
+    operands = [item for i, item in enumerate(rest) if i >= end or item not in settings]
+    return parse_operands(operands, values), parse_overrides(settings, values)

@@ -56,9 +56,10 @@ class Pooled:
         self, variables: Mapping[str, Any], images: Float[Array, "b H W c"]
     ) -> dict[str, Array]:
         """Return the `features` of normalized images, at least float32."""
-        return {"features": self._pool(_read(self.model, variables, images, self))}
+        return {"features": self.pooled(_read(self.model, variables, images, self))}
 
-    def _pool(self, x: Array) -> Array:
+    def pooled(self, x: Float[Array, "b ..."]) -> Float[Array, "b ..."]:
+        """Return the output of the layer after the pool, at least float32."""
         x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         if self.grid is None:
             return x
@@ -108,7 +109,7 @@ def choose_features(
     reads_class_token = has_class_token and model.pool.module.reads_class_token
     pool = pool or ("cls" if reads_class_token and grid.num_prefix else "mean")
     chosen = dataclasses.replace(asked, pool=pool, grid=grid)
-    pooled = jax.eval_shape(chosen._pool, jax.ShapeDtypeStruct((1, *shape), jnp.float32))
+    pooled = jax.eval_shape(chosen.pooled, jax.ShapeDtypeStruct((1, *shape), jnp.float32))
     return dataclasses.replace(chosen, shape=pooled.shape[1:])
 
 

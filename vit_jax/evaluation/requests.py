@@ -10,6 +10,7 @@ from etils import epath
 from vit_jax import config as config_lib
 from vit_jax.config import SPLITS, stored
 from vit_jax.config.identity import SETS
+from vit_jax.config.layers import Layer
 from vit_jax.console.workdir import open_path
 from vit_jax.data import transforms
 from vit_jax.data.sources import Source
@@ -41,11 +42,7 @@ def resolve(workdir: str, split: str, overrides: Mapping[str, str]) -> Request:
       ConfigError: A setting is wrong, or the run has no default split.
       InputMissingError: There is no such run.
     """
-    if not workdir:
-        raise ConfigError("--workdir", "expected the work directory of a run")
-    directory = open_path(workdir, "--workdir")
-    run = stored.without_mesh(stored.read_layer(directory))
-    trained = config_lib.merge(run=run).config
+    directory, run = _read_run(workdir)
     merged = config_lib.merge(None, dict(overrides), run=run)
     chosen = choose_splits(merged)
     data, sets = chosen.config.data, dict(chosen.config.eval.sets)
@@ -56,15 +53,47 @@ def resolve(workdir: str, split: str, overrides: Mapping[str, str]) -> Request:
         text = getattr(data, field) if name in known else name
         if text != getattr(merged.config.data, field):
             overrides = {**overrides, f"data.{field}": text}
-    resolved = config_lib.resolve(None, dict(overrides), run=run)
-    resolved = config_lib.fit_to_weights(resolved, str(directory), trained)
-    stored.check_places(resolved.config, run, overrides)
-    transforms.check(resolved.config.data)
+    resolved = _fit_to_run(directory, run, overrides)
     notes = [*resolved.notes, *chosen.notes[len(merged.notes) :]]
     if name != (split or "test"):
         notes.append(f"--split={name}, as the run has no test split")
     resolved = dataclasses.replace(resolved, notes=tuple(notes))
     return Request(directory, resolved, name, field, known)
+
+
+def resolve_run(workdir: str, overrides: Mapping[str, str]) -> Request:
+    """Return a request for images that are not of the data set of a run; it names no set.
+
+    Args:
+      workdir: The run folder, from the flag `--workdir`.
+      overrides: The settings that the flags set, by path.
+
+    Raises:
+      ConfigError: A setting is wrong.
+      InputMissingError: There is no such run.
+    """
+    directory, run = _read_run(workdir)
+    return Request(directory, _fit_to_run(directory, run, overrides), "", "", ())
+
+
+def _read_run(workdir: str) -> tuple[epath.Path, Layer]:
+    """Return the path of a run folder, and its settings without the mesh."""
+    if not workdir:
+        raise ConfigError("--workdir", "expected the work directory of a run")
+    directory = open_path(workdir, "--workdir")
+    return directory, stored.without_mesh(stored.read_layer(directory))
+
+
+def _fit_to_run(
+    directory: epath.Path, run: Layer, overrides: Mapping[str, str]
+) -> config_lib.Resolved:
+    """Return the settings of a run with overrides, checked against its weights."""
+    trained = config_lib.merge(run=run).config
+    resolved = config_lib.resolve(None, dict(overrides), run=run)
+    resolved = config_lib.fit_to_weights(resolved, str(directory), trained)
+    stored.check_places(resolved.config, run, overrides)
+    transforms.check(resolved.config.data)
+    return resolved
 
 
 def resolve_all(workdir: str, splits: str, overrides: Mapping[str, str]) -> tuple[Request, ...]:
