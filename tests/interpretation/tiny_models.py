@@ -11,21 +11,24 @@ from vit_jax import models
 from vit_jax.models.layers.attention.base import Attention
 
 KEY = jax.random.key(0, impl="unsafe_rbg")
-IMAGES = jnp.asarray(np.random.default_rng(0).normal(size=(2, 12, 20, 3)), jnp.float32)
+RNG = np.random.default_rng(0)
+IMAGES = jnp.asarray(RNG.normal(size=(2, 12, 20, 3)), jnp.float32)
+SWIN_IMAGES = jnp.asarray(RNG.normal(size=(2, 20, 28, 3)), jnp.float32)
 SIZES = {"attention.window": (2, 2), "attention.landmarks": 4}
 VIT = {"width": 8, "num_heads": 2, "mlp_dim": 8, "depth": 2, "num_classes": 3}
-SWIN = {"width": 8, "depths": (2, 2), "num_heads": (2, 2), "num_classes": 3}
+SWIN = {"width": 8, "depths": (2, 1), "num_heads": (2, 2), "num_classes": 3}
 
 
 def tiny_vit(**fields):
     """A ViT of 3x5 patches of images of 12x20 pixels."""
-    declared = models.preset("vit_mu4", fields)
+    parts = {name: value for name, value in fields.items() if isinstance(value, str)}
+    declared = models.preset("vit_mu4", parts)
     sizes = {path: value for path, value in SIZES.items() if path in declared}
     return models.create("vit_mu4", **{**VIT, **sizes, **fields})
 
 
 def tiny_swin(name="swin_t_w7", **fields):
-    """A Swin with stages of 5x7 and 3x4 patches, for images of 20x28 pixels."""
+    """A Swin of 5x7, then 3x4 patches of images of 20x28 pixels, whose windows need padding."""
     return models.create(name, **{**SWIN, "attention.window": (2, 3), **fields})
 
 
@@ -33,7 +36,7 @@ def random_variables(model, images=IMAGES):
     """Random variables, mostly positive, so that no sum of features is near zero."""
     shapes = nn.unbox(jax.eval_shape(lambda: model.init(KEY, images, train=False)))
     rng = np.random.default_rng(1)
-    return jax.tree.map(lambda leaf: np.float32(rng.normal(0.1, 0.3, leaf.shape)), shapes)
+    return jax.tree.map(lambda leaf: jnp.float32(rng.normal(0.1, 0.3, leaf.shape)), shapes)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -35,6 +35,24 @@ def attention_layers(model: models.Transformer) -> tuple[str, ...]:
     return tuple(name for names in model.block_names for name in names)
 
 
+def grids(model: models.Transformer, shape: Sequence[int]) -> dict[str, Grid]:
+    """Return the layout of the keys of each layer, `pool` included.
+
+    Args:
+      model: The model.
+      shape: Shape of the images, (b, H, W, c).
+    """
+    stages = model.grids((shape[1], shape[2]))
+    pairs = zip(model.block_names, stages, strict=True)
+    layers = {name: grid for names, grid in pairs for name in names}
+    return {**layers, POOL: stages[-1]._replace(num_prefix=0)}
+
+
+def has_probe(model: models.Transformer) -> bool:
+    """Return whether the model pools its tokens by attention, with a probe as the only query."""
+    return issubclass(model.pool.module, MultiheadAttention)
+
+
 def run(
     model: models.Transformer,
     variables: Mapping[str, Any],
@@ -108,7 +126,7 @@ def _order(module: Any, weights: Array, *grid: Grid) -> tuple[Any, ...]:
 def _check(model: models.Transformer, layers: Sequence[str]) -> None:
     """Refuse names that are no layers with attention."""
     known = attention_layers(model)
-    if issubclass(model.pool.module, MultiheadAttention):
+    if has_probe(model):
         known = (*known, POOL)
     for layer in layers:
         if layer not in known:

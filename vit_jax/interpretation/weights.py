@@ -59,21 +59,13 @@ def attention_maps(
     if isinstance(layers, str):
         raise TypeError(f"attention_maps: expected a sequence of names, got '{layers}'")
     weights = _weights(model, variables, images, tuple(layers))
-    grids = _grids(model, (images.shape[1], images.shape[2]))
+    grids = hooks.grids(model, images.shape)
     kinds = {hooks.POOL: "softmax over the patches"}
     kind = model.attention.module.weights
     return {
         layer: AttentionMap(weights[layer], grids[layer], kinds.get(layer, kind))
         for layer in layers
     }
-
-
-def _grids(model: models.Transformer, image_size: tuple[int, int]) -> dict[str, Grid]:
-    """Return the layout of the tokens of each layer."""
-    grids = model.grids(image_size)
-    pairs = zip(model.block_names, grids, strict=True)
-    layers = {name: grid for names, grid in pairs for name in names}
-    return {**layers, hooks.POOL: grids[-1]._replace(num_prefix=0)}
 
 
 @functools.partial(jax.jit, static_argnames=("model", "layers"))
