@@ -80,7 +80,8 @@ def similarity_sheet(similarity: Float[np.ndarray, "h w h w"], side: int = 800) 
     colours = to_colours((similarity + 1) / 2, "viridis").repeat(zoom, 2).repeat(zoom, 3)
     gap = 4
     step_down, step_right = height * zoom + gap, width * zoom + gap
-    canvas = Image.new("RGB", (len(columns) * step_right, len(rows) * step_down), "white")
+    size = (len(columns) * step_right - gap, len(rows) * step_down - gap)
+    canvas = Image.new("RGB", size, "white")
     for i, row in enumerate(rows):
         for j, column in enumerate(columns):
             tile = Image.fromarray(colours[row, column])
