@@ -123,7 +123,7 @@ def test_the_penalty_is_chosen_without_the_test_images(task, name, monkeypatch):
         for penalty in penalties
     }
     best = max(p for p in penalties if right[p] == max(right.values()))
-    result = PROBES[name](task)
+    result = PROBES[name].measure(task)
     assert (result["penalty"], result["choosing_top1"]) == (best, right[best])
     assert result["at_limit"] == (best in (penalties[0], penalties[-1]))
     expected = predict(task.train, task.test, best) == task.test.labels
@@ -142,7 +142,7 @@ def test_few_shots_are_drawn_from_each_class_and_stay_with_more(task):
 
 def test_few_shot_is_ridge_regression_of_each_draw(task):
     labels = task.train.labels
-    result = PROBES["few_shot"](task)
+    result = PROBES["few_shot"].measure(task)
     for shots in (1, 5, 10, 25):
         expected = []
         for seed in range(5):
@@ -163,7 +163,7 @@ def test_few_shot_is_ridge_regression_of_each_draw(task):
 @pytest.mark.parametrize("name", PROBES)
 def test_a_probe_repeats_to_the_bit(name):
     parts = labelled(60), labelled(30), labelled(31)
-    assert PROBES[name](Task(*parts, 6)) == PROBES[name](Task(*parts, 6))
+    assert PROBES[name].measure(Task(*parts, 6)) == PROBES[name].measure(Task(*parts, 6))
 
 
 def test_a_val_split_chooses_and_all_of_train_is_fitted():
@@ -209,12 +209,12 @@ def test_too_few_images_to_set_some_apart_do_for_the_probes_without_a_penalty():
     task = Task(few, None, labelled(9), 6)
     for name in ("ridge", "logistic"):
         with pytest.raises(DataError, match=r"^train: no class has 4 images, of which one could"):
-            PROBES[name](task)
+            PROBES[name].measure(task)
     for name in ("knn", "weighted_knn", "few_shot"):
-        assert PROBES[name](task)["count"] == 9
+        assert PROBES[name].measure(task)["count"] == 9
 
 
 def test_logistic_names_the_extra(task, monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
     with pytest.raises(InputMissingError, match=r"pip install 'vit_jax\[analysis\]'"):
-        PROBES["logistic"](task)
+        PROBES["logistic"].measure(task)

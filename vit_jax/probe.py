@@ -1,0 +1,280 @@
+"""Probe frozen features: nearest neighbours, linear probes, few-shot.
+
+  python -m vit_jax.probe --workdir=runs/digits [--probes=knn,ridge] [--split=val]
+      [--layer=blocks_5] [--pool=cls|mean] [--step=best|N] [--weights=ema|raw]
+      [--config.key=value ...]
+  python -m vit_jax.probe --train=FILE --test=FILE [--val=FILE] [--output=FILE]
+
+Probes are fitted on the features of the train split, without augmentation, and measured on another
+split. Files are those of vit_jax.embed.
+"""
+
+import sys
+from typing import Any, NamedTuple
+
+import jax
+from absl import flags
+from etils import epath
+
+from vit_jax import config as config_lib
+from vit_jax.checkpoints import average, pretrained
+from vit_jax.cluster import hosts, launchers, sharding
+from vit_jax.config import shared_by_hosts
+from vit_jax.console import cli
+from vit_jax.console.progress import say
+from vit_jax.console.tables import check_path
+from vit_jax.console.text import to_json
+from vit_jax.console.waiting import waiting
+from vit_jax.console.workdir import open_path, write_json
+from vit_jax.data.sources import Source
+from vit_jax.errors import ConfigError, pick
+from vit_jax.evaluation.embedding import Embedder, Embedding, read_embedding
+from vit_jax.evaluation.probes import PROBES, Labelled, Probe, Result, Settings, Task
+from vit_jax.evaluation.probes.labelled import EVERY
+from vit_jax.evaluation.probes.lines import format_result
+from vit_jax.evaluation.requests import Request, open_images, resolve
+from vit_jax.evaluation.result_files import write_result
+
+FILES = ("train", "val", "test")
+
+
+class Probed(NamedTuple):
+    """The embeddings of the images that probes use, and the names of these images."""
+
+    train: Embedding
+    val: Embedding | None
+    test: Embedding
+    titles: dict[str, str]  # by part: train, val and test
+    split: str  # the name of the images to predict
+    workdir: epath.Path | None  # None for files
+    step: int | None
+
+
+def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
+    """Probe the features of a run or of files; print the accuracies as JSON."""
+    chosen, settings = _choose_probes(values)
+    probed = _embed(values, overrides) if values.workdir else _read(values, overrides)
+    train = _labelled("--train", probed.train)
+    val = probed.val and _labelled("--val", probed.val)
+    test = _labelled("--test", probed.test)
+    task = Task(train, val, test, len(probed.train.class_names), settings)
+    count, width = train.features.shape
+    say(f"train     {probed.titles['train']}: {count:,} images, {width:,} features")
+    if any(probe.chooses for probe in chosen.values()):
+        part = probed.titles.get("val", f"every {EVERY}th image of each class of train")
+        say(f"penalty   the best on {part}; then all of train is fitted")
+    for text in dict.fromkeys(probe.scaling for probe in chosen.values()):
+        names = [name for name, probe in chosen.items() if probe.scaling == text]
+        say(f"scaling   {', '.join(names)}: {text}")
+    results = {}
+    for name, probe in chosen.items():
+        with waiting(f"probing: {name}"):
+            results[name] = probe.measure(task)
+        for line in format_result(name, results[name]):
+            say(line)
+    _report(values.output, probed, results)
+
+
+def _choose_probes(values: flags.FlagValues) -> tuple[dict[str, Probe], Settings]:
+    """Return the probes by name, and their settings.
+
+    Raises:
+      ConfigError: A name is unknown, or a number of shots is not a positive integer.
+    """
+    chosen = {name: pick(PROBES, name, "--probes") for name in values.probes}
+    for text in values.shots:
+        if not text.isdecimal() or int(text) < 1:
+            raise ConfigError("--shots", f"expected positive integers with commas, got '{text}'")
+    shots = tuple(map(int, values.shots))
+    return chosen, Settings(values.neighbours, shots=shots, seeds=values.seeds)
+
+
+def _read(values: flags.FlagValues, overrides: dict[str, str]) -> Probed:
+    """Return the embeddings of files.
+
+    Raises:
+      ConfigError: A flag is missing, or the files do not belong together.
+    """
+    given = {name: str(values[name].value) for name in FILES if values[name].value}
+    if not given:
+        problem = "expected the work directory of a run, or files: --train=FILE --test=FILE"
+        raise ConfigError("--workdir", problem)
+    for name in ("train", "test"):
+        if name not in given:
+            raise ConfigError(f"--{name}", "expected a file that vit_jax.embed wrote")
+    for flag in ("split", "layer", "pool", "step", "weights"):
+        if values[flag].value:
+            raise ConfigError(f"--{flag}", "expected no such flag with --train and --test")
+    if overrides:
+        raise ConfigError(f"--config.{min(overrides)}", "expected no such flag with --train")
+    read = {name: read_embedding(check_path(text, f"--{name}")) for name, text in given.items()}
+    first = read["train"]
+    for name, embedding in read.items():
+        _check(f"--{name}", embedding, first)
+    if "val" in read and _same_images(read["val"], read["test"]):
+        raise ConfigError("--val", "expected other images than those of --test")
+    say(f"probe     {values.test}")
+    return Probed(first, read.get("val"), read["test"], given, "test", None, None)
+
+
+def _check(flag: str, embedding: Embedding, first: Embedding) -> None:
+    """Check that an embedding has the classes and the features of the first one.
+
+    Raises:
+      ConfigError: It has others.
+    """
+    if embedding.class_names != first.class_names:
+        raise ConfigError(flag, "expected the classes of --train, got others")
+    for key in ("model", "layer", "pool"):
+        mine, other = (facts.get(key) for facts in (embedding.facts, first.facts))
+        if mine != other:
+            raise ConfigError(flag, f"expected the {key} of --train ({other}), got {mine}")
+
+
+def _embed(values: flags.FlagValues, overrides: dict[str, str]) -> Probed:
+    """Return the embeddings of the splits of a run.
+
+    Raises:
+      ConfigError: A flag is wrong.
+    """
+    for name in FILES:
+        if values[name].value:
+            raise ConfigError(f"--{name}", "expected no such file with --workdir")
+    names = ("workdir", "split", "step", "weights", "layer", "pool")
+    flag_values = {f"--{name}": values[name].value for name in names}
+    test, train, val = hosts.run_and_compare(
+        lambda: _requests(values.workdir, values.split, overrides),
+        lambda found: {**flag_values, **shared_by_hosts(found[0].resolved.config, {})},
+    )
+    config, workdir = test.resolved.config, test.workdir
+    weights = values.weights or ""
+    mesh = sharding.make_mesh(config.mesh.sizes)
+    with jax.set_mesh(mesh):
+        with waiting("verifying and restoring the checkpoint"):
+            allowed = values.allow_config_change
+            run = pretrained.restore(
+                workdir, values.step, config, mesh, weights=weights, allowed=allowed
+            )
+        with waiting("opening the data set"):
+            sources = hosts.run_and_compare(
+                lambda: _open(train, val, test),
+                lambda found: {name: source.fingerprint for name, source in found.items()},
+            )
+        embedder = Embedder(run.model, config, mesh, values.layer or "", values.pool or "")
+        say(f"probe     {workdir}, step {run.step:,}, on {sources['test'].title}")
+        for note in (*test.resolved.notes, *sources["test"].notes):
+            say(f"note      {note}")
+        if choice := average.describe(config_lib.read_config(workdir), weights):
+            say(f"weights   {choice}")
+        say(f"features  {embedder.features}")
+        found = {name: embedder(run.variables, source) for name, source in sources.items()}
+    titles = {name: source.title for name, source in sources.items()}
+    parts = (found["train"], found.get("val"), found["test"])
+    return Probed(*parts, titles, test.split, workdir, run.step)
+
+
+def _requests(
+    workdir: str, split: str, overrides: dict[str, str]
+) -> tuple[Request, Request, Request | None]:
+    """Return what to predict, what to fit, and what chooses penalties, if the run has a val split.
+
+    Raises:
+      ConfigError: A flag is wrong, or the split is the one that probes are fitted on.
+    """
+    test = resolve(workdir, split, overrides)
+    if test.split == "train":
+        raise ConfigError("--split", "expected other images than train, which probes are fitted on")
+    has_val = "val" in test.known and test.split != "val"
+    val = resolve(workdir, "val", overrides) if has_val else None
+    return test, resolve(workdir, "train", overrides), val
+
+
+def _open(train: Request, val: Request | None, test: Request) -> dict[str, Source]:
+    """Return the images of each part; val only if they are not the images to predict."""
+    sources = {"train": open_images(train)}
+    names = sources["train"].class_names
+    sources["test"] = open_images(test, names)
+    if val is not None:
+        source = open_images(val, names)
+        if source.fingerprint != sources["test"].fingerprint:
+            sources["val"] = source
+    return sources
+
+
+def _labelled(flag: str, embedding: Embedding) -> Labelled:
+    """Return the features and labels of an embedding.
+
+    Raises:
+      ConfigError: It has no labels, or more than one vector for each image.
+    """
+    if embedding.labels is None:
+        raise ConfigError(flag, "expected images of a split, which have labels")
+    if embedding.features.ndim != 2:
+        raise ConfigError(flag, "expected one vector for each image: embed with --pool=cls or mean")
+    return Labelled(embedding.features, embedding.labels)
+
+
+def _same_images(first: Embedding, second: Embedding) -> bool:
+    return first.facts.get("data") == second.facts.get("data") and first.ids == second.ids
+
+
+def _report(output: str, probed: Probed, results: dict[str, Result]) -> None:
+    """Print the results as JSON; write them to a file, if there is one."""
+    parts = {"train": probed.train, "val": probed.val, "test": probed.test}
+    document: dict[str, Any] = {
+        "split": probed.split,
+        **{key: probed.train.facts.get(key) for key in ("layer", "pool", "model")},
+        "num_features": probed.train.features.shape[1],
+        "num_classes": len(probed.train.class_names),
+        "images": {
+            name: {"title": probed.titles[name], "count": len(part.ids)}
+            for name, part in parts.items()
+            if part is not None
+        },
+        "results": results,
+    }
+    report = {"step": probed.step, "probe": document}
+    if output:
+        path = open_path(output, "--output")
+        write_json(path, report)
+        say(f"written   {path}")
+    elif probed.workdir is not None and probed.step is not None:
+        write_result(probed.workdir, probed.step, f"probe-{probed.split}", report)
+    say(to_json(report))
+
+
+def _flags() -> flags.FlagValues:
+    values = cli.new_flags()
+    launchers.define_flags(values)
+    flags.DEFINE_string("workdir", "", "The work directory of a run.", flag_values=values)
+    text = "Files of vit_jax.embed to probe instead of a run: its features of the {} images."
+    for name, images in (("train", "training"), ("val", "validation"), ("test", "test")):
+        flags.DEFINE_string(name, "", text.format(images), flag_values=values)
+    flags.DEFINE_list("probes", list(PROBES), "The probes, with commas.", flag_values=values)
+    flags.DEFINE_string(
+        "split",
+        "",
+        "The images to predict: val, test or a name in eval.sets, as the run's config has them, or "
+        "a TFDS split; by default test, or val for a run without a test split.",
+        flag_values=values,
+    )
+    text = "A layer such as blocks_5; the input of the head by default."
+    flags.DEFINE_string("layer", "", text, flag_values=values)
+    text = "How tokens become one vector; as the model does by default."
+    flags.DEFINE_enum("pool", None, ["cls", "mean"], text, flag_values=values)
+    text = "Number of nearest neighbours."
+    flags.DEFINE_integer("neighbours", Settings().neighbours, text, 1, flag_values=values)
+    text = "Numbers of training images of each class for few_shot, with commas."
+    flags.DEFINE_list("shots", list(map(str, Settings().shots)), text, flag_values=values)
+    text = "Number of draws of few_shot."
+    flags.DEFINE_integer("seeds", Settings().seeds, text, 1, flag_values=values)
+    text = "A JSON file to write instead of one in the run."
+    flags.DEFINE_string("output", "", text, flag_values=values)
+    flags.DEFINE_string("step", "", "A step, or 'best'; the newest by default.", flag_values=values)
+    cli.define_allow_flag(values)
+    cli.define_weights_flag(values)
+    return values
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main, _flags(), __doc__))
