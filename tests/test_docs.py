@@ -47,6 +47,7 @@ ELSEWHERE = {"extending.md": 3, "models.md": 1, "recipes.md": 1}
 
 PARSERS = {
     "attend": cli.parse_operands,
+    "compare": cli.parse_operands,
     "convert": convert.parse_overrides,
     "models": cli.parse_operands,
     "predict": cli.parse_operands,

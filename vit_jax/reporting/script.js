@@ -88,6 +88,34 @@ for (const cell of document.querySelectorAll("td[data-tip]")) {
 }
 addEventListener("scroll", hide, { passive: true });
 
+// Tables that sort by the column whose title is pressed. Cells without a key stay last.
+for (const table of document.querySelectorAll("table.sortable")) {
+  const heads = [...table.tHead.rows[0].cells];
+  const body = table.tBodies[0];
+  heads.forEach((head, column) => {
+    const isNumber = head.classList.contains("number");
+    const key = (row) => row.cells[column].dataset.key;
+    const button = document.createElement("button");
+    button.type = "button";
+    button.append(...head.childNodes);
+    head.append(button);
+    button.addEventListener("click", () => {
+      const before = head.getAttribute("aria-sort");
+      const order = before ? (before === "ascending" ? "descending" : "ascending") : isNumber ? "descending" : "ascending";
+      const sign = order === "ascending" ? 1 : -1;
+      const compare = (a, b) => (isNumber ? a - b : a.localeCompare(b, "en", { numeric: true }));
+      const rows = [...body.rows];
+      rows.sort((a, b) => {
+        if (key(a) === undefined || key(b) === undefined) return (key(a) === undefined) - (key(b) === undefined);
+        return sign * compare(key(a), key(b));
+      });
+      body.append(...rows);
+      heads.forEach((other) => other.removeAttribute("aria-sort"));
+      head.setAttribute("aria-sort", order);
+    });
+  });
+}
+
 // Keys of a scatter plot: press one to see its class alone.
 for (const key of document.querySelectorAll(".key button")) {
   key.addEventListener("click", () => {
