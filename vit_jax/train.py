@@ -2,6 +2,7 @@
 
   python -m vit_jax.train --config=configs/digits.py [--workdir=runs/digits]
       [--config.key=value ...] [--allow_config_change=KEY] [--print_config] [--profile=10:15]
+      [--report=DIR]
 
 The run is written to the work directory, runs/<config name> by default. Running the same command
 again resumes the run.
@@ -36,13 +37,23 @@ def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
         print_config(resolved)
         return
     allowed = tuple(values.allow_config_change)
-    train(resolved, workdir, allowed, window, age=age_of_process())
+    report = hosts.run_and_compare(
+        lambda: _find_report(values.report, workdir), lambda found: {"--report": str(found)}
+    )
+    train(resolved, workdir, allowed, window, age=age_of_process(), report=report)
 
 
 def _find_workdir(values: flags.FlagValues) -> epath.Path:
     path, argument = config_lib.split_config_path(values.config)
     default = "runs/" + "_".join([epath.Path(path).stem, *argument])
     return open_path(values.workdir or default, "--workdir")
+
+
+def _find_report(text: str | None, workdir: epath.Path) -> epath.Path | None:
+    """Return the directory of the report; None for an empty flag, which leaves it out."""
+    if text is None:
+        return workdir / "report"
+    return open_path(text, "--report") if text else None
 
 
 def _resolve(file: str, overrides: dict[str, str], workdir: epath.Path) -> config_lib.Resolved:
@@ -71,6 +82,13 @@ def _flags() -> flags.FlagValues:
         [],
         "A config key whose value may differ from the one the run was started with; may be "
         "repeated. total, optim.warmup and optim.cooldown stand for all units of these durations.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "report",
+        None,
+        "The directory of the report at the end of the run, report/ in the work directory by "
+        "default; --report= leaves it out.",
         flag_values=values,
     )
     flags.DEFINE_string(

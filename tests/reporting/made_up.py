@@ -36,7 +36,7 @@ def analysis(num_classes=4, *, label="test", weights="", names=(), mistakes=3, t
     scaled = {"value": 1.5, "fitted_on": "val", "count": 9, "loss": figure, "ece": figure}
     return {
         "set": label, "title": f"made up:{label}", "weights": weights, "step": 20,
-        "count": int(matrix.sum()), "skipped": 1, "class_names": names,
+        "count": int(matrix.sum()), "skipped": 1, "not_finite": 0, "class_names": names,
         "fingerprint": {"name": "made up", "examples": int(matrix.sum())},
         "metrics": {
             "top1": {**figure, "method": "wilson"},
@@ -108,10 +108,17 @@ def write_folder(directory, *, rows=30, rate=0.1):
     return directory
 
 
-def content(directory, document=None, **changes):
+def content(directory, analyses=None, **changes):
     """Returns what a report of the made-up run shows."""
-    document = document or {"step": 20, "eval": {}, "analysis": {"test": analysis()}}
-    folder = read_run_folder(write_folder(directory))
-    exhibits = {label: exhibit() for label in document.get("analysis", {})}
-    made = Content(document, folder, None, exhibits, {"devices": "1 x cpu"})
+    analyses = {"test": analysis()} if analyses is None else analyses
+    made = Content(
+        step=20,
+        results={},
+        analyses=analyses,
+        against=[],
+        folder=read_run_folder(write_folder(directory)),
+        other=None,
+        exhibits={label: exhibit() for label in analyses},
+        machine={"devices": "1 x cpu"},
+    )
     return made._replace(**changes)

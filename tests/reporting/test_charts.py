@@ -49,7 +49,7 @@ def test_a_hundred_thousand_rows_become_few_points_without_losing_the_range():
     chart = line_chart("Loss", [line], decimal)
     assert len(labels(chart)) == MAX_POINTS
     assert chart.count("<tr>") == MAX_ROWS + 1
-    assert "means of 556 steps" in chart
+    assert "Means of 556 steps" in chart
 
 
 def test_lines_say_their_values_and_have_a_table():

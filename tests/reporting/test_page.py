@@ -38,8 +38,8 @@ class Outline(HTMLParser):
 
 
 def test_headings_are_in_order_and_ids_are_unique(tmp_path):
-    document = {"step": 20, "analysis": {"val": analysis(label="val"), "test": analysis()}}
-    outline = Outline(render(content(tmp_path, document)))
+    sets = {"val": analysis(label="val"), "test": analysis()}
+    outline = Outline(render(content(tmp_path, sets)))
     assert outline.headings[0] == 1 and outline.headings.count(1) == 1
     pairs = zip(outline.headings, outline.headings[1:], strict=False)
     assert all(after <= before + 1 for before, after in pairs)
@@ -58,15 +58,17 @@ def test_names_from_files_are_text(tmp_path):
     made = analysis(names=names)
     made["mistakes"][0]["id"] = HOSTILE
     made["title"] = made["fingerprint"]["name"] = HOSTILE
-    document = {"step": 20, "analysis": {HOSTILE: made}, "against": against()}
-    shown = content(tmp_path / "run", document)
+    compared = {**against(), "set": HOSTILE, "mcnemar": {"p": 0.5, "method": HOSTILE}}
+    shown = content(tmp_path / "run", {HOSTILE: made}, against=[compared])
     folder = shown.folder._replace(
         name=HOSTILE,
         settings={HOSTILE: HOSTILE},
         origins={HOSTILE: HOSTILE},
         curves={f"{HOSTILE}/top1": shown.folder.curves["loss"], **shown.folder.curves},
     )
-    page = render(shown._replace(folder=folder, machine={HOSTILE: HOSTILE}))
+    results = {HOSTILE: {HOSTILE: 1.0}}
+    machine = {HOSTILE: HOSTILE}
+    page = render(shown._replace(folder=folder, other=folder, machine=machine, results=results))
     assert Outline(page).scripts == 1
     assert "<script>alert" not in page
     assert page.count("&lt;script&gt;alert(1)") > 20
@@ -74,7 +76,7 @@ def test_names_from_files_are_text(tmp_path):
 
 def test_many_classes_are_shown_by_the_worst(tmp_path):
     made = analysis(1000)
-    page = render(content(tmp_path, {"step": 20, "analysis": {"test": made}}))
+    page = render(content(tmp_path, {"test": made}))
     assert "The 40 of 1,000 classes with the most mistakes." in page
     (matrix,) = re.findall(r'<table class="matrix">.*?</table>', page)
     assert matrix.count('scope="row"') == matrix.count('scope="col"') == MAX_CLASSES
@@ -94,8 +96,7 @@ def test_the_most_confused_classes_are_those_in_most_mistakes():
 
 def test_two_runs_are_side_by_side(tmp_path):
     other = read_run_folder(write_folder(tmp_path / "other", rate=0.2))
-    document = {"step": 20, "analysis": {"test": analysis()}, "against": against()}
-    page = render(content(tmp_path / "run", document, other=other))
+    page = render(content(tmp_path / "run", other=other, against=[against()]))
     assert "+5.00 points (95 % interval -10.00 to +20.00, paired bootstrap)" in page
     assert "p = 0.6875" in page
     row = '<th scope="row">optim.learning_rate</th><td>0.1</td><td>0.2</td>'
@@ -106,10 +107,10 @@ def test_two_runs_are_side_by_side(tmp_path):
 
 def test_raw_weights_are_in_the_table_and_shown_in_full_only_without_an_average(tmp_path):
     sets = {"test": analysis(weights="ema"), "test_raw": analysis(weights="raw")}
-    page = render(content(tmp_path, {"step": 20, "analysis": sets}))
+    page = render(content(tmp_path, sets))
     assert '<th scope="col" class="number">test_raw</th>' in page
     assert "Set test</h2>" in page and "Set test_raw</h2>" not in page
-    alone = render(content(tmp_path, {"step": 20, "analysis": {"test_raw": sets["test_raw"]}}))
+    alone = render(content(tmp_path, {"test_raw": sets["test_raw"]}))
     assert "Set test_raw</h2>" in alone
 
 
@@ -120,7 +121,7 @@ def test_settings_have_their_origin(tmp_path):
 
 
 def test_a_report_without_analysis_has_the_results(tmp_path):
-    page = render(content(tmp_path, {"step": 3, "eval": {"val": {"score": 0.5, "count": 9}}}))
+    page = render(content(tmp_path, {}, results={"val": {"score": 0.5, "count": 9}}))
     assert '<th scope="row">score</th><td class="number">0.5</td>' in page
 
 

@@ -1,6 +1,6 @@
 """What a report shows, before it is drawn."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,7 +39,10 @@ class Exhibit(NamedTuple):
 class Content(NamedTuple):
     """What a report shows."""
 
-    document: Mapping[str, Any]  # as in `evaluations/STEP-SET.json`
+    step: int
+    results: Mapping[str, Any]  # as `eval` of `results.json`
+    analyses: Mapping[str, Any]  # by label; see `evaluation.analysis.analyse`
+    against: Sequence[Mapping[str, Any]]  # one for each set; see `evaluation.against.compare`
     folder: RunFolder
     other: RunFolder | None  # the run of `--against`
     exhibits: Mapping[str, Exhibit]  # by the label of the set

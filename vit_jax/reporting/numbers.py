@@ -17,9 +17,9 @@ def percent(value: Number | None) -> str:
     return f"{100 * value:.2f} %" if _is_defined(value) else NONE
 
 
-def rounded_percent(value: Number | None) -> str:
-    """Return a share from 0 to 1 in whole per cent, such as `99 %`, for ticks."""
-    return f"{100 * value:.0f} %" if _is_defined(value) else NONE
+def short_percent(value: Number | None) -> str:
+    """Return a share from 0 to 1 in per cent with few digits, such as `99 %`, for ticks."""
+    return f"{100 * value:.4g} %" if _is_defined(value) else NONE
 
 
 def points(value: Number | None) -> str:

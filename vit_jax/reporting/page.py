@@ -25,38 +25,35 @@ def render(content: Content) -> str:
     Args:
       content: What it shows.
     """
-    document = content.document
-    analyses = document.get("analysis") or {}
-    sections: Sections = {"summary": ("Summary", _summary(document, analyses))}
-    if against := document.get("against"):
-        label = against["set"] if against["set"] in analyses else next(iter(analyses), "")
-        names = analyses[label]["class_names"] if label else ()
-        shown = comparison(content, names, content.exhibits.get(label))
-        sections["comparison"] = ("Two runs", shown)
+    analyses = content.analyses
+    sections: Sections = {"summary": ("Summary", _summary(content))}
+    if content.against:
+        sections["comparison"] = ("Two runs", comparison(content))
     if content.folder.curves:
         sections["curves"] = ("Curves", curves(content))
     for i, (label, analysis) in enumerate(_detailed(analyses).items()):
         shown = _set(f"set-{i}", analysis, content.exhibits.get(label))
         sections[f"set-{i}"] = (f"Set {label}", shown)
-    sections["run"] = ("Run", _run(content, analyses))
-    return frame(content.folder.name, _describe(document, analyses), sections)
+    sections["run"] = ("Run", _run(content))
+    return frame(content.folder.name, _describe(content), sections)
 
 
-def _describe(document: Mapping[str, Any], analyses: Mapping[str, Any]) -> str:
+def _describe(content: Content) -> str:
     """Return one line about the checkpoint and the images."""
-    sets = [f"{count(a['count'])} images of {a['title']}" for a in analyses.values()]
-    return "; ".join([f"Step {count(document.get('step'))}", *dict.fromkeys(sets)])
+    sets = [f"{count(a['count'])} images of {a['title']}" for a in content.analyses.values()]
+    return "; ".join([f"Step {count(content.step)}", *dict.fromkeys(sets)])
 
 
-def _summary(document: Mapping[str, Any], analyses: Mapping[str, Any]) -> Markup:
+def _summary(content: Content) -> Markup:
     """Return the metrics of the last set as headline, and those of all sets side by side."""
-    if not analyses:
-        return plain_results(document.get("eval") or {})
-    main = list(_detailed(analyses).values())[-1]
-    parts = [headline(main)]
+    analyses, parts = content.analyses, []
+    if analyses:
+        parts.append(headline(list(_detailed(analyses).values())[-1]))
     if len(analyses) > 1:
         columns = {label: analysis["metrics"] for label, analysis in analyses.items()}
         parts.append(side_by_side("All sets, with 95 % intervals", columns))
+    if content.results.keys() - analyses.keys():
+        parts.append(plain_results(content.results))
     return join(parts)
 
 
@@ -73,9 +70,9 @@ def _detailed(analyses: Mapping[str, Any]) -> Mapping[str, Any]:
 def _set(id_: str, analysis: Mapping[str, Any], exhibit: Exhibit | None) -> Markup:
     """Return all about one set."""
     names = analysis["class_names"]
-    about = tag("p", _about(analysis))
-    parts = [about, tag("h3", "Calibration"), calibration(analysis)]
-    parts += [tag("h3", "Classes"), recall_bars(analysis)]
+    columns = {"Calibration": calibration(analysis), "Classes": recall_bars(analysis)}
+    blocks = [tag("div", tag("h3", title), shown) for title, shown in columns.items()]
+    parts = [tag("p", _about(analysis)), tag("div", *blocks, class_="columns")]
     parts += [tag("h3", "Confusion"), confusion(analysis)]
     maps = tag("p", exhibit.about_maps, class_="note") if exhibit else EMPTY
     mistakes, uncertain = analysis["mistakes"], analysis["uncertain"]
@@ -84,7 +81,7 @@ def _set(id_: str, analysis: Mapping[str, Any], exhibit: Exhibit | None) -> Mark
         order = "The highest probability of a wrong class first."
         parts += [tag("p", order, class_="note"), maps, gallery(mistakes, names, exhibit)]
     else:
-        parts.append(tag("p", "There are none: every image gets its label."))
+        parts.append(tag("p", "There are none."))
     parts.append(tag("h3", "Least certain images"))
     order = "The smallest margin between the two most probable classes first."
     parts += [tag("p", order, class_="note"), EMPTY if mistakes else maps]
@@ -100,13 +97,15 @@ def _about(analysis: Mapping[str, Any]) -> str:
     words = [analysis["title"], f"{count(analysis['count'])} images"]
     if analysis["skipped"]:
         words.append(f"{count(analysis['skipped'])} unreadable ones left out")
+    if analysis["not_finite"]:
+        words.append(f"{count(analysis['not_finite'])} wrong by outputs that are not finite")
     words.append(f"step {count(analysis['step'])}")
     return ", ".join([*words, *filter(None, [weights.get(analysis["weights"], "")])]) + "."
 
 
-def _run(content: Content, analyses: Mapping[str, Any]) -> Markup:
+def _run(content: Content) -> Markup:
     """Return where the result comes from."""
-    folder = content.folder
+    folder, analyses = content.folder, content.analyses
     boxes = [provenance.time(folder), provenance.machine(content)]
     parts = [tag("h3", "Hardware and time"), tag("div", *boxes, class_="charts")]
     if analyses:

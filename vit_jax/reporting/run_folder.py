@@ -36,7 +36,7 @@ def read_run_folder(directory: epath.Path) -> RunFolder:
         origins=_read(directory / stored.ORIGINS),
         curves=_curves(read_metrics(directory / "metrics.jsonl")),
         results=(results := _read(directory / "results.json")),
-        goodput=_read(directory / "goodput.json") or results.get("goodput", {}),
+        goodput=results.get("goodput") or _read(directory / "goodput.json"),
     )
 
 

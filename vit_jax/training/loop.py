@@ -27,6 +27,7 @@ from vit_jax.errors import ConfigError, Interrupted
 from vit_jax.evaluation.loop import Evaluation
 from vit_jax.training import results, resume, warm_start
 from vit_jax.training import state as state_lib
+from vit_jax.training.final_report import FinalReport
 from vit_jax.training.goodput import recording
 from vit_jax.training.ledger import Ledger
 from vit_jax.training.measuring import peak_images_per_second
@@ -49,6 +50,7 @@ class Tools:
     stop: PreemptionGuard
     ledger: Ledger
     profiler: Profiler
+    report: FinalReport | None
 
 
 def train(
@@ -57,6 +59,7 @@ def train(
     allowed: tuple[str, ...] = (),
     window: Window = NO_STEPS,
     age: float = 0.0,
+    report: epath.Path | None = None,
 ) -> dict[str, Any]:
     """Train, or resume, and return the content of `results.json`.
 
@@ -66,6 +69,7 @@ def train(
       allowed: Config keys that may differ from those that the run was started with.
       window: The steps to profile.
       age: Seconds that this attempt has taken already, such as those of the imports.
+      report: The directory of the report at the end of the run; None for no report.
 
     Raises:
       UserError: An error that the user can fix; see `errors`.
@@ -94,10 +98,12 @@ def train(
                 stored.write(workdir, run.config, _origins(resolved, run))
                 writer = MetricsWriter(workdir, start, tensorboard=run.config.log.tensorboard)
                 profiler = Profiler(window, workdir, start, run.total_steps)
-                tools = Tools(evaluation, checkpoints, writer, stop, ledger, profiler)
+                final = FinalReport(report) if report else None
+                tools = Tools(evaluation, checkpoints, writer, stop, ledger, profiler, final)
                 try:
                     state = loop(run, state, tools)
-                    return results.finish(run, workdir, state, evaluation, writer, stop, ledger)
+                    arguments = run, workdir, state, evaluation, writer, stop, ledger, final
+                    return results.finish(*arguments)
                 finally:
                     with ledger.book("saving"):
                         profiler.close()
@@ -190,7 +196,8 @@ def loop(run: Run, state: TrainState, tools: Tools) -> TrainState:
                     tools.profiler.end_after(step)
             found = {}
             if evaluates:
-                arguments = run, tools.evaluation, state, tools.writer, stop
+                predictions = tools.report.predictions if tools.report and last else None
+                arguments = run, tools.evaluation, state, tools.writer, stop, predictions
                 evaluate = functools.partial(results.evaluate_watched, *arguments)
                 with book("evaluation"):
                     found = reporter.evaluate(evaluate)

@@ -21,7 +21,9 @@ from vit_jax.console.workdir import write_json
 from vit_jax.errors import Interrupted
 from vit_jax.evaluation.evaluators import Result
 from vit_jax.evaluation.loop import Evaluation
+from vit_jax.evaluation.predictions import Predictions
 from vit_jax.training import goodput
+from vit_jax.training.final_report import FinalReport
 from vit_jax.training.ledger import Ledger
 from vit_jax.training.run import Run
 from vit_jax.training.state import TrainState
@@ -33,15 +35,17 @@ def evaluate_watched(
     state: TrainState,
     writer: MetricsWriter,
     stop: PreemptionGuard,
+    predictions: dict[str, Predictions] | None = None,
 ) -> dict[str, Result]:
     """Evaluate the sets that are evaluated during training; write and return the metrics.
 
     Returns an empty dictionary if they are written already, or if a signal stopped the evaluation.
+    `predictions`, if given, gets the predictions by set.
     """
     step = int(state.step)
     if hosts.run_on_host0(functools.partial(writer.find, step, run.watched[0])):
         return {}
-    found = _evaluate(run, evaluation, state, run.watched, stop)
+    found = _evaluate(run, evaluation, state, run.watched, stop, predictions)
     if found:
         writer.write(step, config_lib.flatten(found, separator="/"))
     return found
@@ -53,16 +57,23 @@ def _evaluate(
     state: TrainState,
     names: Sequence[str],
     stop: PreemptionGuard,
+    predictions: dict[str, Predictions] | None,
 ) -> dict[str, Result]:
     """Return the metrics on sets; with an EMA, also those of the raw weights (`NAME_raw`).
 
-    Returns an empty dictionary if a signal stopped the evaluation.
+    Returns an empty dictionary if a signal stopped the evaluation. `predictions`, if given, gets
+    the predictions of the weights that the run is evaluated with, by set.
     """
     results: dict[str, Result] = {}
     for name in names:
         for raw in _kinds(state):
             variables = state.variables if raw else state.eval_variables
-            found = evaluation(variables, run.splits[name], name, raw=raw, stopped=stop.poll)
+            source = run.splits[name]
+            if predictions is None or raw:
+                found = evaluation(variables, source, name, raw=raw, stopped=stop.poll)
+            else:
+                found, made = evaluation.collect(variables, source, name, stopped=stop.poll)
+                predictions |= {name: made} if made else {}
             if not found:
                 return {}
             for line in evaluation.format(name, found, raw=raw):
@@ -84,8 +95,9 @@ def finish(
     writer: MetricsWriter,
     stop: PreemptionGuard,
     ledger: Ledger,
+    report: FinalReport | None,
 ) -> dict[str, Any]:
-    """Evaluate on the test split, write `results.json` and print a summary."""
+    """Evaluate on the test split, write `results.json` and the report, and print a summary."""
     step = int(state.step)
     results: dict[str, Any] = {}
     for name in run.watched:
@@ -94,7 +106,8 @@ def finish(
                 results |= {label: found} if (found := writer.find(step, label)) else {}
     if "test" in run.splits:
         with ledger.book("evaluation"):
-            tested = _evaluate(run, evaluation, state, ("test",), stop)
+            predictions = report.predictions if report else None
+            tested = _evaluate(run, evaluation, state, ("test",), stop, predictions)
         if not tested:
             raise Interrupted("during the last evaluation; rerun the same command to continue")
         writer.write(step, config_lib.flatten(tested, separator="/"))
@@ -118,6 +131,9 @@ def finish(
     write_json(workdir / "results.json", content)
     took = format_seconds(account.train_seconds)
     say(f"done      step {step:,} in {took}  {workdir / 'results.json'}")
+    if report:
+        with ledger.book("evaluation"):
+            report.write(run, workdir, state, content)
     return content
 
 

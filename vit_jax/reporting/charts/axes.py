@@ -123,9 +123,9 @@ def svg(
 
 
 def figure(title: str, chart: Markup, *others: Markup, caption: str = "") -> Markup:
-    """Return a chart with its title, a caption, its key and the table behind it."""
-    heading = tag("figcaption", tag("strong", title), f" {caption}" if caption else EMPTY)
-    return tag("figure", heading, chart, *others)
+    """Return a chart with its title, a caption, and others such as its key and its table."""
+    note = tag("p", caption, class_="note") if caption else EMPTY
+    return tag("figure", tag("figcaption", title), chart, note, *others)
 
 
 def key(entries: Sequence[tuple[str, int, bool]]) -> Markup:

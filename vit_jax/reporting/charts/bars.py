@@ -44,7 +44,9 @@ def _row(bar: Bar, x: Scale, top: float, form: Format) -> Markup:
     end = x(bar.value or 0.0)
     shapes = [
         text(shorten(bar.name), _LEFT - 6, middle + 4, anchor="end", strong=True),
-        tag("rect", class_="shape fill", x=_LEFT, y=top + 4, width=end - _LEFT, height=_ROW - 8),
+        tag(
+            "rect", class_="shape fill bar", x=_LEFT, y=top + 4, width=end - _LEFT, height=_ROW - 8
+        ),
         _whisker(bar, x, middle),
         text(form(bar.value), WIDTH - 2, middle + 4, anchor="end"),
     ]

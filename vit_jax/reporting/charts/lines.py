@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 
 from vit_jax.reporting.charts.axes import WIDTH, Scale, axes, figure, key, mark, svg
 from vit_jax.reporting.markup import EMPTY, Markup, tag
-from vit_jax.reporting.numbers import Format, count
+from vit_jax.reporting.numbers import Format, count, percent, short_percent
 from vit_jax.reporting.tables import folded, table
 
 # A line has at most this many points, and the table behind it this many rows.
@@ -63,19 +63,20 @@ def line_chart(title: str, lines: Sequence[Line], form: Format) -> Markup:
       form: From a value to text.
     """
     thinned = [thin(line) for line in lines]
-    x = Scale(0, max(int(t.steps[-1]) for t in thinned), 46, WIDTH - 8)
+    x = Scale(0, max(int(t.steps[-1]) for t in thinned), 52, WIDTH - 18)
     y = _scale(thinned)
-    parts = [axes(x, y, count, form, x_title="step")]
+    ticks = short_percent if form is percent else form
+    parts = [axes(x, y, count, ticks, x_title="step")]
     for line, t in zip(lines, thinned, strict=True):
         parts.append(tag("g", *_draw(line, t, x, y, form), class_=f"tone-{line.tone}"))
     label = f"{title}: {', '.join(line.name for line in lines)}"
     keys = key([(line.name, line.tone, line.dashed) for line in lines]) if len(lines) > 1 else EMPTY
-    notes = ["logarithmic axis"] if y.log else []
-    if largest := max(int(t.sizes.max()) for t in thinned) - 1:
-        notes.append(f"means of {largest + 1} steps; the band is their range")
-    caption = "; ".join(notes)
+    notes = ["Logarithmic axis."] if y.log else []
+    largest = max(int(t.sizes.max()) for t in thinned)
+    if largest > 1:
+        notes.append(f"Means of {largest} steps; the band is their range.")
     chart = svg(label, 220, "x", *parts)
-    return figure(title, chart, keys, _table(title, lines, form), caption=caption and f"{caption}.")
+    return figure(title, chart, keys, _table(title, lines, form), caption=" ".join(notes))
 
 
 def _scale(thinned: Sequence[Thinned]) -> Scale:
@@ -84,7 +85,7 @@ def _scale(thinned: Sequence[Thinned]) -> Scale:
     low, high = float(lows.min()), float(np.percentile(highs, 99.5))
     log = low > 0 and high / low > _LOG_RATIO
     if high <= low:
-        low, high = low - 0.5 * abs(low) - 1e-9, low + 0.5 * abs(low) + 1e-9
+        low = high - 0.1 * abs(high) - 1e-9  # a constant is a line at the top
     return Scale(low, high, 180, 14, log)
 
 

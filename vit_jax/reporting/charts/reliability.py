@@ -5,7 +5,7 @@ from typing import Any
 
 from vit_jax.reporting.charts.axes import Scale, axes, figure, key, mark, svg
 from vit_jax.reporting.markup import EMPTY, Markup, tag
-from vit_jax.reporting.numbers import count, percent, rounded_percent
+from vit_jax.reporting.numbers import count, percent, short_percent
 from vit_jax.reporting.tables import folded, table
 
 _LEFT = 46
@@ -28,7 +28,7 @@ def reliability_chart(curves: Sequence[tuple[str, Mapping[str, Any]]]) -> Markup
     x = Scale(0.0, 1.0, _LEFT, _LEFT + _SIDE)
     y = Scale(0.0, 1.0, 14 + _SIDE, 14)
     ideal = tag("line", class_="ideal", x1=x(0), y1=y(0), x2=x(1), y2=y(1))
-    frame = axes(x, y, rounded_percent, rounded_percent, x_title="confidence")
+    frame = axes(x, y, short_percent, short_percent, x_title="confidence")
     parts = [_histogram(curves[0][1], x, y), frame, ideal]
     for tone, (name, curve) in enumerate(curves):
         parts.append(tag("g", *_curve(name, curve, tone, x, y), class_=f"tone-{tone}"))
@@ -36,7 +36,7 @@ def reliability_chart(curves: Sequence[tuple[str, Mapping[str, Any]]]) -> Markup
     keys = key(entries) if len(entries) > 1 else EMPTY
     behind = folded("Table", *(_table(name, curve) for name, curve in curves))
     label = f"Reliability diagram: {', '.join(name for name, _ in curves)}"
-    chart = svg(label, _SIDE + 54, "x", *parts, width=_LEFT + _SIDE + 14)
+    chart = svg(label, _SIDE + 54, "x", *parts, width=_LEFT + _SIDE + 24)
     return figure("Accuracy by confidence", chart, keys, behind, caption=_CAPTION)
 
 

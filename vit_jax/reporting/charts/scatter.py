@@ -63,12 +63,12 @@ def scatter_chart(id_: str, label: str, points: Sequence[Point], titles: tuple[s
       titles: The titles of the two axes.
     """
     x = _scale([point.x for point in points], 16, WIDTH - 16)
-    y = _scale([point.y for point in points], HEIGHT - 36, 12)
+    y = _scale([point.y for point in points], HEIGHT - 36, 32)
     marks = [_draw(point, x(point.x), y(point.y)) for point in points]
-    frame = tag("rect", class_="axis", x=4, y=2, width=WIDTH - 8, height=HEIGHT - 28)
+    frame = tag("rect", class_="axis", x=4, y=20, width=WIDTH - 8, height=HEIGHT - 46)
     names = [
         text(titles[0], WIDTH - 8, HEIGHT - 8, anchor="end"),
-        text(titles[1], 12, 18),
+        text(titles[1], 4, 12),
     ]
     parts = [frame, *names, *marks]
     return svg(label, HEIGHT, "xy", *parts, width=WIDTH, id=id_, class_="wide")

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vit_jax.reporting.charts.reliability import reliability_chart
-from vit_jax.reporting.markup import Markup, tag
+from vit_jax.reporting.markup import Markup, join, tag
 from vit_jax.reporting.numbers import count, decimal
 from vit_jax.reporting.sections.metrics import side_by_side
 
@@ -18,7 +18,7 @@ def calibration(analysis: Mapping[str, Any]) -> Markup:
     parts = [reliability_chart(curves)]
     if scaled:
         parts.append(_temperature(analysis["metrics"], scaled))
-    return tag("div", *parts, class_="charts")
+    return join(parts)
 
 
 def _temperature(metrics: Mapping[str, Any], scaled: Mapping[str, Any]) -> Markup:

@@ -72,12 +72,13 @@ def confusion(analysis: Mapping[str, Any]) -> Markup:
         text += f" The {len(shown)} of {len(names):,} classes with the most mistakes."
     matrix = tag(
         "table",
-        tag("caption", f"Confusion matrix. {text}"),
+        tag("caption", "Confusion matrix"),
         tag("thead", tag("tr", tag("td"), *head)),
         tag("tbody", *rows),
         class_="matrix",
     )
-    return join([scrolling(matrix, "Confusion matrix"), _pairs(analysis)])
+    blocks = tag("div", scrolling(matrix, "Confusion matrix"), _pairs(analysis), class_="row")
+    return join([tag("p", text, class_="note"), blocks])
 
 
 def most_confused(counts: Counts, number: int) -> list[int]:
@@ -124,4 +125,4 @@ def _pairs(analysis: Mapping[str, Any]) -> Markup:
         for p in pairs
     ]
     columns = ["true class", "predicted as", "images", "share of the class"]
-    return table("Most confused pairs", columns, rows, text=["predicted as"])
+    return table("Most confused pairs", columns, rows, text=["predicted as"], tall=True)

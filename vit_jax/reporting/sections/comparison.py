@@ -6,7 +6,6 @@ from typing import Any
 from vit_jax.reporting.content import Content, Exhibit
 from vit_jax.reporting.markup import Markup, join, tag
 from vit_jax.reporting.numbers import count, decimal, interval, points
-from vit_jax.reporting.run_folder import RunFolder
 from vit_jax.reporting.sections.images import thumbnails
 from vit_jax.reporting.sections.metrics import side_by_side
 from vit_jax.reporting.sections.provenance import differing_settings
@@ -16,26 +15,27 @@ from vit_jax.reporting.tables import table
 MAX_PICTURES = 20
 
 
-def comparison(content: Content, names: Sequence[str], exhibit: Exhibit | None) -> Markup:
-    """Return the two runs side by side.
+def comparison(content: Content) -> Markup:
+    """Return two runs side by side, on each set.
 
     Args:
-      content: What the report shows, with `against` in the document.
-      names: The names of the classes.
-      exhibit: Pictures of the images of the set.
+      content: What the report shows, with `against` and `other`.
     """
-    against = content.document["against"]
-    other = content.other or RunFolder(against["other"], {}, {}, {}, {}, {})
-    first, second = content.folder.name, f"{other.name} (other)"
-    columns = {first: against["first"], second: against["second"]}
-    parts = [
-        tag("p", _verdict(against, first, second)),
-        side_by_side(f"{against['set']}, {count(against['count'])} images", columns),
-        _outcomes(against, first, second),
-    ]
+    first = content.folder.name
+    second = f"{content.other.name if content.other else ''} (other)"
+    parts = []
+    for against in content.against:
+        names = content.analyses[against["set"]]["class_names"]
+        columns = {first: against["first"], second: against["second"]}
+        parts += [
+            tag("h3", f"On {against['set']}"),
+            tag("p", _verdict(against, first, second)),
+            side_by_side(f"{count(against['count'])} images", columns),
+            _outcomes(against, first, second),
+            _differing(against, first, second, names, content.exhibits.get(against["set"])),
+        ]
     if content.other:
-        parts.append(differing_settings(content.folder, content.other))
-    parts.append(_differing(against, first, second, names, exhibit))
+        parts += [tag("h3", "Settings"), differing_settings(content.folder, content.other)]
     return join(parts)
 
 

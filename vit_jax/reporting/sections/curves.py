@@ -22,19 +22,23 @@ _COUNTS = ("count", "skipped")
 
 
 def curves(content: Content) -> Markup:
-    """Return a chart for each metric of evaluations, then for each of the training steps."""
+    """Return a chart for each metric of evaluations, then for each of the training steps.
+
+    A metric with one value is no curve; it is among the figures of the summary.
+    """
     folders = [content.folder, *([content.other] if content.other else [])]
-    charts = []
-    for metric, lines in _evaluations(folders).items():
-        charts.append(line_chart(f"{title_of(metric)} of evaluations", lines, format_of(metric)))
+    found = [
+        (f"{title_of(metric)} of evaluations", lines, format_of(metric))
+        for metric, lines in _evaluations(folders).items()
+    ]
     for key, title in _TRAINING.items():
         lines = [
             folder.curves[key]._replace(name=folder.name, tone=i, dashed=i > 0)
             for i, folder in enumerate(folders)
             if key in folder.curves
         ]
-        if lines:
-            charts.append(line_chart(title, lines, decimal))
+        found.append((title, lines, decimal))
+    charts = [line_chart(*chart) for chart in found if any(len(c.steps) > 1 for c in chart[1])]
     return tag("div", *charts, class_="charts")
 
 

@@ -23,20 +23,22 @@ def gallery(
         tag(
             "li",
             thumbnails(pictures.get(entry["index"]), names[entry["label"]]),
-            tag("p", tag("strong", names[entry["predicted"]]), f" {percent(entry['probability'])}"),
-            _truth(entry, names),
-            tag("p", str(entry["id"]), class_="unit"),
+            tag("div", *_words(entry, names)),
         )
         for entry in entries
     ]
     return tag("ul", *items, class_="pictures")
 
 
-def _truth(entry: Mapping[str, Any], names: Sequence[str]) -> Markup:
-    if entry["label"] == entry["predicted"]:
-        return tag("p", "correct")
-    share = percent(entry["label_probability"])
-    return tag("p", "true class ", tag("strong", names[entry["label"]]), f" {share}")
+def _words(entry: Mapping[str, Any], names: Sequence[str]) -> list[Markup]:
+    """Return the predicted class and the true one with their probabilities, and the image's id."""
+    label, predicted = names[entry["label"]], names[entry["predicted"]]
+    truth = tag("p", "correct")
+    if entry["label"] != entry["predicted"]:
+        share = percent(entry["label_probability"])
+        truth = tag("p", "true class ", tag("strong", label), f" {share}")
+    first = tag("p", tag("strong", predicted), f" {percent(entry['probability'])}")
+    return [first, truth, tag("p", str(entry["id"]), class_="unit")]
 
 
 def thumbnails(picture: Picture | None, name: str) -> Markup:

@@ -13,7 +13,8 @@ from vit_jax.reporting.numbers import Format, count, percent, seconds
 from vit_jax.reporting.run_folder import RunFolder
 from vit_jax.reporting.tables import folded, table
 
-_DEFAULT = "default"
+# Origins of the settings that nobody set: the schema and the name of the model.
+_IMPLIED = ("default", "preset")
 
 # What `results.json` says about the run as a whole.
 _RESULTS: dict[str, tuple[str, Format]] = {
@@ -29,9 +30,9 @@ def settings(folder: RunFolder) -> Markup:
     chosen = {
         path: value
         for path, value in folder.settings.items()
-        if folder.origins.get(path, _DEFAULT) != _DEFAULT
+        if not folder.origins.get(path, "default").startswith(_IMPLIED)
     }
-    parts = [_settings("Settings that are not defaults", folder, chosen)] if chosen else []
+    parts = [_settings("Settings that someone set", folder, chosen)] if chosen else []
     everything = _settings("All settings", folder, folder.settings)
     return join([*parts, folded(f"All {len(folder.settings)} settings", everything)])
 

@@ -1,0 +1,109 @@
+"""Write the report of a run: one file, and a warning instead of an error if that fails."""
+
+import json
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+from etils import epath
+
+from vit_jax import models
+from vit_jax.config import Data
+from vit_jax.console.progress import say, warn
+from vit_jax.console.text import to_json
+from vit_jax.console.workdir import write_text
+from vit_jax.data.sources import Source
+from vit_jax.evaluation.predictions import Predictions
+from vit_jax.reporting import maps
+from vit_jax.reporting.content import Content
+from vit_jax.reporting.exhibits import listed, make_exhibit
+from vit_jax.reporting.page import render
+from vit_jax.reporting.run_folder import read_run_folder
+
+FILE = "index.html"
+
+
+class Shown(NamedTuple):
+    """A set whose images a report shows, and the variables that predicted them."""
+
+    predictions: Predictions
+    source: Source
+    variables: Mapping[str, Any]
+
+
+def write_report(directory: epath.Path, content: Callable[[], Content]) -> None:
+    """Write a report into a directory, on host 0; any failure is a warning.
+
+    Args:
+      directory: The directory of the report; it is made if there is none.
+      content: Returns what the report shows.
+    """
+    if jax.process_index():
+        return
+    try:
+        page = render(content())
+        directory.mkdir(parents=True, exist_ok=True)
+        write_text(directory / FILE, page)
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__} {error}".split())
+        warn(f"there is no report in {directory}: {reason:.300}")
+    else:
+        say(f"report    {directory / FILE}")
+
+
+def gather(
+    workdir: epath.Path,
+    reports: Sequence[Mapping[str, Any]],
+    sets: Mapping[str, Shown],
+    model: models.Transformer,
+    data: Data,
+) -> Content:
+    """Return what a report shows of a run.
+
+    Args:
+      workdir: The folder of the run.
+      reports: Results of one checkpoint, as in `evaluations/STEP-SET.json`, one for each set.
+      sets: The sets to show in full, by the label of their analysis.
+      model: The model of the run.
+      data: How the model gets its images.
+    """
+    documents = json.loads(to_json(list(reports)))  # NaN becomes null
+    against = [document["against"] for document in documents if "against" in document]
+    analyses = _merge(documents, "analysis")
+    exhibits = {
+        label: make_exhibit(
+            shown.predictions,
+            shown.source,
+            data,
+            listed(analyses[label], against),
+            lambda pixels: maps.NONE,
+        )
+        for label, shown in sets.items()
+    }
+    return Content(
+        step=documents[0]["step"],
+        results=_merge(documents, "eval"),
+        analyses=analyses,
+        against=against,
+        folder=read_run_folder(workdir),
+        other=read_run_folder(epath.Path(against[0]["other"])) if against else None,
+        exhibits=exhibits,
+        machine=describe_machine(),
+    )
+
+
+def _merge(documents: Sequence[Mapping[str, Any]], key: str) -> dict[str, Any]:
+    """Return what documents have under a key, by label."""
+    return {label: of for document in documents for label, of in document.get(key, {}).items()}
+
+
+def describe_machine() -> dict[str, str]:
+    """Return what computes, by topic."""
+    devices = jax.devices()
+    return {
+        "devices": f"{len(devices)} x {devices[0].device_kind}",
+        "hosts": str(jax.process_count()),
+        "system": f"{platform.system()} {platform.machine()}",
+        "software": f"jax {jax.__version__}, Python {platform.python_version()}",
+    }

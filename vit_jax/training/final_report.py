@@ -1,0 +1,63 @@
+"""The report at the end of a run, from the predictions of its last evaluation."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from etils import epath
+
+from vit_jax.evaluation.analysis import analyse
+from vit_jax.evaluation.predictions import Predictions
+from vit_jax.reporting.content import Content
+from vit_jax.reporting.writing import Shown, gather, write_report
+from vit_jax.training.run import Run
+from vit_jax.training.state import TrainState
+
+# The sets that a report may show in full: the first one that there is.
+_ORDER = ("test", "val")
+
+
+@dataclasses.dataclass(frozen=True)
+class FinalReport:
+    """The report of a run.
+
+    Args:
+      directory: The directory to write it to.
+      predictions: The predictions of the last evaluation by the name of the set, as they come in.
+    """
+
+    directory: epath.Path
+    predictions: dict[str, Predictions] = dataclasses.field(default_factory=dict)
+
+    def write(
+        self, run: Run, workdir: epath.Path, state: TrainState, results: Mapping[str, Any]
+    ) -> None:
+        """Write the report on host 0; a failure is a warning.
+
+        Args:
+          run: The run.
+          workdir: Its work directory.
+          state: Its final state.
+          results: The content of `results.json`.
+        """
+        write_report(self.directory, lambda: self._gather(run, workdir, state, results))
+
+    def _gather(
+        self, run: Run, workdir: epath.Path, state: TrainState, results: Mapping[str, Any]
+    ) -> Content:
+        """Return what the report shows: one set in full, with the temperature fitted on `val`."""
+        report: dict[str, Any] = {"step": results["step"], "eval": results["eval"]}
+        sets = {}
+        names = [*_ORDER, *self.predictions]
+        if name := next((name for name in names if name in self.predictions), None):
+            found, source = self.predictions[name], run.splits[name]
+            analysis = analyse(
+                found,
+                weights="ema" if state.ema else "",
+                step=results["step"],
+                fingerprint=source.fingerprint,
+                validation=self.predictions.get("val") if name != "val" else None,
+            )
+            report["analysis"] = {found.name: analysis}
+            sets[found.name] = Shown(found, source, state.eval_variables)
+        return gather(workdir, [report], sets, run.model, run.config.data)
