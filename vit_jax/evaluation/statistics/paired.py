@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Real
-from scipy.stats import binom
+from scipy.special import bdtr
 
 from vit_jax.evaluation.statistics.intervals import bca_interval, bca_p_value, mean_bootstrap
 
@@ -30,9 +30,13 @@ def mcnemar(first_only: int, second_only: int) -> float:
       second_only: Those on which only the second is right.
     """
     fewer, either = min(first_only, second_only), first_only + second_only
+    if not either:
+        return 1.0
+    at_most = float(bdtr(fewer, either, 0.5))  # the probability of at most `fewer`
+    less = float(bdtr(fewer - 1, either, 0.5)) if fewer else 0.0
     if first_only == second_only:
-        return float(1 - binom.pmf(fewer, either, 0.5) / 2) if either else 1.0
-    return float(2 * binom.cdf(fewer, either, 0.5) - binom.pmf(fewer, either, 0.5))
+        return 1 - (at_most - less) / 2
+    return at_most + less
 
 
 def paired_bootstrap(
