@@ -153,6 +153,21 @@ def test_two_processes_evaluate_a_run_of_one(alone):
     assert not outs[1]
 
 
+def test_two_processes_embed_the_bytes_of_one(alone, tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
+    for i in range(70):  # a device takes 32 of them at a time
+        Image.new("L", (8, 8), 3 * i).save(images / f"{i}.png")
+    (images / "66.png").write_bytes(b"no image")
+    for name, count in (("one", 1), ("two", 2)):
+        flags = [f"--workdir={alone[0]}", f"--output={tmp_path / name}.npz", "--pool=tokens"]
+        codes, outs, errs = run_all("embed", *flags, str(images), devices=2, extra=((),) * count)
+        assert codes == [0] * count
+        assert "69 rows; 1 unreadable, left out\n" in outs[0] and not any(outs[1:])
+        assert "".join(errs).count("66.png: cannot be read") == 1
+    assert (tmp_path / "one.npz").read_bytes() == (tmp_path / "two.npz").read_bytes()
+
+
 def test_a_signal_to_one_stops_all_at_one_step_and_one_process_resumes(tmp_path):
     with launched(
         ["-m", "vit_jax.train"], *flags_of(ENDLESS), f"--workdir={tmp_path}"
