@@ -49,6 +49,7 @@ PARSERS = {
     "attend": cli.parse_operands,
     "compare": cli.parse_operands,
     "convert": convert.parse_overrides,
+    "embed": cli.parse_operands_and_overrides,
     "models": cli.parse_operands,
     "predict": cli.parse_operands,
 }
