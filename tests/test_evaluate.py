@@ -266,6 +266,10 @@ def test_a_label_set_says_which_classes_count(trained, capsys, tmp_path):
     result = json.loads(out.splitlines()[-1])["eval"]["test"]
     assert result["count"] == kept.sum() and result["top1"] == columns["correct"].mean()
     assert f"images    {21 - kept.sum()} of other classes are left out" in out
+    path = workdir / "evaluations" / "4-test-subset_txt.json"
+    assert f"written   {path}\n" in out
+    stored = json.loads(path.read_text())
+    assert stored["label_set"] == "subset.txt" and stored["eval"]["test"] == result
 
 
 def test_weights_without_classes_are_referred_to_probes(trained, capsys, tmp_path):

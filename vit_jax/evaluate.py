@@ -55,8 +55,7 @@ def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
     table = tables.check_path(values.table, "--table") if values.table else None
     sets = evaluate(values, requests, overrides)
     for found in sets:
-        label = next(iter(found.report["eval"]))
-        write_result(found.request.workdir, found.report["step"], label, found.report)
+        write_result(found.request.workdir, found.report["step"], found.name, found.report)
     if table is not None:
         made = [predictions for found in sets for predictions in found.predictions]
         tables.write_table(table, prediction_table.columns(made))

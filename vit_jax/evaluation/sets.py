@@ -29,6 +29,12 @@ class EvaluatedSet:
     predictions: list[Predictions] = dataclasses.field(default_factory=list)  # by each weights
     report: dict[str, Any] = dataclasses.field(default_factory=dict)  # plain JSON
 
+    @property
+    def name(self) -> str:
+        """The name of the report's file: the label of the first result, and that of a label set."""
+        label = next(iter(self.report["eval"]))
+        return f"{label}-{self.match.name}" if self.match else label
+
     def measure(self, subject: Subject) -> Measured:
         """Return what a model has on the set."""
         relabel = self.match and functools.partial(
@@ -112,6 +118,8 @@ def measure(
         measured = fitted if fitted and found is validation else found.measure(subject)
         report = found.report
         report.setdefault("step", subject.trained.step)
+        if found.match:
+            report["label_set"] = found.match.name
         report.setdefault("eval", {}).update(measured.results)
         report.setdefault("intervals", {}).update(measured.intervals)
         for line in measured.lines:
@@ -134,13 +142,14 @@ def _analyse(
     predictions: Predictions,
     validation: Predictions | None,
 ) -> None:
-    analysis = analyse(
-        predictions,
-        weights=subject.weights,
-        step=subject.trained.step,
-        fingerprint=found.source.fingerprint,
-        validation=validation,
-    )
+    with waiting(f"resampling the images of {predictions.title} for the intervals"):
+        analysis = analyse(
+            predictions,
+            weights=subject.weights,
+            step=subject.trained.step,
+            fingerprint=found.source.fingerprint,
+            validation=validation,
+        )
     found.predictions.append(predictions)
     found.report.setdefault("analysis", {})[predictions.name] = analysis
     for line in summary.describe(analysis):
