@@ -321,6 +321,7 @@ def test_the_command_evaluates_at_another_image_size(trained, capsys):
     [
         (["--split=test,test"], 64, "--split: expected different names with commas, got 'test,te"),
         (["--table=x.csv"], 64, "--table: expected a name that ends in .npz or .parquet"),
+        (["--calibrate=vla"], 64, "--calibrate: no set 'vla'; did you mean 'val'?"),
         (["--label_set=imagenet_q"], 64, "--label_set: unknown 'imagenet_q'"),
         (["--step=3"], 66, "--step=3: no such checkpoint; there are 2, 4"),
         (["--step=newest"], 66, "--step=newest: no such checkpoint"),

@@ -199,8 +199,9 @@ def _flags() -> flags.FlagValues:
     )
     flags.DEFINE_string(
         "calibrate",
-        "val",
-        "The set of the run that temperatures are fitted to; empty: none.",
+        None,
+        "The split or set of the run that temperatures are fitted to; by default val, if the run "
+        "has it; empty: none.",
         flag_values=values,
     )
     flags.DEFINE_string(

@@ -11,7 +11,7 @@ from vit_jax.console.progress import say
 from vit_jax.console.waiting import waiting
 from vit_jax.data.sources import Source
 from vit_jax.data.sources.registry import note_on_order
-from vit_jax.errors import UserError
+from vit_jax.errors import ConfigError, UserError, suggest
 from vit_jax.evaluation import label_sets, summary
 from vit_jax.evaluation.analysis import analyse
 from vit_jax.evaluation.predictions import Predictions
@@ -78,26 +78,36 @@ def open_sets(
 
 
 def open_validation(
-    name: str, sets: Sequence[EvaluatedSet], subject: Subject, overrides: Mapping[str, str]
+    name: str | None,
+    sets: Sequence[EvaluatedSet],
+    subject: Subject,
+    overrides: Mapping[str, str],
 ) -> EvaluatedSet | None:
-    """Return the set that temperatures are fitted to; None if the run has no such set.
+    """Return the set that temperatures are fitted to; None if there is none.
 
     Args:
-      name: The name of the set.
+      name: The name of the set; None for `val`, if the run has it.
       sets: The sets that are evaluated; the first names the run.
       subject: The model.
       overrides: The settings that the flags set, by path.
+
+    Raises:
+      ConfigError: The run has no such set.
     """
-    first = sets[0].request
+    chosen, first = "val" if name is None else name, sets[0].request
     for found in sets:
-        if found.request.split == name and found.match is None:
+        if found.request.split == chosen and found.match is None:
             return found
-    if name not in first.known or not subject.predicts:
+    if name and name not in first.known:
+        raise ConfigError("--calibrate", f"no set '{name}'; {suggest(name, first.known)}")
+    if chosen not in first.known or not subject.predicts:
         return None
     try:
-        request = resolve(str(first.workdir), name, overrides)
+        request = resolve(str(first.workdir), chosen, overrides)
         return EvaluatedSet(request, _open(request, subject, True))
     except UserError as error:
+        if name:
+            raise
         say(f"note      no temperature is fitted: {error}")
         return None
 
