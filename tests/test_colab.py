@@ -4,8 +4,10 @@ import ast
 import base64
 import importlib.util
 import io
+import json
 import os
 import pathlib
+import re
 
 import nbformat
 import numpy as np
@@ -22,6 +24,7 @@ SMALL = {key: value for key, value in TINY.items() if key.startswith("model.")}
 # What takes the place of the cell `parameters`, and how many devices there are.
 PARAMETERS = {
     "quickstart": ({"STEPS": 12, "WORKDIR": "runs/here"}, 1),
+    "attention": ({"STEPS": 120, "WORKDIR": "runs/here"}, 1),
     "finetune_tpu": (
         {
             "DATASET": "digits",
@@ -185,6 +188,19 @@ def test_the_tpu_notebook_shards_over_the_devices_and_resumes(executed):
     assert [cell.id for cell in tagged(notebook, "tpu-only")] == ["login", "prepare"]
 
 
+def test_the_attention_notebook_opens_a_model_that_has_learned_something(executed):
+    notebook, folder = executed("attention")
+    cells = {cell.id: cell for cell in code_cells(notebook)}
+    results = json.loads((folder / "runs/here/results.json").read_text())
+    assert results["eval"]["test"]["top1"] > 0.5
+    sums = re.findall(r"sums ([\d.]+) to ([\d.]+)", said(cells["attention"]))
+    assert len(sums) == 4
+    np.testing.assert_allclose(np.array(sums, float), 1, atol=1e-5)
+    assert "uniform attention: 8.0 pixels" in said(cells["distance"])
+    falls = re.findall(r"falls (-?[\d.]+)", said(cells["covered"]))
+    assert len(falls) == 2
+
+
 class Shell:
     """Records the commands of a cell, and clones an empty repository where it can."""
 
@@ -264,6 +280,7 @@ def test_install_from_a_repository(name, install):
         ("quickstart", (), (), ["plot"]),
         ("quickstart", (), ("nvidia-smi",), ["plot", "cuda"]),
         ("quickstart", ("libtpu",), (), ["plot", "tpu"]),
+        ("attention", (), (), ["plot"]),
         ("finetune_tpu", (), (), ["plot", "gcs", "tpu", "tfds"]),
         ("finetune_tpu", ("tensorflow",), (), ["plot", "gcs", "tpu"]),
         ("finetune_tpu", ("tensorflow",), ("nvidia-smi",), ["plot", "gcs", "cuda"]),
