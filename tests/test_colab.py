@@ -24,7 +24,7 @@ SMALL = {key: value for key, value in TINY.items() if key.startswith("model.")}
 # What takes the place of the cell `parameters`, and how many devices there are.
 PARAMETERS = {
     "quickstart": ({"STEPS": 12, "WORKDIR": "runs/here"}, 1),
-    "attention": ({"STEPS": 120, "WORKDIR": "runs/here"}, 1),
+    "attention": ({"STEPS": 150, "WORKDIR": "runs/here"}, 1),
     "finetune_tpu": (
         {
             "DATASET": "digits",
