@@ -60,6 +60,23 @@ def test_there_is_no_mce_unless_all_sets_are_there():
     assert summarize_corruptions(whole)["mce"] is None
 
 
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("snow_3", True),
+        ("imagenet2012_corrupted/snow_3:validation[:100]", True),
+        ("/data/imagenet-c/snow/3:train+val", True),
+        ("snow_6", False),
+        ("snow", False),
+        ("my_snow_3", False),
+        ("snow_3_raw", False),
+    ],
+)
+def test_a_set_is_known_by_its_name_or_its_location(name, known):
+    expected = {"snow": 0.25} if known else None
+    assert summarize_corruptions({name: {"top1": 0.75}}).get("by_corruption") == expected
+
+
 def test_the_sets_are_those_of_tfds():
     folder = tfds.core.tfds_path("datasets/imagenet2012_corrupted")
     source = (folder / "imagenet2012_corrupted_dataset_builder.py").read_text()

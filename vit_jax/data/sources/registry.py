@@ -83,7 +83,8 @@ def open_location(
     except ConfigError as error:
         raise ConfigError(path, error.problem + _hint(of_set.name)) from error
     except (DataError, InputMissingError) as error:
-        problem = str(error).removeprefix(f"{path}: ").removeprefix("config.data.root: ")
+        problem = str(error).removeprefix(f"{path}: ")
+        problem = problem.removeprefix("config.data.root: ").removeprefix("config.data.name: ")
         problem = problem.removesuffix("; pass --config.data.root=DIR")
         problem = problem.replace("--config.data.root=", "the folder ")  # in other hints
         raise type(error)(f"{path}: {problem}") from error

@@ -30,7 +30,8 @@ ALEXNET_ERRORS = {
     "jpeg_compression": 0.606500,
 }
 EXTRA = ("gaussian_blur", "saturate", "spatter", "speckle_noise")  # not part of the mean
-_NAME = re.compile(rf"({'|'.join([*ALEXNET_ERRORS, *EXTRA])})_([1-5])")
+# CORRUPTION_SEVERITY, also as a config of TFDS; or folders CORRUPTION/SEVERITY, as published.
+_NAME = re.compile(rf"(?:.*/)?({'|'.join([*ALEXNET_ERRORS, *EXTRA])})[_/]([1-5])(?::[^/]*)?")
 
 
 def corrupted_sets(
@@ -51,8 +52,10 @@ def corrupted_sets(
 
 
 def summarize_corruptions(results: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
-    """Return the mean errors of the results for sets that are named CORRUPTION_SEVERITY.
+    """Return the mean errors of the results for the sets of corrupted images.
 
+    The name of such a set is CORRUPTION_SEVERITY, such as `snow_3`; or the location of its images,
+    such as `imagenet2012_corrupted/snow_3:validation` or `/data/imagenet-c/snow/3:train+val`.
     Errors are 1 - top-1. `by_corruption` has the mean over the severities of each corruption, and
     `by_severity` the mean over the corruptions of each severity. `mean_error` is the mean of
     `by_corruption`, and `mce` the mean corruption error: each mean is divided by that of AlexNet.
