@@ -19,7 +19,7 @@ def relevance(
     model: models.Transformer,
     variables: Mapping[str, Any],
     images: Float[Array, "b H W c"],
-    classes: Sequence[int] | Int[np.ndarray, " b"],
+    classes: Sequence[int] | Int[Array | np.ndarray, " b"],
 ) -> Saliency:
     """Return how much each patch speaks for one class of its image.
 
