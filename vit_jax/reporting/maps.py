@@ -1,9 +1,18 @@
 """The maps of a report: which patches speak for the class that the model predicts."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
+
+from vit_jax import models
+from vit_jax.config import Data
+from vit_jax.data import transforms
+from vit_jax.errors import ConfigError
+from vit_jax.interpretation.relevance import relevance
 
 
 class Maps(NamedTuple):
@@ -13,4 +22,35 @@ class Maps(NamedTuple):
     values: Float[np.ndarray, "n rows columns"] | None = None
 
 
-NONE = Maps("There are no maps.")
+def map_images(
+    model: models.Transformer,
+    variables: Mapping[str, Any],
+    data: Data,
+    pixels: UInt8[np.ndarray, "n h w c"],
+) -> Maps:
+    """Return the relevance of the patches of images for the class that the model predicts.
+
+    Args:
+      model: The model.
+      variables: Its `params` and other collections.
+      data: How the model gets its images.
+      pixels: At least one image, as the model gets it.
+    """
+    if jax.process_count() > 1:
+        return Maps("There are no maps: a run of several processes does not compute them.")
+    predict = jax.jit(lambda *args: models.forward(model, *args).logits.argmax(axis=-1))
+    found = []
+    try:
+        for image in pixels:  # one by one: the weights of all layers are in memory at once
+            batch = transforms.normalize(jnp.asarray(image[None]), data.mean, data.std)
+            classes = np.asarray(predict(variables, batch))
+            saliency = relevance(model, variables, batch, classes)
+            found.append(np.asarray(saliency.values[0], np.float32))
+    except ConfigError as error:
+        return Maps(f"There are no maps: {error.problem}.")
+    about = (
+        "Beside each image: the relevance of its patches for the class that the model predicts "
+        f"(Chefer et al. 2021), read from the {saliency.readout}; dark to bright, up to the "
+        "maximum of each map."
+    )
+    return Maps(about, np.stack(found))

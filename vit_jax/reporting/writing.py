@@ -1,5 +1,6 @@
 """Write the report of a run: one file, and a warning instead of an error if that fails."""
 
+import functools
 import json
 import platform
 from collections.abc import Callable, Mapping, Sequence
@@ -15,9 +16,9 @@ from vit_jax.console.text import to_json
 from vit_jax.console.workdir import write_text
 from vit_jax.data.sources import Source
 from vit_jax.evaluation.predictions import Predictions
-from vit_jax.reporting import maps
 from vit_jax.reporting.content import Content
 from vit_jax.reporting.exhibits import listed, make_exhibit
+from vit_jax.reporting.maps import map_images
 from vit_jax.reporting.page import render
 from vit_jax.reporting.run_folder import read_run_folder
 
@@ -77,7 +78,7 @@ def gather(
             shown.source,
             data,
             listed(analyses[label], against),
-            lambda pixels: maps.NONE,
+            functools.partial(map_images, model, shown.variables, data),
         )
         for label, shown in sets.items()
     }
