@@ -2,16 +2,18 @@
 
   python -m vit_jax.evaluate --workdir=runs/digits [--split=val,test] [--step=best|N]
       [--weights=ema|raw|both] [--against=runs/other] [--label_set=NAME] [--table=FILE.npz]
-      [--config.key=value ...] [--print_config]
+      [--report=DIR] [--config.key=value ...] [--print_config]
 
 Reads the run's config.json and a checkpoint, the newest by default. The default split is `test`, or
 `val` for a run without a test split. No config file is run.
 """
 
+import functools
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import flax.linen as nn
 import jax
 from absl import flags
 from etils import epath
@@ -33,6 +35,8 @@ from vit_jax.evaluation.requests import Request, resolve_all
 from vit_jax.evaluation.result_files import write_result
 from vit_jax.evaluation.sets import EvaluatedSet, measure, open_sets, open_validation
 from vit_jax.evaluation.subjects import Subject, open_subject
+from vit_jax.reporting.content import Content
+from vit_jax.reporting.writing import Shown, gather, write_report
 from vit_jax.training.objectives import find_objective
 
 BOTH = "both"
@@ -60,6 +64,8 @@ def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
         made = [predictions for found in sets for predictions in found.predictions]
         tables.write_table(table, prediction_table.columns(made))
         say(f"written   {table}")
+    if values.report:
+        _report(values, sets)
     say(to_json(_summarize(sets)))
 
 
@@ -100,6 +106,25 @@ def evaluate(
             check_classes(class_names, subject.trained.labels)
             _compare(sets, subject)
     return sets
+
+
+def _report(values: flags.FlagValues, sets: Sequence[EvaluatedSet]) -> None:
+    """Write a report of the sets, with maps by the weights that were evaluated first."""
+    workdir, config = sets[0].request.workdir, sets[0].request.resolved.config
+    weights = average.CHOICES[0] if values.weights == BOTH else values.weights or ""
+    mesh = sharding.make_mesh(config.mesh.sizes)
+
+    @functools.cache
+    def trained() -> tuple[nn.Module, Mapping[str, Any]]:
+        subject = _open(values, workdir, config, mesh, step=values.step, weights=weights)
+        return subject.trained.model, subject.trained.variables
+
+    def content() -> Content:
+        shown = [Shown(found.predictions[0], found.source) for found in sets if found.predictions]
+        return gather(workdir, [found.report for found in sets], shown, config.data, trained)
+
+    with jax.set_mesh(mesh):
+        write_report(open_path(values.report, "--report"), content)
 
 
 def _open(
@@ -206,6 +231,12 @@ def _flags() -> flags.FlagValues:
     )
     flags.DEFINE_string(
         "table", "", "A .npz or .parquet file for the prediction of each image.", flag_values=values
+    )
+    flags.DEFINE_string(
+        "report",
+        "",
+        "A directory for a report: one HTML file of the figures, the images and the run.",
+        flag_values=values,
     )
     cli.define_allow_flag(values)
     return values

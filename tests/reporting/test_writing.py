@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import re
 
 import numpy as np
@@ -10,8 +11,10 @@ from conftest import resolved
 from etils import epath
 from PIL import Image
 
+from vit_jax import evaluate as evaluate_command
 from vit_jax import train as train_command
 from vit_jax.config import Data
+from vit_jax.console import cli
 from vit_jax.data.sources.synthetic import Synthetic
 from vit_jax.evaluation.predictions import Predictions
 from vit_jax.reporting import writing
@@ -97,6 +100,34 @@ def test_the_end_of_a_run_is_a_report_of_its_test_set(tiny_config, tmp_path, cap
     assert page.count("data:image/png") > 20
     for label in ("val", "val_raw", "test", "test_raw"):
         assert f'<th scope="col" class="number">{label}</th>' in page
+
+
+def evaluate(workdir, *argv):
+    argv = ["evaluate", f"--workdir={workdir}", *argv]
+    return cli.run(evaluate_command.main, evaluate_command._flags(), "", argv)
+
+
+def test_evaluate_writes_a_report_of_its_sets_beside_another_run(tiny_config, tmp_path, capsys):
+    for name, seed in (("one", "0"), ("two", "1")):
+        config = tiny_config({**SHORT, "data.val_split": "test[:9]", "seed": seed})
+        train(resolved(config), epath.Path(tmp_path / name))
+    one, page = tmp_path / "one", tmp_path / "page" / "index.html"
+    against = f"--against={tmp_path / 'two'}"
+    assert evaluate(one, "--split=val,test", against, f"--report={page.parent}") == 0
+    text = page.read_text()
+    assert "Set val</h2>" in text and "Set test</h2>" in text and "two (other)" in text
+    assert "(Chefer et al. 2021), read from the class token" in text
+    row = '<th scope="row">seed</th><td>0</td><td>1</td>'
+    assert row in text
+    results = json.loads(capsys.readouterr().out.splitlines()[-1])
+    difference = 100 * results["against"]["test"]["difference"]["value"]
+    assert f"{difference:+.2f} points" in text
+
+
+def test_a_model_without_maps_says_why(tiny_config, tmp_path):
+    run_with_report(tiny_config, tmp_path, **{"model.attention.name": "reduced"})
+    page = (tmp_path / "page" / "index.html").read_text()
+    assert "There are no maps: reduced" in page and page.count("data:image/png") > 10
 
 
 def test_a_run_without_test_split_shows_val(tiny_config, tmp_path):

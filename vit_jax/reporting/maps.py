@@ -1,8 +1,9 @@
 """The maps of a report: which patches speak for the class that the model predicts."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +15,9 @@ from vit_jax.data import transforms
 from vit_jax.errors import ConfigError
 from vit_jax.interpretation.relevance import relevance
 
+# A model with its variables, which are read only where they are needed.
+Trained = Callable[[], tuple[nn.Module, Mapping[str, Any]]]
+
 
 class Maps(NamedTuple):
     """The maps of images."""
@@ -22,22 +26,19 @@ class Maps(NamedTuple):
     values: Float[np.ndarray, "n rows columns"] | None = None
 
 
-def map_images(
-    model: models.Transformer,
-    variables: Mapping[str, Any],
-    data: Data,
-    pixels: UInt8[np.ndarray, "n h w c"],
-) -> Maps:
+def map_images(trained: Trained, data: Data, pixels: UInt8[np.ndarray, "n h w c"]) -> Maps:
     """Return the relevance of the patches of images for the class that the model predicts.
 
     Args:
-      model: The model.
-      variables: Its `params` and other collections.
+      trained: Returns the model, and its `params` and other collections.
       data: How the model gets its images.
       pixels: At least one image, as the model gets it.
     """
     if jax.process_count() > 1:
         return Maps("There are no maps: a run of several processes does not compute them.")
+    model, variables = trained()
+    if not isinstance(model, models.Transformer):
+        return Maps("There are no maps: the model is no Transformer of this package.")
     predict = jax.jit(lambda *args: models.forward(model, *args).logits.argmax(axis=-1))
     found = []
     try:

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import jax
 from etils import epath
 
-from vit_jax import models
 from vit_jax.config import Data
 from vit_jax.console.progress import say, warn
 from vit_jax.console.text import to_json
@@ -18,7 +17,7 @@ from vit_jax.data.sources import Source
 from vit_jax.evaluation.predictions import Predictions
 from vit_jax.reporting.content import Content
 from vit_jax.reporting.exhibits import listed, make_exhibit
-from vit_jax.reporting.maps import map_images
+from vit_jax.reporting.maps import Trained, map_images
 from vit_jax.reporting.page import render
 from vit_jax.reporting.run_folder import read_run_folder
 
@@ -26,11 +25,10 @@ FILE = "index.html"
 
 
 class Shown(NamedTuple):
-    """A set whose images a report shows, and the variables that predicted them."""
+    """A set whose images a report shows."""
 
     predictions: Predictions
     source: Source
-    variables: Mapping[str, Any]
 
 
 def write_report(directory: epath.Path, content: Callable[[], Content]) -> None:
@@ -56,32 +54,27 @@ def write_report(directory: epath.Path, content: Callable[[], Content]) -> None:
 def gather(
     workdir: epath.Path,
     reports: Sequence[Mapping[str, Any]],
-    sets: Mapping[str, Shown],
-    model: models.Transformer,
+    sets: Sequence[Shown],
     data: Data,
+    trained: Trained,
 ) -> Content:
     """Return what a report shows of a run.
 
     Args:
       workdir: The folder of the run.
       reports: Results of one checkpoint, as in `evaluations/STEP-SET.json`, one for each set.
-      sets: The sets to show in full, by the label of their analysis.
-      model: The model of the run.
+      sets: The sets to show in full; the name of their predictions is that of their analysis.
       data: How the model gets its images.
+      trained: Returns the model that predicted them, and its variables.
     """
     documents = json.loads(to_json(list(reports)))  # NaN becomes null
     against = [document["against"] for document in documents if "against" in document]
     analyses = _merge(documents, "analysis")
-    exhibits = {
-        label: make_exhibit(
-            shown.predictions,
-            shown.source,
-            data,
-            listed(analyses[label], against),
-            functools.partial(map_images, model, shown.variables, data),
-        )
-        for label, shown in sets.items()
-    }
+    mapper = functools.partial(map_images, trained, data)
+    exhibits = {}
+    for predictions, source in sets:
+        indices = listed(analyses[predictions.name], against)
+        exhibits[predictions.name] = make_exhibit(predictions, source, data, indices, mapper)
     return Content(
         step=documents[0]["step"],
         results=_merge(documents, "eval"),

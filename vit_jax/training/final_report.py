@@ -47,7 +47,7 @@ class FinalReport:
     ) -> Content:
         """Return what the report shows: one set in full, with the temperature fitted on `val`."""
         report: dict[str, Any] = {"step": results["step"], "eval": results["eval"]}
-        sets = {}
+        sets = []
         names = [*_ORDER, *self.predictions]
         if name := next((name for name in names if name in self.predictions), None):
             found, source = self.predictions[name], run.splits[name]
@@ -59,5 +59,6 @@ class FinalReport:
                 validation=self.predictions.get("val") if name != "val" else None,
             )
             report["analysis"] = {found.name: analysis}
-            sets[found.name] = Shown(found, source, state.eval_variables)
-        return gather(workdir, [report], sets, run.model, run.config.data)
+            sets.append(Shown(found, source))
+        trained = run.model, state.eval_variables
+        return gather(workdir, [report], sets, run.config.data, lambda: trained)

@@ -30,8 +30,12 @@ def comparison(content: Content) -> Markup:
         parts += [
             tag("h3", f"On {against['set']}"),
             tag("p", _verdict(against, first, second)),
-            side_by_side(f"{count(against['count'])} images", columns),
-            _outcomes(against, first, second),
+            tag(
+                "div",
+                side_by_side(f"{count(against['count'])} images", columns),
+                _outcomes(against, first, second),
+                class_="row",
+            ),
             _differing(against, first, second, names, content.exhibits.get(against["set"])),
         ]
     if content.other:
