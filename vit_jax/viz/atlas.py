@@ -116,7 +116,9 @@ class Atlas:
         found = self._maps.make(("relevance",), lambda: self._relevance(seen))
         if found is not None:
             arrays["relevance"], text = found
-            pictures.append(self._picture(seen, arrays["relevance"], text))
+            # From its least value: the mean of patches starts with the same share of each of them.
+            above = arrays["relevance"] - arrays["relevance"].min()
+            pictures.append(self._picture(seen, above, text))
         if colours is not None:
             arrays["components"] = colours
             size = pictures[0].image.size
