@@ -56,7 +56,7 @@ def embeddings(workdir, tmp_path_factory):
     embed = Embedder(run.model, config, sharding.make_mesh(devices=jax.devices()[:1]))
     found, files = {}, {}
     for name in ("train", "val", "test"):
-        found[name] = embed(run.variables, open_split(config.data, f"{name}_split"))
+        found[name] = embed(run.variables, open_split(config.data, f"{name}_split"), step=2)
         files[name] = epath.Path(tmp_path_factory.mktemp("files")) / f"{name}.npz"
         write_embedding(files[name], found[name])
     return found, files
@@ -74,7 +74,7 @@ def test_it_probes_the_features_of_the_run(workdir, embeddings, capsys):
     assert 0.2 < top1["value"] == expected and top1["low"] < expected < top1["high"]
     counts = {name: part["count"] for name, part in found["images"].items()}
     assert counts == {"train": 96, "val": 34, "test": 37}
-    assert (report["step"], found["split"]) == (2, "test")
+    assert (report["step"], found["split"], found["weights"]) == (2, "test", "")
     assert list(found["results"]) == ["knn", "weighted_knn", "ridge", "few_shot"]
     assert list(found["results"]["few_shot"]["shots"]) == ["1", "5"]
     assert f"knn: top-1 {expected:.2%} [" in out and "the best on digits" in out
@@ -88,11 +88,12 @@ def test_files_give_the_results_of_the_run(workdir, embeddings, capsys, tmp_path
     code, again, _ = run_probe(capsys, *files, *FEW, f"--output={output}")
     assert code == 0
     assert results_of(again)["probe"]["results"] == results_of(out)["probe"]["results"]
+    assert results_of(again)["step"] == 2
     assert json.loads(output.read_text()) == results_of(again)
 
 
 @pytest.mark.parametrize(
-    "flags", [("--split=val",), ("--split=test", "--config.data.val_split=test[:37]")]
+    "flags", [("--split=val",), ("--split=test", "--config.data.val_split=test[36:60]")]
 )
 def test_the_images_to_predict_never_choose_the_penalty(workdir, capsys, tmp_path, flags):
     output = f"--output={tmp_path / 'result.json'}"

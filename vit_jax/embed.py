@@ -111,10 +111,7 @@ def _restore(
 
 def _kind(request: Request, weights: str) -> str:
     """Return which weights are used: `ema` or `raw`; empty for a run with one set of weights."""
-    trained = config_lib.read_config(request.workdir)
-    if not average.describe(trained, weights):
-        return ""
-    return "ema" if average.takes_average(trained, weights) else "raw"
+    return average.kind(config_lib.read_config(request.workdir), weights)
 
 
 def main(values: flags.FlagValues, arguments: tuple[list[str], dict[str, str]]) -> None:

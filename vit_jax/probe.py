@@ -32,7 +32,7 @@ from vit_jax.evaluation.embedding import Embedder, Embedding, read_embedding
 from vit_jax.evaluation.probes import PROBES, Labelled, Probe, Result, Settings, Task
 from vit_jax.evaluation.probes.labelled import EVERY
 from vit_jax.evaluation.probes.lines import format_result
-from vit_jax.evaluation.requests import Request, open_images, resolve
+from vit_jax.evaluation.requests import Request, may_share_images, open_images, resolve
 from vit_jax.evaluation.result_files import write_result
 
 FILES = ("train", "val", "test")
@@ -47,7 +47,6 @@ class Probed(NamedTuple):
     titles: dict[str, str]  # by part: train, val and test
     split: str  # the name of the images to predict
     workdir: epath.Path | None  # None for files
-    step: int | None
 
 
 def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
@@ -114,7 +113,7 @@ def _read(values: flags.FlagValues, overrides: dict[str, str]) -> Probed:
     if "val" in read and _same_images(read["val"], read["test"]):
         raise ConfigError("--val", "expected other images than those of --test")
     say(f"probe     {values.test}")
-    return Probed(first, read.get("val"), read["test"], given, "test", None, None)
+    return Probed(first, read.get("val"), read["test"], given, "test", None)
 
 
 def _check(flag: str, embedding: Embedding, first: Embedding) -> None:
@@ -164,19 +163,21 @@ def _embed(values: flags.FlagValues, overrides: dict[str, str]) -> Probed:
         say(f"probe     {workdir}, step {run.step:,}, on {sources['test'].title}")
         for note in (*test.resolved.notes, *sources["test"].notes):
             say(f"note      {note}")
-        if choice := average.describe(config_lib.read_config(workdir), weights):
+        trained = config_lib.read_config(workdir)
+        if choice := average.describe(trained, weights):
             say(f"weights   {choice}")
         say(f"features  {embedder.features}")
-        found = {name: embedder(run.variables, source) for name, source in sources.items()}
+        facts: dict[str, Any] = {"step": run.step, "weights": average.kind(trained, weights)}
+        found = {name: embedder(run.variables, source, **facts) for name, source in sources.items()}
     titles = {name: source.title for name, source in sources.items()}
     parts = (found["train"], found.get("val"), found["test"])
-    return Probed(*parts, titles, test.split, workdir, run.step)
+    return Probed(*parts, titles, test.split, workdir)
 
 
 def _requests(
     workdir: str, split: str, overrides: dict[str, str]
 ) -> tuple[Request, Request, Request | None]:
-    """Return what to predict, what to fit, and what chooses penalties, if the run has a val split.
+    """Return what to predict, what to fit, and the val split, if it may choose penalties.
 
     Raises:
       ConfigError: A flag is wrong, or the split is the one that probes are fitted on.
@@ -184,21 +185,22 @@ def _requests(
     test = resolve(workdir, split, overrides)
     if test.split == "train":
         raise ConfigError("--split", "expected other images than train, which probes are fitted on")
-    has_val = "val" in test.known and test.split != "val"
-    val = resolve(workdir, "val", overrides) if has_val else None
+    val = resolve(workdir, "val", overrides) if "val" in test.known else None
+    if val is not None and may_share_images(val, test):
+        val = None
     return test, resolve(workdir, "train", overrides), val
 
 
 def _open(train: Request, val: Request | None, test: Request) -> dict[str, Source]:
-    """Return the images of each part; val only if they are not the images to predict."""
-    sources = {"train": open_images(train)}
-    names = sources["train"].class_names
-    sources["test"] = open_images(test, names)
-    if val is not None:
-        source = open_images(val, names)
-        if source.fingerprint != sources["test"].fingerprint:
-            sources["val"] = source
-    return sources
+    """Return the images of each part, which have the same classes."""
+    first = open_images(train)
+    others = {"val": val, "test": test}
+    opened = {
+        name: open_images(request, first.class_names)
+        for name, request in others.items()
+        if request is not None
+    }
+    return {"train": first, **opened}
 
 
 def _labelled(flag: str, embedding: Embedding) -> Labelled:
@@ -221,9 +223,10 @@ def _same_images(first: Embedding, second: Embedding) -> bool:
 def _report(output: str, probed: Probed, results: dict[str, Result]) -> None:
     """Print the results as JSON; write them to a file, if there is one."""
     parts = {"train": probed.train, "val": probed.val, "test": probed.test}
-    document: dict[str, Any] = {
+    facts = probed.train.facts
+    document = {
         "split": probed.split,
-        **{key: probed.train.facts.get(key) for key in ("layer", "pool", "model")},
+        **{key: facts.get(key) for key in ("layer", "pool", "weights", "model")},
         "num_features": probed.train.features.shape[1],
         "num_classes": len(probed.train.class_names),
         "images": {
@@ -233,13 +236,13 @@ def _report(output: str, probed: Probed, results: dict[str, Result]) -> None:
         },
         "results": results,
     }
-    report = {"step": probed.step, "probe": document}
+    report = {"step": facts.get("step"), "probe": document}
     if output:
         path = open_path(output, "--output")
         write_json(path, report)
         say(f"written   {path}")
-    elif probed.workdir is not None and probed.step is not None:
-        write_result(probed.workdir, probed.step, f"probe-{probed.split}", report)
+    elif probed.workdir is not None:
+        write_result(probed.workdir, facts["step"], f"probe-{probed.split}", report)
     say(to_json(report))
 
 

@@ -26,6 +26,18 @@ def takes_average(config: Config, weights: str) -> bool:
     return has_average and weights != "raw"
 
 
+def kind(config: Config, weights: str) -> str:
+    """Return which weights are used, `ema` or `raw`; empty for a run with one set of weights.
+
+    Args:
+      config: The config of the run.
+      weights: `ema`, `raw`, or an empty string for the default.
+    """
+    if not config.optim.ema_decay > 0:
+        return ""
+    return "ema" if takes_average(config, weights) else "raw"
+
+
 def describe(config: Config, weights: str) -> str:
     """Return one line on which weights are used, or an empty string if the run has no EMA."""
     if not config.optim.ema_decay > 0:
