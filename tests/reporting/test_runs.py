@@ -123,6 +123,8 @@ def test_runs_are_found_below_directories_but_not_below_runs(tmp_path):
     for name in ("b", "a/2", "a/1", ".hidden"):
         write_run(tmp_path / name, test=0.9)
     write_run(tmp_path / "b" / "inner", test=0.9)
+    for name in ("c/2/3/4", "d/2/3/4/5"):
+        write_run(tmp_path / name, test=0.9)
     (tmp_path / "empty").mkdir()
     found = [path.relative_to(tmp_path) for path in find_runs(epath.Path(tmp_path))]
-    assert list(map(str, found)) == ["a/1", "a/2", "b"]
+    assert list(map(str, found)) == ["a/1", "a/2", "b", "c/2/3/4"]

@@ -153,21 +153,23 @@ def _evaluations(
     Without results, it is the newest step that was evaluated. Sets that the results do not have
     come from the evaluations of the same step.
     """
-    reports = [_read(path, problems) for path in _evaluation_files(directory)]
-    steps = [step for report in reports if (step := _integer(report.get("step"))) is not None]
-    step = _integer(results.get("step")) if results else max(steps, default=None)
+    files = _evaluation_files(directory)
+    step = _integer(results.get("step")) if results else max(files.values(), default=None)
+    reports = [_read(path, problems) for path, of_step in files.items() if of_step == step]
     found: dict[str, Any] = {}
-    for report in [*(report for report in reports if report.get("step") == step), results]:
+    for report in [*reports, results]:
         if not report.get("label_set"):  # the classes of another data set
             found |= _object(report.get("eval"))
     scores = {label: _score(label, result, settings) for label, result in found.items()}
     return step, {label: score for label, score in scores.items() if score is not None}
 
 
-def _evaluation_files(directory: epath.Path) -> list[epath.Path]:
+def _evaluation_files(directory: epath.Path) -> dict[epath.Path, int]:
+    """Return the files of evaluations, `STEP-NAME.json`, with their steps."""
     folder = directory / EVALUATIONS
-    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-    return [folder / name for name in names if re.fullmatch(r"\d+-\w+\.json", name)]
+    paths = sorted(folder.iterdir()) if folder.is_dir() else []
+    matches = {path: re.fullmatch(r"(\d{1,15})-.+\.json", path.name) for path in paths}
+    return {path: int(match[1]) for path, match in matches.items() if match}
 
 
 def _score(label: str, result: Any, settings: Mapping[str, Any]) -> Score | None:

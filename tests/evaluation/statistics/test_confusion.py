@@ -122,3 +122,5 @@ def test_most_confused_pairs_have_the_most_images_first():
     ]
     assert most_confused(matrix, top=1) == [Confused(1, 2, 3, 3 / 9)]
     assert most_confused(np.diag([3, 4])) == []
+    pairs = [(pair.label, pair.predicted) for pair in most_confused(np.ones((9, 9), int), top=72)]
+    assert pairs == [(i, j) for i in range(9) for j in range(9) if i != j]

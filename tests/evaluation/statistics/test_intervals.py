@@ -59,6 +59,14 @@ def test_the_interval_follows_from_the_distribution_as_in_scipy():
     assert bca_interval(ours) == pytest.approx(tuple(drawn.confidence_interval), rel=1e-9)
 
 
+def test_half_of_the_resamples_that_equal_the_estimate_are_below_it():
+    contributions = np.stack([np.arange(60) % 4 > 0, np.ones(60)], axis=1)
+    drawn = bootstrap(contributions, ratio)
+    below = stats.percentileofscore(drawn.values, drawn.estimate, kind="mean") / 100
+    assert (drawn.values == drawn.estimate).mean() > 0.05
+    assert drawn.bias == pytest.approx(stats.norm.ppf(below))
+
+
 def test_the_same_seed_repeats_to_the_bit_and_another_does_not():
     values = np.random.default_rng(0).exponential(size=359)
     assert mean_interval(values, seed=4) == mean_interval(values, seed=4)
@@ -95,7 +103,9 @@ def test_what_is_not_known_is_undefined():
     distinct = np.eye(50)
     assert all(map(math.isnan, bca(distinct, lambda sums: (sums**2).sum(axis=-1))))
     # A resample may have no image of the denominator.
-    assert all(map(math.isnan, bca(np.array([[1.0, 1.0], [0.0, 0.0]]), ratio)))
+    drawn = bootstrap(np.array([[1.0, 1.0], [2.0, 1.0], [0.0, 0.0]]), ratio)
+    assert math.isfinite(drawn.acceleration) and math.isfinite(drawn.bias)
+    assert all(map(math.isnan, bca_interval(drawn))) and math.isnan(bca_p_value(drawn))
 
 
 def test_the_p_value_is_where_the_interval_excludes_the_null_value():
