@@ -108,6 +108,11 @@ def test_distances_are_drawn_for_every_head():
     assert [label.get_text() for label in axes.get_xticklabels()] == list(distances)
 
 
+def test_distances_that_are_near_each_other_are_not_cut_off():
+    (axes,) = viz.attention_distances({"blocks_0": np.array([7.9, 8.0])}).axes
+    assert axes.get_ylim() == (0, pytest.approx(8.64))
+
+
 def test_a_bias_sheet_has_a_picture_for_each_head():
     biases = {"blocks_0": np.arange(30, dtype=np.float32).reshape(2, 3, 5)}
     image = viz.bias_sheet(biases, width=50)
