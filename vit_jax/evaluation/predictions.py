@@ -4,11 +4,9 @@ import abc
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from vit_jax.evaluation.probabilities import PROBABILITIES
 from vit_jax.evaluation.statistics.intervals import Interval
 
 
@@ -66,8 +64,3 @@ class Predictions(NamedTuple):
     loss: str  # name of the loss that the model was trained with
     skipped: int  # number of unreadable images
     also_correct: Bool[np.ndarray, "n k"] | None = None  # further correct classes of each image
-
-    def probabilities(self, temperature: float = 1.0) -> Float[np.ndarray, "n k"]:
-        """Return the probability of each class, float32, from logits divided by a temperature."""
-        scaled = self.logits / np.float32(temperature)
-        return np.asarray(PROBABILITIES[self.loss](jax.numpy.asarray(scaled)))

@@ -138,21 +138,18 @@ def open_images(
     return source
 
 
-def may_share_images(first: Request, second: Request) -> bool:
-    """Return whether two requests read the same split of the same data, or parts of it."""
-    (data, splits), (other, others) = _location(first), _location(second)
-    return data == other and bool(splits & others)
+def splits_read(config: config_lib.Config, name: str) -> frozenset[tuple[str, str, str]]:
+    """Return data set, folder and name of each split that a set reads, whole or in part.
 
-
-def _location(request: Request) -> tuple[tuple[str, str], set[str]]:
-    """Return the data set and folder of a request, and the names of the splits that it reads."""
-    config, where = request.resolved.config, request.split
-    if request.field == SETS:
-        where = dict(config.eval.sets)[where]
-    elif where in request.known:
-        where = getattr(config.data, request.field)
+    Args:
+      config: The config.
+      name: The name of a split or of a set, or a text such as `train[:90%]`.
+    """
+    field = SPLITS.get(name, "")
+    where = dict(config.eval.sets).get(name) or (field and getattr(config.data, field)) or name
     data, split = locate(config.data, where, "--split")
-    return (data.name, data.root), set(re.split(r"\[[^]]*\]|\+", split)) - {""}
+    parts = set(re.split(r"\[[^]]*\]|\+", split)) - {""}
+    return frozenset((data.name, data.root, part) for part in parts)
 
 
 def _open_other(request: Request, class_names: tuple[str, ...]) -> Source:

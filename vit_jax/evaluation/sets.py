@@ -15,7 +15,7 @@ from vit_jax.errors import ConfigError, UserError, suggest
 from vit_jax.evaluation import label_sets, summary
 from vit_jax.evaluation.analysis import analyse
 from vit_jax.evaluation.predictions import Predictions
-from vit_jax.evaluation.requests import Request, may_share_images, open_images, resolve
+from vit_jax.evaluation.requests import Request, open_images, resolve, splits_read
 from vit_jax.evaluation.subjects import Measured, Subject
 
 
@@ -34,6 +34,11 @@ class EvaluatedSet:
         """The name of the report's file: the label of the first result, and that of a label set."""
         label = next(iter(self.report["eval"]))
         return f"{label}-{self.match.name}" if self.match else label
+
+    @property
+    def splits_read(self) -> frozenset[tuple[str, str, str]]:
+        """The splits that the set reads, whole or in part."""
+        return splits_read(self.request.resolved.config, self.request.split)
 
     def measure(self, subject: Subject) -> Measured:
         """Return what a model has on the set."""
@@ -124,7 +129,7 @@ def measure(
     """
     fitted = validation.measure(subject) if validation else None
     for found in sets:
-        is_other = validation and not may_share_images(found.request, validation.request)
+        is_other = validation and not found.splits_read & validation.splits_read
         measured = fitted if fitted and found is validation else found.measure(subject)
         report = found.report
         report.setdefault("step", subject.trained.step)

@@ -28,7 +28,8 @@ def describe(analysis: Document) -> Iterator[str]:
         ]
         yield f"{INDENT}most confused: {', '.join(texts)}"
     if count := analysis["not_finite"]:
-        yield f"note      {count:,} images have outputs that are not finite; they count as wrong"
+        of = f"{count:,} of {analysis['count']:,} images"
+        yield f"note      outputs are not finite for {of}, which count as wrong"
 
 
 def describe_against(against: Document) -> Iterator[str]:
