@@ -130,7 +130,8 @@ def test_attention_pooling_has_a_map_of_its_probe():
     assert_rows_sum_to_one({"pool": found})
     params = variables["params"]["pool"]
     names = ["pool/attn", "norm"]
-    output, tokens = models.features(model, variables, IMAGES, names).values()
+    features = jax.jit(lambda: models.features(model, variables, IMAGES, names))()
+    output, tokens = (features[name] for name in names)
     values = np.einsum("bnd,dhc->bnhc", tokens[:, 1:], params["attn"]["kv"]["kernel"][:, 1])
     values = values + params["attn"]["kv"]["bias"][1]
     sums = np.einsum("bhnm,bmhc->bnhc", found.weights, values)
@@ -152,7 +153,7 @@ def test_a_kernel_with_padding_has_the_weights_of_the_plain_form(kernel_on_cpu, 
     calls = kernel_on_cpu(name)
     mesh = sharding.make_mesh(devices=jax.devices()[:1])
     with jax.set_mesh(mesh), nn.logical_axis_rules(sharding.RULES):
-        models.forward(model, variables, IMAGES)
+        jax.eval_shape(lambda: models.forward(model, variables, IMAGES).logits)
         assert calls  # the model itself takes the kernel
         found = attention_maps(model, variables, IMAGES, layers)
     for layer in layers:
