@@ -26,6 +26,10 @@ from vit_jax.errors import DataError
 
 EVERY_SECONDS = 10.0  # between two lines of progress
 
+# Options of the compiler, by platform. XLA chooses kernels for GPUs by measuring their time, so two
+# compilations of a program may sum in different orders; this option forbids it.
+OPTIONS = {"gpu": {"xla_gpu_deterministic_ops": True}}
+
 # `(variables, normalized images (b, h, w, c)) -> arrays (b, ...)` by name.
 Function = Callable[[Mapping[str, Any], Array], Mapping[str, Array]]
 
@@ -137,7 +141,9 @@ def _make_step(
     # No axis rules are set here, as each device has its own rows and all variables.
     def apply(variables: Any, pixels: Array) -> dict[str, Array]:
         values = function(variables, transforms.normalize(pixels, data.mean, data.std))
-        return {name: _to_float32(value) for name, value in values.items()}
+        values = {name: _to_float32(value) for name, value in values.items()}
+        # Without it, XLA gathers bfloat16 of several devices, but does not round on a single one.
+        return jax.lax.optimization_barrier(values)
 
     mapped = jax.shard_map(
         apply, mesh=mesh, in_specs=(jax.P(), rows), out_specs=rows, check_vma=False
@@ -147,7 +153,8 @@ def _make_step(
         values = mapped(variables, batch["image"])
         return {"label": batch["label"], "mask": batch["mask"], "values": values}
 
-    return jax.jit(step, out_shardings=sharding.replicated(mesh))
+    options = OPTIONS.get(mesh.devices.flat[0].platform)
+    return jax.jit(step, out_shardings=sharding.replicated(mesh), compiler_options=options)
 
 
 def _to_float32(x: Array) -> Array:
