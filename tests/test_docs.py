@@ -264,7 +264,7 @@ def small_flags(command, flags):
     small = {"--config.model.depth": "1", "--config.data.image_size": "28,28"}
     last = [f"{key}={value}" for key, value in small.items() if key in given]
     flags = [flag for flag in flags if not flag.startswith("--config.total_")]
-    return [*pairs, *flags, *last, f"--config.total_steps={steps}"]
+    return ["--report=", *pairs, *flags, *last, f"--config.total_steps={steps}"]
 
 
 def golden_flags(weights):

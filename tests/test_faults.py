@@ -32,6 +32,7 @@ FLAGS = tiny_flags(
     "--config.model.dropout=0.1",
     "--config.data.affine.degrees=20.0",
     "--config.log.every_seconds=0",
+    "--report=",
 )
 
 
