@@ -151,6 +151,7 @@ def test_names_of_files_are_unique_and_plain():
     [
         (["--workdir="], 64, "--workdir: expected the work directory of a run"),
         (["--output="], 64, "--output: expected a folder for the pictures"),
+        ([f"--output={ROOT / 'README.md'}"], 64, "--output: expected a folder, got the file "),
         (["--maps=head"], 64, "--maps: unknown 'head'; did you mean 'heads'?"),
         (["--layers=block_1"], 64, "--layers: unknown 'block_1'; did you mean 'blocks_1'?"),
         (["--class=dog"], 64, "--class: unknown 'dog'; the model has 6 classes, such as 0, 1, 2"),

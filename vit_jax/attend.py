@@ -10,6 +10,7 @@ components of its features, and pictures of the model: filters, positions and di
 all maps are drawn that the model has. `--arrays` writes the numbers, too.
 """
 
+import concurrent.futures
 import dataclasses
 import itertools
 import os
@@ -69,6 +70,8 @@ def main(values: flags.FlagValues, operands: list[str]) -> None:
     if not values.output:
         raise ConfigError("--output", "expected a folder for the pictures")
     output = local_path(values.output, "--output")
+    if output.exists() and not output.is_dir():
+        raise ConfigError("--output", f"expected a folder, got the file {output}")
     maps = Maps(values.maps.split(",") if values.maps else ())
     paths = images_of(operands)
     trained = _open(values)
@@ -146,14 +149,25 @@ def _read(paths: Sequence[str], data: config_lib.Data) -> list[Named]:
     """Return the images; print a line for one that cannot be read."""
     reader = Reader(InMemory(paths, ("",)), transforms.for_evaluation(data))
     generator = np.random.default_rng(0)  # required, but unused by the evaluation transform
-    pixels = {}
-    for i, path in enumerate(paths):
+
+    def read(index: int) -> np.ndarray | str:
         try:
-            pixels[i] = reader.read(i, generator)["image"]
+            return reader.read(index, generator)["image"]
         except UnreadableError as error:
-            say(f"skipped   {path}: {' '.join(str(error).split())}")
-    read = [paths[i] for i in pixels]
-    return [Named(*each) for each in zip(read, _file_names(read), pixels.values(), strict=True)]
+            return " ".join(str(error).split())
+
+    found = {}
+    with (
+        waiting("reading the images", aside=True),
+        concurrent.futures.ThreadPoolExecutor(data.threads) as threads,
+    ):
+        for path, pixels in zip(paths, threads.map(read, range(len(paths))), strict=True):
+            if isinstance(pixels, str):
+                say(f"skipped   {path}: {pixels}")
+            else:
+                found[path] = pixels
+    names = _file_names(list(found))
+    return [Named(*each) for each in zip(found, names, found.values(), strict=True)]
 
 
 def _look(
