@@ -103,6 +103,14 @@ def test_the_images_to_predict_never_choose_the_penalty(workdir, capsys, tmp_pat
     assert list(results_of(out)["probe"]["images"]) == ["train", "test"]
 
 
+def test_images_to_predict_that_are_in_train_are_counted(workdir, capsys, tmp_path):
+    flags = ("--probes=knn", f"--output={tmp_path / 'result.json'}")
+    _, out, _ = run_probe(capsys, f"--workdir={workdir}", "--split=train[83:103]", *flags)
+    assert "note      13 of the images to predict have the features of an image of train" in out
+    _, out, _ = run_probe(capsys, f"--workdir={workdir}", *flags)
+    assert "have the features of an image" not in out
+
+
 def test_weights_without_a_head_on_a_folder(capsys, tmp_path):
     case = Case(FIXTURES / "hf_dinov2_cls.json")
     model = dict(case.model)

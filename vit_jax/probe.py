@@ -30,7 +30,7 @@ from vit_jax.data.sources import Source
 from vit_jax.errors import ConfigError, pick
 from vit_jax.evaluation.embedding import Embedder, Embedding, read_embedding
 from vit_jax.evaluation.probes import PROBES, Labelled, Probe, Result, Settings, Task
-from vit_jax.evaluation.probes.labelled import EVERY
+from vit_jax.evaluation.probes.labelled import EVERY, count_known
 from vit_jax.evaluation.probes.lines import format_result
 from vit_jax.evaluation.requests import Request, may_share_images, open_images, resolve
 from vit_jax.evaluation.result_files import write_result
@@ -59,6 +59,8 @@ def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
     task = Task(train, val, test, len(probed.train.class_names), settings)
     count, width = train.features.shape
     say(f"train     {probed.titles['train']}: {count:,} images, {width:,} features")
+    if known := count_known(train, test):
+        say(f"note      {known:,} of the images to predict have the features of an image of train")
     if any(probe.chooses for probe in chosen.values()):
         part = probed.titles.get("val", f"every {EVERY}th image of each class of train")
         say(f"penalty   the best on {part}; then all of train is fitted")

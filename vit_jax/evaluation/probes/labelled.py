@@ -30,6 +30,12 @@ def set_apart(labels: Int[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
     return apart
 
 
+def count_known(train: Labelled, others: Labelled) -> int:
+    """Return how many other images have exactly the features of an image of `train`."""
+    known = {hash(row.tobytes()) for row in train.features}
+    return sum(hash(row.tobytes()) in known for row in others.features)
+
+
 def check(name: str, part: Labelled, width: int, num_classes: int) -> None:
     """Check features and labels.
 
