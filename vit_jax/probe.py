@@ -32,7 +32,7 @@ from vit_jax.evaluation.embedding import Embedder, Embedding, read_embedding
 from vit_jax.evaluation.probes import PROBES, Labelled, Probe, Result, Settings, Task
 from vit_jax.evaluation.probes.labelled import EVERY, count_known
 from vit_jax.evaluation.probes.lines import format_result
-from vit_jax.evaluation.requests import Request, may_share_images, open_images, resolve
+from vit_jax.evaluation.requests import Request, open_images, resolve, splits_read
 from vit_jax.evaluation.result_files import write_result
 
 FILES = ("train", "val", "test")
@@ -188,9 +188,13 @@ def _requests(
     if test.split == "train":
         raise ConfigError("--split", "expected other images than train, which probes are fitted on")
     val = resolve(workdir, "val", overrides) if "val" in test.known else None
-    if val is not None and may_share_images(val, test):
+    if val is not None and _splits(val) & _splits(test):
         val = None
     return test, resolve(workdir, "train", overrides), val
+
+
+def _splits(request: Request) -> frozenset[tuple[str, str, str]]:
+    return splits_read(request.resolved.config, request.split)
 
 
 def _open(train: Request, val: Request | None, test: Request) -> dict[str, Source]:
