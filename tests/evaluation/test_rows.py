@@ -12,6 +12,7 @@ from vit_jax import models
 from vit_jax.cluster import sharding
 from vit_jax.data.sources.in_memory import InMemory
 from vit_jax.errors import ConfigError, DataError
+from vit_jax.evaluation import rows
 from vit_jax.evaluation.rows import PerImage
 
 DATA = config_lib.Data(
@@ -75,9 +76,9 @@ def test_a_source_without_a_readable_image_is_an_error():
 @pytest.mark.parametrize("kernel", ("cudnn", "splash"))
 def test_each_device_attends_by_the_kernel_of_the_model(kernel_on_cpu, alone, kernel):
     calls = kernel_on_cpu(kernel)
-    rows = rows_on(2, rows_per_device=4)
+    found = rows_on(2, rows_per_device=4)
     assert calls and {shape[0] for shape, _ in calls} == {4}
-    np.testing.assert_allclose(rows.values["features"], alone.values["features"], atol=1e-5)
+    np.testing.assert_allclose(found.values["features"], alone.values["features"], atol=1e-5)
 
 
 def test_a_device_with_too_little_memory_is_an_error_of_a_setting():
@@ -87,3 +88,13 @@ def test_a_device_with_too_little_memory_is_an_error_of_a_setting():
     per_image = PerImage(hungry, DATA, sharding.make_mesh())
     with pytest.raises(ConfigError, match=r"image_size: .* memory"):
         per_image(VARIABLES, InMemory([PIXELS[0]], ("only",)))
+
+
+def test_progress_says_how_many_images_and_how_fast(monkeypatch, capsys):
+    monkeypatch.setattr(rows, "EVERY_SECONDS", 0.0)
+    rows_on(1, rows_per_device=16)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("embed ")]
+    assert [line.split("  ")[0] for line in lines] == ["embed 1/3", "embed 2/3"]
+    assert lines[0].endswith("  16 images")
+    assert "ETA 0:0" in lines[-1] and "  32 images  " in lines[-1]
+    assert int(lines[-1].rpartition("  ")[2].removesuffix(" images/s").replace(",", "")) > 0

@@ -122,8 +122,10 @@ class PerImage:
                 if previous is not None:
                     yield jax.device_get(previous)
                     progress.mark(i)
-                if progress.due():
-                    progress.show(i, f"{i * self._size:,} images")
+                if i and progress.due():
+                    rate = progress.pace.steps_per_second
+                    speed = [f"{rate * self._size:,.0f} images/s"] if rate else []
+                    progress.show(i, f"{i * self._size:,} images", *speed)
                 previous = current
             if previous is not None:
                 yield jax.device_get(previous)
