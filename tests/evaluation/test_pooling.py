@@ -11,6 +11,7 @@ import pytest
 from vit_jax import models
 from vit_jax.errors import ConfigError
 from vit_jax.evaluation.pooling import choose_features
+from vit_jax.models import stacking
 
 SHAPE = (16, 24, 3)
 SMALL = {"width": 16, "num_heads": 2, "mlp_dim": 32, "depth": 2, "num_classes": 5}
@@ -120,6 +121,15 @@ def test_the_values_are_the_same_under_scan_remat_and_any_policy(layer, fields):
     found = jax.jit(chosen)(variables_of(VIT()), IMAGES)["features"]
     expected = read(VIT(), layer, "mean" if layer else "")[1]
     np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("pool", ("", "mean"))
+def test_stacked_variables_give_the_same_features(pool):
+    model = VIT(scan=True)
+    stacked = stacking.stack(variables_of(VIT()), stacking.find_stacks(model))
+    assert "blocks_0_to_blocks_1" in stacked["params"]
+    found = jax.jit(choose_features(model, SHAPE, "", pool))(stacked, IMAGES)["features"]
+    np.testing.assert_allclose(found, read(VIT(), "", pool)[1], atol=1e-6)
 
 
 @pytest.mark.parametrize("kernel", ("cudnn", "splash"))
