@@ -61,11 +61,14 @@ def test_counts_are_those_of_a_plain_loop():
 
 def test_only_images_that_both_could_read_count():
     first = predictions([True, True, False], np.array([0, 4, 7]))
-    second = predictions([False, True, True], np.array([3, 4, 7]))
+    second = predictions([True, False, True], np.array([4, 5, 7]))
+    second = second._replace(labels=np.array([1, 2, 2]))
+    second = second._replace(logits=2 * np.eye(4, dtype=np.float32)[[1, 0, 2]])
     found = compare(first, second, "b")
     assert found["count"] == 2
     assert (found["both"], found["second_only"]) == (1, 1)
     assert [row["index"] for row in found["differing"]] == [7]
+    assert (found["differing"][0]["first"], found["differing"][0]["second"]) == (3, 2)
 
 
 def test_equal_models_do_not_differ():
