@@ -90,7 +90,8 @@ def run_with_report(tiny_config, workdir, **changes):
 
 
 def test_the_end_of_a_run_is_a_report_of_its_test_set(tiny_config, tmp_path, capsys):
-    results = run_with_report(tiny_config, tmp_path, **{"optim.ema_decay": "0.5"})
+    changes = {"optim.ema_decay": "0.5", "data.val_split": "train[:9]"}
+    results = run_with_report(tiny_config, tmp_path, **changes)
     page = (tmp_path / "page" / "index.html").read_text()
     assert f"report    {tmp_path / 'page' / 'index.html'}" in capsys.readouterr().out
     (shown,) = re.findall(r"<dt>Top-1 accuracy</dt><dd>([\d.]+) %</dd>", page)
@@ -134,6 +135,12 @@ def test_a_run_without_test_split_shows_val(tiny_config, tmp_path):
     run_with_report(tiny_config, tmp_path, **{"data.test_split": ""})
     page = (tmp_path / "page" / "index.html").read_text()
     assert "Set val</h2>" in page and "Temperature" not in page
+
+
+def test_a_temperature_is_not_fitted_on_images_of_the_test_set(tiny_config, tmp_path):
+    run_with_report(tiny_config, tmp_path, **{"data.val_split": "test[:9]"})
+    page = (tmp_path / "page" / "index.html").read_text()
+    assert "Set test</h2>" in page and "Temperature" not in page
 
 
 def test_a_report_that_fails_is_a_warning_and_the_run_is_complete(

@@ -8,6 +8,7 @@ from etils import epath
 
 from vit_jax.evaluation.analysis import analyse
 from vit_jax.evaluation.predictions import Predictions
+from vit_jax.evaluation.requests import splits_read
 from vit_jax.reporting.content import Content
 from vit_jax.reporting.writing import Shown, gather, write_report
 from vit_jax.training.run import Run
@@ -45,18 +46,22 @@ class FinalReport:
     def _gather(
         self, run: Run, workdir: epath.Path, state: TrainState, results: Mapping[str, Any]
     ) -> Content:
-        """Return what the report shows: one set in full, with the temperature fitted on `val`."""
+        """Return what the report shows: one set in full, with the temperature fitted on `val`.
+
+        There is no temperature if the set has images of `val`.
+        """
         report: dict[str, Any] = {"step": results["step"], "eval": results["eval"]}
         sets = []
         names = [*_ORDER, *self.predictions]
         if name := next((name for name in names if name in self.predictions), None):
             found, source = self.predictions[name], run.splits[name]
+            shares = splits_read(run.config, name) & splits_read(run.config, "val")
             analysis = analyse(
                 found,
                 weights="ema" if state.ema else "",
                 step=results["step"],
                 fingerprint=source.fingerprint,
-                validation=self.predictions.get("val") if name != "val" else None,
+                validation=None if shares else self.predictions.get("val"),
             )
             report["analysis"] = {found.name: analysis}
             sets.append(Shown(found, source))
