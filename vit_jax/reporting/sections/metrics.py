@@ -41,15 +41,13 @@ def headline(analysis: Mapping[str, Any]) -> Markup:
         )
         for metric, figure in analysis["metrics"].items()
     ]
-    methods = {
-        METHODS.get(figure.get("method", ""), figure.get("method", "")): None
-        for figure in analysis["metrics"].values()
-        if figure.get("low") is not None
-    }
-    note = EMPTY
-    if methods:
-        words = f"95 % intervals over the images ({', '.join(filter(None, methods))}). They do not"
-        note = tag("p", f"{words} cover how training with another seed varies.", class_="note")
+    methods = [f["method"] for f in analysis["metrics"].values() if f["low"] is not None]
+    names = [name for key, name in METHODS.items() if key in methods]
+    text = (
+        f"95 % intervals over the images ({', '.join(names)}). They do not cover how training with "
+        "another seed varies."
+    )
+    note = tag("p", text, class_="note") if names else EMPTY
     return join([tag("dl", *entries, class_="figures"), note])
 
 
