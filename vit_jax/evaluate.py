@@ -36,7 +36,7 @@ from vit_jax.evaluation.result_files import write_result
 from vit_jax.evaluation.sets import EvaluatedSet, measure, open_sets, open_validation
 from vit_jax.evaluation.subjects import Subject, open_subject
 from vit_jax.reporting.content import Content
-from vit_jax.reporting.writing import Shown, gather, write_report
+from vit_jax.reporting.writing import Shown, check_directory, gather, write_report
 from vit_jax.training.objectives import find_objective
 
 BOTH = "both"
@@ -57,6 +57,7 @@ def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
         print_config(requests[0].resolved)
         return
     table = tables.check_path(values.table, "--table") if values.table else None
+    directory = check_directory(values.report, "--report") if values.report else None
     sets = evaluate(values, requests, overrides)
     for found in sets:
         write_result(found.request.workdir, found.report["step"], found.name, found.report)
@@ -64,8 +65,8 @@ def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
         made = [predictions for found in sets for predictions in found.predictions]
         tables.write_table(table, prediction_table.columns(made))
         say(f"written   {table}")
-    if values.report:
-        _report(values, sets)
+    if directory is not None:
+        _report(directory, values, sets)
     say(to_json(_summarize(sets)))
 
 
@@ -108,7 +109,7 @@ def evaluate(
     return sets
 
 
-def _report(values: flags.FlagValues, sets: Sequence[EvaluatedSet]) -> None:
+def _report(directory: epath.Path, values: flags.FlagValues, sets: Sequence[EvaluatedSet]) -> None:
     """Write a report of the sets, with maps by the weights that were evaluated first."""
     workdir, config = sets[0].request.workdir, sets[0].request.resolved.config
     weights = average.CHOICES[0] if values.weights == BOTH else values.weights or ""
@@ -124,7 +125,7 @@ def _report(values: flags.FlagValues, sets: Sequence[EvaluatedSet]) -> None:
         return gather(workdir, [found.report for found in sets], shown, config.data, trained)
 
     with jax.set_mesh(mesh):
-        write_report(open_path(values.report, "--report"), content)
+        hosts.run_on_host0(functools.partial(write_report, directory, content))
 
 
 def _open(

@@ -125,6 +125,15 @@ def test_evaluate_writes_a_report_of_its_sets_beside_another_run(tiny_config, tm
     assert f"{difference:+.2f} points" in text
 
 
+def test_the_headline_is_that_of_the_first_set(tiny_config, tmp_path, capsys):
+    train(resolved(tiny_config({**SHORT, "data.val_split": "test[:9]"})), epath.Path(tmp_path))
+    assert evaluate(tmp_path, "--split=test,val", f"--report={tmp_path / 'page'}") == 0
+    summary = (tmp_path / "page" / "index.html").read_text().split("All sets")[0]
+    assert "<h3>Set test</h3>" in summary and "<h3>Set val</h3>" not in summary
+    assert evaluate(tmp_path, f"--report={tmp_path / 'page' / 'index.html'}") == 64
+    assert "--report: expected a directory, got the file" in capsys.readouterr().err
+
+
 def test_a_model_without_maps_says_why(tiny_config, tmp_path):
     run_with_report(tiny_config, tmp_path, **{"model.attention.name": "reduced"})
     page = (tmp_path / "page" / "index.html").read_text()

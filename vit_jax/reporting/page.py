@@ -45,10 +45,11 @@ def _describe(content: Content) -> str:
 
 
 def _summary(content: Content) -> Markup:
-    """Return the metrics of the last set as headline, and those of all sets side by side."""
+    """Return the metrics of the first set as headline, and those of all sets side by side."""
     analyses, parts = content.analyses, []
     if analyses:
-        parts.append(headline(list(_detailed(analyses).values())[-1]))
+        label, first = next(iter(_detailed(analyses).items()))
+        parts += [tag("h3", f"Set {label}"), headline(first)]
     if len(analyses) > 1:
         columns = {label: analysis["metrics"] for label, analysis in analyses.items()}
         parts.append(side_by_side("All sets, with 95 % intervals", columns))

@@ -1,4 +1,4 @@
-"""Write the report of a run: one file, and a warning instead of an error if that fails."""
+"""Write the report of a run: gather what it shows, and write it as one file."""
 
 import functools
 import json
@@ -10,10 +10,11 @@ import jax
 from etils import epath
 
 from vit_jax.config import Data
-from vit_jax.console.progress import say, warn
+from vit_jax.console.progress import say
 from vit_jax.console.text import to_json
-from vit_jax.console.workdir import write_text
+from vit_jax.console.workdir import open_path, write_text
 from vit_jax.data.sources import Source
+from vit_jax.errors import ConfigError
 from vit_jax.evaluation.predictions import Predictions
 from vit_jax.reporting.content import Content
 from vit_jax.reporting.exhibits import listed, make_exhibit
@@ -31,24 +32,38 @@ class Shown(NamedTuple):
     source: Source
 
 
+def check_directory(text: str, flag: str) -> epath.Path:
+    """Return the directory of a report that a flag names, before there is anything to write.
+
+    Args:
+      text: The value of the flag.
+      flag: The name of the flag, for error messages.
+
+    Raises:
+      ConfigError: There is a file with that path.
+    """
+    path = open_path(text, flag)
+    if path.exists() and not path.is_dir():
+        raise ConfigError(flag, f"expected a directory, got the file {text}")
+    return path
+
+
 def write_report(directory: epath.Path, content: Callable[[], Content]) -> None:
-    """Write a report into a directory, on host 0; any failure is a warning.
+    """Write a report into a directory, on host 0.
 
     Args:
       directory: The directory of the report; it is made if there is none.
       content: Returns what the report shows.
+
+    Raises:
+      OSError: The file cannot be written.
     """
     if jax.process_index():
         return
-    try:
-        page = render(content())
-        directory.mkdir(parents=True, exist_ok=True)
-        write_text(directory / FILE, page)
-    except Exception as error:
-        reason = " ".join(f"{type(error).__name__} {error}".split())
-        warn(f"there is no report in {directory}: {reason:.300}")
-    else:
-        say(f"report    {directory / FILE}")
+    page = render(content())
+    directory.mkdir(parents=True, exist_ok=True)
+    write_text(directory / FILE, page)
+    say(f"report    {directory / FILE}")
 
 
 def gather(

@@ -6,6 +6,7 @@ from typing import Any
 
 from etils import epath
 
+from vit_jax.console.progress import warn
 from vit_jax.evaluation.analysis import analyse
 from vit_jax.evaluation.predictions import Predictions
 from vit_jax.evaluation.requests import splits_read
@@ -33,7 +34,7 @@ class FinalReport:
     def write(
         self, run: Run, workdir: epath.Path, state: TrainState, results: Mapping[str, Any]
     ) -> None:
-        """Write the report on host 0; a failure is a warning.
+        """Write the report on host 0; any failure is a warning.
 
         Args:
           run: The run.
@@ -41,7 +42,11 @@ class FinalReport:
           state: Its final state.
           results: The content of `results.json`.
         """
-        write_report(self.directory, lambda: self._gather(run, workdir, state, results))
+        try:
+            write_report(self.directory, lambda: self._gather(run, workdir, state, results))
+        except Exception as error:
+            reason = " ".join(f"{type(error).__name__} {error}".split())
+            warn(f"there is no report in {self.directory}: {reason:.300}")
 
     def _gather(
         self, run: Run, workdir: epath.Path, state: TrainState, results: Mapping[str, Any]
