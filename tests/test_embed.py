@@ -149,7 +149,7 @@ def test_features_that_are_not_finite_are_counted(embed, monkeypatch):
         (("--pool=max",), 64, "--pool: unknown 'max'; choose from cls, mean, tokens"),
         (("a.png",), 66, "a.png: no such file"),
         ((__file__, "--split=test"), 64, "--split: expected a split or images, got both"),
-        ((__file__,), 65, "image: expected an image that can be read, found none"),
+        ((__file__,), 65, f"{__file__}: expected an image that can be read, found none"),
         (("--split=tset",), 64, "--split: "),
         (("--outpt=a.npz",), 64, "--outpt: no such flag; did you mean '--output'?"),
         (("--output=a.csv",), 64, "--output: expected a name that ends in .npz or .parquet, got"),

@@ -124,7 +124,7 @@ def main(values: flags.FlagValues, arguments: tuple[list[str], dict[str, str]]) 
       WorkdirError: The file cannot be written.
     """
     operands, overrides = arguments
-    output = tables.check_path(values.output, "--output")
+    output = tables.check_output(values.output, "--output")
     names = ("workdir", "split", "step", "weights", "layer", "pool")
     flag_values = {f"--{name}": values[name].value for name in names}
     request = hosts.run_and_compare(
@@ -170,7 +170,9 @@ def _resolve(
 
 def _open_operands(operands: Sequence[str]) -> Source:
     """Return the images of paths and folders, without labels."""
-    return InMemory(images_of(operands), UNLABELLED)
+    source = InMemory(images_of(operands), UNLABELLED)
+    source.title = ", ".join(operands)
+    return source
 
 
 def _write(path: epath.Path, found: Embedding) -> None:

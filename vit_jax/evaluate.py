@@ -56,7 +56,7 @@ def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
     if values.print_config:
         print_config(requests[0].resolved)
         return
-    table = tables.check_path(values.table, "--table") if values.table else None
+    table = tables.check_output(values.table, "--table") if values.table else None
     directory = check_directory(values.report, "--report") if values.report else None
     sets = evaluate(values, requests, overrides)
     for found in sets:

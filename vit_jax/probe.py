@@ -73,7 +73,7 @@ def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
             results[name] = probe.measure(task)
         for line in format_result(name, results[name]):
             say(line)
-    _report(values.output, probed, results)
+    _report(values, probed, results)
 
 
 def _choose_probes(values: flags.FlagValues) -> tuple[dict[str, Probe], Settings]:
@@ -226,8 +226,9 @@ def _same_images(first: Embedding, second: Embedding) -> bool:
     return first.facts.get("data") == second.facts.get("data") and first.ids == second.ids
 
 
-def _report(output: str, probed: Probed, results: dict[str, Result]) -> None:
-    """Print the results as JSON; write them to a file, if there is one."""
+def _report(values: flags.FlagValues, probed: Probed, results: dict[str, Result]) -> None:
+    """Print the results as JSON; write them to a file, whose name has the layer and the pool."""
+    output, given = values.output, (values.layer, values.pool)
     parts = {"train": probed.train, "val": probed.val, "test": probed.test}
     facts = probed.train.facts
     document = {
@@ -248,7 +249,8 @@ def _report(output: str, probed: Probed, results: dict[str, Result]) -> None:
         write_json(path, report)
         say(f"written   {path}")
     elif probed.workdir is not None:
-        write_result(probed.workdir, facts["step"], f"probe-{probed.split}", report)
+        name = "-".join(["probe", probed.split, *filter(None, given)])
+        write_result(probed.workdir, facts["step"], name, report)
     say(to_json(report))
 
 

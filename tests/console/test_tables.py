@@ -8,7 +8,7 @@ import pytest
 from etils import epath
 
 from vit_jax.console import tables
-from vit_jax.errors import ConfigError, DataError, InputMissingError
+from vit_jax.errors import ConfigError, DataError, InputMissingError, WorkdirError
 
 COLUMNS = {
     "ids": ["a.png", "ü 🐟.png", ""],
@@ -96,3 +96,11 @@ def test_the_path_is_checked_before_there_is_a_table(tmp_path, monkeypatch):
     assert tables.check_path("a.npz", "--output") == epath.Path("a.npz")
     with pytest.raises(ConfigError, match=r"--output: pyarrow is not installed; .*\[analysis\]"):
         tables.check_path("a.parquet", "--output")
+
+
+def test_a_folder_that_takes_no_files_is_found_before_the_work(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WorkdirError, match=r"--output: cannot write .*file/a.npz \("):
+        tables.check_output(str(tmp_path / "file" / "a.npz"), "--output")
+    assert tables.check_output(str(tmp_path / "new" / "a.npz"), "--output").parent.is_dir()
+    assert not list((tmp_path / "new").iterdir())

@@ -49,4 +49,4 @@ def test_the_lines_of_an_analysis_name_confused_classes_and_broken_outputs():
         "          most confused: owl as cat (1 of 2)",
         "note      outputs are not finite for 1 of 4 images, which count as wrong",
     ]
-    assert lines[0].startswith(f"{'':10}top-5 [30.1, 95.4]  loss [nan, nan]  balanced accuracy 50")
+    assert lines[0].startswith(f"{'':10}top-5 [30.1, 95.4]  loss [undefined]  balanced accuracy 50")

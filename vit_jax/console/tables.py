@@ -6,6 +6,7 @@ extra `analysis`.
 
 import json
 import math
+import tempfile
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Any, NamedTuple
@@ -17,8 +18,8 @@ from numpy.lib import format as npy
 
 from vit_jax.console.documents import parse_json
 from vit_jax.console.text import to_json
-from vit_jax.console.workdir import open_path, replacing
-from vit_jax.errors import ConfigError, DataError, InputMissingError
+from vit_jax.console.workdir import is_local, open_path, replacing
+from vit_jax.errors import ConfigError, DataError, InputMissingError, WorkdirError
 
 METADATA = "metadata"  # the entry of a .npz that is not a column
 SHAPES = b"shapes"  # of the arrays in the rows of a .parquet, whose columns have flat lists
@@ -38,8 +39,31 @@ class Format(NamedTuple):
     read: Callable[[IO[bytes]], tuple[dict[str, np.ndarray], str]]
 
 
+def check_output(text: str, flag: str) -> epath.Path:
+    """Return the path of a table to write that a flag names, before there is anything to write.
+
+    Args:
+      text: The value of the flag.
+      flag: The name of the flag, for error messages.
+
+    Raises:
+      ConfigError: See `check_path`.
+      WorkdirError: There can be no files in its folder.
+    """
+    path = check_path(text, flag)
+    if jax.process_index() == 0 and is_local(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=path.parent):
+                pass
+        except OSError as error:
+            problem = error.strerror or error
+            raise WorkdirError(f"{flag}: cannot write {path} ({problem})") from error
+    return path
+
+
 def check_path(text: str, flag: str) -> epath.Path:
-    """Return the path of a table that a flag names, before there is anything to write.
+    """Return the path of a table that a flag names.
 
     Args:
       text: The value of the flag.

@@ -102,6 +102,8 @@ def open_validation(
     chosen, first = "val" if name is None else name, sets[0].request
     for found in sets:
         if found.request.split == chosen and found.match is None:
+            if name:
+                say(f"note      no temperature on {name}, to which it is fitted")
             return found
     if name and name not in first.known:
         raise ConfigError("--calibrate", f"no set '{name}'; {suggest(name, first.known)}")

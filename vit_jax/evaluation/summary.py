@@ -1,5 +1,6 @@
 """What a command prints about an analysis: the main figures, with 95 % intervals in brackets."""
 
+import math
 from collections.abc import Iterator
 
 from vit_jax.evaluation.analysis import Document
@@ -37,8 +38,8 @@ def describe_against(against: Document) -> Iterator[str]:
     first, second = (_percent(against[key]["top1"]) for key in ("first", "second"))
     count = against["count"]
     yield f"against   {against['other']}: top-1 {second}, here {first}  ({count:,} images)"
-    difference = {key: 100 * against["difference"][key] for key in ("value", "low", "high")}
-    shown = f"{difference['value']:+.2f} [{difference['low']:+.2f}, {difference['high']:+.2f}]"
+    difference = against["difference"]
+    shown = f"{100 * difference['value']:+.2f} {_range(difference, 100.0, 2, '+')}"
     only = f"{against['first_only']:,} images are right only here, {against['second_only']:,} there"
     p = against["mcnemar"]["p"]
     yield f"{INDENT}difference in points {shown}  McNemar's p {p:.2g}  ({only})"
@@ -52,5 +53,8 @@ def _number(metric: Document) -> str:
     return f"{metric['value']:.4f} {_range(metric)}"
 
 
-def _range(metric: Document, scale: float = 1.0, digits: int = 4) -> str:
-    return f"[{scale * metric['low']:.{digits}f}, {scale * metric['high']:.{digits}f}]"
+def _range(metric: Document, scale: float = 1.0, digits: int = 4, sign: str = "-") -> str:
+    low, high = metric["low"], metric["high"]
+    if not math.isfinite(low + high):
+        return "[undefined]"
+    return f"[{scale * low:{sign}.{digits}f}, {scale * high:{sign}.{digits}f}]"

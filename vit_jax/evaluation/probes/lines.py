@@ -9,7 +9,7 @@ from vit_jax.evaluation.probes.task import Result
 DETAILS: dict[str, Callable[[Any], str]] = {
     "neighbours": lambda count: f"{count} neighbours",
     "temperature": lambda temperature: f"temperature {temperature:g}",
-    "penalty": lambda penalty: f"penalty {penalty:.3g}",
+    "penalty": lambda penalty: f"penalty {penalty:,.4g}",
     "choosing_top1": lambda top1: f"chosen at top-1 {top1:.2%}",
     "at_limit": lambda at_limit: "an end of the range of penalties" if at_limit else "",
     "converged": lambda converged: "" if converged else "not converged",
@@ -33,7 +33,8 @@ def format_result(name: str, result: Result) -> list[str]:
 
 def _format_shots(shots: str, result: Result) -> str:
     """Return the line of one number of images a class."""
-    extent = f"{result['min']:.2%} to {result['max']:.2%} in {len(result['top1'])} draws"
+    draws = len(result["top1"])
+    extent = f"{result['min']:.2%} to {result['max']:.2%} in {draws} draw{'s' * (draws > 1)}"
     line = f"  {shots} a class: top-1 {result['mean']:.2%}, {extent}, {result['images']:,} images"
     if small := result["small_classes"]:
         return f"{line}, all there are of {small:,} classes"

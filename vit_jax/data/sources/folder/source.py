@@ -120,6 +120,8 @@ def _list_splits(
         divided = divide(whole.files, data.val_share)
         _check_names(requested, divided, f"{root}, which is divided into train and val")
         empty = [name for name in requested if not divided[name]]
+        if not whole.files:
+            return divided, [*whole.notes, f"there is no image in {root}"]
         cut = explain_cut(whole.files, data.val_share)
         return divided, [*whole.notes, *(f"no image falls into {name}: {cut}" for name in empty)]
     files: dict[str, list[File]] = {name: [] for name in layout.splits}
