@@ -186,7 +186,7 @@ def accuracy(settings: config.Config, seed: int, splits: dict[str, Any]) -> dict
         for start in range(0, len(test["label"]), 500):
             batch = {key: array[start : start + 500] for key, array in test.items()}
             batch["mask"] = np.ones(len(batch["label"]), np.bool_)
-            sums = eval_step(now.variables, sums, sharding.to_global(batch, run.mesh))
+            sums, _ = eval_step(now.variables, sums, sharding.to_global(batch, run.mesh))
     totals = jax.device_get(sums)["classification"]
     return {
         "top1": float(totals["top1"] / totals["count"]),

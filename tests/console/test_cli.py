@@ -129,5 +129,5 @@ def test_operands_may_be_among_overrides():
     assert parse([]) == ([], {})
     with pytest.raises(ConfigError, match=r"config\.seed: expected a value"):
         parse(["--config.seed", "2"])
-    with pytest.raises(ConfigError, match=r"--hlp: no such flag; did you mean '--help'\?"):
-        parse(["--hlp"])
+    with pytest.raises(ConfigError, match=r"--nmber: no such flag; did you mean '--number'\?"):
+        parse(["--nmber"])
