@@ -146,6 +146,43 @@ def test_names_of_files_are_unique_and_plain():
     assert names == ["cat", "Cat-2", "cat-2-2", "filters-2", "a_b_c", "cat-3"]
 
 
+def test_no_file_is_written_over_an_image(workdirs, photos, tmp_path, capsys):
+    original = (photos / "cat.png").read_bytes()
+    (tmp_path / "link").symlink_to(tmp_path)
+    for name in ("cat.png", "filters.png"):
+        (tmp_path / name).write_bytes(original)
+        for folder in (tmp_path, tmp_path / "link"):
+            where = [f"--workdir={workdirs['hf_dinov2_cls']}", f"--output={folder}"]
+            code, out, err = run(capsys, *where, tmp_path / name)
+            assert (code, out) == (64, "")
+            assert f"{folder / name} is one of them and would be replaced" in err
+        assert (tmp_path / name).read_bytes() == original
+
+
+def test_a_link_of_the_name_of_a_picture_is_replaced(workdirs, photos, tmp_path, capsys):
+    other = tmp_path / "other.txt"
+    other.write_text("precious")
+    (tmp_path / "maps").mkdir()
+    for kind in ("png", "npz"):
+        (tmp_path / f"maps/cat.{kind}").symlink_to(other)
+    where = [f"--workdir={workdirs['hf_dinov2_cls']}", f"--output={tmp_path / 'maps'}"]
+    code, _, _ = run(capsys, *where, photos / "cat.png", "--maps=mean", "--arrays")
+    assert code == 0 and other.read_text() == "precious"
+    assert sorted(path.name for path in (tmp_path / "maps").iterdir()) == ["cat.npz", "cat.png"]
+    assert not any(path.is_symlink() for path in (tmp_path / "maps").iterdir())
+
+
+@pytest.mark.parametrize("name", ["file/maps", "/proc/maps"])
+def test_a_folder_that_cannot_be_made_is_found_before_the_work(
+    workdirs, photos, tmp_path, capsys, name
+):
+    (tmp_path / "file").write_text("no folder")
+    where = [f"--workdir={workdirs['hf_dinov2_cls']}", f"--output={tmp_path / name}"]
+    code, out, err = run(capsys, *where, photos / "cat.png")
+    message = f"error: --output: cannot write to {tmp_path / name} ("
+    assert (code, out) == (73, "") and err.splitlines()[-1].startswith(message)
+
+
 @pytest.mark.parametrize(
     ("flags", "code", "message"),
     [

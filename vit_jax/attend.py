@@ -17,11 +17,13 @@ import os
 import pathlib
 import re
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from absl import flags
+from etils import epath
 from PIL import Image
 
 from vit_jax import config as config_lib
@@ -30,13 +32,13 @@ from vit_jax.checkpoints.pretrained import Pretrained, from_pretrained
 from vit_jax.console import cli
 from vit_jax.console.progress import Progress, say, say_aside
 from vit_jax.console.waiting import waiting
-from vit_jax.console.workdir import local_path, open_path
+from vit_jax.console.workdir import local_path, open_path, replacing
 from vit_jax.data import transforms
 from vit_jax.data.image_files import images_of
 from vit_jax.data.images import UnreadableError
 from vit_jax.data.reader import Reader
 from vit_jax.data.sources.in_memory import InMemory
-from vit_jax.errors import ConfigError, DataError, InputMissingError
+from vit_jax.errors import ConfigError, DataError, InputMissingError, WorkdirError
 from vit_jax.viz.atlas import TOP, Atlas, Seen
 from vit_jax.viz.map_names import OF_IMAGES, OF_MODEL, Maps
 
@@ -60,10 +62,11 @@ def main(values: flags.FlagValues, operands: list[str]) -> None:
     """Draw the maps of images, and those of the model.
 
     Raises:
-      ConfigError: A flag is wrong, there are no operands, or the model does not have a map that
-        `--maps` names.
+      ConfigError: A flag is wrong, there are no operands, the model does not have a map that
+        `--maps` names, or a picture would replace an image.
       DataError: No image can be read, or the model has no finite output for any.
       InputMissingError: None of the operands exists.
+      WorkdirError: There can be no files in the folder.
     """
     if not values.workdir:
         raise ConfigError("--workdir", "expected the work directory of a run")
@@ -78,8 +81,9 @@ def main(values: flags.FlagValues, operands: list[str]) -> None:
     atlas = Atlas(trained, maps, values.layers, values["class"].value or TOP, values.width)
     if not any(map(os.path.exists, operands)):
         raise InputMissingError(f"{', '.join(operands)}: no such file")
+    _make_folder(output)
     images = _read(paths, trained.data)
-    output.mkdir(parents=True, exist_ok=True)
+    _keep_images(paths, output, [image.name for image in images])
     progress = Progress(2 * len(images), 0, 10.0, "attend", aside=True)
     try:
         seen = list(_look(atlas, images, progress))
@@ -199,15 +203,53 @@ def _file_names(paths: Sequence[str]) -> list[str]:
     return names
 
 
+def _make_folder(output: pathlib.Path) -> None:
+    """Create the folder of the pictures, before there is one to write.
+
+    Raises:
+      WorkdirError: There can be no files in it.
+    """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output):
+            pass
+    except OSError as error:
+        problem = error.strerror or error
+        raise WorkdirError(f"--output: cannot write to {output} ({problem})") from error
+
+
+def _keep_images(paths: Sequence[str], output: pathlib.Path, names: Sequence[str]) -> None:
+    """Refuse to write files of these names, or of the model, over an image.
+
+    Raises:
+      ConfigError: An image has the path of such a file.
+    """
+    images = {_identity(path) for path in paths if os.path.exists(path)}
+    for name in (*names, *OF_MODEL):
+        for file in (output / f"{name}.png", output / f"{name}.npz"):
+            if file.exists() and _identity(file) in images:
+                problem = f"expected a folder without the images, but {file} is one of them"
+                raise ConfigError("--output", f"{problem} and would be replaced")
+
+
+def _identity(path: str | pathlib.Path) -> tuple[int, int]:
+    status = os.stat(path)
+    return status.st_dev, status.st_ino
+
+
 def _write(path: pathlib.Path, picture: Any, arrays: Mapping[str, Any], about: str) -> None:
     """Write a picture, and the numbers that it shows if there are any, and say so."""
-    file = path.with_name(f"{path.name}.png")
-    picture.save(file) if isinstance(picture, Image.Image) else picture.savefig(file, dpi=120)
-    say(f"write     {file}  {about}")
+    target = epath.Path(path)
+    with replacing(target.with_name(f"{path.name}.png"), "b") as file:
+        if isinstance(picture, Image.Image):
+            picture.save(file, "png")
+        else:
+            picture.savefig(file, format="png", dpi=120)
+    say(f"write     {path}.png  {about}")
     if arrays:
-        file = path.with_name(f"{path.name}.npz")
-        np.savez_compressed(file, **arrays)
-        say(f"write     {file}  {', '.join(arrays)}")
+        with replacing(target.with_name(f"{path.name}.npz"), "b") as file:
+            np.savez_compressed(file, **arrays)
+        say(f"write     {path}.npz  {', '.join(arrays)}")
 
 
 def _flags() -> flags.FlagValues:

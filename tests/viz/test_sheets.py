@@ -111,6 +111,8 @@ def test_distances_are_drawn_for_every_head():
 def test_distances_that_are_near_each_other_are_not_cut_off():
     (axes,) = viz.attention_distances({"blocks_0": np.array([7.9, 8.0])}).axes
     assert axes.get_ylim() == (0, pytest.approx(8.64))
+    (axes,) = viz.attention_distances({"blocks_0": np.zeros(2)}).axes
+    assert axes.get_ylim() == (0, 1)
 
 
 def test_a_bias_sheet_has_a_picture_for_each_head():

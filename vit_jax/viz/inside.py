@@ -137,7 +137,8 @@ def attention_distances(
     axes.set_title("mean attention distance of each head", loc="left", fontsize=11, color=INK)
     axes.set_xticks(range(len(distances)), list(distances), rotation=60, ha="right", fontsize=8)
     axes.set_ylabel("pixels", color=INK)
-    axes.set_ylim(0, 1.08 * max(float(np.max(heads)) for heads in distances.values()))
+    largest = max(float(np.max(heads)) for heads in distances.values())
+    axes.set_ylim(0, 1.08 * largest or 1.0)  # a single patch has no other one at a distance
     axes.grid(axis="y", color="#EEEEEE")
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
