@@ -5,6 +5,7 @@ import itertools
 import chex
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from tiny_models import (
@@ -199,6 +200,13 @@ class Nearest(FullAttention):
         return (weights == weights.max(axis=-1, keepdims=True)).astype(weights.dtype)
 
 
+class ByName(FullAttention):
+    """Passes the layout by name."""
+
+    def _attend(self, q, k, v, grid, train):
+        return jnp.einsum("bhnm,bmhc->bnhc", self.weigh(q, k, grid=grid), v)
+
+
 class Opaque(Attention):
     """Has no weights."""
 
@@ -208,7 +216,7 @@ class Opaque(Attention):
         return v
 
 
-@pytest.mark.parametrize("attention", [Sharp, Nearest])
+@pytest.mark.parametrize("attention", [Sharp, Nearest, ByName])
 def test_attention_that_extends_ours_shows_its_own_weights(monkeypatch, attention):
     monkeypatch.setitem(ATTENTIONS, "own", attention)
     assert_rows_sum_to_one(check(tiny_vit(attention="own")))

@@ -59,3 +59,9 @@ def test_the_foreground_is_the_side_of_the_centre_with_components_of_its_own():
 def test_one_dimension_gives_one_colour():
     colours, _, _ = component_colours(vectors(12, 1).reshape(1, 3, 4, 1))
     assert colours[..., 0].max() == 1 and not colours[..., 1:].any()
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1, 3), (2, 4, 4, 3)])
+def test_equal_patches_are_all_in_the_foreground(shape):
+    colours, _, shown = component_colours(np.full(shape, 0.3, np.float32), foreground=True)
+    assert shown.all() and np.isfinite(colours).all()

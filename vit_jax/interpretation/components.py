@@ -57,7 +57,7 @@ def component_colours(
       features: Features of the patches of n images.
       foreground: Whether to show only the patches on one side of the mean of the first component,
         with the components of these patches alone: the side that more of the central patches are
-        on.
+        on. All are shown if the first component is constant.
 
     Returns:
       The colours, 0 to 1; the components; and the patches that are shown. Others are black.
@@ -77,6 +77,8 @@ def component_colours(
 
 def _foreground(first: np.ndarray) -> np.ndarray:
     """Return which patches are on the side of the first component that holds the centre."""
+    if first.min() == first.max():
+        return np.ones(first.shape, bool)
     _, height, width = first.shape
     rows = slice(height // 4, height - height // 4)
     columns = slice(width // 4, width - width // 4)

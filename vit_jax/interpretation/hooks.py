@@ -80,6 +80,7 @@ def run(
     _check(model, layers)
     perturbations = perturbations or {}
     kept: dict[str, Any] = {}
+    layouts = grids(model, images.shape)
     active: set[str] = set()  # layers whose `weigh` calls that of the class that it extends
 
     def read(
@@ -92,7 +93,7 @@ def run(
         active.add(layer)
         weights = next_method(*args, **kwargs)
         active.remove(layer)
-        where = _order(module, weights, *args[2:])
+        where = _order(module, weights, layouts[layer])
         if layer in perturbations:
             weights = weights.at[where].add(perturbations[layer])
         kept[layer] = keep(module, weights[where])
@@ -110,11 +111,11 @@ def run(
     return output, kept
 
 
-def _order(module: Any, weights: Array, *grid: Grid) -> tuple[Any, ...]:
+def _order(module: Any, weights: Array, grid: Grid) -> tuple[Any, ...]:
     """Return the index that brings the weights of a layer into the order of the grid."""
     if not isinstance(module, Attention):
         return ()
-    queries, keys = module.order(*grid)
+    queries, keys = module.order(grid)
     in_order = all(
         np.array_equal(index, np.arange(size))
         for index, size in zip((queries, keys), weights.shape[2:], strict=True)

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from vit_jax.errors import ConfigError
-from vit_jax.models import Transformer
+from vit_jax.models import Transformer, forward
 from vit_jax.models.layers.posemb import POSEMBS
 from vit_jax.models.layers.posemb.relative import Relative
 from vit_jax.models.parts import name_of
@@ -70,28 +70,28 @@ def position_bias(
       image_shape: Height, width and channels of an image.
 
     Returns:
-      Biases of odd height and width, with offset 0 in the centre; they have those of a window.
+      Biases with offset 0 in the centre: (2 height - 1, 2 width - 1) for a grid or a window of this
+      height and width in patches.
     """
+    calls: dict[str, tuple[Relative, tuple[int, int, int]]] = {}
 
-    @jax.jit
-    def run(images: jax.Array) -> dict[str, tuple[jax.Array, jax.Array]]:
-        found = {}
+    def record(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
+        if isinstance(context.module, Relative) and context.method_name == "__call__":
+            calls["/".join(context.module.path)] = (context.module.clone(parent=None), args)
+        return call(*args, **kwargs)
 
-        def record(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
-            result = call(*args, **kwargs)
-            if isinstance(context.module, Relative) and context.method_name == "__call__":
-                found[context.module.path[0]] = (jnp.array(args), result)
-            return result
-
-        with nn.intercept_methods(record):
-            model.clone(scan=False).apply(variables, images, train=False)
-        return found
-
-    called = run(jnp.zeros((1, *image_shape)))
-    return {
-        name: _by_offset(np.asarray(bias), *sizes.tolist())
-        for name, (sizes, bias) in called.items()
-    }
+    plain = model.clone(scan=False, remat="none")
+    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    with nn.intercept_methods(record):
+        jax.eval_shape(lambda x: forward(plain, variables, x).logits, images)
+    found = {}
+    for path, (module, sizes) in calls.items():
+        params: Any = variables["params"]
+        for name in path.split("/"):
+            params = params[name]
+        bias = module.apply({"params": params}, *sizes)
+        found[path.split("/")[0]] = _by_offset(np.asarray(bias), *sizes)
+    return found
 
 
 def _by_offset(bias: np.ndarray, height: int, width: int, num_prefix: int) -> np.ndarray:
