@@ -146,6 +146,21 @@ def test_a_run_without_test_split_shows_val(tiny_config, tmp_path):
     assert "Set val</h2>" in page and "Temperature" not in page
 
 
+@pytest.mark.parametrize("test_split", ["", "test"])
+def test_a_run_that_resumes_at_its_end_has_the_same_report(tiny_config, tmp_path, test_split):
+    changes = {"data.test_split": test_split, "data.val_split": "train[:9]"}
+    first = run_with_report(tiny_config, tmp_path, **changes)
+    page = (tmp_path / "page" / "index.html").read_text()
+    rows = (tmp_path / "metrics.jsonl").read_text().count("val/top1")
+    (tmp_path / "results.json").unlink()
+    assert run_with_report(tiny_config, tmp_path, **changes)["eval"] == first["eval"]
+    again = (tmp_path / "page" / "index.html").read_text()
+    headings = re.findall(r"<h[23][ >].*?</h[23]>", page)
+    assert re.findall(r"<h[23][ >].*?</h[23]>", again) == headings
+    assert ("Temperature" in again) == ("Temperature" in page) == bool(test_split)
+    assert (tmp_path / "metrics.jsonl").read_text().count("val/top1") == rows
+
+
 def test_a_temperature_is_not_fitted_on_images_of_the_test_set(tiny_config, tmp_path):
     run_with_report(tiny_config, tmp_path, **{"data.val_split": "test[:9]"})
     page = (tmp_path / "page" / "index.html").read_text()

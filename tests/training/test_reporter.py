@@ -12,6 +12,7 @@ from vit_jax.errors import DivergedError
 from vit_jax.training import reporter as reporter_lib
 from vit_jax.training.measuring import MEASURED
 from vit_jax.training.reporter import Reporter
+from vit_jax.training.results import Evaluated
 from vit_jax.training.state import TrainState
 
 STATE = TrainState(jnp.int32(0), jnp.int32(0), {}, {}, (), {})
@@ -178,13 +179,15 @@ def test_the_eta_has_the_evaluations_to_come_but_not_their_compilation(make_repo
 
     push(reporter, clock, {1: 60.0, 2: 61.0})
     clock.now = 62.0
-    assert reporter.evaluate(lambda: evaluate(100.0, {"val": {}})) == {"val": {}}
+    found = Evaluated({"val": {}}, {})
+    assert reporter.evaluate(lambda: evaluate(100.0, found)) is found
     push(reporter, clock, {3: 170.0, 4: 171.0})
     clock.now = 172.0
-    reporter.evaluate(lambda: evaluate(7.0, {"val": {}}))
+    reporter.evaluate(lambda: evaluate(7.0, found))
     push(reporter, clock, {5: 180.0, 6: 181.0})
     clock.now = 182.0
-    reporter.evaluate(lambda: evaluate(0.0, {}))  # evaluated before the run was resumed
+    nothing = Evaluated({}, {})  # evaluated before the run was resumed
+    reporter.evaluate(lambda: evaluate(0.0, nothing))
     push(reporter, clock, {7: 190.0, 8: 191.0})
     etas = {step: line[0] for step, line in shown(capsys).items()}
     assert etas[3] == "ETA 0:07"

@@ -1,7 +1,6 @@
 """The training loop: when to step, evaluate and save, from the first step to the last."""
 
 import contextlib
-import dataclasses
 import functools
 import math
 from collections.abc import Iterator, Sequence
@@ -25,9 +24,9 @@ from vit_jax.data import loader
 from vit_jax.data.sources.folder import choose_splits
 from vit_jax.errors import ConfigError, Interrupted
 from vit_jax.evaluation.loop import Evaluation
+from vit_jax.evaluation.predictions import Predictions
 from vit_jax.training import results, resume, warm_start
 from vit_jax.training import state as state_lib
-from vit_jax.training.final_report import FinalReport
 from vit_jax.training.goodput import recording
 from vit_jax.training.ledger import Ledger
 from vit_jax.training.measuring import peak_images_per_second
@@ -38,19 +37,7 @@ from vit_jax.training.run import Run, open_run
 from vit_jax.training.stacked_state import unstack_state
 from vit_jax.training.state import TrainState
 from vit_jax.training.step import make_train_step
-
-
-@dataclasses.dataclass(frozen=True)
-class Tools:
-    """What the loop works with, besides a run and its state."""
-
-    evaluation: Evaluation
-    checkpoints: Checkpoints
-    writer: MetricsWriter
-    stop: PreemptionGuard
-    ledger: Ledger
-    profiler: Profiler
-    report: FinalReport | None
+from vit_jax.training.tools import Tools
 
 
 def train(
@@ -98,12 +85,10 @@ def train(
                 stored.write(workdir, run.config, _origins(resolved, run))
                 writer = MetricsWriter(workdir, start, tensorboard=run.config.log.tensorboard)
                 profiler = Profiler(window, workdir, start, run.total_steps)
-                final = FinalReport(report) if report else None
-                tools = Tools(evaluation, checkpoints, writer, stop, ledger, profiler, final)
+                tools = Tools(evaluation, checkpoints, writer, stop, ledger, profiler, report)
                 try:
-                    state = loop(run, state, tools)
-                    arguments = run, workdir, state, evaluation, writer, stop, ledger, final
-                    return results.finish(*arguments)
+                    state, predictions = loop(run, state, tools)
+                    return results.finish(run, workdir, state, tools, predictions)
                 finally:
                     with ledger.book("saving"):
                         profiler.close()
@@ -166,8 +151,12 @@ def _origins(resolved: config_lib.Resolved, run: Run) -> dict[str, str]:
     return origins
 
 
-def loop(run: Run, state: TrainState, tools: Tools) -> TrainState:
-    """Step, evaluate and save until the last step; return the final state, which is saved.
+def loop(run: Run, state: TrainState, tools: Tools) -> tuple[TrainState, dict[str, Predictions]]:
+    """Step, evaluate and save until the last step.
+
+    Returns:
+      The final state, which is saved, and for the report of the run, if it has one, the predictions
+      of the last evaluation by set.
 
     Raises:
       Interrupted: A signal arrived; the state is saved.
@@ -194,15 +183,16 @@ def loop(run: Run, state: TrainState, tools: Tools) -> TrainState:
             if traces:
                 with book("saving"), reporter.pause():
                     tools.profiler.end_after(step)
-            found = {}
+            found = results.Evaluated({}, {})
             if evaluates:
-                predictions = tools.report.predictions if tools.report and last else None
-                arguments = run, tools.evaluation, state, tools.writer, stop, predictions
-                evaluate = functools.partial(results.evaluate_watched, *arguments)
+                collects = last and tools.report is not None
+                evaluate = functools.partial(
+                    results.evaluate_watched, run, tools, state, collects=collects
+                )
                 with book("evaluation"):
                     found = reporter.evaluate(evaluate)
                 stops = stop.requested  # which ends an evaluation
-            score = run.best.score(found) if run.best else None
+            score = run.best.score(found.results) if run.best else None
             if saves or stops or (score is not None and score > best):
                 best = max(best, -math.inf if score is None else score)
                 with book("saving"), reporter.pause():
@@ -210,7 +200,7 @@ def loop(run: Run, state: TrainState, tools: Tools) -> TrainState:
             if stops:
                 raise Interrupted(f"at step {step:,}, saved; rerun the same command to continue")
             if last:
-                return state
+                return state, found.predictions
             if traces:  # neither an evaluation nor a save is part of the trace
                 with book("saving"), reporter.pause():
                     tools.profiler.begin_after(step)

@@ -18,8 +18,8 @@ from vit_jax.console.progress import Progress
 from vit_jax.console.waiting import waiting
 from vit_jax.data import loader
 from vit_jax.errors import DivergedError
-from vit_jax.evaluation.evaluators import Result
 from vit_jax.training.measuring import Idle, memory_in_use
+from vit_jax.training.results import Evaluated
 from vit_jax.training.state import TrainState
 from vit_jax.training.update import METRICS
 
@@ -104,17 +104,17 @@ class Reporter:
         if shows:
             self._show(step, values, measured)
 
-    def evaluate(self, evaluate: Callable[[], dict[str, Result]]) -> dict[str, Result]:
-        """Run an evaluation and return its results; the ETA expects later ones to take as long.
+    def evaluate(self, evaluate: Callable[[], Evaluated]) -> Evaluated:
+        """Run an evaluation and return what it found; the ETA expects later ones to take as long.
 
         Args:
-          evaluate: Returns the results; an empty dictionary if nothing was evaluated.
+          evaluate: Returns what it found; without results if nothing was evaluated.
         """
         began = self._clock()
         with self.pause():
             found = evaluate()
-        self._evaluations += bool(found)
-        if found and self._evaluations > 1:  # the first one also compiles
+        self._evaluations += bool(found.results)
+        if found.results and self._evaluations > 1:  # the first one also compiles
             self._evaluation_seconds = self._clock() - began
         return found
 

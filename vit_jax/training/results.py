@@ -6,16 +6,14 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from etils import epath
 
 from vit_jax import config as config_lib
 from vit_jax.checkpoints import seals
 from vit_jax.cluster import hosts
-from vit_jax.cluster.preemption import PreemptionGuard
 from vit_jax.console.documents import read_json
-from vit_jax.console.metrics_writer import MetricsWriter
 from vit_jax.console.progress import format_seconds, say, warn
 from vit_jax.console.workdir import write_json
 from vit_jax.errors import Interrupted
@@ -23,63 +21,68 @@ from vit_jax.evaluation.evaluators import Result
 from vit_jax.evaluation.loop import Evaluation
 from vit_jax.evaluation.predictions import Predictions
 from vit_jax.training import goodput
-from vit_jax.training.final_report import FinalReport
-from vit_jax.training.ledger import Ledger
+from vit_jax.training.final_report import write_final_report
 from vit_jax.training.run import Run
 from vit_jax.training.state import TrainState
+from vit_jax.training.tools import Tools
 
 
-def evaluate_watched(
-    run: Run,
-    evaluation: Evaluation,
-    state: TrainState,
-    writer: MetricsWriter,
-    stop: PreemptionGuard,
-    predictions: dict[str, Predictions] | None = None,
-) -> dict[str, Result]:
-    """Evaluate the sets that are evaluated during training; write and return the metrics.
+class Evaluated(NamedTuple):
+    """The metrics on sets, and the predictions that they come from where these were collected."""
 
-    Returns an empty dictionary if they are written already, or if a signal stopped the evaluation.
-    `predictions`, if given, gets the predictions by set.
+    results: dict[str, Result]  # by label; empty if nothing was evaluated
+    predictions: dict[str, Predictions]  # by set, of the weights that the run is evaluated with
+
+
+def evaluate_watched(run: Run, tools: Tools, state: TrainState, *, collects: bool) -> Evaluated:
+    """Evaluate the sets that are evaluated during training, and write the metrics.
+
+    Metrics that are written already are not evaluated again, unless predictions are collected.
+
+    Args:
+      run: The run.
+      tools: What it works with.
+      state: The state to evaluate.
+      collects: Whether to collect the predictions.
+
+    Returns:
+      The metrics and predictions; empty if nothing was evaluated, or if a signal stopped it.
     """
     step = int(state.step)
-    if hosts.run_on_host0(functools.partial(writer.find, step, run.watched[0])):
-        return {}
-    found = _evaluate(run, evaluation, state, run.watched, stop, predictions)
-    if found:
-        writer.write(step, config_lib.flatten(found, separator="/"))
+    is_written = hosts.run_on_host0(functools.partial(tools.writer.find, step, run.watched[0]))
+    if is_written and not collects:
+        return Evaluated({}, {})
+    found = _evaluate(run, tools, state, run.watched, collects=collects)
+    if found.results and not is_written:
+        tools.writer.write(step, config_lib.flatten(found.results, separator="/"))
     return found
 
 
 def _evaluate(
-    run: Run,
-    evaluation: Evaluation,
-    state: TrainState,
-    names: Sequence[str],
-    stop: PreemptionGuard,
-    predictions: dict[str, Predictions] | None,
-) -> dict[str, Result]:
+    run: Run, tools: Tools, state: TrainState, names: Sequence[str], *, collects: bool
+) -> Evaluated:
     """Return the metrics on sets; with an EMA, also those of the raw weights (`NAME_raw`).
 
-    Returns an empty dictionary if a signal stopped the evaluation. `predictions`, if given, gets
-    the predictions of the weights that the run is evaluated with, by set.
+    Both are empty if a signal stopped the evaluation.
     """
+    evaluation, stopped = tools.evaluation, tools.stop.poll
     results: dict[str, Result] = {}
+    predictions: dict[str, Predictions] = {}
     for name in names:
+        source = run.splits[name]
         for raw in _kinds(state):
             variables = state.variables if raw else state.eval_variables
-            source = run.splits[name]
-            if predictions is None or raw:
-                found = evaluation(variables, source, name, raw=raw, stopped=stop.poll)
-            else:
-                found, made = evaluation.collect(variables, source, name, stopped=stop.poll)
+            if collects and not raw:
+                found, made = evaluation.collect(variables, source, name, stopped=stopped)
                 predictions |= {name: made} if made else {}
+            else:
+                found = evaluation(variables, source, name, raw=raw, stopped=stopped)
             if not found:
-                return {}
+                return Evaluated({}, {})
             for line in evaluation.format(name, found, raw=raw):
                 say(f"evaluate  step {int(state.step):,}  {line}")
             results |= found
-    return results
+    return Evaluated(results, predictions)
 
 
 def _kinds(state: TrainState) -> tuple[bool, ...]:
@@ -91,27 +94,36 @@ def finish(
     run: Run,
     workdir: epath.Path,
     state: TrainState,
-    evaluation: Evaluation,
-    writer: MetricsWriter,
-    stop: PreemptionGuard,
-    ledger: Ledger,
-    report: FinalReport | None,
+    tools: Tools,
+    predictions: Mapping[str, Predictions],
 ) -> dict[str, Any]:
-    """Evaluate on the test split, write `results.json` and the report, and print a summary."""
+    """Evaluate on the test split, write `results.json` and the report, and print a summary.
+
+    Args:
+      run: The run.
+      workdir: Its work directory.
+      state: Its final state.
+      tools: What it works with.
+      predictions: The predictions of the last evaluation, by set.
+
+    Raises:
+      Interrupted: A signal arrived.
+    """
     step = int(state.step)
+    evaluation, ledger = tools.evaluation, tools.ledger
     results: dict[str, Any] = {}
     for name in run.watched:
         for raw in _kinds(state):
             for label in evaluation.labels(name, raw=raw).values():
-                results |= {label: found} if (found := writer.find(step, label)) else {}
+                results |= {label: found} if (found := tools.writer.find(step, label)) else {}
     if "test" in run.splits:
         with ledger.book("evaluation"):
-            predictions = report.predictions if report else None
-            tested = _evaluate(run, evaluation, state, ("test",), stop, predictions)
-        if not tested:
+            tested = _evaluate(run, tools, state, ("test",), collects=tools.report is not None)
+        if not tested.results:
             raise Interrupted("during the last evaluation; rerun the same command to continue")
-        writer.write(step, config_lib.flatten(tested, separator="/"))
-        results |= tested
+        tools.writer.write(step, config_lib.flatten(tested.results, separator="/"))
+        results |= tested.results
+        predictions = {**predictions, **tested.predictions}
     history = ledger.history()
     account = history.account
     content = {
@@ -131,9 +143,9 @@ def finish(
     write_json(workdir / "results.json", content)
     took = format_seconds(account.train_seconds)
     say(f"done      step {step:,} in {took}  {workdir / 'results.json'}")
-    if report:
+    if tools.report is not None:
         with ledger.book("evaluation"):
-            report.write(run, workdir, state, content)
+            write_final_report(tools.report, run, workdir, state, content, predictions)
     return content
 
 
