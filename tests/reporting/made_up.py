@@ -5,7 +5,7 @@ import json
 import numpy as np
 from etils import epath
 
-from vit_jax.reporting.content import Content, Exhibit, Picture, Projection
+from vit_jax.reporting.content import Content, Exhibit, Projection, Thumbnail
 from vit_jax.reporting.run_folder import read_run_folder
 
 PIXEL = "data:image/png;base64,iVBORw0KGgo="
@@ -63,14 +63,14 @@ def exhibit(number=12, num_classes=4):
     rng = np.random.default_rng(0)
     projection = Projection(
         points=rng.normal(size=(number, 2)),
-        shares=np.array([0.5, 0.25]),
+        explained_variance_ratio=np.array([0.5, 0.25]),
         labels=np.arange(number) % num_classes,
         predicted=np.arange(number) % num_classes,
         ids=tuple(f"test[{i}]" for i in range(number)),
         total=10 * number,
     )
-    pictures = {i: Picture(PIXEL, PIXEL, is_small=True) for i in range(0, 140, 7)}
-    return Exhibit(pictures, "Maps of nothing.", projection)
+    thumbnails = {i: Thumbnail(PIXEL, PIXEL, is_small=True) for i in range(0, 140, 7)}
+    return Exhibit(thumbnails, "Maps of nothing.", projection)
 
 
 def against(differing=2):

@@ -8,7 +8,7 @@ from made_up import against, analysis, content, write_folder
 
 from vit_jax.reporting.page import render
 from vit_jax.reporting.run_folder import read_run_folder
-from vit_jax.reporting.sections.classes import MAX_CLASSES, most_confused
+from vit_jax.reporting.sections.classes import MAX_CLASSES, classes_to_show
 
 HOSTILE = '"><script>alert(1)</script>'
 
@@ -87,10 +87,10 @@ def test_many_classes_are_shown_by_the_worst(tmp_path):
         assert len(found) == 20 and float(found[0]) == pytest.approx(100 * recall, abs=0.005)
 
 
-def test_the_most_confused_classes_are_those_in_most_mistakes():
+def test_the_classes_to_show_are_those_in_most_mistakes():
     counts = {(i, i): 100 for i in range(50)} | {(i, i + 1): 1 for i in range(0, 48, 2)}
     counts |= {(49, 3): 5}
-    shown = most_confused(counts, 50)
+    shown = classes_to_show(counts, 50)
     assert len(shown) == MAX_CLASSES and {3, 49} <= set(shown) and 48 not in shown
 
 

@@ -19,7 +19,7 @@ from vit_jax.data.sources.synthetic import Synthetic
 from vit_jax.evaluation.predictions import Predictions
 from vit_jax.reporting import writing
 from vit_jax.reporting.exhibits import MAX_POINTS, make_exhibit, project
-from vit_jax.reporting.maps import Maps
+from vit_jax.reporting.maps import ImageMaps
 from vit_jax.training.loop import train
 
 SHORT = {"total_steps": "2", "model.depth": "1", "eval.every_steps": "0"}
@@ -51,7 +51,9 @@ def test_features_are_projected_to_the_plane_of_largest_variance():
     found = project(predictions)
     centred = np.float64(predictions.features) - predictions.features.mean(axis=0)
     _, singular, directions = np.linalg.svd(centred, full_matrices=False)
-    np.testing.assert_allclose(found.shares, (singular**2 / (singular**2).sum())[:2], rtol=1e-6)
+    np.testing.assert_allclose(
+        found.explained_variance_ratio, (singular**2 / (singular**2).sum())[:2], rtol=1e-6
+    )
     expected = centred @ directions[:2].T
     np.testing.assert_allclose(abs(found.points), abs(expected), atol=1e-5)
     assert found.predicted.tolist() == predictions.logits.argmax(axis=1).tolist()
@@ -74,9 +76,9 @@ def test_features_without_a_plane_are_not_shown():
 def test_a_picture_is_what_the_model_gets_beside_its_map():
     data = Data(name="synthetic", image_size=(8, 8), channels=1, mean=(0.5,), std=(0.5,))
     source = Synthetic(data, "test")
-    maps = Maps("by hand", np.eye(2, dtype=np.float32)[None])
+    maps = ImageMaps("by hand", np.eye(2, dtype=np.float32)[None])
     exhibit = make_exhibit(predict(5), source, data, [3], lambda pixels: maps)
-    picture = exhibit.pictures[3]
+    picture = exhibit.thumbnails[3]
     pixels = read_uri(picture.image)
     assert pixels.shape == (8, 8, 3) and picture.is_small
     assert pixels[..., 0].tolist() == source[3]["image"][..., 0].tolist()

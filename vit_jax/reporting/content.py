@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from vit_jax.reporting.run_folder import RunFolder
 
 
-class Picture(NamedTuple):
+class Thumbnail(NamedTuple):
     """An image as the model gets it, and the map of its attention, as PNG data URIs."""
 
     image: str
@@ -21,7 +21,7 @@ class Projection(NamedTuple):
     """The features of some images of a set in the plane of their first two principal components."""
 
     points: Float[np.ndarray, "n 2"]
-    shares: Float[np.ndarray, " k"]  # of the variance
+    explained_variance_ratio: Float[np.ndarray, " k"]  # of each component
     labels: Int[np.ndarray, " n"]
     predicted: Int[np.ndarray, " n"]
     ids: tuple[str, ...]
@@ -31,7 +31,7 @@ class Projection(NamedTuple):
 class Exhibit(NamedTuple):
     """What a report shows of the images of a set."""
 
-    pictures: Mapping[int, Picture]  # by the index of the image in its source
+    thumbnails: Mapping[int, Thumbnail]  # by the index of the image in its source
     about_maps: str  # what the maps are, or why there are none
     projection: Projection | None
 

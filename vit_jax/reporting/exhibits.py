@@ -15,8 +15,8 @@ from vit_jax.data.reader import Reader
 from vit_jax.data.sources import Source
 from vit_jax.evaluation.predictions import Predictions
 from vit_jax.interpretation.components import principal_components
-from vit_jax.reporting.content import Exhibit, Picture, Projection
-from vit_jax.reporting.maps import Maps
+from vit_jax.reporting.content import Exhibit, Projection, Thumbnail
+from vit_jax.reporting.maps import ImageMaps
 from vit_jax.viz.maps import map_on_image, plain_image
 
 # The width of a picture in pixels; smaller images are not enlarged.
@@ -29,7 +29,7 @@ MAX_POINTS = 1500
 MAX_DIFFERING = 20
 
 # From images, as the model gets them, to their maps.
-Mapper = Callable[[UInt8[np.ndarray, "n h w c"]], Maps]
+Mapper = Callable[[UInt8[np.ndarray, "n h w c"]], ImageMaps]
 
 
 def make_exhibit(
@@ -51,8 +51,8 @@ def make_exhibit(
     pixels = np.stack([reader.evaluate(index)["image"] for index in indices])
     maps = mapper(pixels)
     values = [None] * len(indices) if maps.values is None else maps.values
-    pictures = map(_picture, pixels, values)
-    return Exhibit(dict(zip(indices, pictures, strict=True)), maps.about, projection)
+    thumbnails = map(_thumbnail, pixels, values)
+    return Exhibit(dict(zip(indices, thumbnails, strict=True)), maps.about, projection)
 
 
 def listed(analysis: Mapping[str, Any], against: Sequence[Mapping[str, Any]]) -> list[int]:
@@ -89,7 +89,7 @@ def project(predictions: Predictions, limit: int = MAX_POINTS) -> Projection | N
     shown = rows[chosen]
     return Projection(
         points=components.project(features[chosen]),
-        shares=components.shares,
+        explained_variance_ratio=components.shares,
         labels=predictions.labels[shown],
         predicted=predictions.logits[shown].argmax(axis=1),
         ids=tuple(predictions.ids[i] for i in shown.tolist()),
@@ -97,13 +97,13 @@ def project(predictions: Predictions, limit: int = MAX_POINTS) -> Projection | N
     )
 
 
-def _picture(
+def _thumbnail(
     pixels: UInt8[np.ndarray, "h w c"], values: Float[np.ndarray, "r k"] | None
-) -> Picture:
+) -> Thumbnail:
     width = min(WIDTH, pixels.shape[1])
     image = to_uri(plain_image(pixels, width))
     shown = None if values is None else to_uri(map_on_image(pixels, values, width))
-    return Picture(image, shown, is_small=pixels.shape[1] < WIDTH)
+    return Thumbnail(image, shown, is_small=pixels.shape[1] < WIDTH)
 
 
 def to_uri(image: Image.Image) -> str:

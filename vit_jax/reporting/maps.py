@@ -19,14 +19,14 @@ from vit_jax.interpretation.relevance import relevance
 Trained = Callable[[], tuple[nn.Module, Mapping[str, Any]]]
 
 
-class Maps(NamedTuple):
+class ImageMaps(NamedTuple):
     """The maps of images."""
 
     about: str  # what they are, or why there are none
     values: Float[np.ndarray, "n rows columns"] | None = None
 
 
-def map_images(trained: Trained, data: Data, pixels: UInt8[np.ndarray, "n h w c"]) -> Maps:
+def map_images(trained: Trained, data: Data, pixels: UInt8[np.ndarray, "n h w c"]) -> ImageMaps:
     """Return the relevance of the patches of images for the class that the model predicts.
 
     Args:
@@ -35,10 +35,10 @@ def map_images(trained: Trained, data: Data, pixels: UInt8[np.ndarray, "n h w c"
       pixels: At least one image, as the model gets it.
     """
     if jax.process_count() > 1:
-        return Maps("There are no maps: a run of several processes does not compute them.")
+        return ImageMaps("There are no maps: a run of several processes does not compute them.")
     model, variables = trained()
     if not isinstance(model, models.Transformer):
-        return Maps("There are no maps: the model is no Transformer of this package.")
+        return ImageMaps("There are no maps: the model is no Transformer of this package.")
     predict = jax.jit(lambda *args: models.forward(model, *args).logits.argmax(axis=-1))
     found = []
     try:
@@ -48,10 +48,10 @@ def map_images(trained: Trained, data: Data, pixels: UInt8[np.ndarray, "n h w c"
             saliency = relevance(model, variables, batch, classes)
             found.append(np.asarray(saliency.values[0], np.float32))
     except ConfigError as error:
-        return Maps(f"There are no maps: {error.problem}.")
+        return ImageMaps(f"There are no maps: {error.problem}.")
     about = (
         "Beside each image: the relevance of its patches for the class that the model predicts "
         f"(Chefer et al. 2021), read from the {saliency.readout}; dark to bright, up to the "
         "maximum of each map."
     )
-    return Maps(about, np.stack(found))
+    return ImageMaps(about, np.stack(found))

@@ -32,12 +32,12 @@ class Column(NamedTuple):
     is_text: bool = False
 
 
-def _words(title: str, read: Callable[[Entry], str]) -> Column:
+def _text(title: str, read: Callable[[Entry], str]) -> Column:
     """Return a column of text."""
     return Column(title, lambda entry: Cell(read(entry), key=read(entry) or None), is_text=True)
 
 
-def _figures(title: str, read: Callable[[Entry], Number | None], form: Format) -> Column:
+def _number(title: str, read: Callable[[Entry], Number | None], form: Format) -> Column:
     """Return a column of numbers."""
     return Column(title, lambda entry: Cell(form(read(entry)), key=read(entry)))
 
@@ -62,18 +62,18 @@ def _step(entry: Entry) -> Cell:
 
 
 COLUMNS = (
-    _words("run", lambda entry: entry.run.name),
+    _text("run", lambda entry: entry.run.name),
     _accuracy("test"),
     _accuracy("val"),
-    _words("standing", lambda entry: entry.standing),
-    _words("data", lambda entry: entry.run.data),
-    _figures("loss", lambda entry: entry.score.loss if entry.score else None, decimal),
-    _words("model", lambda entry: entry.run.model),
-    _figures("parameters", lambda entry: entry.run.parameters, count),
-    _words("image size", lambda entry: entry.run.image_size),
+    _text("standing", lambda entry: entry.standing),
+    _text("data", lambda entry: entry.run.data),
+    _number("loss", lambda entry: entry.score.loss if entry.score else None, decimal),
+    _text("model", lambda entry: entry.run.model),
+    _number("parameters", lambda entry: entry.run.parameters, count),
+    _text("image size", lambda entry: entry.run.image_size),
     Column("step", _step),
-    _figures("training", lambda entry: entry.run.seconds, seconds),
-    _figures("goodput", lambda entry: entry.run.goodput, percent),
-    _words("date", lambda entry: entry.run.date),
-    _words("remark", lambda entry: entry.run.problem),
+    _number("training", lambda entry: entry.run.seconds, seconds),
+    _number("goodput", lambda entry: entry.run.goodput, percent),
+    _text("date", lambda entry: entry.run.date),
+    _text("remark", lambda entry: entry.run.problem),
 )

@@ -1,4 +1,4 @@
-"""Calibration: how often the model is right when it is so sure (Guo et al. 2017)."""
+"""Calibration: how often the model is right, by its confidence (Guo et al. 2017)."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -64,7 +64,7 @@ def confusion(analysis: Mapping[str, Any]) -> Markup:
     """Return the confusion matrix, of the most confused classes if they are many."""
     names = analysis["class_names"]
     counts = {(label, predicted): n for label, predicted, n in analysis["confusion"]}
-    shown = most_confused(counts, len(names))
+    shown = classes_to_show(counts, len(names))
     head = [tag("th", tag("span", names[i]), scope="col") for i in shown]
     rows = [_row(analysis, counts, i, shown) for i in shown]
     text = "Rows: the true class. Columns: the predicted class. Cells: images."
@@ -81,7 +81,7 @@ def confusion(analysis: Mapping[str, Any]) -> Markup:
     return join([tag("p", text, class_="note"), blocks])
 
 
-def most_confused(counts: Counts, number: int) -> list[int]:
+def classes_to_show(counts: Counts, number: int) -> list[int]:
     """Return the classes to show in increasing order: those in most mistakes if they are many.
 
     Args:

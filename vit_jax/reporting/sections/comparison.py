@@ -6,13 +6,10 @@ from typing import Any
 from vit_jax.reporting.content import Content, Exhibit
 from vit_jax.reporting.markup import Markup, join, tag
 from vit_jax.reporting.numbers import count, decimal, interval, points
-from vit_jax.reporting.sections.images import thumbnails
+from vit_jax.reporting.sections.images import show_thumbnail
 from vit_jax.reporting.sections.metrics import side_by_side
 from vit_jax.reporting.sections.provenance import differing_settings
 from vit_jax.reporting.tables import table
-
-# Pictures of images on which the two runs differ; all are in the table.
-MAX_PICTURES = 20
 
 
 def comparison(content: Content) -> Markup:
@@ -74,11 +71,11 @@ def _differing(
     entries = against["differing"]
     if not entries:
         return tag("p", "There is no image on which only one of the two is right.")
-    pictures = exhibit.pictures if exhibit else {}
+    thumbnails = exhibit.thumbnails if exhibit else {}
     rows = [
         [
             str(entry["id"]),
-            thumbnails(pictures.get(entry["index"]), names[entry["label"]]),
+            show_thumbnail(thumbnails.get(entry["index"]), names[entry["label"]]),
             *(names[entry[key]] for key in ("label", "first", "second")),
         ]
         for entry in entries

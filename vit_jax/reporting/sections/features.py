@@ -32,7 +32,7 @@ def features(id_: str, projection: Projection, names: Sequence[str]) -> Markup:
     ]
     first, second = (
         f"component {i}: {percent(share)} of the variance"
-        for i, share in enumerate(projection.shares.tolist(), 1)
+        for i, share in enumerate(projection.explained_variance_ratio.tolist(), 1)
     )
     chart = scatter_chart(id_, _TITLE, points, (first, second))
     buttons = [tag("li", key_button(id_, number, names[label])) for label, number in signs.items()]

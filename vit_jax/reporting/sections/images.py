@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vit_jax.reporting.content import Exhibit, Picture
+from vit_jax.reporting.content import Exhibit, Thumbnail
 from vit_jax.reporting.markup import EMPTY, Markup, tag
 from vit_jax.reporting.numbers import percent
 
@@ -18,19 +18,19 @@ def gallery(
       names: The names of the classes.
       exhibit: The pictures; None shows no pictures.
     """
-    pictures = exhibit.pictures if exhibit else {}
+    thumbnails = exhibit.thumbnails if exhibit else {}
     items = [
         tag(
             "li",
-            thumbnails(pictures.get(entry["index"]), names[entry["label"]]),
-            tag("div", *_words(entry, names)),
+            show_thumbnail(thumbnails.get(entry["index"]), names[entry["label"]]),
+            tag("div", *_describe(entry, names)),
         )
         for entry in entries
     ]
     return tag("ul", *items, class_="pictures")
 
 
-def _words(entry: Mapping[str, Any], names: Sequence[str]) -> list[Markup]:
+def _describe(entry: Mapping[str, Any], names: Sequence[str]) -> list[Markup]:
     """Return the predicted class and the true one with their probabilities, and the image's id."""
     label, predicted = names[entry["label"]], names[entry["predicted"]]
     truth = tag("p", "correct")
@@ -41,13 +41,13 @@ def _words(entry: Mapping[str, Any], names: Sequence[str]) -> list[Markup]:
     return [first, truth, tag("p", str(entry["id"]), class_="unit")]
 
 
-def thumbnails(picture: Picture | None, name: str) -> Markup:
+def show_thumbnail(thumbnail: Thumbnail | None, name: str) -> Markup:
     """Return an image beside its map, if it has one."""
-    if picture is None:
+    if thumbnail is None:
         return EMPTY
-    kind = "small" if picture.is_small else None
-    image = tag("img", src=picture.image, alt=f"An image of the class {name}", class_=kind)
-    if picture.map is None:
+    kind = "small" if thumbnail.is_small else None
+    image = tag("img", src=thumbnail.image, alt=f"An image of the class {name}", class_=kind)
+    if thumbnail.map is None:
         return tag("div", image, class_="pair")
     text = "Its map: where the prediction looks"
-    return tag("div", image, tag("img", src=picture.map, alt=text), class_="pair")
+    return tag("div", image, tag("img", src=thumbnail.map, alt=text), class_="pair")
