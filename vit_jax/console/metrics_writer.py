@@ -11,7 +11,7 @@ import tensorboardX
 from etils import epath
 
 from vit_jax.console.progress import warn
-from vit_jax.console.workdir import is_local, write_text
+from vit_jax.console.workdir import METRICS, is_local, write_text
 
 
 class MetricsWriter:
@@ -26,7 +26,7 @@ class MetricsWriter:
     """
 
     def __init__(self, workdir: epath.Path, step: int, *, tensorboard: bool) -> None:
-        self._path = workdir / "metrics.jsonl"
+        self._path = workdir / METRICS
         self._local = is_local(workdir)
         self._active = jax.process_index() == 0
         self._rows = [row for row in read_metrics(self._path) if row["step"] <= step]

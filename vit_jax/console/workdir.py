@@ -15,6 +15,12 @@ from vit_jax.cluster import hosts
 from vit_jax.console.text import to_json
 from vit_jax.errors import ConfigError, WorkdirError
 
+# The files in the folder of a run, besides its settings and its checkpoints.
+RESULTS = "results.json"
+GOODPUT = "goodput.json"
+METRICS = "metrics.jsonl"
+EVALUATIONS = "evaluations"  # a folder of files STEP-NAME.json
+
 
 def is_local(path: epath.Path) -> bool:
     """Return whether a path is in the local file system, not in an object store."""

@@ -11,13 +11,9 @@ from typing import Any, NamedTuple
 from etils import epath
 
 from vit_jax.config import SPLITS, stored
-from vit_jax.console.documents import read_json
-from vit_jax.errors import InputMissingError
+from vit_jax.console.workdir import EVALUATIONS, RESULTS
 from vit_jax.evaluation.statistics.intervals import wilson
-
-RESULTS = "results.json"
-GOODPUT = "goodput.json"
-EVALUATIONS = "evaluations"
+from vit_jax.reporting.run_folder import read_documents, read_object
 
 # A folder with one of these is a run, or was meant to be one.
 MARKS = (stored.CONFIG, RESULTS, "checkpoints")
@@ -84,11 +80,10 @@ def read_run(directory: epath.Path, name: str) -> RunSummary:
       directory: The folder.
       name: How to call the run.
     """
-    problems: list[str] = []
-    settings = _settings(directory, problems)
-    results = _read(directory / RESULTS, problems)
-    goodput = _read(directory / GOODPUT, []) or _object(results.get("goodput"))
-    step, scores = _evaluations(directory, settings, results, problems)
+    documents = read_documents(directory)
+    settings, results, goodput = documents.settings, documents.results, documents.goodput
+    step, scores, unread = _evaluations(directory, settings, results)
+    problems = [*documents.problems, *unread]
     if not results and not problems:
         problems.append(_unfinished(directory))
     total = _integer(settings.get("total_steps"))
@@ -112,56 +107,24 @@ def read_run(directory: epath.Path, name: str) -> RunSummary:
     )
 
 
-def _settings(directory: epath.Path, problems: list[str]) -> dict[str, Any]:
-    """Return the settings of a run by path."""
-    try:
-        layer = stored.read_layer(directory)
-    except (InputMissingError, OSError, RecursionError) as error:
-        problems.append(f"{stored.CONFIG}: {_reason(error, directory / stored.CONFIG)}")
-        return {}
-    return {path: setting.value for path, setting in layer.items()}
-
-
-def _read(path: epath.Path, problems: list[str]) -> dict[str, Any]:
-    """Return a JSON object; empty if there is none."""
-    if not path.exists():
-        return {}
-    try:
-        content = read_json(path)
-    except (OSError, ValueError) as error:
-        problems.append(f"{path.name}: {_reason(error, path)}")
-        return {}
-    if not isinstance(content, dict):
-        problems.append(f"{path.name}: expected an object, got {content!r:.40}")
-    return _object(content)
-
-
-def _reason(error: Exception, path: epath.Path) -> str:
-    """Return an error in one line, without the path that it may begin with."""
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return " ".join(text.split()).removeprefix(f"{path}: ")
-
-
 def _evaluations(
-    directory: epath.Path,
-    settings: Mapping[str, Any],
-    results: Mapping[str, Any],
-    problems: list[str],
-) -> tuple[int | None, dict[str, Score]]:
-    """Return the step of the results, and the scores of each set at this step.
+    directory: epath.Path, settings: Mapping[str, Any], results: Mapping[str, Any]
+) -> tuple[int | None, dict[str, Score], list[str]]:
+    """Return the step of the results, the scores of each set at this step, and what is not read.
 
     Without results, it is the newest step that was evaluated. Sets that the results do not have
     come from the evaluations of the same step.
     """
     files = _evaluation_files(directory)
     step = _integer(results.get("step")) if results else max(files.values(), default=None)
-    reports = [_read(path, problems) for path, of_step in files.items() if of_step == step]
+    read = [read_object(path) for path, of_step in files.items() if of_step == step]
     found: dict[str, Any] = {}
-    for report in [*reports, results]:
+    for report in [*(report for report, _ in read), results]:
         if not report.get("label_set"):  # the classes of another data set
             found |= _object(report.get("eval"))
     scores = {label: _score(label, result, settings) for label, result in found.items()}
-    return step, {label: score for label, score in scores.items() if score is not None}
+    known = {label: score for label, score in scores.items() if score is not None}
+    return step, known, [problem for _, problem in read if problem]
 
 
 def _evaluation_files(directory: epath.Path) -> dict[epath.Path, int]:

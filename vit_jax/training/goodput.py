@@ -18,10 +18,8 @@ from etils import epath
 
 from vit_jax.console.documents import read_json
 from vit_jax.console.progress import format_seconds, say, warn
-from vit_jax.console.workdir import write_json
+from vit_jax.console.workdir import GOODPUT, write_json
 from vit_jax.training.ledger import PARTS, Account, History, Ledger
-
-FILE = "goodput.json"
 
 # A larger number of seconds or images is damage; sums of smaller ones are finite.
 _LARGEST = 1e15
@@ -54,7 +52,7 @@ def recording(workdir: epath.Path, ledger: Ledger, step: int) -> Iterator[None]:
     if jax.process_index():
         yield
         return
-    path = workdir / FILE
+    path = workdir / GOODPUT
     history, written = _read(path)
     began = time.time() - ledger.history().account.total
     ledger.resume(history, step, max(0.0, began - written))

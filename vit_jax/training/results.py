@@ -15,7 +15,7 @@ from vit_jax.checkpoints import seals
 from vit_jax.cluster import hosts
 from vit_jax.console.documents import read_json
 from vit_jax.console.progress import format_seconds, say, warn
-from vit_jax.console.workdir import write_json
+from vit_jax.console.workdir import RESULTS, write_json
 from vit_jax.errors import Interrupted
 from vit_jax.evaluation.evaluators import Result
 from vit_jax.evaluation.loop import Evaluation
@@ -140,7 +140,7 @@ def finish(
         "goodput": goodput.summarize(history),
     }
     content["sha256"] = _digest(content)
-    write_json(workdir / "results.json", content)
+    write_json(workdir / RESULTS, content)
     took = format_seconds(account.train_seconds)
     say(f"done      step {step:,} in {took}  {workdir / 'results.json'}")
     if tools.report is not None:
@@ -173,7 +173,7 @@ def read_finished(
     run: Run, workdir: epath.Path, state: TrainState | None, evaluation: Evaluation
 ) -> dict[str, Any]:
     """Return the results of a finished run, or an empty dictionary."""
-    path = workdir / "results.json"
+    path = workdir / RESULTS
     if state is None or int(state.step) < run.total_steps or not path.exists():
         return {}
     content = _read(path)
