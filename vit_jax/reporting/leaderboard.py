@@ -110,7 +110,8 @@ def _kind(column: Column) -> str | None:
 def _explanation() -> Markup:
     points = (
         "Runs are ranked by top-1 accuracy on test, or on val where there is no test set, and only "
-        "among runs with the same data set, split and number of images.",
+        "among runs with the same data set, split and number of images. A folder is known by its "
+        "name.",
         "The intervals are Wilson's, with a confidence of 95 %. They cover which images happen to "
         "be in the set, not how training with another seed varies.",
         "Runs whose intervals overlap with that of the best are not distinguishable from it here. "

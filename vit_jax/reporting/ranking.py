@@ -41,8 +41,9 @@ class Ranking(NamedTuple):
 def rank(runs: Sequence[RunSummary]) -> tuple[list[Ranking], list[Entry]]:
     """Return a ranking of the runs on each set of images, and the runs without a score.
 
-    The images are the same if the data set, the split and the number of images are. Runs whose
-    intervals overlap with that of the best are not distinguishable from it.
+    The images are the same if the data set, the split and the number of images are; a folder of
+    images is known by its name. Runs whose intervals overlap with that of the best are not
+    distinguishable from it.
 
     Args:
       runs: The runs.
