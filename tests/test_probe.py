@@ -143,6 +143,13 @@ def test_a_layer_and_a_pool_are_those_of_the_flags(workdir, capsys, tmp_path):
     assert "penalty " not in out  # none is chosen
 
 
+def test_an_output_that_cannot_be_written_is_found_first(capsys):
+    flags = ("--train=none.npz", "--test=none.npz", "--output=/proc/none/a.json")
+    code, _, err = run_probe(capsys, *flags)
+    assert (code, err.count("\n")) == (73, 1)
+    assert err.startswith("error: --output: cannot write /proc/none/a.json (")
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [

@@ -34,7 +34,7 @@ from vit_jax.console.waiting import cache_directory, waiting
 from vit_jax.data.image_files import images_of
 from vit_jax.data.sources import Source
 from vit_jax.data.sources.in_memory import InMemory
-from vit_jax.errors import ConfigError, InputMissingError, WorkdirError
+from vit_jax.errors import ConfigError, InputMissingError
 from vit_jax.evaluation import embedding
 from vit_jax.evaluation.embedding import Embedding
 from vit_jax.evaluation.pooling import POOLS
@@ -176,16 +176,8 @@ def _open_operands(operands: Sequence[str]) -> Source:
 
 
 def _write(path: epath.Path, found: Embedding) -> None:
-    """Write the file on host 0.
-
-    Raises:
-      WorkdirError: The file cannot be written.
-    """
-    try:
-        embedding.write_embedding(path, found)
-    except OSError as error:
-        problem = error.strerror or error
-        raise WorkdirError(f"--output: cannot write {path} ({problem})") from error
+    """Write the file on host 0, and say what is in it."""
+    embedding.write_embedding(path, found, flag="--output")
     skipped = len(found.facts["skipped"])
     left_out = f"; {skipped:,} unreadable, left out" if skipped else ""
     say(f"written   {path}: {len(found.ids):,} rows{left_out}")

@@ -63,7 +63,7 @@ def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
         write_result(found.request.workdir, found.report["step"], found.name, found.report)
     if table is not None:
         made = [predictions for found in sets for predictions in found.predictions]
-        tables.write_table(table, prediction_table.columns(made))
+        tables.write_table(table, prediction_table.columns(made), flag="--table")
         say(f"written   {table}")
     if directory is not None:
         _report(directory, values, sets)

@@ -25,7 +25,7 @@ from vit_jax.console.progress import say
 from vit_jax.console.tables import check_path
 from vit_jax.console.text import to_json
 from vit_jax.console.waiting import waiting
-from vit_jax.console.workdir import open_path, write_json
+from vit_jax.console.workdir import check_writable, naming_failures, open_path, write_json
 from vit_jax.data.sources import Source
 from vit_jax.errors import ConfigError, pick
 from vit_jax.evaluation.embedding import Embedder, Embedding, read_embedding
@@ -50,8 +50,18 @@ class Probed(NamedTuple):
 
 
 def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
-    """Probe the features of a run or of files; print the accuracies as JSON."""
+    """Probe the features of a run or of files; print the accuracies as JSON.
+
+    Raises:
+      ConfigError: A flag is wrong.
+      DataError: The features cannot be probed.
+      InputMissingError: There is no such run or file, or a package is missing.
+      WorkdirError: The file cannot be written.
+    """
     chosen, settings = _choose_probes(values)
+    output = open_path(values.output, "--output") if values.output else None
+    if output is not None:
+        check_writable(output, "--output")
     probed = _embed(values, overrides) if values.workdir else _read(values, overrides)
     train = _labelled("--train", probed.train)
     val = probed.val and _labelled("--val", probed.val)
@@ -73,7 +83,7 @@ def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
             results[name] = probe.measure(task)
         for line in format_result(name, results[name]):
             say(line)
-    _report(values, probed, results)
+    _report(output, (values.layer, values.pool), probed, results)
 
 
 def _choose_probes(values: flags.FlagValues) -> tuple[dict[str, Probe], Settings]:
@@ -226,9 +236,23 @@ def _same_images(first: Embedding, second: Embedding) -> bool:
     return first.facts.get("data") == second.facts.get("data") and first.ids == second.ids
 
 
-def _report(values: flags.FlagValues, probed: Probed, results: dict[str, Result]) -> None:
-    """Print the results as JSON; write them to a file, whose name has the layer and the pool."""
-    output, given = values.output, (values.layer, values.pool)
+def _report(
+    output: epath.Path | None,
+    asked: tuple[str | None, ...],
+    probed: Probed,
+    results: dict[str, Result],
+) -> None:
+    """Print the results as JSON; write them to a file.
+
+    Args:
+      output: The file; None: one in the run.
+      asked: The layer and the pool of the flags, which the name of a file in the run has.
+      probed: What was probed.
+      results: The results by probe.
+
+    Raises:
+      WorkdirError: The file cannot be written.
+    """
     parts = {"train": probed.train, "val": probed.val, "test": probed.test}
     facts = probed.train.facts
     document = {
@@ -244,12 +268,12 @@ def _report(values: flags.FlagValues, probed: Probed, results: dict[str, Result]
         "results": results,
     }
     report = {"step": facts.get("step"), "probe": document}
-    if output:
-        path = open_path(output, "--output")
-        write_json(path, report)
-        say(f"written   {path}")
+    if output is not None:
+        with naming_failures(output, "--output"):
+            write_json(output, report)
+        say(f"written   {output}")
     elif probed.workdir is not None:
-        name = "-".join(["probe", probed.split, *filter(None, given)])
+        name = "-".join(["probe", probed.split, *filter(None, asked)])
         write_result(probed.workdir, facts["step"], name, report)
     say(to_json(report))
 

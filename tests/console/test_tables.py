@@ -2,6 +2,7 @@
 
 import json
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -66,6 +67,9 @@ def test_a_table_that_cannot_be_written_leaves_the_old_one(path):
     with pytest.raises(ValueError, match="in a, got objects"):
         tables.write_table(path, {"a": [object()]})
     assert path.read_bytes() == before
+    blocked = path / "t.npz"
+    with pytest.raises(WorkdirError, match=r"^--table: cannot write .*t.npz \(File exists\)$"):
+        tables.write_table(blocked, COLUMNS, flag="--table")
 
 
 @pytest.mark.parametrize("content", (b"", b"PK\x03\x04 no archive", b"PAR1 no table PAR1"))
@@ -83,6 +87,37 @@ def test_objects_and_foreign_files_are_not_loaded(tmp_path):
     for name in ("a", "b"):
         with pytest.raises(DataError, match="as vit_jax writes it"):
             tables.read_table(epath.Path(tmp_path / f"{name}.npz"))
+
+
+def test_an_archive_that_unpacks_to_more_than_its_size_is_not_loaded(tmp_path, monkeypatch):
+    path = epath.Path(tmp_path / "a.npz")
+    np.savez_compressed(path, a=np.zeros(10**6), metadata=np.array("{}"))
+    monkeypatch.setattr(tables.npy, "read_array", None)  # nothing is unpacked
+    with pytest.raises(DataError, match=r"more than its [\d,]+ bytes when unpacked"):
+        tables.read_table(path)
+
+
+def test_a_header_that_promises_too_much_is_an_error(tmp_path):
+    path = tmp_path / "a.npz"
+    header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000000,), }"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+    with pytest.raises(DataError, match="as vit_jax writes it"):
+        tables.read_table(epath.Path(path))
+
+
+def test_another_suffix_is_no_table(tmp_path):
+    with pytest.raises(DataError, match=r"a.csv: expected a name that ends in .npz or .parquet$"):
+        tables.read_table(epath.Path(tmp_path / "a.csv"))
+
+
+def test_a_missing_package_is_named_once(tmp_path, monkeypatch):
+    path = epath.Path(tmp_path / "a.parquet")
+    tables.write_table(path, COLUMNS)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    for call in (lambda: tables.read_table(path), lambda: tables.write_table(path, COLUMNS)):
+        with pytest.raises(InputMissingError, match=r"^pyarrow is not installed; run pip install "):
+            call()
 
 
 def test_the_path_is_checked_before_there_is_a_table(tmp_path, monkeypatch):

@@ -4,9 +4,9 @@ The same table gives the same bytes. `.npz` needs nothing else; `.parquet` needs
 extra `analysis`.
 """
 
+import io
 import json
 import math
-import tempfile
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Any, NamedTuple
@@ -18,8 +18,8 @@ from numpy.lib import format as npy
 
 from vit_jax.console.documents import parse_json
 from vit_jax.console.text import to_json
-from vit_jax.console.workdir import is_local, open_path, replacing
-from vit_jax.errors import ConfigError, DataError, InputMissingError, WorkdirError
+from vit_jax.console.workdir import check_writable, naming_failures, open_path, replacing
+from vit_jax.errors import ConfigError, DataError, InputMissingError
 
 METADATA = "metadata"  # the entry of a .npz that is not a column
 SHAPES = b"shapes"  # of the arrays in the rows of a .parquet, whose columns have flat lists
@@ -51,14 +51,7 @@ def check_output(text: str, flag: str) -> epath.Path:
       WorkdirError: There can be no files in its folder.
     """
     path = check_path(text, flag)
-    if jax.process_index() == 0 and is_local(path):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=path.parent):
-                pass
-        except OSError as error:
-            problem = error.strerror or error
-            raise WorkdirError(f"{flag}: cannot write {path} ({problem})") from error
+    check_writable(path, flag)
     return path
 
 
@@ -80,7 +73,10 @@ def check_path(text: str, flag: str) -> epath.Path:
     if path.is_dir():
         raise ConfigError(flag, f"expected a file, got the folder {text}")
     if path.suffix == ".parquet":
-        _import_pyarrow(flag)
+        try:
+            _import_pyarrow()
+        except InputMissingError as error:
+            raise ConfigError(flag, f"{error}, or give a .npz") from error
     return path
 
 
@@ -88,6 +84,8 @@ def write_table(
     path: epath.Path,
     columns: Mapping[str, np.ndarray | Sequence[Any]],
     metadata: Mapping[str, Any] | None = None,
+    *,
+    flag: str = "write_table",
 ) -> None:
     """Write a table atomically, on the first process (host) only.
 
@@ -95,10 +93,12 @@ def write_table(
       path: The file; its suffix gives the format. See `check_path`.
       columns: The columns by name, (n, ...) each: numbers, truth values or texts.
       metadata: What holds for all rows, as plain JSON.
+      flag: The name of the flag that has the path, for error messages.
 
     Raises:
-      OSError: The file cannot be written.
+      InputMissingError: pyarrow is missing.
       ValueError: The columns differ in their number of rows, or one holds other objects.
+      WorkdirError: The file cannot be written.
     """
     arrays = {name: np.asarray(column) for name, column in columns.items()}
     if len({len(array) for array in arrays.values()}) > 1:
@@ -107,9 +107,10 @@ def write_table(
     if objects := [name for name, array in arrays.items() if array.dtype.hasobject]:
         raise ValueError(f"expected numbers or texts in {', '.join(objects)}, got objects")
     if jax.process_index() == 0:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path, "b") as file:
-            FORMATS[path.suffix].write(file, arrays, to_json(dict(metadata or {})))
+        with naming_failures(path, flag):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(path, "b") as file:
+                FORMATS[path.suffix].write(file, arrays, to_json(dict(metadata or {})))
 
 
 def read_table(path: epath.Path) -> Table:
@@ -119,16 +120,18 @@ def read_table(path: epath.Path) -> Table:
       path: The file. See `check_path`.
 
     Raises:
-      InputMissingError: There is no such file.
+      InputMissingError: There is no such file, or pyarrow is missing.
       DataError: The file is corrupt, or was not written by `write_table`.
     """
+    if path.suffix not in FORMATS:
+        raise DataError(f"{path}: expected a name that ends in {' or '.join(FORMATS)}")
     try:
         with path.open("rb") as file:
             columns, metadata = FORMATS[path.suffix].read(file)
         return Table(columns, parse_json(metadata))
     except FileNotFoundError as error:
         raise InputMissingError(f"{path}: no such file") from error
-    except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError, EOFError, OSError, MemoryError, zipfile.BadZipFile) as error:
         problem = " ".join(str(error).split())
         raise DataError(f"{path}: expected a table as vit_jax writes it: {problem}") from error
 
@@ -142,7 +145,11 @@ def _write_npz(file: IO[bytes], columns: Mapping[str, np.ndarray], metadata: str
 
 def _read_npz(file: IO[bytes]) -> tuple[dict[str, np.ndarray], str]:
     columns = {}
+    size = file.seek(0, io.SEEK_END)
     with zipfile.ZipFile(file) as archive:
+        # What `write_table` wrote is not compressed, so no archive has more than its own size.
+        if sum(member.file_size for member in archive.infolist()) > size:
+            raise ValueError(f"more than its {size:,} bytes when unpacked")
         for name in archive.namelist():
             with archive.open(name) as member:
                 columns[name.removesuffix(".npy")] = npy.read_array(member)
@@ -150,7 +157,7 @@ def _read_npz(file: IO[bytes]) -> tuple[dict[str, np.ndarray], str]:
 
 
 def _write_parquet(file: IO[bytes], columns: Mapping[str, np.ndarray], metadata: str) -> None:
-    pyarrow = _import_pyarrow("write_table")
+    pyarrow = _import_pyarrow()
     arrays = {}
     for name, column in columns.items():
         if column.ndim > 1:
@@ -166,7 +173,7 @@ def _write_parquet(file: IO[bytes], columns: Mapping[str, np.ndarray], metadata:
 
 
 def _read_parquet(file: IO[bytes]) -> tuple[dict[str, np.ndarray], str]:
-    pyarrow = _import_pyarrow("read_table")
+    pyarrow = _import_pyarrow()
     table = pyarrow.parquet.read_table(file)
     notes = table.schema.metadata or {}
     columns = {}
@@ -185,15 +192,15 @@ FORMATS = {
 }
 
 
-def _import_pyarrow(flag: str) -> Any:
+def _import_pyarrow() -> Any:
     """Return pyarrow with its module for Parquet, which takes a while to import.
 
     Raises:
-      ConfigError: It is not installed.
+      InputMissingError: It is not installed.
     """
     try:
         import pyarrow.parquet
     except ImportError as error:
-        problem = "pyarrow is not installed; pip install 'vit_jax[analysis]', or write a .npz"
-        raise ConfigError(flag, problem) from error
+        hint = "run pip install 'vit_jax[analysis]'"
+        raise InputMissingError(f"pyarrow is not installed; {hint}") from error
     return pyarrow

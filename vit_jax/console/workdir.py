@@ -5,6 +5,7 @@ import fcntl
 import os
 import pathlib
 import socket
+import tempfile
 from collections.abc import Iterator, Mapping
 from typing import IO, Any, TextIO
 
@@ -113,6 +114,41 @@ def local_path(text: str, flag: str) -> pathlib.Path:
     if "://" in text:
         raise ConfigError(flag, f"expected a local path, got {text}")
     return pathlib.Path(os.path.expanduser(text))
+
+
+@contextlib.contextmanager
+def naming_failures(path: epath.Path, flag: str) -> Iterator[None]:
+    """Say which flag has the path of a file that cannot be written in the block.
+
+    Args:
+      path: The file.
+      flag: The name of the flag.
+
+    Raises:
+      WorkdirError: The file cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        problem = error.strerror or error
+        raise WorkdirError(f"{flag}: cannot write {path} ({problem})") from error
+
+
+def check_writable(path: epath.Path, flag: str) -> None:
+    """Check that there can be files in the folder of a file, before there is anything to write.
+
+    Args:
+      path: The file. Its folder is made if there is none.
+      flag: The name of the flag that has the path, for error messages.
+
+    Raises:
+      WorkdirError: There can be no files in its folder.
+    """
+    if jax.process_index() == 0 and is_local(path):
+        with naming_failures(path, flag):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=path.parent):
+                pass
 
 
 def write_json(path: epath.Path, content: Mapping[str, Any]) -> None:

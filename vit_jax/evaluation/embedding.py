@@ -97,13 +97,15 @@ class Embedder:
         )
 
 
-def write_embedding(path: epath.Path, embedding: Embedding) -> None:
+def write_embedding(
+    path: epath.Path, embedding: Embedding, *, flag: str = "write_embedding"
+) -> None:
     """Write an embedding as a table, on the first process (host) only; see `tables.write_table`."""
     columns = {name: getattr(embedding, name) for name in COLUMNS}
     if embedding.labels is not None:
         columns["labels"] = embedding.labels
     metadata = {**embedding.facts, "class_names": embedding.class_names}
-    write_table(path, columns, metadata)
+    write_table(path, columns, metadata, flag=flag)
 
 
 def read_embedding(path: epath.Path) -> Embedding:
