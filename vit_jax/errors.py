@@ -13,10 +13,21 @@ T = TypeVar("T")
 
 
 class UserError(Exception):
-    """An error to report to the user: what is wrong, where, what was expected, and what to do."""
+    """An error to report to the user: what is wrong, where, what was expected, and what to do.
+
+    Args:
+      problem: What was expected and what was given.
+      path: The full dotted path of the field, such as `config.optim.learning_rate`, or the flag;
+        empty if the problem says where it is.
+    """
 
     label = "error"
     exit_code = 1
+
+    def __init__(self, problem: str, *, path: str = "") -> None:
+        super().__init__(f"{path}: {problem}" if path else problem)
+        self.path = path
+        self.problem = problem
 
 
 class ConfigError(UserError):
@@ -30,9 +41,7 @@ class ConfigError(UserError):
     exit_code = 64
 
     def __init__(self, path: str, problem: str) -> None:
-        super().__init__(f"{path}: {problem}")
-        self.path = path
-        self.problem = problem
+        super().__init__(problem, path=path)
 
 
 class DataError(UserError):

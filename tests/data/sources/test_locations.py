@@ -64,6 +64,12 @@ def test_a_data_set_stands_beside_the_folder_of_the_run(folder):
         ("{0}/none:val", InputMissingError, "no such folder: '{0}/none'"),
         ("{0}/val/3:val", DataError, "{0}/val/3 has no folders; expected one per class"),
         ("{0}:val[:0]", DataError, "'val[:0]' of {0} holds no image"),
+        (
+            "{0}/..:train",
+            DataError,
+            "one class only: {0}/../photos has train/ and val/ in it; pass the folder",
+        ),
+        ("cifar10:test", InputMissingError, "'cifar10' is not prepared in "),
     ],
 )
 def test_an_error_names_the_field_once(folder, where, error, message):

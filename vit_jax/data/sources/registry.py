@@ -18,6 +18,7 @@ from vit_jax.data.sources import tfds
 from vit_jax.data.sources.base import Source
 from vit_jax.data.sources.class_names import listed, order_is_clear, same
 from vit_jax.data.sources.folder import Folder
+from vit_jax.data.sources.folder.layout import SETTING
 from vit_jax.data.sources.synthetic import Synthetic
 from vit_jax.errors import ConfigError, DataError, InputMissingError
 
@@ -83,11 +84,8 @@ def open_location(
     except ConfigError as error:
         raise ConfigError(path, error.problem + _hint(of_set.name)) from error
     except (DataError, InputMissingError) as error:
-        problem = str(error).removeprefix(f"{path}: ")
-        problem = problem.removeprefix("config.data.root: ").removeprefix("config.data.name: ")
-        problem = problem.removesuffix("; pass --config.data.root=DIR")
-        problem = problem.replace("--config.data.root=", "the folder ")  # in other hints
-        raise type(error)(f"{path}: {problem}") from error
+        problem = error.problem.replace(SETTING, "the folder ")  # the text has no such setting
+        raise type(error)(problem, path=path) from error
 
 
 def locate(data: config_lib.Data, where: str, path: str) -> tuple[config_lib.Data, str]:
@@ -141,8 +139,8 @@ def _open(data: config_lib.Data, split: str, path: str, class_names: tuple[str, 
     except ValueError as error:
         raise ConfigError(path, str(error).split(" See format at")[0]) from error
     if not len(source):
-        problem = f"{path}: '{split}' of {data.root or data.name} holds no image"
-        raise DataError("; ".join([problem, *source.notes]))
+        problem = f"'{split}' of {data.root or data.name} holds no image"
+        raise DataError("; ".join([problem, *source.notes]), path=path)
     if class_names and not same(source.class_names, class_names):
         actual, expected = listed(source.class_names), listed(class_names)
         raise ConfigError(path, f"the classes of {source.title} are {actual}, expected {expected}")

@@ -87,8 +87,8 @@ def open_dataset(data: config_lib.Data, split: str, others: Collection[str]) -> 
     if not variants and name not in known_names():
         raise unknown(name, root, others, field)
     available = f"; there are {', '.join(variants)}" if variants else ""
-    problem = f"{field}: '{data.name}' is not prepared in {root}{available}"
-    raise InputMissingError(f"{problem}; run {command(data.name, root)}")
+    problem = f"'{data.name}' is not prepared in {root}{available}"
+    raise InputMissingError(f"{problem}; run {command(data.name, root)}", path=field)
 
 
 def data_root(data_dir: str, flag: str) -> epath.Path:

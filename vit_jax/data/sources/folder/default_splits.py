@@ -107,7 +107,7 @@ def _describe_unusable(layout: Layout, chosen: Mapping[str, str]) -> list[str]:
     """Return a note on a folder `test` that cannot be evaluated, such as one without classes."""
     if "test" not in layout.unusable or "test_split" not in chosen:
         return []
-    return [f"no split test: {layout.unusable['test'].partition(': ')[2]}"]
+    return [f"no split test: {layout.unusable['test']}"]
 
 
 def _describe(resolved: config_lib.Resolved, chosen: Mapping[str, str]) -> list[str]:

@@ -13,6 +13,7 @@ from vit_jax.data.sources.folder.split_names import mentions_split, split_of
 from vit_jax.errors import DataError, InputMissingError
 
 FIELD = "config.data.root"
+SETTING = f"--{FIELD}="  # of the root, in hints
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 
 
@@ -30,7 +31,7 @@ class Layout(NamedTuple):
           DataError: The split has no class folders, or two folders have this meaning.
         """
         if split in self.unusable:
-            raise DataError(self.unusable[split])
+            raise DataError(self.unusable[split], path=FIELD)
         return self.splits[split]
 
 
@@ -46,13 +47,12 @@ def find_root(text: str) -> str:
     try:
         is_folder = stat.S_ISDIR(os.stat(root).st_mode)
     except (FileNotFoundError, NotADirectoryError) as error:
-        problem = f"{FIELD}: no such folder: '{text}'; pass --{FIELD}=DIR"
-        raise InputMissingError(problem) from error
+        raise InputMissingError(f"no such folder: '{text}'", path=FIELD) from error
     except OSError as error:
-        raise DataError(f"{FIELD}: {text} cannot be read: {error.strerror}") from error
+        raise DataError(f"{text} cannot be read: {error.strerror}", path=FIELD) from error
     if not is_folder:
         hint = "; unpack it first" if root.suffix.lower() in _ARCHIVES else ""
-        raise DataError(f"{FIELD}: {text} is a file, expected a folder of images{hint}")
+        raise DataError(f"{text} is a file, expected a folder of images{hint}", path=FIELD)
     return str(root)
 
 
@@ -68,9 +68,9 @@ def find_layout(root: str, names: Collection[str]) -> Layout:
     """
     level = look_into(root)
     if not level.folders:
-        problem = f"{FIELD}: {root} has no folders; expected one per class"
+        problem = f"{root} has no folders; expected one per class"
         texts = [problem, _say(level), hint_prepared(root)]
-        raise DataError("; ".join(text for text in texts if text))
+        raise DataError("; ".join(text for text in texts if text), path=FIELD)
     may_be = [path for path in level.folders if _name(path) in names or split_of(_name(path))]
     levels = {path: look_into(path) for path in may_be}
     splits = [path for path in may_be if levels[path].folders]
@@ -84,9 +84,8 @@ def find_layout(root: str, names: Collection[str]) -> Layout:
         beside = [path for path in beside if holds_image(path)]
         if len(beside) == 1:
             problem = f"{splits[0]} has folders like a split, but {beside[0]} has images too"
-            raise DataError(
-                f"{FIELD}: {problem}; give --{FIELD}={splits[0]}, or move one of them away"
-            )
+            hint = f"give {SETTING}{splits[0]}, or move one of them away"
+            raise DataError(f"{problem}; {hint}", path=FIELD)
         if beside:
             taken = f"{splits[0]} is taken for a class, like {_names(beside)} beside it"
             return Layout({}, {}, (taken, *_stray(root, level)))
@@ -106,7 +105,7 @@ def hint_below(folder: str) -> str:
         means_split = [path for path in level.folders if split_of(_name(path))]
         if means_split or len(level.folders) > 1:
             has = " and ".join(f"{_name(path)}/" for path in (means_split or level.folders)[:3])
-            return f"{folder} has {has}: give --{FIELD}={folder}"
+            return f"{folder} has {has}: give {SETTING}{folder}"
         if not level.folders:
             return ""
         (folder,) = level.folders
@@ -137,7 +136,7 @@ def _say(level: Level) -> str:
 
 
 def _say_flat(path: str, level: Level) -> str:
-    return f"{FIELD}: {path} has {len(level.found.images):,} images and no class folders"
+    return f"{path} has {len(level.found.images):,} images and no class folders"
 
 
 def _stray(folder: str, level: Level) -> list[str]:
@@ -150,13 +149,12 @@ def _check_are_no_splits(folders: list[str], levels: Mapping[str, Level]) -> Non
     flat = [path for path in levels if split_of(_name(path))]
     if len(flat) == len(folders) or len({split_of(_name(path)) for path in flat}) > 1:
         first = next((path for path in flat if split_of(_name(path)) == "train"), flat[0])
-        raise DataError(f"{_say_flat(first, levels[first])}; expected SPLIT/CLASS/* or CLASS/*")
+        problem = _say_flat(first, levels[first])
+        raise DataError(f"{problem}; expected SPLIT/CLASS/* or CLASS/*", path=FIELD)
     like_splits = [path for path in folders if mentions_split(_name(path))]
     if len(like_splits) > 1 and len(like_splits) * 2 >= len(folders):
-        raise DataError(
-            f"{FIELD}: {_names(like_splits)} look like splits, not classes; rename them to train, "
-            "val and test"
-        )
+        problem = f"{_names(like_splits)} look like splits, not classes"
+        raise DataError(f"{problem}; rename them to train, val and test", path=FIELD)
 
 
 def _is_parallel(folder: str, split: Level) -> bool:
@@ -180,7 +178,7 @@ def _assign(
             continue
         named[meaning] = path
         if len(rivals) > 1 and meaning not in own:
-            unusable[meaning] = f"{FIELD}: {' and '.join(rivals)} both mean {meaning}; rename one"
+            unusable[meaning] = f"{' and '.join(rivals)} both mean {meaning}; rename one"
         elif len(rivals) > 1:
             away = ", ".join(other for other in rivals if other != path)
             notes.append(f"not read: {away}; {path} is the split {meaning}")
@@ -205,4 +203,4 @@ def _splits_beside(root: str) -> list[str]:
         return []
     if not beside:
         return []
-    return [f"not read, beside {root}: {', '.join(beside)}; --{FIELD}={path.parent} reads them"]
+    return [f"not read, beside {root}: {', '.join(beside)}; {SETTING}{path.parent} reads them"]

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from vit_jax.data.image_files import Found, find_images, look_into, merge
 from vit_jax.data.images import EXTENSIONS
 from vit_jax.data.sources.class_names import find_lookalikes, form, listed
-from vit_jax.data.sources.folder.layout import hint_below, hint_prepared
+from vit_jax.data.sources.folder.layout import FIELD, SETTING, hint_below, hint_prepared
 from vit_jax.data.sources.folder.split_names import split_of
 from vit_jax.errors import DataError
 
@@ -39,7 +39,7 @@ def list_class_names(folder: str) -> tuple[tuple[str, ...], list[str]]:
     """
     names = [os.path.basename(path) for path in look_into(folder).folders]
     if not names:
-        raise DataError(f"config.data.root: {folder} has no folders; expected one per class")
+        raise DataError(f"{folder} has no folders; expected one per class", path=FIELD)
     notes = []
     for group in find_lookalikes(names):
         if len({form(name) for name in group}) < len(group):
@@ -156,7 +156,7 @@ def _check_depth(folders: Sequence[str], found: Sequence[Found]) -> list[str]:
         if splits and (only_splits or len({split_of(name) for name in splits}) > 1):
             has = f"{path} has {' and '.join(f'{name}/' for name in splits)} in it"
             if len(folders) == 1:
-                raise DataError(f"one class only: {has}; pass --config.data.root={path}")
+                raise DataError(f"one class only: {has}; pass {SETTING}{path}")
             raise DataError(f"{has}, below a class; expected SPLIT/CLASS/* or CLASS/*")
     if len(folders) > 1 and len(inner) == 1 and len(names) > 1 and () not in inner:
         taken = listed([os.path.basename(path) for path in folders])
