@@ -18,7 +18,7 @@ from vit_jax.checkpoints import from_pretrained
 from vit_jax.cluster import sharding
 from vit_jax.console import cli
 from vit_jax.data.sources.registry import open_split
-from vit_jax.evaluation.embedding import Embedder, write_embedding
+from vit_jax.evaluation.embedding import SourceEmbedder, write_embedding
 
 SPLITS = {
     "data.name": "digits",
@@ -53,10 +53,10 @@ def embeddings(workdir, tmp_path_factory):
     """The embeddings of the splits, and their files, by name."""
     run = from_pretrained(str(workdir))
     config = config_lib.read_config(epath.Path(workdir))
-    embed = Embedder(run.model, config, sharding.make_mesh(devices=jax.devices()[:1]))
+    embed = SourceEmbedder(run, config, sharding.make_mesh(devices=jax.devices()[:1]))
     found, files = {}, {}
     for name in ("train", "val", "test"):
-        found[name] = embed(run.variables, open_split(config.data, f"{name}_split"), step=2)
+        found[name] = embed(open_split(config.data, f"{name}_split"))
         files[name] = epath.Path(tmp_path_factory.mktemp("files")) / f"{name}.npz"
         write_embedding(files[name], found[name])
     return found, files

@@ -35,8 +35,7 @@ from vit_jax.data.image_files import images_of
 from vit_jax.data.sources import Source
 from vit_jax.data.sources.in_memory import InMemory
 from vit_jax.errors import ConfigError, InputMissingError
-from vit_jax.evaluation import embedding
-from vit_jax.evaluation.embedding import Embedding
+from vit_jax.evaluation.embedding import Embedding, SourceEmbedder, write_embedding
 from vit_jax.evaluation.pooling import POOLS
 from vit_jax.evaluation.requests import Request, open_images, resolve, resolve_run
 
@@ -74,9 +73,10 @@ class Embedder:
         request = resolve_run(str(workdir), {})
         mesh = sharding.make_mesh(devices=jax.local_devices())
         config = _tolerant(request.resolved.config)
-        self._run = _restore(request, mesh, step, weights, allow_config_change)
-        self._facts = {"step": self._run.step, "weights": _kind(request, weights)}
-        self._embed = embedding.Embedder(self._run.model, config, mesh, layer, pool)
+        run = pretrained.open_run(
+            request.workdir, step, config, mesh, weights=weights, allowed=allow_config_change
+        )
+        self._embed = SourceEmbedder(run, config, mesh, layer, pool)
 
     def __call__(self, images: Any) -> Embedding:
         """Return the embedding of images; those that cannot be read are named and left out.
@@ -91,27 +91,12 @@ class Embedder:
         """
         labelled = isinstance(images, Source)
         source = images if labelled else InMemory(images, UNLABELLED)
-        return self._embed(self._run.variables, source, labelled=labelled, **self._facts)
+        return self._embed(source, labelled=labelled)
 
 
 def _tolerant(config: config_lib.Config) -> config_lib.Config:
     """Return a config with which any number of images may be unreadable."""
     return dataclasses.replace(config, data=dataclasses.replace(config.data, max_unreadable=1.0))
-
-
-def _restore(
-    request: Request, mesh: jax.sharding.Mesh, step: str, weights: str, allowed: Sequence[str]
-) -> pretrained.Trained:
-    config = request.resolved.config
-    with jax.set_mesh(mesh), waiting("verifying and restoring the checkpoint"):
-        return pretrained.restore(
-            request.workdir, step, config, mesh, weights=weights, allowed=allowed
-        )
-
-
-def _kind(request: Request, weights: str) -> str:
-    """Return which weights are used: `ema` or `raw`; empty for a run with one set of weights."""
-    return average.kind(config_lib.read_config(request.workdir), weights)
 
 
 def main(values: flags.FlagValues, arguments: tuple[list[str], dict[str, str]]) -> None:
@@ -134,8 +119,11 @@ def main(values: flags.FlagValues, arguments: tuple[list[str], dict[str, str]]) 
     config = request.resolved.config if request.field else _tolerant(request.resolved.config)
     weights = values.weights or ""
     mesh = sharding.make_mesh(config.mesh.sizes)
-    run = _restore(request, mesh, values.step, weights, values.allow_config_change)
-    embed = embedding.Embedder(run.model, config, mesh, values.layer, values.pool)
+    allowed = values.allow_config_change
+    run = pretrained.open_run(
+        request.workdir, values.step, config, mesh, weights=weights, allowed=allowed
+    )
+    embed = SourceEmbedder(run, config, mesh, values.layer, values.pool)
     with waiting("opening the data set"):
         source = hosts.run_and_compare(
             lambda: open_images(request) if request.field else _open_operands(operands),
@@ -150,9 +138,7 @@ def main(values: flags.FlagValues, arguments: tuple[list[str], dict[str, str]]) 
     say(f"features  {embed.features}")
     if where := cache_directory():
         say(f"cache     {where} (compiled programs)")
-    facts = {"step": run.step, "weights": _kind(request, weights)}
-    found = embed(run.variables, source, labelled=bool(request.field), **facts)
-    _write(output, found)
+    _write(output, embed(source, labelled=bool(request.field)))
 
 
 def _resolve(
@@ -177,7 +163,7 @@ def _open_operands(operands: Sequence[str]) -> Source:
 
 def _write(path: epath.Path, found: Embedding) -> None:
     """Write the file on host 0, and say what is in it."""
-    embedding.write_embedding(path, found, flag="--output")
+    write_embedding(path, found, flag="--output")
     skipped = len(found.facts["skipped"])
     left_out = f"; {skipped:,} unreadable, left out" if skipped else ""
     say(f"written   {path}: {len(found.ids):,} rows{left_out}")

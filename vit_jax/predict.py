@@ -32,7 +32,7 @@ from vit_jax.cluster import sharding
 from vit_jax.console import cli
 from vit_jax.console.progress import Progress, say, say_aside
 from vit_jax.console.text import to_json
-from vit_jax.console.waiting import compiled_first, waiting
+from vit_jax.console.waiting import compiled_first
 from vit_jax.console.workdir import open_path
 from vit_jax.data import transforms
 from vit_jax.data.image_files import images_of
@@ -89,17 +89,13 @@ class Predictor:
         self._batch_size = _positive(batch_size, "batch_size")
         self._data = config.data
         self._mesh = sharding.make_mesh(devices=jax.local_devices())
-        with (
-            jax.set_mesh(self._mesh),
-            waiting("verifying and restoring the checkpoint", aside=True),
-        ):
-            run = pretrained.restore(
-                path, step, config, self._mesh, weights=weights, allowed=allow_config_change
-            )
+        allowed = allow_config_change
+        run = pretrained.open_run(
+            path, step, config, self._mesh, weights=weights, allowed=allowed, aside=True
+        )
         self.step = run.step
-        self.choice = average.describe(
-            config, weights
-        )  # which of two sets of weights is used; empty if there is one
+        # Which of two sets of weights is used; empty if there is one.
+        self.choice = average.describe(config, weights)
         self.class_names = run.labels
         if not self.class_names or "loss" not in config.objective:
             problem = f"{workdir} has a model without classes, for features only"

@@ -10,7 +10,7 @@ split. Files are those of vit_jax.embed.
 """
 
 import sys
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 from absl import flags
@@ -28,7 +28,7 @@ from vit_jax.console.waiting import waiting
 from vit_jax.console.workdir import check_writable, naming_failures, open_path, write_json
 from vit_jax.data.sources import Source
 from vit_jax.errors import ConfigError, pick
-from vit_jax.evaluation.embedding import Embedder, Embedding, read_embedding
+from vit_jax.evaluation.embedding import Embedding, SourceEmbedder, read_embedding
 from vit_jax.evaluation.probes import PROBES, Labelled, Probe, Result, Settings, Task
 from vit_jax.evaluation.probes.labelled import EVERY, count_known
 from vit_jax.evaluation.probes.lines import format_result
@@ -160,27 +160,22 @@ def _embed(values: flags.FlagValues, overrides: dict[str, str]) -> Probed:
     config, workdir = test.resolved.config, test.workdir
     weights = values.weights or ""
     mesh = sharding.make_mesh(config.mesh.sizes)
+    allowed = values.allow_config_change
+    run = pretrained.open_run(workdir, values.step, config, mesh, weights=weights, allowed=allowed)
     with jax.set_mesh(mesh):
-        with waiting("verifying and restoring the checkpoint"):
-            allowed = values.allow_config_change
-            run = pretrained.restore(
-                workdir, values.step, config, mesh, weights=weights, allowed=allowed
-            )
         with waiting("opening the data set"):
             sources = hosts.run_and_compare(
                 lambda: _open(train, val, test),
                 lambda found: {name: source.fingerprint for name, source in found.items()},
             )
-        embedder = Embedder(run.model, config, mesh, values.layer or "", values.pool or "")
+        embed = SourceEmbedder(run, config, mesh, values.layer or "", values.pool or "")
         say(f"probe     {workdir}, step {run.step:,}, on {sources['test'].title}")
         for note in (*test.resolved.notes, *sources["test"].notes):
             say(f"note      {note}")
-        trained = config_lib.read_config(workdir)
-        if choice := average.describe(trained, weights):
+        if choice := average.describe(config_lib.read_config(workdir), weights):
             say(f"weights   {choice}")
-        say(f"features  {embedder.features}")
-        facts: dict[str, Any] = {"step": run.step, "weights": average.kind(trained, weights)}
-        found = {name: embedder(run.variables, source, **facts) for name, source in sources.items()}
+        say(f"features  {embed.features}")
+        found = {name: embed(source) for name, source in sources.items()}
     titles = {name: source.title for name, source in sources.items()}
     parts = (found["train"], found.get("val"), found["test"])
     return Probed(*parts, titles, test.split, workdir)

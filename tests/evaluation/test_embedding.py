@@ -8,13 +8,14 @@ import pytest
 from etils import epath
 
 from vit_jax import models
+from vit_jax.checkpoints.pretrained import Trained
 from vit_jax.cluster import sharding
 from vit_jax.console.tables import write_table
 from vit_jax.data.sources.in_memory import InMemory
 from vit_jax.data.sources.registry import open_split
 from vit_jax.errors import DataError
 from vit_jax.evaluation import fingerprints
-from vit_jax.evaluation.embedding import Embedder, read_embedding, write_embedding
+from vit_jax.evaluation.embedding import SourceEmbedder, read_embedding, write_embedding
 
 
 def model_and_variables(config):
@@ -27,13 +28,14 @@ def model_and_variables(config):
 def embedder(tiny_config):
     config = tiny_config({"data.max_unreadable": "1.0"})
     model, variables = model_and_variables(config)
-    return config, variables, Embedder(model, config, sharding.make_mesh(), "blocks_0", "tokens")
+    trained = Trained(7, (), model, variables, "raw")
+    return config, SourceEmbedder(trained, config, sharding.make_mesh(), "blocks_0", "tokens")
 
 
 def test_it_holds_the_labels_of_the_source_and_says_where_it_comes_from(embedder):
-    config, variables, embed = embedder
+    config, embed = embedder
     source = open_split(config.data, "test_split")
-    found = embed(variables, source, step=7)
+    found = embed(source)
     assert found.features.shape == (21, 5, 16) and found.features.dtype == np.float32
     assert found.ids == tuple(source.describe(i) for i in range(21))
     assert found.labels.tolist() == [source[i]["label"] for i in range(21)]
@@ -46,6 +48,7 @@ def test_it_holds_the_labels_of_the_source_and_says_where_it_comes_from(embedder
         "data": fingerprints.of_images(source),
         "skipped": {},
         "step": 7,
+        "weights": "raw",
     }
     assert "classes" not in found.facts["data"] and found.facts["data"]["examples"] == 21
 
@@ -62,11 +65,11 @@ def check_file(path, embedding):
 
 @pytest.mark.parametrize("suffix", (".npz", ".parquet"))
 def test_it_comes_back_from_its_file(embedder, tmp_path, suffix):
-    config, variables, embed = embedder
+    config, embed = embedder
     path = epath.Path(tmp_path / f"e{suffix}")
-    check_file(path, embed(variables, open_split(config.data, "test_split")))
+    check_file(path, embed(open_split(config.data, "test_split")))
     grey = np.full((8, 8), 7, np.uint8)
-    unlabelled = embed(variables, InMemory([grey, b"no image", grey], ("",)), labelled=False)
+    unlabelled = embed(InMemory([grey, b"no image", grey], ("",)), labelled=False)
     check_file(path, unlabelled)
     assert unlabelled.labels is None and unlabelled.class_names == ()
     assert unlabelled.ids == ("image[0]", "image[2]")

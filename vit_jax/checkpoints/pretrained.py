@@ -15,6 +15,7 @@ from vit_jax import config as config_lib
 from vit_jax import models
 from vit_jax.checkpoints import average, reading
 from vit_jax.cluster import sharding
+from vit_jax.console.waiting import waiting
 from vit_jax.console.workdir import open_path
 from vit_jax.data import transforms
 from vit_jax.data.sources.in_memory import InMemory
@@ -29,6 +30,7 @@ class Trained:
     class_names: tuple[str, ...]  # () if unknown
     model: nn.Module
     variables: dict[str, Any]  # by collection: `params` and the others of the model
+    weights: str  # `ema` or `raw`; empty for a run with one set of weights
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -105,7 +107,32 @@ def from_pretrained(
         run = restore(
             workdir, str(step), config, mesh, weights=weights, allowed=allow_config_change
         )
-    return Pretrained(run.step, run.labels, run.model, run.variables, config.data)
+    return Pretrained(run.step, run.labels, run.model, run.variables, run.weights, config.data)
+
+
+def open_run(
+    workdir: epath.Path,
+    step: str,
+    config: config_lib.Config,
+    mesh: jax.sharding.Mesh,
+    *,
+    weights: str = "",
+    allowed: Sequence[str] | None = None,
+    aside: bool = False,
+) -> Trained:
+    """Restore a model for a command, and say what it waits for; see `restore`.
+
+    Args:
+      workdir: The run folder.
+      step: A step number, `best`, or an empty string for the newest intact checkpoint.
+      config: The config of the run.
+      mesh: The devices that the variables are sharded over.
+      weights: `ema`, `raw`, or an empty string for `ema` if the run has an EMA.
+      allowed: Keys of `config.json` that may differ; see `restore`.
+      aside: Whether to print on stderr if stdout is not a terminal.
+    """
+    with jax.set_mesh(mesh), waiting("verifying and restoring the checkpoint", aside=aside):
+        return restore(workdir, step, config, mesh, weights=weights, allowed=allowed)
 
 
 def restore(
@@ -129,7 +156,8 @@ def restore(
         with. None if the command has no flag to allow any.
 
     Returns:
-      The model, its variables as sharded `jax.Array`s, the step and the class names.
+      The model, its variables as sharded `jax.Array`s, which weights they are, the step and the
+      class names.
 
     Raises:
       InputMissingError: There is no such checkpoint.
@@ -149,4 +177,4 @@ def restore(
     if 0 < len(class_names) < model.num_classes:
         problem = f"step {number} has {len(class_names)} class names"
         raise CheckpointError(f"{workdir}: {problem}, the model {model.num_classes} classes")
-    return Trained(number, class_names, model, variables)
+    return Trained(number, class_names, model, variables, average.kind(stored, weights))

@@ -1,15 +1,14 @@
 """Embeddings: features of the images of a source by one layer of a model, and their file."""
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import numpy as np
 from etils import epath
 from jaxtyping import Float, Int
 
 from vit_jax import config as config_lib
+from vit_jax.checkpoints import pretrained
 from vit_jax.cluster import sharding
 from vit_jax.console.tables import read_table, write_table
 from vit_jax.data.sources import Source
@@ -29,16 +28,16 @@ class Embedding(NamedTuple):
     indices: Int[np.ndarray, " n"]  # of the images in the source, increasing
     labels: Int[np.ndarray, " n"] | None  # None for images without labels
     class_names: tuple[str, ...]  # of the labels
-    facts: dict[str, Any]  # plain JSON: layer, pool, grid, model, data, skipped and what was added
+    facts: dict[str, Any]  # plain JSON: layer, pool, grid, step, weights, model, data, skipped
 
 
-class Embedder:
+class SourceEmbedder:
     """Embeds the images of sources: each readable image once, in order; compiled once.
 
     The values have the same bytes on any number of devices; see `rows.PerImage`.
 
     Args:
-      model: The model.
+      trained: The model and its variables.
       config: Its config, with the preprocessing.
       mesh: The device mesh.
       layer: Path of a submodule such as `blocks_5`; by default the pooled features.
@@ -50,40 +49,38 @@ class Embedder:
 
     def __init__(
         self,
-        model: nn.Module,
+        trained: pretrained.Trained,
         config: config_lib.Config,
         mesh: jax.sharding.Mesh,
         layer: str = "",
         pool: str = "",
     ) -> None:
-        self.features = choose_features(model, config.data.image_shape, layer, pool)
-        self._config = config
-        self._mesh = mesh
-        self._per_image = PerImage(self.features, config.data, mesh)
+        chosen = choose_features(trained.model, config.data.image_shape, layer, pool)
+        self.features = chosen
+        self._per_image = PerImage(chosen, config.data, mesh)
+        self._variables = jax.device_put(trained.variables, sharding.replicated(mesh))
+        self._facts = {
+            "layer": chosen.layer,
+            "pool": chosen.pool,
+            "grid": chosen.grid and chosen.grid._asdict(),
+            "step": trained.step,
+            "weights": trained.weights,
+            "model": fingerprints.of_model(config, self._variables),
+        }
 
-    def __call__(
-        self, variables: Mapping[str, Any], source: Source, *, labelled: bool = True, **facts: Any
-    ) -> Embedding:
+    def __call__(self, source: Source, *, labelled: bool = True) -> Embedding:
         """Return the embedding of a source; it is the same on every host.
 
         Args:
-          variables: `params` and the other collections of the model.
           source: The images.
           labelled: Whether the images have labels.
-          **facts: Further facts, as plain JSON, such as the `step` of the weights.
 
         Raises:
           ConfigError: A device has too little memory.
           DataError: More images are unreadable than the config allows, or there is no other.
         """
-        variables = jax.device_put(variables, sharding.replicated(self._mesh))
-        rows = self._per_image(variables, source)
-        chosen = self.features
-        own = {
-            "layer": chosen.layer,
-            "pool": chosen.pool,
-            "grid": chosen.grid and chosen.grid._asdict(),
-            "model": fingerprints.of_model(self._config, variables),
+        rows = self._per_image(self._variables, source)
+        facts = {
             "data": fingerprints.of_images(source),
             "skipped": {source.describe(i): reason for i, reason in rows.skipped.items()},
         }
@@ -93,7 +90,7 @@ class Embedder:
             indices=rows.indices,
             labels=rows.labels if labelled else None,
             class_names=source.class_names if labelled else (),
-            facts={**own, **facts},
+            facts={**self._facts, **facts},
         )
 
 
