@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import weakref
 
 import jax
 import jax.numpy as jnp
@@ -201,6 +202,42 @@ def test_several_sets_and_both_weights_are_side_by_side(trained, capsys, tmp_pat
     assert columns["id"][rows][20] == "synthetic:test[20]"
     np.testing.assert_array_equal(columns["top5"][:, 0], columns["predicted"])
     assert columns["top5_probability"].shape == (68, 5)
+
+
+def open_arrays_per_set(monkeypatch):
+    """Returns a list that gets, before each set, the widths of the arrays that are still held."""
+    collect, made, held = Evaluation.collect, [], []
+
+    def watched(self, *args, **kwargs):
+        held.append([ref().shape[1] for ref in made if ref() is not None])
+        results, found = collect(self, *args, **kwargs)
+        made.extend([weakref.ref(found.logits), weakref.ref(found.features)])
+        return results, found
+
+    monkeypatch.setattr(Evaluation, "collect", watched)
+    return held
+
+
+def test_only_what_a_flag_needs_is_held_until_the_end(trained, capsys, monkeypatch, tmp_path):
+    held = open_arrays_per_set(monkeypatch)
+    flags = ("--split=test,train[:13],val", "--calibrate=", f"--table={tmp_path / 'x.npz'}")
+    assert evaluate(capsys, trained[0], *flags)[0] == 0
+    assert held == [[], [], []]
+    held.clear()
+    assert evaluate(capsys, trained[0], f"--against={trained[0]}", *flags[:2])[0] == 0
+    assert held == [[], [10], [10, 10], [10, 10, 10], [10, 10, 10], [10, 10, 10]]
+
+
+def test_both_weights_are_of_one_step(trained, capsys, monkeypatch):
+    asked, open_subject = [], evaluate_lib.open_subject
+
+    def watched(*args, step, **kwargs):
+        asked.append(step)
+        return open_subject(*args, step=step, **kwargs)
+
+    monkeypatch.setattr(evaluate_lib, "open_subject", watched)
+    assert evaluate(capsys, trained[0], "--weights=both")[0] == 0
+    assert asked == ["", "4"]
 
 
 def test_the_temperature_is_never_that_of_the_evaluated_images(trained, capsys):

@@ -33,7 +33,7 @@ from vit_jax.evaluation.against import check_classes, compare
 from vit_jax.evaluation.label_sets import summarize_corruptions
 from vit_jax.evaluation.requests import Request, resolve_all
 from vit_jax.evaluation.result_files import write_result
-from vit_jax.evaluation.sets import EvaluatedSet, measure, open_sets, open_validation
+from vit_jax.evaluation.sets import EvaluatedSet, Keep, measure, open_sets, open_validation
 from vit_jax.evaluation.subjects import Subject, open_subject
 from vit_jax.reporting.content import Content
 from vit_jax.reporting.writing import Shown, check_directory, gather, write_report
@@ -62,8 +62,8 @@ def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
     for found in sets:
         write_result(found.request.workdir, found.report["step"], found.name, found.report)
     if table is not None:
-        made = [predictions for found in sets for predictions in found.predictions]
-        tables.write_table(table, prediction_table.columns(made), flag="--table")
+        rows = prediction_table.join([rows for found in sets for rows in found.tables])
+        tables.write_table(table, rows, flag="--table")
         say(f"written   {table}")
     if directory is not None:
         _report(directory, values, sets)
@@ -73,9 +73,9 @@ def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
 def evaluate(
     values: flags.FlagValues, requests: Sequence[Request], overrides: Mapping[str, str]
 ) -> list[EvaluatedSet]:
-    """Return each set with its predictions and its report, which is also printed.
+    """Return each set with its report, which is also printed, and what other flags need of it.
 
-    Models are on the devices one after the other.
+    Models are on the devices one after the other, and all weights are of one step.
 
     Raises:
       UserError: A flag, the run or the data is wrong.
@@ -86,11 +86,17 @@ def evaluate(
         problem = f"{workdir} has a model without classes, for features only"
         raise ConfigError("--workdir", f"{problem}; python -m vit_jax.probe classifies them")
     other = _read_other(values.against, config) if values.against else None
+    keep = Keep(
+        table=bool(values.table),
+        logits=bool(values.against or values.report),
+        features=bool(values.report),
+    )
     mesh = sharding.make_mesh(config.mesh.sizes)
-    sets: list[EvaluatedSet] = []
+    step, sets = values.step, list[EvaluatedSet]()
     with jax.set_mesh(mesh):
         for weights in average.CHOICES if values.weights == BOTH else (values.weights or "",):
-            subject = _open(values, workdir, config, mesh, step=values.step, weights=weights)
+            subject = _open(values, workdir, config, mesh, step=step, weights=weights)
+            step = str(subject.trained.step)  # of a run that goes on, the newest one changes
             is_first = not sets
             if is_first:
                 sets = open_sets(requests, subject, labelled, values.label_set)
@@ -99,29 +105,31 @@ def evaluate(
                 say(f"weights   {choice}")
             if is_first and (where := cache_directory()):
                 say(f"cache     {where} (compiled programs)")
-            measure(sets, subject, validation)
+            measure(sets, subject, validation, keep)
             class_names = subject.trained.labels
             del subject  # the next model needs its memory
         if other:
             subject = _open(values, *other, mesh)
             check_classes(class_names, subject.trained.labels)
-            _compare(sets, subject)
+            for found in sets:
+                _compare(found, subject)
     return sets
 
 
 def _report(directory: epath.Path, values: flags.FlagValues, sets: Sequence[EvaluatedSet]) -> None:
     """Write a report of the sets, with maps by the weights that were evaluated first."""
     workdir, config = sets[0].request.workdir, sets[0].request.resolved.config
+    step = str(sets[0].report["step"])
     weights = average.CHOICES[0] if values.weights == BOTH else values.weights or ""
     mesh = sharding.make_mesh(config.mesh.sizes)
 
     @functools.cache
     def trained() -> tuple[nn.Module, Mapping[str, Any]]:
-        subject = _open(values, workdir, config, mesh, step=values.step, weights=weights)
+        subject = _open(values, workdir, config, mesh, step=step, weights=weights)
         return subject.trained.model, subject.trained.variables
 
     def content() -> Content:
-        shown = [Shown(found.predictions[0], found.source) for found in sets if found.predictions]
+        shown = [Shown(found.predictions, found.source) for found in sets if found.predictions]
         return gather(workdir, [found.report for found in sets], shown, config.data, trained)
 
     with jax.set_mesh(mesh):
@@ -164,16 +172,15 @@ def _read_other(against: str, config: config_lib.Config) -> tuple[epath.Path, co
     return path, other
 
 
-def _compare(sets: Sequence[EvaluatedSet], subject: Subject) -> None:
-    """Evaluate another model on the same images, and add the comparison to the reports."""
-    for found in sets:
-        measured = found.measure(subject)
-        if not found.predictions or measured.predictions is None:
-            raise ConfigError("--against", "expected evaluators that make predictions in both runs")
-        compared = compare(found.predictions[0], measured.predictions, str(subject.workdir))
-        found.report["against"] = compared
-        for line in summary.describe_against(compared):
-            say(line)
+def _compare(found: EvaluatedSet, subject: Subject) -> None:
+    """Evaluate another model on the same images, and add the comparison to the report."""
+    measured = found.measure(subject)
+    if found.predictions is None or measured.predictions is None:
+        raise ConfigError("--against", "expected evaluators that make predictions in both runs")
+    compared = compare(found.predictions, measured.predictions, str(subject.workdir))
+    found.report["against"] = compared
+    for line in summary.describe_against(compared):
+        say(line)
 
 
 def _summarize(sets: Sequence[EvaluatedSet]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from vit_jax.evaluation.analysis import analyse
-from vit_jax.evaluation.prediction_table import columns
+from vit_jax.evaluation.prediction_table import columns, join
 from vit_jax.evaluation.predictions import Predictions
 from vit_jax.evaluation.summary import describe
 
@@ -23,7 +23,7 @@ PREDICTIONS = Predictions(
 
 
 def test_rows_say_what_was_predicted():
-    found = columns([PREDICTIONS, PREDICTIONS._replace(name="val")])
+    found = join([columns(PREDICTIONS), columns(PREDICTIONS._replace(name="val"))])
     assert found["set"].tolist() == 4 * ["test"] + 4 * ["val"]
     first = {name: column[:4] for name, column in found.items()}
     assert first["id"].tolist() == ["a.png", "b.png", "c.png", "d.png"]
@@ -37,7 +37,7 @@ def test_rows_say_what_was_predicted():
 
 
 def test_fewer_than_five_classes_are_filled():
-    found = columns([PREDICTIONS])
+    found = columns(PREDICTIONS)
     assert found["top5"].tolist()[0] == [1, 2, 0, -1, -1]
     shares = np.exp([2, 1, 0]) / np.exp([2, 1, 0]).sum()
     np.testing.assert_allclose(found["top5_probability"][0], [*shares, np.nan, np.nan], rtol=1e-6)

@@ -1,6 +1,6 @@
 """Collect the outputs of a model during an evaluation, as predictions on every host."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -13,18 +13,23 @@ from vit_jax.evaluation.predictions import Outputs, Predictions
 
 
 class Collector:
-    """Fetches the outputs of each step while the next step runs.
+    """Fetches the outputs of each step while the next step runs, into arrays for all images.
 
     The rows of the batches are the images of a source in order; see `loader.eval_batches`.
 
     Args:
-      mesh: The device mesh.
+      source: The source of the batches.
+      replicate: Copies the rows of all devices to each device; it is compiled, see `replicator`.
     """
 
-    def __init__(self, mesh: jax.sharding.Mesh) -> None:
-        self._replicate = jax.jit(lambda rows: rows, out_shardings=sharding.replicated(mesh))
+    def __init__(self, source: Source, replicate: Callable[[Any], Any]) -> None:
+        self._source = source
+        self._replicate = replicate
         self._pending: Any = None
-        self._fetched: list[tuple[np.ndarray, ...]] = []
+        self._columns: tuple[np.ndarray, ...] = ()  # labels, logits, features
+        self._indices: list[np.ndarray] = []
+        self._count = 0  # images so far
+        self._rows = 0  # rows so far, of images or padding
 
     def add(self, outputs: Outputs, batch: Mapping[str, Array]) -> None:
         """Add the outputs for the next batch."""
@@ -33,22 +38,31 @@ class Collector:
         self._pending = rows
 
     def _fetch(self) -> None:
-        if self._pending is not None:
-            self._fetched.append(jax.device_get(self._pending))
-            self._pending = None
+        """Copy the rows of the last batch that hold an image."""
+        if self._pending is None:
+            return
+        mask, *parts = jax.device_get(self._pending)
+        self._pending = None
+        (rows,) = np.nonzero(mask)
+        if not self._columns:
+            shapes = [(len(self._source), *part.shape[1:]) for part in parts]
+            self._columns = tuple(map(np.empty, shapes, (np.int32, np.float32, np.float32)))
+        stop = self._count + len(rows)
+        for column, part in zip(self._columns, parts, strict=True):
+            column[self._count : stop] = part[rows]
+        self._indices.append(self._rows + rows)
+        self._count, self._rows = stop, self._rows + len(mask)
 
-    def predictions(self, source: Source, name: str, loss: str) -> Predictions:
-        """Return the predictions for the images of the source; there must be one at least.
+    def predictions(self, name: str, loss: str) -> Predictions:
+        """Return the predictions for the images, after at least one batch.
 
         Args:
-          source: The source of the batches.
           name: The label of the result, such as `test`.
           loss: The name of the loss of the model.
         """
         self._fetch()
-        columns = zip(*self._fetched, strict=True)
-        mask, labels, logits, features = (np.concatenate(column) for column in columns)
-        (indices,) = np.nonzero(mask)
+        source, indices = self._source, np.concatenate(self._indices)
+        labels, logits, features = (column[: self._count] for column in self._columns)
         num_classes = logits.shape[-1]
         is_named = len(source.class_names) == num_classes
         return Predictions(
@@ -56,10 +70,15 @@ class Collector:
             title=source.title,
             ids=tuple(map(source.describe, indices.tolist())),
             indices=indices,
-            labels=labels[indices],
-            logits=logits[indices].astype(np.float32),
-            features=features[indices].astype(np.float32),
+            labels=labels,
+            logits=logits,
+            features=features,
             class_names=source.class_names if is_named else tuple(map(str, range(num_classes))),
             loss=loss,
             skipped=len(source) - len(indices),
         )
+
+
+def replicator(mesh: jax.sharding.Mesh) -> Callable[[Any], Any]:
+    """Return a compiled function that copies rows to every device of a mesh."""
+    return jax.jit(lambda rows: rows, out_shardings=sharding.replicated(mesh))

@@ -18,7 +18,7 @@ from vit_jax.console.waiting import Booking, compiled_first, waiting
 from vit_jax.data import loader
 from vit_jax.data.sources import Source
 from vit_jax.errors import DataError
-from vit_jax.evaluation.collecting import Collector
+from vit_jax.evaluation.collecting import Collector, replicator
 from vit_jax.evaluation.evaluators import Evaluator, Result, labels
 from vit_jax.evaluation.predictions import Outputs, PredictionEvaluator, Predictions
 
@@ -49,6 +49,7 @@ class Evaluation:
         self._mesh = mesh
         step = make_eval_step(evaluators, mesh)
         self._step = compiled_first(step, "evaluation step", booking=booking)
+        self._replicate = replicator(mesh)
 
     @property
     def predicts(self) -> bool:
@@ -99,13 +100,13 @@ class Evaluation:
 
         There are no predictions if no evaluator of the run makes them, or if it was stopped.
         """
-        collector = Collector(self._mesh)
+        collector = Collector(source, self._replicate)
         results = self._run(variables, source, name, collector, raw=raw, stopped=stopped)
         found = find_predictor(self._evaluators)
         if not results or found is None:
             return results, None
         label = self.labels(name, raw=raw)[found[0]]
-        return results, collector.predictions(source, label, self._config.objective["loss"])
+        return results, collector.predictions(label, self._config.objective["loss"])
 
     def _run(
         self,

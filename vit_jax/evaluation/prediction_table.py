@@ -1,6 +1,6 @@
 """The table of predictions: a row for each image of each set, for `console.tables`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Shaped
@@ -11,19 +11,23 @@ from vit_jax.evaluation.scores import score
 WIDTH = 5  # the most probable classes of each image
 
 
-def columns(sets: Sequence[Predictions]) -> dict[str, np.ndarray]:
-    """Return the columns of the table, by name.
+def join(tables: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Return the columns of the table of several sets, one after the other.
+
+    Args:
+      tables: The columns of each set.
+    """
+    return {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
+
+
+def columns(predictions: Predictions) -> dict[str, np.ndarray]:
+    """Return the columns of the table of one set, by name.
 
     `top5` and `top5_probability` are (n, 5); with fewer classes, -1 and NaN fill them.
 
     Args:
-      sets: The predictions for each set.
+      predictions: The predictions for the set.
     """
-    tables = [_columns(predictions) for predictions in sets]
-    return {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
-
-
-def _columns(predictions: Predictions) -> dict[str, np.ndarray]:
     scores, names = score(predictions), np.array(predictions.class_names)
     return {
         "set": np.full(len(scores.labels), predictions.name),

@@ -64,3 +64,7 @@ class Predictions(NamedTuple):
     loss: str  # name of the loss that the model was trained with
     skipped: int  # number of unreadable images
     also_correct: Bool[np.ndarray, "n k"] | None = None  # further correct classes of each image
+
+    def without_features(self) -> "Predictions":
+        """Return the predictions without the features, which then need no memory."""
+        return self._replace(features=np.empty((len(self.labels), 0), np.float32))

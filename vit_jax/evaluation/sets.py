@@ -3,7 +3,9 @@
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from vit_jax.cluster import hosts
 from vit_jax.config import shared_by_hosts
@@ -12,11 +14,19 @@ from vit_jax.console.waiting import waiting
 from vit_jax.data.sources import Source
 from vit_jax.data.sources.registry import note_on_order
 from vit_jax.errors import ConfigError, UserError, suggest
-from vit_jax.evaluation import label_sets, summary
-from vit_jax.evaluation.analysis import analyse
+from vit_jax.evaluation import label_sets, prediction_table, summary
+from vit_jax.evaluation.analysis import Document, analyse
 from vit_jax.evaluation.predictions import Predictions
 from vit_jax.evaluation.requests import Request, open_images, resolve, splits_read
 from vit_jax.evaluation.subjects import Measured, Subject
+
+
+class Keep(NamedTuple):
+    """What is kept of the predictions for each set after its analysis."""
+
+    table: bool = False  # rows of the table of predictions
+    logits: bool = False
+    features: bool = False
 
 
 @dataclasses.dataclass(eq=False)
@@ -26,7 +36,8 @@ class EvaluatedSet:
     request: Request
     source: Source
     match: label_sets.Match | None = None  # of its label set with the source and the model
-    predictions: list[Predictions] = dataclasses.field(default_factory=list)  # by each weights
+    predictions: Predictions | None = None  # by the first weights, if they are kept
+    tables: list[dict[str, np.ndarray]] = dataclasses.field(default_factory=list)  # by each weights
     report: dict[str, Any] = dataclasses.field(default_factory=dict)  # plain JSON
 
     @property
@@ -120,7 +131,7 @@ def open_validation(
 
 
 def measure(
-    sets: Sequence[EvaluatedSet], subject: Subject, validation: EvaluatedSet | None
+    sets: Sequence[EvaluatedSet], subject: Subject, validation: EvaluatedSet | None, keep: Keep
 ) -> None:
     """Measure a model on each set, print that, and add it to the sets.
 
@@ -128,23 +139,47 @@ def measure(
       sets: The sets.
       subject: The model.
       validation: The set that the temperature is fitted to.
+      keep: What is kept of the predictions; the rest is only in memory until the next set.
     """
     fitted = validation.measure(subject) if validation else None
     for found in sets:
         is_other = validation and not found.splits_read & validation.splits_read
-        measured = fitted if fitted and found is validation else found.measure(subject)
-        report = found.report
-        report.setdefault("step", subject.trained.step)
-        if found.match:
-            report["label_set"] = found.match.name
-        report.setdefault("eval", {}).update(measured.results)
-        report.setdefault("intervals", {}).update(measured.intervals)
-        for line in measured.lines:
-            say(line)
-        if measured.predictions is not None:
-            _say_left_out(found, measured.predictions)
-            fitting = fitted.predictions if fitted and is_other else None
-            _analyse(found, subject, measured.predictions, fitting)
+        _add(
+            found,
+            subject,
+            fitted if fitted and found is validation else found.measure(subject),
+            fitted.predictions if fitted and is_other else None,
+            keep,
+        )
+
+
+def _add(
+    found: EvaluatedSet,
+    subject: Subject,
+    measured: Measured,
+    validation: Predictions | None,
+    keep: Keep,
+) -> None:
+    """Add what a model has on a set to the set, and print it."""
+    report = found.report
+    report.setdefault("step", subject.trained.step)
+    if found.match:
+        report["label_set"] = found.match.name
+    report.setdefault("eval", {}).update(measured.results)
+    report.setdefault("intervals", {}).update(measured.intervals)
+    for line in measured.lines:
+        say(line)
+    if measured.predictions is None:
+        return
+    predictions = measured.predictions
+    _say_left_out(found, predictions)
+    report.setdefault("analysis", {})[predictions.name] = _analyse(
+        found, subject, predictions, validation
+    )
+    if keep.table:
+        found.tables.append(prediction_table.columns(predictions))
+    if keep.logits and found.predictions is None:
+        found.predictions = predictions if keep.features else predictions.without_features()
 
 
 def _say_left_out(found: EvaluatedSet, predictions: Predictions) -> None:
@@ -158,7 +193,8 @@ def _analyse(
     subject: Subject,
     predictions: Predictions,
     validation: Predictions | None,
-) -> None:
+) -> Document:
+    """Return the analysis of predictions, and print it."""
     with waiting(f"resampling the images of {predictions.title} for the intervals"):
         analysis = analyse(
             predictions,
@@ -167,10 +203,9 @@ def _analyse(
             fingerprint=found.source.fingerprint,
             validation=validation,
         )
-    found.predictions.append(predictions)
-    found.report.setdefault("analysis", {})[predictions.name] = analysis
     for line in summary.describe(analysis):
         say(line)
+    return analysis
 
 
 def _find_label_sets(texts: Sequence[str], names: Sequence[str]) -> dict[str, label_sets.LabelSet]:
