@@ -8,7 +8,8 @@ from conftest import ROOT
 from golden_cases import FIXTURES, Case
 from PIL import Image
 
-from vit_jax import attend, convert
+from vit_jax import attend, convert, models
+from vit_jax.attending.images import file_names
 from vit_jax.checkpoints import from_pretrained
 from vit_jax.console import cli
 from vit_jax.interpretation.heads import head_maps
@@ -125,13 +126,13 @@ def test_only_the_maps_that_are_named_are_drawn(workdirs, photos, tmp_path, caps
 
 
 def test_images_without_finite_maps_are_skipped(workdirs, photos, tmp_path, capsys, monkeypatch):
-    look = attend.Atlas.look
+    forward = models.forward
 
-    def broken(atlas, pixels):
-        seen = look(atlas, pixels)
-        return seen._replace(features=np.nan * seen.features)
+    def broken(*args):
+        output = forward(*args)
+        return dataclasses.replace(output, tokens=np.nan * output.tokens)
 
-    monkeypatch.setattr(attend.Atlas, "look", broken)
+    monkeypatch.setattr(models, "forward", broken)
     image = photos / "cat.png"
     code, out, err = run(
         capsys, f"--workdir={workdirs['hf_dinov2_cls']}", image, f"--output={tmp_path}"
@@ -142,7 +143,7 @@ def test_images_without_finite_maps_are_skipped(workdirs, photos, tmp_path, caps
 
 def test_names_of_files_are_unique_and_plain():
     paths = ["a/cat.png", "b/Cat.jpg", "cat-2.png", "filters.png", "a b:c.png", "c/cat.png"]
-    names = attend._file_names(paths)
+    names = file_names(paths)
     assert names == ["cat", "Cat-2", "cat-2-2", "filters-2", "a_b_c", "cat-3"]
 
 

@@ -10,37 +10,36 @@ components of its features, and pictures of the model: filters, positions and di
 all maps are drawn that the model has. `--arrays` writes the numbers, too.
 """
 
-import concurrent.futures
 import dataclasses
-import itertools
 import os
-import pathlib
-import re
 import sys
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import cast
 
-import numpy as np
 from absl import flags
-from etils import epath
-from PIL import Image
 
 from vit_jax import config as config_lib
+from vit_jax import models
+from vit_jax.attending.drawing import draw_images
+from vit_jax.attending.files import keep_images, make_folder, write
+from vit_jax.attending.images import read_images
+from vit_jax.attending.request import (
+    TOP,
+    Request,
+    choose_layers,
+    choose_maps,
+    find_class,
+    parse_size,
+)
 from vit_jax.checkpoints import average
 from vit_jax.checkpoints.pretrained import Pretrained, from_pretrained
 from vit_jax.console import cli
-from vit_jax.console.progress import Progress, say, say_aside
+from vit_jax.console.progress import say_aside
 from vit_jax.console.waiting import waiting
-from vit_jax.console.workdir import local_path, open_path, replacing
-from vit_jax.data import transforms
+from vit_jax.console.workdir import local_path, open_path
 from vit_jax.data.image_files import images_of
-from vit_jax.data.images import UnreadableError
-from vit_jax.data.reader import Reader
-from vit_jax.data.sources.in_memory import InMemory
-from vit_jax.errors import ConfigError, DataError, InputMissingError, WorkdirError
-from vit_jax.viz.atlas import TOP, Atlas, Seen
-from vit_jax.viz.map_names import OF_IMAGES, OF_MODEL, Maps
+from vit_jax.errors import ConfigError, InputMissingError
+from vit_jax.interpretation.overview import OF_IMAGES, OF_MODEL, model_maps
+from vit_jax.viz.map_sheets import model_picture
 
 # What the pictures of the model show.
 ABOUT = {
@@ -48,14 +47,6 @@ ABOUT = {
     "positions": "the similarity of position embeddings",
     "distances": "the attention distance of each head, over the images",
 }
-
-
-class Named(NamedTuple):
-    """An image that was read."""
-
-    path: str
-    name: str  # of its files, without their suffix
-    pixels: np.ndarray  # uint8 (h, w, c), as the model gets them
 
 
 def main(values: flags.FlagValues, operands: list[str]) -> None:
@@ -75,31 +66,38 @@ def main(values: flags.FlagValues, operands: list[str]) -> None:
     output = local_path(values.output, "--output")
     if output.exists() and not output.is_dir():
         raise ConfigError("--output", f"expected a folder, got the file {output}")
-    maps = Maps(values.maps.split(",") if values.maps else ())
+    names = choose_maps(values.maps)
     paths = images_of(operands)
     trained = _open(values)
-    atlas = Atlas(trained, maps, values.layers, values["class"].value or TOP, values.width)
+    model = cast(models.Transformer, trained.model)
+    request = Request(
+        names=names,
+        is_explicit=bool(values.maps),
+        layers=choose_layers(values.layers, model),
+        label=find_class(values["class"].value or TOP, trained.labels),
+        width=values.width,
+        foreground=values.foreground,
+        arrays=values.arrays,
+    )
     if not any(map(os.path.exists, operands)):
         raise InputMissingError(f"{', '.join(operands)}: no such file")
-    _make_folder(output)
-    images = _read(paths, trained.data)
-    _keep_images(paths, output, [image.name for image in images])
-    progress = Progress(2 * len(images), 0, 10.0, "attend", aside=True)
-    try:
-        seen = list(_look(atlas, images, progress))
-        if not seen:
-            raise DataError("there is no map of any image")
-        colours = atlas.colours([each for _, each in seen], foreground=values.foreground)
-        for i, (image, each) in enumerate(seen):
-            own = None if colours is None else colours[i]
-            sheet, arrays = atlas.draw(os.path.basename(image.path), each, own)
-            _write(output / image.name, sheet, arrays if values.arrays else {}, image.path)
-            if progress.due():
-                progress.show(len(images) + i + 1)
-    finally:
-        progress.close()
-    for name, picture, arrays in atlas.of_model():
-        _write(output / name, picture, arrays if values.arrays else {}, ABOUT[name])
+    make_folder(output)
+    images = read_images(paths, trained.data)
+    keep_images(paths, output, [image.name for image in images])
+    of_model, lacking = model_maps(
+        model, trained.variables, trained.data.image_shape, request.names
+    )
+    request = request.without(lacking)
+    request, distances = draw_images(trained, images, request, output)
+    if "distances" in request.names:
+        of_model["distances"] = distances
+    for name, arrays in of_model.items():
+        try:
+            picture = model_picture(name, arrays)
+        except InputMissingError as error:
+            request = request.without({(name,): error})
+            continue
+        write(output / name, picture, arrays if values.arrays else {}, ABOUT[name])
 
 
 def _open(values: flags.FlagValues) -> Pretrained:
@@ -121,135 +119,8 @@ def _open(values: flags.FlagValues) -> Pretrained:
         say_aside(f"weights   {choice}")
     if not values.size:
         return trained
-    size = _parse_size(values.size, trained.model.stride)
+    size = parse_size(values.size, trained.model.stride)
     return dataclasses.replace(trained, data=dataclasses.replace(trained.data, image_size=size))
-
-
-def _parse_size(text: str, stride: tuple[int, int]) -> tuple[int, int]:
-    """Return the height and width of `HEIGHTxWIDTH`, or of one number for both.
-
-    Raises:
-      ConfigError: It is not a size, or the stride does not divide it.
-    """
-    match = re.fullmatch(r"(\d+)(?:x(\d+))?", text)
-    if not match:
-        raise ConfigError("--size", f"expected HEIGHTxWIDTH, such as 448x336, got {text}")
-    size = (int(match[1]), int(match[2] or match[1]))
-    height, width = (
-        max(step, round(side / step) * step) for side, step in zip(size, stride, strict=True)
-    )
-    fitting = (height, width)
-    if size != fitting:
-        problem = f"expected multiples of {_by(stride)} pixels, got {_by(size)}"
-        raise ConfigError("--size", f"{problem}; {_by(fitting)} is near")
-    return size
-
-
-def _by(size: tuple[int, int]) -> str:
-    return f"{size[0]}x{size[1]}"
-
-
-def _read(paths: Sequence[str], data: config_lib.Data) -> list[Named]:
-    """Return the images; print a line for one that cannot be read."""
-    reader = Reader(InMemory(paths, ("",)), transforms.for_evaluation(data))
-    generator = np.random.default_rng(0)  # required, but unused by the evaluation transform
-
-    def read(index: int) -> np.ndarray | str:
-        try:
-            return reader.read(index, generator)["image"]
-        except UnreadableError as error:
-            return " ".join(str(error).split())
-
-    found = {}
-    with (
-        waiting("reading the images", aside=True),
-        concurrent.futures.ThreadPoolExecutor(data.threads) as threads,
-    ):
-        for path, pixels in zip(paths, threads.map(read, range(len(paths))), strict=True):
-            if isinstance(pixels, str):
-                say(f"skipped   {path}: {pixels}")
-            else:
-                found[path] = pixels
-    names = _file_names(list(found))
-    return [Named(*each) for each in zip(found, names, found.values(), strict=True)]
-
-
-def _look(
-    atlas: Atlas, images: Sequence[Named], progress: Progress
-) -> Iterator[tuple[Named, Seen]]:
-    """Yield each image with what the model makes of it; print a line if that is no number."""
-    for i, image in enumerate(images, 1):
-        seen = atlas.look(image.pixels)
-        if np.isfinite(seen.features).all():
-            yield image, seen
-        else:
-            say(f"skipped   {image.path}: the output of the model is not finite")
-        if progress.due():
-            progress.show(i)
-
-
-def _file_names(paths: Sequence[str]) -> list[str]:
-    """Return a name for the files of each image: its own, with a number if it is taken."""
-    taken = set(OF_MODEL)
-    names = []
-    for path in paths:
-        stem = re.sub(r"[^\w.-]", "_", pathlib.Path(path).stem) or "image"
-        numbered = (f"{stem}-{number}" for number in itertools.count(2))
-        name = next(
-            name for name in itertools.chain([stem], numbered) if name.casefold() not in taken
-        )
-        taken.add(name.casefold())
-        names.append(name)
-    return names
-
-
-def _make_folder(output: pathlib.Path) -> None:
-    """Create the folder of the pictures, before there is one to write.
-
-    Raises:
-      WorkdirError: There can be no files in it.
-    """
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=output):
-            pass
-    except OSError as error:
-        problem = error.strerror or error
-        raise WorkdirError(f"--output: cannot write to {output} ({problem})") from error
-
-
-def _keep_images(paths: Sequence[str], output: pathlib.Path, names: Sequence[str]) -> None:
-    """Refuse to write files of these names, or of the model, over an image.
-
-    Raises:
-      ConfigError: An image has the path of such a file.
-    """
-    images = {_identity(path) for path in paths if os.path.exists(path)}
-    for name in (*names, *OF_MODEL):
-        for file in (output / f"{name}.png", output / f"{name}.npz"):
-            if file.exists() and _identity(file) in images:
-                problem = f"expected a folder without the images, but {file} is one of them"
-                raise ConfigError("--output", f"{problem} and would be replaced")
-
-
-def _identity(path: str | pathlib.Path) -> tuple[int, int]:
-    status = os.stat(path)
-    return status.st_dev, status.st_ino
-
-
-def _write(path: pathlib.Path, picture: Any, arrays: Mapping[str, Any], about: str) -> None:
-    """Write a picture, and the numbers that it shows if there are any, and say so."""
-    target = epath.Path(path)
-    with replacing(target.with_name(f"{path.name}.png"), "b") as file:
-        if isinstance(picture, Image.Image):
-            picture.save(file, "png")
-        else:
-            picture.savefig(file, format="png", dpi=120)
-    say(f"write     {path}.png  {about}")
-    if arrays:
-        with replacing(target.with_name(f"{path.name}.npz"), "b") as file:
-            np.savez_compressed(file, **arrays)
-        say(f"write     {path}.npz  {', '.join(arrays)}")
 
 
 def _flags() -> flags.FlagValues:

@@ -23,12 +23,13 @@ from golden_cases import FIXTURES, Case
 
 from vit_jax import config as config_lib
 from vit_jax import convert, models
-from vit_jax.checkpoints.pretrained import Pretrained
-from vit_jax.viz.atlas import Atlas
-from vit_jax.viz.map_names import Maps
+from vit_jax.data import transforms
+from vit_jax.interpretation.components import component_colours
+from vit_jax.interpretation.hooks import attention_layers
+from vit_jax.interpretation.overview import OF_IMAGES, image_maps
+from vit_jax.viz.map_sheets import map_sheet
 
 GOLDENS = pathlib.Path(__file__).parent / "goldens"
-MAPS = ("heads", "mean", "rollout", "relevance", "components")
 
 
 def digits():
@@ -66,11 +67,16 @@ CASES = {"digits": digits, "dinov2": dinov2}
 def draw(name):
     """Returns the sheet of a case."""
     model, variables, data, pixels = CASES[name]()
-    labels = tuple(f"class {i}" for i in range(model.num_classes))
-    trained = Pretrained(0, labels, model, variables, data)
-    atlas = Atlas(trained, Maps(MAPS), layers="all", width=112)
-    seen = atlas.look(pixels)
-    return atlas.draw(name, seen, atlas.colours([seen])[0])[0]
+    image = transforms.normalize(jnp.asarray(pixels[None]), data.mean, data.std)
+    output = models.forward(model, variables, image)
+    top = int(output.logits[0].argmax())
+    maps, lacking = image_maps(model, variables, image, OF_IMAGES, attention_layers(model), top)
+    assert not lacking
+    height, width, num_prefix = output.grid
+    features = np.asarray(output.tokens)[:, num_prefix:].reshape(1, height, width, -1)
+    maps = maps._replace(components=component_colours(features)[0][0])
+    label = f"class {top}"
+    return map_sheet(name, pixels, maps, OF_IMAGES, caption=label, label=label, width=112)
 
 
 @pytest.mark.parametrize("name", CASES)

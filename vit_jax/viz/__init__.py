@@ -9,6 +9,7 @@ colours are safe for colour-blind readers.
 from vit_jax.viz.curves import training_curves
 from vit_jax.viz.grids import image_grid, patches
 from vit_jax.viz.inside import attention_distances, bias_sheet, filter_sheet, similarity_sheet
+from vit_jax.viz.map_sheets import map_sheet, model_picture
 from vit_jax.viz.maps import map_on_image, patch_colours, plain_image
 from vit_jax.viz.probabilities import predictions
 from vit_jax.viz.sheets import Picture, Row, sheet
@@ -21,6 +22,8 @@ __all__ = [
     "filter_sheet",
     "image_grid",
     "map_on_image",
+    "map_sheet",
+    "model_picture",
     "patch_colours",
     "patches",
     "plain_image",

@@ -43,14 +43,14 @@ def figure_class() -> type:
         hint = "run pip install 'vit_jax[plot]'"
         raise InputMissingError(f"cannot import Matplotlib ({error}); {hint}") from error
 
-    class Picture(Figure):
+    class NotebookFigure(Figure):
         def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
             file = io.BytesIO()
             self.savefig(file, format="png", dpi=2 * self.dpi)  # sharp on high-resolution screens
             width, height = (self.get_size_inches() * self.dpi).round().astype(int).tolist()
             return file.getvalue(), {"width": width, "height": height}
 
-    return Picture
+    return NotebookFigure
 
 
 def draw_image(axes: Any, pixels: np.ndarray, **options: Any) -> None:
