@@ -77,13 +77,28 @@ def test_a_picture_is_what_the_model_gets_beside_its_map():
     data = Data(name="synthetic", image_size=(8, 8), channels=1, mean=(0.5,), std=(0.5,))
     source = Synthetic(data, "test")
     maps = ImageMaps("by hand", np.eye(2, dtype=np.float32)[None])
-    exhibit = make_exhibit(predict(5), source, data, [3], lambda pixels: maps)
+    exhibit = make_exhibit(predict(5), source, data, [3], lambda pixels, classes: maps)
     picture = exhibit.thumbnails[3]
     pixels = read_uri(picture.image)
     assert pixels.shape == (8, 8, 3) and picture.is_small
     assert pixels[..., 0].tolist() == source[3]["image"][..., 0].tolist()
     shown = read_uri(picture.map).astype(int).sum(axis=-1)
     assert shown[:4, :4].min() > shown[:4, 4:].max()
+
+
+@pytest.mark.parametrize("outputs", [None, np.arange(10, 15)])
+def test_maps_are_of_the_outputs_that_were_predicted(outputs):
+    data = Data(name="synthetic", image_size=(8, 8), channels=1, mean=(0.5,), std=(0.5,))
+    mapped = []
+
+    def map_nothing(pixels, classes):
+        mapped.extend(classes.tolist())
+        return ImageMaps("none")
+
+    made = predict(5)._replace(indices=np.array([1, 2, 4, 5, 9]), outputs=outputs)
+    make_exhibit(made, Synthetic(data, "test"), data, [9, 2], map_nothing)
+    expected = made.logits.argmax(axis=1) if outputs is None else outputs
+    assert mapped == [expected[4], expected[1]]
 
 
 def run_with_report(tiny_config, workdir, **changes):

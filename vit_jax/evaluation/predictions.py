@@ -64,6 +64,12 @@ class Predictions(NamedTuple):
     loss: str  # name of the loss that the model was trained with
     skipped: int  # number of unreadable images
     also_correct: Bool[np.ndarray, "n k"] | None = None  # further correct classes of each image
+    outputs: Int[np.ndarray, " n"] | None = None  # the output of the model behind each prediction
+
+    @property
+    def predicted_outputs(self) -> Int[np.ndarray, " n"]:
+        """The output of the model with the largest logit; with a label set, of those that count."""
+        return self.logits.argmax(axis=1) if self.outputs is None else self.outputs
 
     def without_features(self) -> "Predictions":
         """Return the predictions without the features, which then need no memory."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
 from vit_jax.config import Data
@@ -28,8 +28,8 @@ MAX_POINTS = 1500
 # Images of `--against` that are shown.
 MAX_DIFFERING = 20
 
-# From images, as the model gets them, to their maps.
-Mapper = Callable[[UInt8[np.ndarray, "n h w c"]], ImageMaps]
+# From images, as the model gets them, and an output of the model for each, to their maps.
+Mapper = Callable[[UInt8[np.ndarray, "n h w c"], Int[np.ndarray, " n"]], ImageMaps]
 
 
 def make_exhibit(
@@ -49,7 +49,8 @@ def make_exhibit(
         return Exhibit({}, "", projection)
     reader = Reader(source, transforms.for_evaluation(data), data.image_size)
     pixels = np.stack([reader.evaluate(index)["image"] for index in indices])
-    maps = mapper(pixels)
+    rows = np.searchsorted(predictions.indices, indices)
+    maps = mapper(pixels, predictions.predicted_outputs[rows])
     values = [None] * len(indices) if maps.values is None else maps.values
     thumbnails = map(_thumbnail, pixels, values)
     return Exhibit(dict(zip(indices, thumbnails, strict=True)), maps.about, projection)

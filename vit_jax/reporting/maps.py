@@ -1,4 +1,4 @@
-"""The maps of a report: which patches speak for the class that the model predicts."""
+"""The maps of a report: which patches speak for the predicted class."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from vit_jax import models
 from vit_jax.config import Data
@@ -26,26 +26,31 @@ class ImageMaps(NamedTuple):
     values: Float[np.ndarray, "n rows columns"] | None = None
 
 
-def map_images(trained: Trained, data: Data, pixels: UInt8[np.ndarray, "n h w c"]) -> ImageMaps:
-    """Return the relevance of the patches of images for the class that the model predicts.
+def map_images(
+    trained: Trained,
+    data: Data,
+    pixels: UInt8[np.ndarray, "n h w c"],
+    classes: Int[np.ndarray, " n"],
+) -> ImageMaps:
+    """Return the relevance of the patches of images for the class that is predicted.
 
     Args:
       trained: Returns the model, and its `params` and other collections.
       data: How the model gets its images.
       pixels: At least one image, as the model gets it.
+      classes: The output of the model for the predicted class of each image.
     """
     if jax.process_count() > 1:
         return ImageMaps("There are no maps: a run of several processes does not compute them.")
     model, variables = trained()
     if not isinstance(model, models.Transformer):
         return ImageMaps("There are no maps: the model is no Transformer of this package.")
-    predict = jax.jit(lambda *args: models.forward(model, *args).logits.argmax(axis=-1))
     found = []
     try:
-        for image in pixels:  # one by one: the weights of all layers are in memory at once
+        # One by one: the weights of all layers are in memory at once.
+        for image, chosen in zip(pixels, classes, strict=True):
             batch = transforms.normalize(jnp.asarray(image[None]), data.mean, data.std)
-            classes = np.asarray(predict(variables, batch))
-            saliency = relevance(model, variables, batch, classes)
+            saliency = relevance(model, variables, batch, chosen[None])
             found.append(np.asarray(saliency.values[0], np.float32))
     except ConfigError as error:
         return ImageMaps(f"There are no maps: {error.problem}.")

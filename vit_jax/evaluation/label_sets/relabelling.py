@@ -42,22 +42,25 @@ def apply(
         labels = np.where(correct[rows, labels] & (labels >= 0), labels, correct.argmax(axis=1))
     if not kept.any():
         raise DataError(f"{predictions.title}: no image has a class of {match.name}")
+    columns = np.concatenate(match.columns)
+    logits = predictions.logits[kept][:, columns]
     return predictions._replace(
         title=f"{predictions.title}, labels {match.name}",
         ids=tuple(id for id, keep in zip(predictions.ids, kept, strict=True) if keep),
         indices=predictions.indices[kept],
         labels=labels[kept].astype(predictions.labels.dtype),
-        logits=_largest(predictions.logits[kept], match),
+        logits=_largest(logits, match),
         features=predictions.features[kept],
         class_names=match.class_names,
         also_correct=None if correct is None else correct[kept],
+        outputs=columns[logits.argmax(axis=1)],
     )
 
 
 def _largest(logits: Float[np.ndarray, "n k"], match: Match) -> Float[np.ndarray, "n c"]:
-    """Return the largest logit of the model's classes of each class."""
+    """Return the largest logit of each class, from those of its columns, class by class."""
     starts = np.cumsum([0, *(len(columns) for columns in match.columns[:-1])])
-    return np.maximum.reduceat(logits[:, np.concatenate(match.columns)], starts, axis=1)
+    return np.maximum.reduceat(logits, starts, axis=1)
 
 
 def _correct(names: list[str], match: Match) -> Bool[np.ndarray, "n c"]:
