@@ -155,6 +155,7 @@ FLAGS = tiny_flags(
     "--config.total_steps=200000",
     "--config.optim.warmup_steps=4",
     "--config.checkpoint.every_steps=200",
+    "--report=",  # whose time comes after the results
 )
 
 
