@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from vit_jax.reporting.runs import RunSummary, Score
 
-# The set that ranks a run: the first of these that it has a score of.
+# The set that ranks a run, and that its report shows: the first of these that there is.
 SETS = ("test", "val")
 
 BEST = "best"

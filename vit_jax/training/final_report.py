@@ -11,12 +11,10 @@ from vit_jax.evaluation.analysis import analyse
 from vit_jax.evaluation.predictions import Predictions
 from vit_jax.evaluation.requests import splits_read
 from vit_jax.reporting.content import Content
+from vit_jax.reporting.ranking import SETS
 from vit_jax.reporting.writing import Shown, gather, write_report
 from vit_jax.training.run import Run
 from vit_jax.training.state import TrainState
-
-# The sets that a report may show in full: the first one that there is.
-_ORDER = ("test", "val")
 
 
 def write_final_report(
@@ -57,7 +55,7 @@ def _gather(
     """
     report: dict[str, Any] = {"step": results["step"], "eval": results["eval"]}
     sets = []
-    names = [*_ORDER, *predictions]
+    names = [*SETS, *predictions]
     if name := next((name for name in names if name in predictions), None):
         found, source = predictions[name], run.splits[name]
         shares = splits_read(run.config, name) & splits_read(run.config, "val")
