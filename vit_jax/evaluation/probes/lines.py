@@ -34,7 +34,8 @@ def format_result(name: str, result: Result) -> list[str]:
 def _format_shots(shots: str, result: Result) -> str:
     """Return the line of one number of images a class."""
     draws = len(result["top1"])
-    extent = f"{result['min']:.2%} to {result['max']:.2%} in {draws} draw{'s' * (draws > 1)}"
+    noun = "draw" if draws == 1 else "draws"
+    extent = f"{result['min']:.2%} to {result['max']:.2%} in {draws} {noun}"
     line = f"  {shots} a class: top-1 {result['mean']:.2%}, {extent}, {result['images']:,} images"
     if small := result["small_classes"]:
         return f"{line}, all there are of {small:,} classes"
