@@ -12,6 +12,7 @@ from vit_jax import attend, convert, models
 from vit_jax.attending.images import file_names
 from vit_jax.checkpoints import from_pretrained
 from vit_jax.console import cli
+from vit_jax.errors import InputMissingError
 from vit_jax.interpretation.heads import head_maps
 from vit_jax.interpretation.hooks import attention_layers
 from vit_jax.interpretation.relevance import relevance
@@ -109,6 +110,20 @@ def test_what_a_model_lacks_is_left_out_with_a_note(workdirs, photos, tmp_path, 
     assert {path.name for path in tmp_path.iterdir()} == names
     code, _, err = run(capsys, *where, "--maps=mean,relevance")
     assert (code, err) == (64, f"error: model.num_classes: {reason}\n")
+
+
+def test_without_matplotlib_there_are_no_distances(workdirs, photos, tmp_path, capsys, monkeypatch):
+    def figure_class():
+        raise InputMissingError("cannot import Matplotlib")
+
+    monkeypatch.setattr(attend, "figure_class", figure_class)
+    where = [f"--workdir={workdirs['hf_dinov2_reg']}", f"--output={tmp_path}", photos / "cat.png"]
+    code, out, err = run(capsys, *where, "--maps=mean,distances")
+    assert (code, out, err) == (66, "", "error: cannot import Matplotlib\n")
+    code, _, err = run(capsys, *where)
+    assert code == 0 and "note      no distances: cannot import Matplotlib" in err.splitlines()
+    names = {"cat.png", "filters.png", "positions.png"}
+    assert {path.name for path in tmp_path.iterdir()} == names
 
 
 def test_only_the_maps_that_are_named_are_drawn(workdirs, photos, tmp_path, capsys):

@@ -39,6 +39,7 @@ from vit_jax.console.workdir import local_path, open_path
 from vit_jax.data.image_files import images_of
 from vit_jax.errors import ConfigError, InputMissingError
 from vit_jax.interpretation.overview import OF_IMAGES, OF_MODEL, model_maps
+from vit_jax.viz.drawing import figure_class
 from vit_jax.viz.map_sheets import model_picture
 
 # What the pictures of the model show.
@@ -56,7 +57,8 @@ def main(values: flags.FlagValues, operands: list[str]) -> None:
       ConfigError: A flag is wrong, there are no operands, the model does not have a map that
         `--maps` names, or a picture would replace an image.
       DataError: No image can be read, or the model has no finite output for any.
-      InputMissingError: None of the operands exists.
+      InputMissingError: None of the operands exists, or a map that `--maps` names needs a package
+        that is not installed.
       WorkdirError: There can be no files in the folder.
     """
     if not values.workdir:
@@ -87,17 +89,23 @@ def main(values: flags.FlagValues, operands: list[str]) -> None:
     of_model, lacking = model_maps(
         model, trained.variables, trained.data.image_shape, request.names
     )
-    request = request.without(lacking)
+    request = request.without({**lacking, **_lacking_packages(request)})
     request, distances = draw_images(trained, images, request, output)
     if "distances" in request.names:
         of_model["distances"] = distances
     for name, arrays in of_model.items():
-        try:
-            picture = model_picture(name, arrays)
-        except InputMissingError as error:
-            request = request.without({(name,): error})
-            continue
+        picture = model_picture(name, arrays)
         write(output / name, picture, arrays if values.arrays else {}, ABOUT[name])
+
+
+def _lacking_packages(request: Request) -> dict[tuple[str, ...], InputMissingError]:
+    """Return why maps cannot be drawn for want of a package, by their names."""
+    if "distances" in request.names:
+        try:
+            figure_class()
+        except InputMissingError as error:
+            return {("distances",): error}
+    return {}
 
 
 def _open(values: flags.FlagValues) -> Pretrained:
