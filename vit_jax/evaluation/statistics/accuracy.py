@@ -1,29 +1,10 @@
-"""Accuracy of predictions: hits among the most probable classes, and the mean recall of classes."""
+"""Balanced accuracy: the mean recall of the classes, and its interval."""
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from scipy import sparse
 
 from vit_jax.evaluation.statistics.intervals import Interval, bca
-
-
-def top_k_hits(
-    logits: Float[np.ndarray, "n classes"], labels: Int[np.ndarray, " n"], k: int
-) -> Bool[np.ndarray, " n"]:
-    """Return whether the label of each image is among its k highest logits.
-
-    Of equal logits, the lower class ranks higher, as in `jax.lax.top_k`. An image whose logits are
-    not all finite counts as wrong, as in the classification evaluator.
-
-    Args:
-      logits: The logits of the images.
-      labels: The class of each image.
-      k: The number of classes that count as predicted.
-    """
-    own = np.take_along_axis(logits, labels[:, None], axis=1)
-    before = np.arange(logits.shape[1]) < labels[:, None]
-    rank = ((logits > own) | ((logits == own) & before)).sum(axis=1)
-    return (rank < k) & np.isfinite(logits).all(axis=1)
 
 
 def balanced_accuracy(matrix: Int[np.ndarray, "k k"]) -> float:

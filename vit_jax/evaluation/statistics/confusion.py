@@ -22,7 +22,6 @@ class Confused(NamedTuple):
     label: int
     predicted: int
     images: int
-    share: float  # of the images of the label
 
 
 def confusion_matrix(
@@ -66,10 +65,10 @@ def most_confused(matrix: Int[np.ndarray, "k k"], top: int = 20) -> list[Confuse
     """
     wrong = matrix - np.diag(np.diag(matrix))
     labels, predicted = np.nonzero(wrong)
-    counts, support = wrong[labels, predicted], matrix.sum(axis=1)
+    counts = wrong[labels, predicted]
     order = np.argsort(-counts, kind="stable")[:top]
     return [
-        Confused(label, other, count, count / int(support[label]))
+        Confused(label, other, count)
         for label, other, count in zip(
             labels[order].tolist(), predicted[order].tolist(), counts[order].tolist(), strict=True
         )

@@ -1,7 +1,7 @@
 """Confidence intervals: Wilson's of a proportion, and the BCa bootstrap of other statistics.
 
-A proportion near 1 needs Wilson's: a bootstrap interval covers too little there, and it has no
-width if every image is right.
+A proportion near 1 needs Wilson's: a bootstrap interval covers too little there, and there is none
+if every image is right.
 """
 
 import math
@@ -86,7 +86,8 @@ def bca(
     """Return the BCa bootstrap interval (Efron 1987) of a statistic of sums over images.
 
     It is undefined for fewer than two images, where the statistic is not finite for the images or a
-    resample, and where it is beyond those of all resamples. It has no width if these are equal.
+    resample, where it is beyond those of all resamples, and where these are equal: then it would
+    have no width, though other images may well give another value.
 
     Args:
       contributions: What each image adds to the sums; see `bootstrap`.
@@ -171,10 +172,8 @@ def bca_interval(drawn: Bootstrap, confidence: float = 0.95) -> Interval:
       drawn: The distribution.
       confidence: The share of test sets of which the interval contains the true value.
     """
-    if not drawn.is_defined:
+    if not drawn.is_defined or drawn.is_constant:
         return UNDEFINED
-    if drawn.is_constant:
-        return Interval(drawn.estimate, drawn.estimate)
     tails = ndtri(np.array([(1 - confidence) / 2, (1 + confidence) / 2]))
     shifted = drawn.bias + tails
     levels = ndtr(drawn.bias + shifted / (1 - drawn.acceleration * shifted))
