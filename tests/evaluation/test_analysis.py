@@ -216,6 +216,12 @@ def test_one_of_several_correct_classes_is_right():
     )
     assert len(document["mistakes"]) == 20
     assert all(row["predicted"] != 0 for row in document["mistakes"])
+    probabilities = softmax(given.logits.astype(np.float64), axis=1)
+    rows = document["uncertain"] + document["mistakes"]
+    assert any(row["label"] != given.labels[row["index"] // 2] for row in rows)
+    for row in rows:
+        expected = probabilities[row["index"] // 2, row["label"]]
+        assert row["label_probability"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_images_are_scored_in_parts():

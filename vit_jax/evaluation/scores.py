@@ -21,10 +21,10 @@ class Scores(NamedTuple):
     """
 
     finite: Bool[np.ndarray, " n"]  # whether all logits are
-    labels: Int[np.ndarray, " n"]  # the predicted class where it is among several correct ones
+    labels: Int[np.ndarray, " n"]  # of several correct classes, the predicted one if it is right
     top: Int[np.ndarray, "n t"]  # the most probable classes
     probabilities: Float[np.ndarray, "n t"]  # theirs
-    label_probability: Float[np.ndarray, " n"]
+    label_probability: Float[np.ndarray, " n"]  # that of `labels`
     loss: Float[np.ndarray, " n"]  # NaN where several classes are correct
     hits: Bool[np.ndarray, "n t"]  # whether each of the most probable classes is correct
 
@@ -71,7 +71,9 @@ def score(predictions: Predictions, temperature: float = 1.0) -> Scores:
     labels, correct = predictions.labels, top == predictions.labels[:, None]
     if predictions.also_correct is not None:
         correct |= np.take_along_axis(predictions.also_correct, top, axis=1)
-        labels = np.where(correct[:, 0] & finite, top[:, 0], labels)
+        right = correct[:, 0] & finite
+        labels = np.where(right, top[:, 0], labels)
+        of_label = np.where(right, probabilities[:, 0], of_label)
         loss = np.full_like(loss, np.nan)
     return Scores(finite, labels, top, probabilities, of_label, loss, correct & finite[:, None])
 
