@@ -60,6 +60,18 @@ def test_there_is_no_mce_unless_all_sets_are_there():
     assert summarize_corruptions(whole)["mce"] is None
 
 
+def test_sets_of_one_corruption_and_severity_are_averaged():
+    found = summarize_corruptions(
+        {
+            "snow_3": {"top1": 0.9},
+            "/data/imagenet-c/snow/3:val": {"top1": 0.5},
+            "fog_3": {"mse": 0.1},
+        }
+    )
+    assert found["by_corruption"] == {"snow": pytest.approx(0.3)}
+    assert found["sets"] == 2
+
+
 @pytest.mark.parametrize(
     ("name", "known"),
     [

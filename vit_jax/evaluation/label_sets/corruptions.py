@@ -60,7 +60,8 @@ def summarize_corruptions(results: Mapping[str, Mapping[str, float]]) -> dict[st
     `by_severity` the mean over the corruptions of each severity. `mean_error` is the mean of
     `by_corruption`, and `mce` the mean corruption error: each mean is divided by that of AlexNet.
     The last three are of the benchmark's 15 corruptions; `mce` is None unless all are there in all
-    5 severities.
+    5 severities. Several results for one corruption and severity are averaged, and those without a
+    top-1 accuracy are left out.
 
     Args:
       results: Metrics by the name of the set.
@@ -68,12 +69,15 @@ def summarize_corruptions(results: Mapping[str, Mapping[str, float]]) -> dict[st
     Returns:
       Plain JSON; empty if no set has such a name.
     """
-    errors: dict[str, dict[int, float]] = collections.defaultdict(dict)
+    given: dict[tuple[str, int], list[float]] = collections.defaultdict(list)
     for name, result in results.items():
-        if found := _NAME.fullmatch(name):
-            errors[found[1]][int(found[2])] = 1 - result["top1"]
-    if not errors:
+        if (found := _NAME.fullmatch(name)) and "top1" in result:
+            given[found[1], int(found[2])].append(1 - result["top1"])
+    if not given:
         return {}
+    errors: dict[str, dict[int, float]] = collections.defaultdict(dict)
+    for (name, severity), of_set in given.items():
+        errors[name][severity] = fmean(of_set)
     by_corruption = {name: fmean(of_name.values()) for name, of_name in errors.items()}
     benchmark = {name: errors[name] for name in ALEXNET_ERRORS if name in errors}
     of_severity = {
@@ -83,7 +87,7 @@ def summarize_corruptions(results: Mapping[str, Mapping[str, float]]) -> dict[st
     relative = [by_corruption[name] / ALEXNET_ERRORS[name] for name in benchmark]
     complete = sum(map(len, benchmark.values())) == len(SEVERITIES) * len(ALEXNET_ERRORS)
     return {
-        "sets": sum(map(len, errors.values())),
+        "sets": sum(map(len, given.values())),
         "by_corruption": by_corruption,
         "by_severity": {key: fmean(found) for key, found in of_severity.items() if found},
         "mean_error": fmean(by_corruption[name] for name in benchmark) if benchmark else None,
