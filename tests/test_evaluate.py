@@ -17,7 +17,11 @@ from vit_jax import train as train_lib
 from vit_jax.console.cli import run as run_command
 from vit_jax.console.tables import read_table
 from vit_jax.errors import DataError
+from vit_jax.evaluation import against
+from vit_jax.evaluation.classification import Classification
+from vit_jax.evaluation.evaluators import EVALUATORS
 from vit_jax.evaluation.loop import Evaluation
+from vit_jax.evaluation.statistics import calibration
 from vit_jax.training import state
 from vit_jax.training.run import open_run
 
@@ -242,8 +246,11 @@ def test_both_weights_are_of_one_step(trained, capsys, monkeypatch):
 
 def test_the_temperature_is_never_that_of_the_evaluated_images(trained, capsys):
     workdir, _ = trained  # its val is a part of test
-    code, _, _ = evaluate(capsys, workdir, "--split=val,test,train[:13]")
+    code, out, _ = evaluate(capsys, workdir, "--split=val,test,train[:13]")
     assert code == 0
+    shared = "no temperature on test: val is of the same split, and may share images"
+    notes = [line[10:] for line in out.splitlines() if "temperature on" in line]
+    assert notes == ["no temperature on val, to which it is fitted", shared]
 
     def temperature(name):
         text = (workdir / "evaluations" / f"4-{name}.json").read_text()
@@ -258,12 +265,76 @@ def test_the_temperature_is_never_that_of_the_evaluated_images(trained, capsys):
     assert temperature("train__13_") == found
 
 
+def test_a_temperature_that_is_not_that_of_the_images_and_classes_is_stated(
+    trained, capsys, monkeypatch, tmp_path
+):
+    subset = tmp_path / "subset.txt"
+    subset.write_text("1\n3\n4\n")
+    flags = ("--split=train[:13]", "--calibrate=val")
+    _, out, _ = evaluate(capsys, trained[0], f"--label_set={subset}", *flags)
+    assert "note      the temperature is fitted over all classes of val, not those of" in out
+    monkeypatch.setattr(calibration, "fit_temperature", lambda *args: math.nan)
+    _, out, _ = evaluate(capsys, trained[0], *flags)
+    assert "note      no temperature: none is best for val\n" in out
+
+
+@pytest.mark.parametrize(
+    "flag", ["--table=x.npz", "--label_set=by_name", "--calibrate=val", "--against=."]
+)
+def test_what_needs_predictions_is_refused_before_the_first_pass(
+    trained, capsys, monkeypatch, tmp_path, flag
+):
+    class Doubled(Classification):
+        def __call__(self, variables, batch):
+            return super().__call__(variables, batch)
+
+    monkeypatch.setitem(EVALUATORS, "doubled", Doubled)
+    monkeypatch.chdir(tmp_path)
+    flag = flag.replace("=.", f"={trained[0]}")
+    code, out, err = evaluate(capsys, trained[0], "--config.eval.evaluators=doubled", flag)
+    problem = f"the evaluators of {trained[0]} make no predictions"
+    assert (code, err) == (64, f"error: {flag.partition('=')[0]}: {problem}\n")
+    assert "test: top-1" not in out
+
+
+def test_another_run_is_checked_before_the_first_pass(trained, capsys, monkeypatch, tmp_path):
+    other = shutil.copytree(trained[0], tmp_path / "other")
+    monkeypatch.setattr(against, "read_class_names", lambda *args: tuple("abcdefghij"))
+    code, out, err = evaluate(capsys, trained[0], f"--against={other}")
+    problem = "expected the same classes, got 'a' for class 0, 'class_0' here"
+    assert (code, err) == (64, f"error: --against: {problem}\n") and "test: top-1" not in out
+    text = (other / "config.json").read_text()
+    (other / "config.json").write_text(text.replace('"evaluators": []', '"evaluators": ["own"]'))
+    monkeypatch.setitem(EVALUATORS, "own", lambda model, config: Own())
+    code, out, err = evaluate(capsys, trained[0], f"--against={other}")
+    problem = f"the evaluators of {other} make no predictions"
+    assert (code, err) == (64, f"error: --against: {problem}\n") and "evaluate " not in out
+
+
+class Own:
+    """An evaluator that counts images."""
+
+    score, maximize = "count", True
+
+    def zeros(self):
+        return {"count": jnp.zeros((), jnp.int32)}
+
+    def __call__(self, variables, batch):
+        return {"count": jnp.sum(batch["mask"], dtype=jnp.int32)}
+
+    def means(self, totals):
+        return {"count": int(totals["count"])}
+
+    def format(self, result):
+        return f"{result['count']}"
+
+
 def test_two_runs_are_compared_on_the_same_images(trained, capsys, tmp_path):
     workdir, results = trained
     other = shutil.copytree(workdir, tmp_path / "other")
     shutil.rmtree(other / "checkpoints" / "4")
     code, out, _ = evaluate(capsys, workdir, f"--against={other}")
-    assert code == 0 and f"against   {other}: top-1 " in out
+    assert code == 0 and f"against   {other}, step 2 (ema weights), on test: top-1 " in out
     stored = json.loads((workdir / "evaluations" / "4-test.json").read_text())["against"]
     assert stored["first"]["top1"]["value"] == results["eval"]["test"]["top1"]
     _, alone, _ = evaluate(capsys, other)
@@ -307,6 +378,17 @@ def test_a_label_set_says_which_classes_count(trained, capsys, tmp_path):
     assert f"written   {path}\n" in out
     stored = json.loads(path.read_text())
     assert stored["label_set"] == "subset.txt" and stored["eval"]["test"] == result
+
+
+def test_means_over_corruptions_are_in_a_file(trained, capsys):
+    sets = "--config.eval.sets=(('snow_1','test[:9]'),('snow_3','test[9:]'))"
+    code, out, _ = evaluate(capsys, trained[0], "--split=snow_1,snow_3", sets)
+    assert code == 0
+    report = json.loads(out.splitlines()[-1])
+    stored = json.loads((trained[0] / "evaluations" / "4-corruptions.json").read_text())
+    assert stored == {"step": 4, "corruptions": report["corruptions"]}
+    errors = [1 - report["eval"][name]["top1"] for name in ("snow_1", "snow_3")]
+    assert stored["corruptions"]["by_corruption"]["snow"] == pytest.approx(np.mean(errors))
 
 
 def test_weights_without_classes_are_referred_to_probes(trained, capsys, tmp_path):

@@ -29,7 +29,7 @@ from vit_jax.console.waiting import cache_directory
 from vit_jax.console.workdir import open_path
 from vit_jax.errors import ConfigError
 from vit_jax.evaluation import prediction_table, summary
-from vit_jax.evaluation.against import check_classes, compare
+from vit_jax.evaluation.against import check_classes, check_run, compare, stored_classes
 from vit_jax.evaluation.label_sets import summarize_corruptions
 from vit_jax.evaluation.requests import Request, resolve_all
 from vit_jax.evaluation.result_files import write_result
@@ -61,13 +61,17 @@ def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
     sets = evaluate(values, requests, overrides)
     for found in sets:
         write_result(found.request.workdir, found.report["step"], found.name, found.report)
+    content = _summarize(sets)
+    if corruptions := content.get("corruptions"):
+        means = {"step": content["step"], "corruptions": corruptions}
+        write_result(requests[0].workdir, content["step"], "corruptions", means)
     if table is not None:
         rows = prediction_table.join([rows for found in sets for rows in found.tables])
         tables.write_table(table, rows, flag="--table")
         say(f"written   {table}")
     if directory is not None:
         _report(directory, values, sets)
-    say(to_json(_summarize(sets)))
+    say(to_json(content))
 
 
 def evaluate(
@@ -99,6 +103,9 @@ def evaluate(
             step = str(subject.trained.step)  # of a run that goes on, the newest one changes
             is_first = not sets
             if is_first:
+                _check_predicts(values, subject)
+                if other and (names := stored_classes(other[0])):
+                    check_classes(subject.trained.labels, names)
                 sets = open_sets(requests, subject, labelled, values.label_set)
                 validation = open_validation(values.calibrate, sets, subject, overrides)
             if choice := average.describe(config_lib.read_config(workdir), weights):
@@ -156,28 +163,43 @@ def _open(
     )
 
 
-def _read_other(against: str, config: config_lib.Config) -> tuple[epath.Path, config_lib.Config]:
-    """Return the run folder of `--against` and its config, if it has as many classes.
+def _check_predicts(values: flags.FlagValues, subject: Subject) -> None:
+    """Check that the run makes predictions if a flag needs them.
 
     Raises:
-      ConfigError: It has another number of classes, or predicts none.
+      ConfigError: It makes none.
+    """
+    for flag in ("table", "label_set", "calibrate", "against"):
+        if values[flag].value and not subject.predicts:
+            raise ConfigError(
+                f"--{flag}", f"the evaluators of {subject.workdir} make no predictions"
+            )
+
+
+def _read_other(against: str, config: config_lib.Config) -> tuple[epath.Path, config_lib.Config]:
+    """Return the run folder of `--against` and its config, if it predicts as many classes.
+
+    Raises:
+      ConfigError: It has another number of classes, or makes no predictions.
       InputMissingError: There is no such run.
     """
     path = open_path(against, "--against")
     other = hosts.run_and_compare(lambda: config_lib.read_config(path))
-    count, expected = other.model["num_classes"], config.model["num_classes"]
-    if count != expected or "loss" not in other.objective:
-        problem = f"expected a model with the same {expected} classes, got one with {count}"
-        raise ConfigError("--against", problem)
+    check_run(path, other, config.model["num_classes"], find_objective(other).evaluator)
     return path, other
 
 
 def _compare(found: EvaluatedSet, subject: Subject) -> None:
     """Evaluate another model on the same images, and add the comparison to the report."""
-    measured = found.measure(subject)
-    if found.predictions is None or measured.predictions is None:
-        raise ConfigError("--against", "expected evaluators that make predictions in both runs")
-    compared = compare(found.predictions, measured.predictions, str(subject.workdir))
+    second = found.measure(subject).predictions
+    assert found.predictions and second  # noqa: S101 - both predict; for the type checker
+    compared = compare(
+        found.predictions,
+        second,
+        other=str(subject.workdir),
+        step=subject.trained.step,
+        weights=subject.weights,
+    )
     found.report["against"] = compared
     for line in summary.describe_against(compared):
         say(line)

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from vit_jax.errors import ConfigError
+from vit_jax.errors import ConfigError, DataError
 from vit_jax.evaluation.against import check_classes, compare
 from vit_jax.evaluation.predictions import Predictions
+from vit_jax.evaluation.summary import describe_against
 
 
 def predictions(right, indices=None, num_classes=4):
@@ -36,7 +37,7 @@ def predictions(right, indices=None, num_classes=4):
 def test_counts_are_those_of_a_plain_loop():
     rng = np.random.default_rng(0)
     first, second = rng.random(359) < 0.8, rng.random(359) < 0.6
-    found = compare(predictions(first), predictions(second), "runs/b")
+    found = compare(predictions(first), predictions(second), other="runs/b")
     pairs = list(zip(first.tolist(), second.tolist(), strict=True))
     assert (found["other"], found["set"], found["count"]) == ("runs/b", "test", 359)
     assert found["both"] == pairs.count((True, True))
@@ -65,16 +66,30 @@ def test_only_images_that_both_could_read_count():
     second = predictions([True, False, True], np.array([4, 5, 7]))
     second = second._replace(labels=np.array([1, 2, 2]))
     second = second._replace(logits=2 * np.eye(4, dtype=np.float32)[[1, 0, 2]])
-    found = compare(first, second, "b")
+    found = compare(first, second, other="b")
     assert found["count"] == 2
     assert (found["both"], found["second_only"]) == (1, 1)
     assert [row["index"] for row in found["differing"]] == [7]
     assert (found["differing"][0]["first"], found["differing"][0]["second"]) == (3, 2)
 
 
+def test_the_lines_say_which_model_and_which_set():
+    some = predictions(np.arange(50) % 5 > 0)
+    found = compare(some, some, other="runs/b", step=2000, weights="ema")
+    start = "against   runs/b, step 2,000 (ema weights), on test: top-1 80.00% "
+    assert next(describe_against(found)).startswith(start)
+    found = compare(some, some, other="runs/b", step=2000)
+    assert next(describe_against(found)).startswith("against   runs/b, step 2,000, on test: top-1")
+
+
+def test_models_without_a_common_image_are_not_compared():
+    with pytest.raises(DataError, match=r"^made up: b and this run could read none of the"):
+        compare(predictions([True]), predictions([True], np.array([7])), other="b")
+
+
 def test_equal_models_do_not_differ():
     same = predictions(np.arange(50) % 5 > 0)
-    found = compare(same, same, "b")
+    found = compare(same, same, other="b")
     assert found["mcnemar"] == {"p": 1.0, "method": "mid-p"}
     assert found["difference"]["value"] == 0
     assert math.isnan(found["difference"]["low"]) and math.isnan(found["difference"]["high"])

@@ -1,17 +1,56 @@
 """Compare the predictions of two models for the same images, by paired tests."""
 
+import contextlib
 from typing import Any
 
 import numpy as np
+from etils import epath
 
+from vit_jax import config as config_lib
+from vit_jax import models
+from vit_jax.checkpoints import seals
+from vit_jax.checkpoints.reading import read_class_names
 from vit_jax.data.sources.class_names import same
-from vit_jax.errors import ConfigError
+from vit_jax.errors import CheckpointError, ConfigError, DataError
 from vit_jax.evaluation.analysis import Document, metrics
+from vit_jax.evaluation.evaluators import make_evaluators
+from vit_jax.evaluation.loop import find_predictor
 from vit_jax.evaluation.predictions import Predictions
 from vit_jax.evaluation.scores import score
 from vit_jax.evaluation.statistics.paired import mcnemar, paired_bootstrap
 
 LISTED = 50  # images that are listed at most
+
+
+def check_run(
+    workdir: epath.Path, config: config_lib.Config, num_classes: int, evaluator: str
+) -> None:
+    """Check that another run predicts as many classes, before any image is evaluated.
+
+    Args:
+      workdir: The folder of the other run.
+      config: Its config.
+      num_classes: The number of classes of the first run.
+      evaluator: The evaluator of the other run's objective.
+
+    Raises:
+      ConfigError: It has another number of classes, or makes no predictions.
+    """
+    count = config.model["num_classes"]
+    if count != num_classes:
+        problem = f"expected a model with the same {num_classes} classes, got one with {count}"
+        raise ConfigError("--against", problem)
+    evaluators = make_evaluators(config, models.create(**config.model), evaluator)
+    if find_predictor(evaluators) is None:
+        raise ConfigError("--against", f"the evaluators of {workdir} make no predictions")
+
+
+def stored_classes(workdir: epath.Path) -> tuple[str, ...]:
+    """Return the class names of a run without restoring it; empty if they cannot be read."""
+    for step in reversed(seals.sealed_steps(workdir / "checkpoints")):
+        with contextlib.suppress(CheckpointError):
+            return read_class_names(workdir, step)
+    return ()
 
 
 def check_classes(first: tuple[str, ...], second: tuple[str, ...]) -> None:
@@ -29,7 +68,9 @@ def check_classes(first: tuple[str, ...], second: tuple[str, ...]) -> None:
         raise ConfigError("--against", problem)
 
 
-def compare(first: Predictions, second: Predictions, other: str) -> Document:
+def compare(
+    first: Predictions, second: Predictions, *, other: str, step: int = 0, weights: str = ""
+) -> Document:
     """Return how two models differ on the images that both could read, as plain JSON.
 
     A difference is that of the first model minus the second.
@@ -38,8 +79,15 @@ def compare(first: Predictions, second: Predictions, other: str) -> Document:
       first: The predictions of the first model.
       second: Those of the second model for the same source.
       other: The run folder of the second model.
+      step: The step of its checkpoint.
+      weights: Which of its weights were used: `ema`, `raw`, or empty if it has one set.
+
+    Raises:
+      DataError: There is no image that both could read.
     """
     _, rows, other_rows = np.intersect1d(first.indices, second.indices, return_indices=True)
+    if not len(rows):
+        raise DataError(f"{first.title}: {other} and this run could read none of the same images")
     one, two = score(first).rows(rows), score(second).rows(other_rows)
     counts = {
         "both": int((one.correct & two.correct).sum()),
@@ -52,6 +100,8 @@ def compare(first: Predictions, second: Predictions, other: str) -> Document:
     apart = np.flatnonzero(one.correct != two.correct)[:LISTED]
     return {
         "other": other,
+        "step": step,
+        "weights": weights,
         "set": first.name,
         "count": len(rows),
         "first": metrics(one, num_classes),

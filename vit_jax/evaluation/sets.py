@@ -13,7 +13,7 @@ from vit_jax.console.progress import say
 from vit_jax.console.waiting import waiting
 from vit_jax.data.sources import Source
 from vit_jax.data.sources.registry import note_on_order
-from vit_jax.errors import ConfigError, UserError, suggest
+from vit_jax.errors import ConfigError, DataError, InputMissingError, suggest
 from vit_jax.evaluation import label_sets, prediction_table, summary
 from vit_jax.evaluation.analysis import Document, analyse
 from vit_jax.evaluation.predictions import Predictions
@@ -113,8 +113,6 @@ def open_validation(
     chosen, first = "val" if name is None else name, sets[0].request
     for found in sets:
         if found.request.split == chosen and found.match is None:
-            if name:
-                say(f"note      no temperature on {name}, to which it is fitted")
             return found
     if name and name not in first.known:
         raise ConfigError("--calibrate", f"no set '{name}'; {suggest(name, first.known)}")
@@ -123,7 +121,7 @@ def open_validation(
     try:
         request = resolve(str(first.workdir), chosen, overrides)
         return EvaluatedSet(request, _open(request, subject, True))
-    except UserError as error:
+    except (ConfigError, DataError, InputMissingError) as error:
         if name:
             raise
         say(f"note      no temperature is fitted: {error}")
@@ -143,25 +141,21 @@ def measure(
     """
     fitted = validation.measure(subject) if validation else None
     for found in sets:
-        is_other = validation and not found.splits_read & validation.splits_read
-        _add(
-            found,
-            subject,
-            fitted if fitted and found is validation else found.measure(subject),
-            fitted.predictions if fitted and is_other else None,
-            keep,
-        )
+        measured = fitted if fitted and found is validation else found.measure(subject)
+        _add(found, subject, measured, validation, fitted and fitted.predictions, keep)
+        del measured  # before the next pass
 
 
 def _add(
     found: EvaluatedSet,
     subject: Subject,
     measured: Measured,
-    validation: Predictions | None,
+    validation: EvaluatedSet | None,
+    fitted: Predictions | None,
     keep: Keep,
 ) -> None:
     """Add what a model has on a set to the set, and print it."""
-    report = found.report
+    report, predictions = found.report, measured.predictions
     report.setdefault("step", subject.trained.step)
     if found.match:
         report["label_set"] = found.match.name
@@ -169,17 +163,35 @@ def _add(
     report.setdefault("intervals", {}).update(measured.intervals)
     for line in measured.lines:
         say(line)
-    if measured.predictions is None:
+    if predictions is None:
         return
-    predictions = measured.predictions
     _say_left_out(found, predictions)
-    report.setdefault("analysis", {})[predictions.name] = _analyse(
-        found, subject, predictions, validation
-    )
+    is_other = validation and not found.splits_read & validation.splits_read
+    analysis = _analyse(found, subject, predictions, fitted if is_other else None)
+    report.setdefault("analysis", {})[predictions.name] = analysis
+    for line in summary.describe(analysis):
+        say(line)
+    if validation and (note := _note_on_temperature(found, validation, analysis)):
+        say(f"note      {note}")
     if keep.table:
         found.tables.append(prediction_table.columns(predictions))
     if keep.logits and found.predictions is None:
         found.predictions = predictions if keep.features else predictions.without_features()
+
+
+def _note_on_temperature(found: EvaluatedSet, validation: EvaluatedSet, analysis: Document) -> str:
+    """Return why a set has no temperature, or for which classes; empty if that is clear."""
+    name = validation.request.split
+    if found is validation:
+        return f"no temperature on {name}, to which it is fitted"
+    if found.splits_read & validation.splits_read:
+        where = found.request.split
+        return f"no temperature on {where}: {name} is of the same split, and may share images"
+    if analysis["temperature"] is None:
+        return f"no temperature: none is best for {name}"
+    if found.match:
+        return f"the temperature is fitted over all classes of {name}, not those of the label set"
+    return ""
 
 
 def _say_left_out(found: EvaluatedSet, predictions: Predictions) -> None:
@@ -194,18 +206,14 @@ def _analyse(
     predictions: Predictions,
     validation: Predictions | None,
 ) -> Document:
-    """Return the analysis of predictions, and print it."""
     with waiting(f"resampling the images of {predictions.title} for the intervals"):
-        analysis = analyse(
+        return analyse(
             predictions,
             weights=subject.weights,
             step=subject.trained.step,
             fingerprint=found.source.fingerprint,
             validation=validation,
         )
-    for line in summary.describe(analysis):
-        say(line)
-    return analysis
 
 
 def _find_label_sets(texts: Sequence[str], names: Sequence[str]) -> dict[str, label_sets.LabelSet]:

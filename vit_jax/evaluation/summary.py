@@ -36,8 +36,11 @@ def describe(analysis: Document) -> Iterator[str]:
 def describe_against(against: Document) -> Iterator[str]:
     """Yield the lines about the comparison with another model."""
     first, second = (_percent(against[key]["top1"]) for key in ("first", "second"))
-    count = against["count"]
-    yield f"against   {against['other']}: top-1 {second}, here {first}  ({count:,} images)"
+    model = f"{against['other']}, step {against['step']:,}"
+    if against["weights"]:
+        model += f" ({against['weights']} weights)"
+    of = f"on {against['set']}: top-1 {second}, here {first}  ({against['count']:,} images)"
+    yield f"against   {model}, {of}"
     difference = against["difference"]
     shown = f"{100 * difference['value']:+.2f} {_range(difference, 100.0, 2, '+')}"
     only = f"{against['first_only']:,} images are right only here, {against['second_only']:,} there"
