@@ -16,8 +16,8 @@ from vit_jax import evaluate as evaluate_lib
 from vit_jax import train as train_lib
 from vit_jax.console.cli import run as run_command
 from vit_jax.console.tables import read_table
-from vit_jax.errors import DataError
-from vit_jax.evaluation import against
+from vit_jax.errors import DataError, Interrupted
+from vit_jax.evaluation import against, sets
 from vit_jax.evaluation.classification import Classification
 from vit_jax.evaluation.evaluators import EVALUATORS
 from vit_jax.evaluation.loop import Evaluation
@@ -378,6 +378,42 @@ def test_a_label_set_says_which_classes_count(trained, capsys, tmp_path):
     assert f"written   {path}\n" in out
     stored = json.loads(path.read_text())
     assert stored["label_set"] == "subset.txt" and stored["eval"]["test"] == result
+
+
+def test_a_label_set_gives_the_metrics_of_classification(trained, capsys, monkeypatch, tmp_path):
+    class Errors(Classification):
+        score, maximize = "error", False
+
+        def means(self, totals):
+            found = super().means(totals)
+            return {"error": 1 - found["top1"], "count": found["count"]}
+
+        def format(self, result):
+            return f"error {result['error']:.2%}"
+
+        def intervals(self, result):
+            return {}
+
+    monkeypatch.setitem(EVALUATORS, "errors", Errors)
+    subset = tmp_path / "subset.txt"
+    subset.write_text("1\n3\n4\n")
+    own = "--config.eval.evaluators=errors"
+    code, out, _ = evaluate(capsys, trained[0], own)
+    assert code == 0 and "test: error " in out
+    code, out, _ = evaluate(capsys, trained[0], own, f"--label_set={subset}")
+    assert code == 0 and "test: top-1 " in out
+    report = json.loads(out.splitlines()[-1])
+    assert report["eval"]["test"].keys() == {"top1", "top5", "loss", "count", "skipped"}
+    assert report["intervals"]["test"].keys() == {"top1", "top5"}
+
+
+def test_an_interruption_is_no_missing_temperature(trained, capsys, monkeypatch):
+    def fail(*args):
+        raise Interrupted("by SIGTERM")
+
+    monkeypatch.setattr(sets, "resolve", fail)
+    code, _, err = evaluate(capsys, trained[0], "--split=train[:13]")
+    assert code == Interrupted.exit_code and "by SIGTERM" in err
 
 
 def test_means_over_corruptions_are_in_a_file(trained, capsys):

@@ -88,6 +88,14 @@ def test_an_evaluator_with_sums_of_its_own_makes_no_predictions(tiny_config, mon
     assert results["test"]["loss"] == pytest.approx(2 * plain, rel=1e-6)
 
 
+def test_the_loss_is_that_of_the_evaluator(tiny_config, monkeypatch):
+    class Own(Classification):
+        loss = "sigmoid"
+
+    monkeypatch.setitem(EVALUATORS, "own", Own)
+    assert collect(tiny_config({"eval.evaluators": "own"}))[3].loss == "sigmoid"
+
+
 def test_a_stopped_evaluation_has_no_predictions(tiny_config):
     run = open_run(tiny_config())
     with jax.set_mesh(run.mesh):

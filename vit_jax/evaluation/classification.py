@@ -44,6 +44,11 @@ class Classification(PredictionEvaluator):
             raise ConfigError("config.eval.evaluators", f"classification: {problem}")
         pick(LOSSES, self.config.objective["loss"], "config.objective.loss")
 
+    @property
+    def loss(self) -> str:
+        """The loss of the run's objective."""
+        return self.config.objective["loss"]
+
     def zeros(self) -> Sums:
         """Return the sums over no images."""
         return {
@@ -76,14 +81,32 @@ class Classification(PredictionEvaluator):
 
     def intervals(self, result: Mapping[str, float]) -> dict[str, Interval]:
         """Return Wilson's 95 % intervals of both accuracies."""
-        count = int(result["count"])
-        return {key: wilson(round(result[key] * count), count) for key in ("top1", "top5")}
+        return accuracy_intervals(result)
 
     def format(self, result: Mapping[str, float]) -> str:
         """Return the metrics as text, with the interval of the top-1 accuracy in percent."""
-        low, high = self.intervals(result)["top1"]
-        top1 = f"top-1 {result['top1']:.2%} [{100 * low:.1f}, {100 * high:.1f}]"
-        return f"{top1}  top-5 {result['top5']:.2%}  loss {result['loss']:.4f}"
+        return format_metrics(result)
+
+
+def accuracy_intervals(result: Mapping[str, float]) -> dict[str, Interval]:
+    """Return Wilson's 95 % intervals of `top1` and `top5`.
+
+    Args:
+      result: The metrics: `top1`, `top5` (both from 0 to 1), `loss` and `count`.
+    """
+    count = int(result["count"])
+    return {key: wilson(round(result[key] * count), count) for key in ("top1", "top5")}
+
+
+def format_metrics(result: Mapping[str, float]) -> str:
+    """Return metrics as text, with the interval of the top-1 accuracy in percent.
+
+    Args:
+      result: The metrics; see `accuracy_intervals`.
+    """
+    low, high = accuracy_intervals(result)["top1"]
+    top1 = f"top-1 {result['top1']:.2%} [{100 * low:.1f}, {100 * high:.1f}]"
+    return f"{top1}  top-5 {result['top5']:.2%}  loss {result['loss']:.4f}"
 
 
 def sums(

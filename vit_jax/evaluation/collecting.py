@@ -51,7 +51,8 @@ class Collector:
         for column, part in zip(self._columns, parts, strict=True):
             column[self._count : stop] = part[rows]
         self._indices.append(self._rows + rows)
-        self._count, self._rows = stop, self._rows + len(mask)
+        self._count = stop
+        self._rows += len(mask)
 
     def predictions(self, name: str, loss: str) -> Predictions:
         """Return the predictions for the images, after at least one batch.

@@ -106,7 +106,7 @@ class Evaluation:
         if not results or found is None:
             return results, None
         label = self.labels(name, raw=raw)[found[0]]
-        return results, collector.predictions(label, self._config.objective["loss"])
+        return results, collector.predictions(label, found[1].loss)
 
     def _run(
         self,
@@ -139,11 +139,8 @@ class Evaluation:
         lines = []
         for evaluator, label in self.labels(name, raw=raw).items():
             if label in results:
-                result = results[label]
-                images = f"{result['count']:,} images"
-                if result["skipped"]:
-                    images += f", {result['skipped']:,} unreadable"
-                lines.append(f"{label}: {self._evaluators[evaluator].format(result)}  ({images})")
+                text = self._evaluators[evaluator].format(results[label])
+                lines.append(format_result(label, text, results[label]))
         return lines
 
     def intervals(
@@ -197,6 +194,14 @@ class Evaluation:
             progress.close()
             batches.close()
         return jax.device_get(sums)
+
+
+def format_result(label: str, text: str, result: Result) -> str:
+    """Return the line of a result: its label, the metrics as text, and the number of images."""
+    images = f"{result['count']:,} images"
+    if result["skipped"]:
+        images += f", {result['skipped']:,} unreadable"
+    return f"{label}: {text}  ({images})"
 
 
 def _numbered(batches: Iterator[loader.Batch], name: str) -> Iterator[tuple[int, loader.Batch]]:

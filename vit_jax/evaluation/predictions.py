@@ -23,6 +23,11 @@ class PredictionEvaluator(abc.ABC):
     A subclass that overrides `__call__` has sums, and no predictions.
     """
 
+    @property
+    @abc.abstractmethod
+    def loss(self) -> str:
+        """The name in `losses.LOSSES` of the loss of the model, which says what its logits mean."""
+
     @abc.abstractmethod
     def outputs(self, variables: Mapping[str, Any], batch: Mapping[str, Array]) -> Outputs:
         """Return the outputs for the rows of a batch; this is compiled."""

@@ -35,7 +35,7 @@ class EvaluatedSet:
 
     request: Request
     source: Source
-    match: label_sets.Match | None = None  # of its label set with the source and the model
+    match: label_sets.Match | None = None  # the classes by its label set, if it has one
     predictions: Predictions | None = None  # by the first weights, if they are kept
     tables: list[dict[str, np.ndarray]] = dataclasses.field(default_factory=list)  # by each weights
     report: dict[str, Any] = dataclasses.field(default_factory=dict)  # plain JSON

@@ -1,4 +1,4 @@
-"""Models under evaluation: a checkpoint on the devices, with what it measures on a source."""
+"""Models under evaluation: a checkpoint on the devices, and its metrics on a source."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -11,14 +11,15 @@ from vit_jax import config as config_lib
 from vit_jax.checkpoints import average, pretrained
 from vit_jax.console.waiting import waiting
 from vit_jax.data.sources import Source
+from vit_jax.evaluation.classification import accuracy_intervals, format_metrics
 from vit_jax.evaluation.evaluators import Result, make_evaluators
-from vit_jax.evaluation.loop import Evaluation
+from vit_jax.evaluation.loop import Evaluation, format_result
 from vit_jax.evaluation.predictions import Predictions
 from vit_jax.evaluation.scores import score
 
 
 class Measured(NamedTuple):
-    """What a model has on one source."""
+    """Metrics and predictions of a model for the images of one source."""
 
     results: dict[str, Result]  # by label
     intervals: dict[str, dict[str, list[float]]]  # by label and metric
@@ -59,22 +60,24 @@ class Subject:
             names = self.trained.class_names or found.class_names
             found = found._replace(class_names=names[: found.logits.shape[1]])
             if relabel is not None:
-                found = relabel(found)
-                results = {found.name: _result(found)}
+                return _measure(relabel(found))
         intervals = evaluation.intervals(name, results, raw=raw)
         return Measured(results, intervals, found, evaluation.format(name, results, raw=raw))
 
 
-def _result(predictions: Predictions) -> Result:
-    """Return the metrics of the classification evaluator, from its predictions."""
-    scores = score(predictions)
-    return {
+def _measure(predictions: Predictions) -> Measured:
+    """Return the metrics of the classification evaluator, from predictions for other classes."""
+    scores, label = score(predictions), predictions.name
+    result: Result = {
         "top1": float(scores.correct.mean()),
         "top5": float(scores.hits.any(axis=1).mean()),
         "loss": float(scores.loss.mean()),
         "count": len(scores.labels),
         "skipped": predictions.skipped,
     }
+    intervals = {key: list(of) for key, of in accuracy_intervals(result).items()}
+    line = format_result(label, format_metrics(result), result)
+    return Measured({label: result}, {label: intervals}, predictions, [line])
 
 
 def open_subject(
@@ -105,7 +108,5 @@ def open_subject(
         trained = pretrained.restore(workdir, step, config, mesh, weights=weights, allowed=allowed)
     evaluators = make_evaluators(config, trained.model, evaluator)
     stored = config_lib.read_config(workdir)
-    kind = ""
-    if average.describe(stored, weights):
-        kind = "ema" if average.takes_average(stored, weights) else "raw"
-    return Subject(workdir, trained, Evaluation(evaluators, config, mesh), kind)
+    evaluation = Evaluation(evaluators, config, mesh)
+    return Subject(workdir, trained, evaluation, average.kind(stored, weights))

@@ -43,7 +43,7 @@ def apply(
     if not kept.any():
         raise DataError(f"{predictions.title}: no image has a class of {match.name}")
     columns = np.concatenate(match.columns)
-    logits = predictions.logits[kept][:, columns]
+    logits = predictions.logits[np.ix_(kept, columns)]
     return predictions._replace(
         title=f"{predictions.title}, labels {match.name}",
         ids=tuple(id for id, keep in zip(predictions.ids, kept, strict=True) if keep),
