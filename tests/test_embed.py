@@ -132,6 +132,13 @@ def test_the_values_do_not_depend_on_scan_remat_and_the_kernel(embed):
         assert found.facts == first.facts
 
 
+def test_the_size_of_many_features_is_said_first(embed, monkeypatch):
+    monkeypatch.setattr(embed_lib, "LARGE", 21 * 5 * 16 * 4)
+    line = "memory    0.0 GB of features on each host, until they are written\n"
+    assert line in embed("--pool=tokens", "--layer=blocks_0")[1]
+    assert line not in embed()[1]
+
+
 def test_features_that_are_not_finite_are_counted(embed, monkeypatch):
     def spoiled(self, variables, images):
         first = jnp.arange(len(images)) == 0
@@ -148,6 +155,7 @@ def test_features_that_are_not_finite_are_counted(embed, monkeypatch):
         (("--layer=blocks_7",), 64, "--layer: unknown 'blocks_7'; did you mean 'blocks_"),
         (("--pool=max",), 64, "--pool: unknown 'max'; choose from cls, mean, tokens"),
         (("a.png",), 66, "a.png: no such file"),
+        (("a.png", "--step=9"), 66, "a.png: no such file"),
         ((__file__, "--split=test"), 64, "--split: expected a split or images, got both"),
         ((__file__,), 65, f"{__file__}: expected an image that can be read, found none"),
         (("--split=tset",), 64, "--split: "),

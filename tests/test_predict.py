@@ -250,7 +250,7 @@ def test_names_do_nothing_to_a_terminal_and_are_kept_in_json(
         (["nowhere.jpg", "no/folder"], 66, "nowhere.jpg, no/folder: no such file"),
         ([], 64, "IMAGE: expected images or folders of images after the flags"),
         (["--topk=0", "a.jpg"], 64, "--topk: expected at least 1, got 0"),
-        (["--step=77", "a.jpg"], 66, "--step=77: no such checkpoint; there are 60"),
+        (["--step=77", __file__], 66, "--step=77: no such checkpoint; there are 60"),
         (["--config.data.flip=1", "a.jpg"], 64, "--config.data.flip: no such flag"),
     ],
 )

@@ -11,7 +11,6 @@ all maps are drawn that the model has. `--arrays` writes the numbers, too.
 """
 
 import dataclasses
-import os
 import sys
 from typing import cast
 
@@ -36,8 +35,8 @@ from vit_jax.console import cli
 from vit_jax.console.progress import say_aside
 from vit_jax.console.waiting import waiting
 from vit_jax.console.workdir import local_path, open_path
-from vit_jax.data.image_files import images_of
 from vit_jax.errors import ConfigError, InputMissingError
+from vit_jax.evaluation.operands import images_of
 from vit_jax.interpretation.overview import OF_IMAGES, OF_MODEL, model_maps
 from vit_jax.viz.drawing import figure_class
 from vit_jax.viz.map_sheets import model_picture
@@ -81,8 +80,6 @@ def main(values: flags.FlagValues, operands: list[str]) -> None:
         foreground=values.foreground,
         arrays=values.arrays,
     )
-    if not any(map(os.path.exists, operands)):
-        raise InputMissingError(f"{', '.join(operands)}: no such file")
     make_folder(output)
     images = read_images(paths, trained.data)
     keep_images(paths, output, [image.name for image in images])

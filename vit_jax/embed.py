@@ -13,7 +13,6 @@ notebook:
 """
 
 import dataclasses
-import os
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -31,15 +30,16 @@ from vit_jax.config import shared_by_hosts
 from vit_jax.console import cli, tables
 from vit_jax.console.progress import say, warn
 from vit_jax.console.waiting import cache_directory, waiting
-from vit_jax.data.image_files import images_of
 from vit_jax.data.sources import Source
 from vit_jax.data.sources.in_memory import InMemory
-from vit_jax.errors import ConfigError, InputMissingError
+from vit_jax.errors import ConfigError
 from vit_jax.evaluation.embedding import Embedding, SourceEmbedder, write_embedding
+from vit_jax.evaluation.operands import images_of
 from vit_jax.evaluation.pooling import POOLS
 from vit_jax.evaluation.requests import Request, open_images, resolve, resolve_run
 
 UNLABELLED = ("",)  # the only class of images without labels
+LARGE = 10**9  # bytes of features, from which on the command says how much memory they take
 
 
 class Embedder:
@@ -112,11 +112,11 @@ def main(values: flags.FlagValues, arguments: tuple[list[str], dict[str, str]]) 
     output = tables.check_output(values.output, "--output")
     names = ("workdir", "split", "step", "weights", "layer", "pool")
     flag_values = {f"--{name}": values[name].value for name in names}
-    request = hosts.run_and_compare(
+    request, given = hosts.run_and_compare(
         lambda: _resolve(values, operands, overrides),
-        lambda found: {**flag_values, **shared_by_hosts(found.resolved.config, {})},
+        lambda found: {**flag_values, **shared_by_hosts(found[0].resolved.config, {})},
     )
-    config = request.resolved.config if request.field else _tolerant(request.resolved.config)
+    config = request.resolved.config if given is None else _tolerant(request.resolved.config)
     weights = values.weights or ""
     mesh = sharding.make_mesh(config.mesh.sizes)
     allowed = values.allow_config_change
@@ -126,39 +126,34 @@ def main(values: flags.FlagValues, arguments: tuple[list[str], dict[str, str]]) 
     embed = SourceEmbedder(run, config, mesh, values.layer, values.pool)
     with waiting("opening the data set"):
         source = hosts.run_and_compare(
-            lambda: open_images(request) if request.field else _open_operands(operands),
+            lambda: open_images(request) if given is None else given,
             lambda source: shared_by_hosts(config, {request.field: source.fingerprint}),
         )
-    title = source.title if request.field else f"{len(source):,} images"
+    title = source.title if given is None else f"{len(source):,} images"
     say(f"embed     {request.workdir}, step {run.step:,}, on {title}")
     for note in (*request.resolved.notes, *source.notes):
         say(f"note      {note}")
     if choice := average.describe(config_lib.read_config(request.workdir), weights):
         say(f"weights   {choice}")
     say(f"features  {embed.features}")
+    if (size := len(source) * embed.features.size) >= LARGE:
+        say(f"memory    {size / 1e9:,.1f} GB of features on each host, until they are written")
     if where := cache_directory():
         say(f"cache     {where} (compiled programs)")
-    _write(output, embed(source, labelled=bool(request.field)))
+    _write(output, embed(source, labelled=given is None))
 
 
 def _resolve(
     values: flags.FlagValues, operands: Sequence[str], overrides: dict[str, str]
-) -> Request:
-    """Return what the flags and operands ask for."""
+) -> tuple[Request, Source | None]:
+    """Return what the flags ask for, and the images of the operands, if there are operands."""
     if not operands:
-        return resolve(values.workdir, values.split, overrides)
+        return resolve(values.workdir, values.split, overrides), None
     if values.split:
         raise ConfigError("--split", f"expected a split or images, got both: {operands[0]}")
-    if not any(map(os.path.exists, operands)):
-        raise InputMissingError(f"{', '.join(operands)}: no such file")
-    return resolve_run(values.workdir, overrides)
-
-
-def _open_operands(operands: Sequence[str]) -> Source:
-    """Return the images of paths and folders, without labels."""
     source = InMemory(images_of(operands), UNLABELLED)
     source.title = ", ".join(operands)
-    return source
+    return resolve_run(values.workdir, overrides), source
 
 
 def _write(path: epath.Path, found: Embedding) -> None:

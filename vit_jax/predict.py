@@ -13,7 +13,6 @@ import collections
 import concurrent.futures
 import functools
 import operator
-import os
 import pathlib
 import sys
 import time
@@ -35,11 +34,11 @@ from vit_jax.console.text import to_json
 from vit_jax.console.waiting import compiled_first
 from vit_jax.console.workdir import open_path
 from vit_jax.data import transforms
-from vit_jax.data.image_files import images_of
 from vit_jax.data.images import UnreadableError
 from vit_jax.data.reader import Reader
 from vit_jax.data.sources.in_memory import InMemory
-from vit_jax.errors import ConfigError, DataError, InputMissingError
+from vit_jax.errors import ConfigError, DataError
+from vit_jax.evaluation.operands import images_of
 from vit_jax.evaluation.probabilities import PROBABILITIES
 
 
@@ -220,8 +219,6 @@ def main(values: flags.FlagValues, operands: list[str]) -> None:
         weights=values.weights or "",
         allow_config_change=values.allow_config_change,
     )
-    if not any(map(os.path.exists, operands)):
-        raise InputMissingError(f"{', '.join(operands)}: no such file")
     if predictor.choice:
         say_aside(f"weights   {predictor.choice}")
     progress = Progress(len(images), 0, 10.0, "predict", aside=True)

@@ -53,6 +53,14 @@ def test_it_holds_the_labels_of_the_source_and_says_where_it_comes_from(embedder
     assert "classes" not in found.facts["data"] and found.facts["data"]["examples"] == 21
 
 
+def test_the_variables_are_hashed_once(embedder, monkeypatch):
+    config, embed = embedder
+    source = open_split(config.data, "test_split")
+    first = embed(source)
+    monkeypatch.setattr(fingerprints, "of_model", None)
+    assert embed(source).facts == first.facts
+
+
 def check_file(path, embedding):
     write_embedding(path, embedding)
     again = read_embedding(path)

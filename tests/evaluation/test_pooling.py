@@ -105,6 +105,13 @@ def test_what_a_layer_does_not_have_is_an_error_in_one_line(layer, pool, problem
         choose_features(VIT(), SHAPE, layer, pool)
 
 
+@pytest.mark.parametrize("num_heads", (2, 3, 7))
+def test_a_value_for_each_head_is_not_one_for_each_image(num_heads):
+    model = model_of("swin_t_w7", width=42, num_heads=(num_heads, 2))
+    with pytest.raises(ConfigError, match="bias does not give an array for each image"):
+        choose_features(model, SHAPE, "stages_0_0/attn/bias")
+
+
 @pytest.mark.parametrize("layer", ("", "blocks_0", "blocks_1/attn"))
 @pytest.mark.parametrize(
     "fields",

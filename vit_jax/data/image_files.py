@@ -13,9 +13,8 @@ import stat
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from vit_jax.console.progress import warn
 from vit_jax.data.images import EXTENSIONS, UnreadableError
-from vit_jax.errors import ConfigError, DataError
+from vit_jax.errors import DataError
 
 # An uncompressed image of 64 million pixels (the default of `data.max_pixels`) with 3 x 16 bits has
 # 384 MB.
@@ -135,33 +134,6 @@ def find_images(*folders: str | os.PathLike[str]) -> list[Found]:
         each.images.sort(key=lambda image: image.path.replace(os.sep, "\0"))
         each.links.sort()
     return found
-
-
-def images_of(operands: Sequence[str]) -> list[str]:
-    """Return the paths of the images that a command names: a folder names all images below it.
-
-    Args:
-      operands: Paths of images, which need not exist, and of folders. A warning says what is
-        skipped in a folder.
-
-    Raises:
-      ConfigError: There is no operand.
-      DataError: The folders hold no image, or cannot be listed.
-    """
-    if not operands:
-        raise ConfigError("IMAGE", "expected images or folders of images after the flags")
-    paths = []
-    for operand in operands:
-        if not os.path.isdir(operand):
-            paths.append(operand)
-            continue
-        (found,) = find_images(operand)
-        if found.passed_over():
-            warn(f"{operand}: skipped {found.passed_over()}")
-        paths += [image.path for image in found.images]
-    if not paths:
-        raise DataError(f"{' '.join(operands)}: expected images, found none")
-    return paths
 
 
 def look_into(folder: str | os.PathLike[str]) -> Level:

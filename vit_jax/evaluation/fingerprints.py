@@ -47,5 +47,7 @@ def of_images(source: Source) -> dict[str, Any]:
 
 def _is_free(key: str, value: Any) -> bool:
     """Return whether a setting has a value that does not change the function of the model."""
-    values = SAME_FUNCTION.get(key, (object(),))
-    return not values or value in values
+    if key not in SAME_FUNCTION:
+        return False
+    free = SAME_FUNCTION[key]
+    return not free or value in free  # without values, all are free

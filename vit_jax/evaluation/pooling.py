@@ -4,6 +4,7 @@ Shapes: b images, n tokens, height h and width w in patches, width d.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -15,6 +16,10 @@ from jaxtyping import Array, Float
 from vit_jax import models
 from vit_jax.errors import ConfigError, pick
 from vit_jax.models.layers.grid import Grid
+
+# Number of images for which shapes are computed, without any images: a large prime, so that no
+# layer has as many windows, heads or tokens in the place of the images.
+BATCH = 10_007
 
 
 class Pool(NamedTuple):
@@ -65,6 +70,11 @@ class Pooled:
             return x
         tokens = x.reshape(len(x), -1, x.shape[-1])[:, : self.grid.num_tokens]
         return POOLS[self.pool].apply(tokens, self.grid)
+
+    @property
+    def size(self) -> int:
+        """Size of the features of one image in bytes, as float32."""
+        return 4 * math.prod(self.shape)
 
     def __str__(self) -> str:
         """Return the layer, the pool and the shape, as a line says them."""
@@ -130,15 +140,14 @@ def _shape(model: nn.Module, image_shape: tuple[int, int, int], asked: Pooled) -
       ConfigError: There is no such layer, or its output is not one array for each image.
     """
     variables = nn.unbox(models.abstract_variables(model, image_shape))
-    batch = 3  # no layer has this many windows or parameters in the place of the images
-    images = jax.ShapeDtypeStruct((batch, *image_shape), jnp.float32)
+    images = jax.ShapeDtypeStruct((BATCH, *image_shape), jnp.float32)
     try:
         output = jax.eval_shape(
             lambda variables, images: _read(model, variables, images, asked), variables, images
         )
     except ConfigError as error:
         raise ConfigError("--layer", error.problem) from error
-    if output.ndim < 2 or len(output) != batch:
+    if output.ndim < 2 or len(output) != BATCH:
         raise ConfigError("--layer", f"{asked.layer} does not give an array for each image")
     return output.shape[1:]
 
