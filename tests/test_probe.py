@@ -1,6 +1,7 @@
 """The probe command measures probes of a run's features, or of embeddings in files."""
 
 import json
+import sys
 
 import jax
 import numpy as np
@@ -134,6 +135,32 @@ def test_weights_without_a_head_on_a_folder(capsys, tmp_path):
     assert results["few_shot"]["shots"]["2"]["min"] == 1
 
 
+def test_what_is_noted_of_each_split_is_printed(workdir, capsys, tmp_path):
+    for split, extra in (("train", "a"), ("val", "b"), ("test", "c")):
+        for i in range(16):
+            path = tmp_path / "photos" / split / str(i % 2) / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.full((8, 8), 16 * i, np.uint8)).save(path)
+        (path.parent / f"1.{extra}{extra}{extra}").write_text("")
+    splits = [f"--config.data.{name}_split={name}" for name in ("train", "val", "test")]
+    flags = (f"--config.data.root={tmp_path / 'photos'}", f"--output={tmp_path / 'a.json'}")
+    code, out, _ = run_probe(capsys, f"--workdir={workdir}", "--probes=knn", *splits, *flags)
+    assert code == 0
+    assert [out.count(f"1 .{name}") for name in ("aaa", "bbb", "ccc")] == [1, 1, 1]
+    (where,) = (line for line in out.splitlines() if line.startswith("cache "))
+    assert where.endswith("(compiled programs)")
+
+
+def test_a_missing_package_is_found_before_anything_is_read(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
+    code, out, err = run_probe(capsys, "--train=none.npz", "--test=none.npz")
+    assert (code, out) == (66, "")
+    assert err.startswith("error: the probe logistic needs scikit-learn; run pip install 'vit_jax[")
+    assert run_probe(capsys, "--train=none.npz", "--test=a.npz", "--probes=knn")[2].startswith(
+        "error: none.npz: no such file"
+    )
+
+
 def test_a_layer_and_a_pool_are_those_of_the_flags(workdir, capsys, tmp_path):
     flags = ("--layer=blocks_0", "--pool=mean", "--probes=knn", f"--output={tmp_path / 'a.json'}")
     code, out, _ = run_probe(capsys, f"--workdir={workdir}", *flags)
@@ -159,6 +186,10 @@ def test_an_output_that_cannot_be_written_is_found_first(capsys):
         (("--train={train}", "--test={test}", "--layer=head"), "--layer: expected no such flag"),
         (("--train={train}", "--test={test}", "--config.seed=1"), "--config.seed: expected no su"),
         (("--train={train}", "--test={test}", "--val={test}"), "--val: expected other images than"),
+        (
+            ("--train={train}", "--test={test}", "--val={train}"),
+            "--val: expected other images than",
+        ),
         (("--train={train}", "--test={other}"), "--test: expected the layer of --train (), got b"),
         (("--train={train}", "--test={unlabelled}"), "--test: expected images of a split, which h"),
         (("--train={tokens}", "--test={tokens}"), "--train: expected one vector for each image: e"),

@@ -9,8 +9,8 @@ Probes are fitted on the features of the train split, without augmentation, and 
 split. Files are those of vit_jax.embed.
 """
 
+import itertools
 import sys
-from typing import NamedTuple
 
 import jax
 from absl import flags
@@ -22,31 +22,20 @@ from vit_jax.cluster import hosts, launchers, sharding
 from vit_jax.config import shared_by_hosts
 from vit_jax.console import cli
 from vit_jax.console.progress import say
-from vit_jax.console.tables import check_path
 from vit_jax.console.text import to_json
-from vit_jax.console.waiting import waiting
+from vit_jax.console.waiting import cache_directory, waiting
 from vit_jax.console.workdir import check_writable, naming_failures, open_path, write_json
 from vit_jax.data.sources import Source
 from vit_jax.errors import ConfigError, pick
-from vit_jax.evaluation.embedding import Embedding, SourceEmbedder, read_embedding
-from vit_jax.evaluation.probes import PROBES, Labelled, Probe, Result, Settings, Task
+from vit_jax.evaluation.embedding import SourceEmbedder
+from vit_jax.evaluation.probes import PROBES, Probe, Result, Settings, Task
 from vit_jax.evaluation.probes.labelled import EVERY, count_known
 from vit_jax.evaluation.probes.lines import format_result
+from vit_jax.evaluation.probes.parts import Probed, document, labelled, read_files
 from vit_jax.evaluation.requests import Request, open_images, resolve, splits_read
 from vit_jax.evaluation.result_files import write_result
 
 FILES = ("train", "val", "test")
-
-
-class Probed(NamedTuple):
-    """The embeddings of the images that probes use, and the names of these images."""
-
-    train: Embedding
-    val: Embedding | None
-    test: Embedding
-    titles: dict[str, str]  # by part: train, val and test
-    split: str  # the name of the images to predict
-    workdir: epath.Path | None  # None for files
 
 
 def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
@@ -63,9 +52,9 @@ def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
     if output is not None:
         check_writable(output, "--output")
     probed = _embed(values, overrides) if values.workdir else _read(values, overrides)
-    train = _labelled("--train", probed.train)
-    val = probed.val and _labelled("--val", probed.val)
-    test = _labelled("--test", probed.test)
+    train = labelled("--train", probed.train)
+    val = probed.val and labelled("--val", probed.val)
+    test = labelled("--test", probed.test)
     task = Task(train, val, test, len(probed.train.class_names), settings)
     count, width = train.features.shape
     say(f"train     {probed.titles['train']}: {count:,} images, {width:,} features")
@@ -91,8 +80,11 @@ def _choose_probes(values: flags.FlagValues) -> tuple[dict[str, Probe], Settings
 
     Raises:
       ConfigError: A name is unknown, or a number of shots is not a positive integer.
+      InputMissingError: A package that a probe needs is not installed.
     """
     chosen = {name: pick(PROBES, name, "--probes") for name in values.probes}
+    for probe in chosen.values():
+        probe.require()
     for text in values.shots:
         if not text.isdecimal() or int(text) < 1:
             raise ConfigError("--shots", f"expected positive integers with commas, got '{text}'")
@@ -118,28 +110,9 @@ def _read(values: flags.FlagValues, overrides: dict[str, str]) -> Probed:
             raise ConfigError(f"--{flag}", "expected no such flag with --train and --test")
     if overrides:
         raise ConfigError(f"--config.{min(overrides)}", "expected no such flag with --train")
-    read = {name: read_embedding(check_path(text, f"--{name}")) for name, text in given.items()}
-    first = read["train"]
-    for name, embedding in read.items():
-        _check(f"--{name}", embedding, first)
-    if "val" in read and _same_images(read["val"], read["test"]):
-        raise ConfigError("--val", "expected other images than those of --test")
+    probed = read_files(given)
     say(f"probe     {values.test}")
-    return Probed(first, read.get("val"), read["test"], given, "test", None)
-
-
-def _check(flag: str, embedding: Embedding, first: Embedding) -> None:
-    """Check that an embedding has the classes and the features of the first one.
-
-    Raises:
-      ConfigError: It has others.
-    """
-    if embedding.class_names != first.class_names:
-        raise ConfigError(flag, "expected the classes of --train, got others")
-    for key in ("model", "layer", "pool"):
-        mine, other = (facts.get(key) for facts in (embedding.facts, first.facts))
-        if mine != other:
-            raise ConfigError(flag, f"expected the {key} of --train ({other}), got {mine}")
+    return probed
 
 
 def _embed(values: flags.FlagValues, overrides: dict[str, str]) -> Probed:
@@ -170,11 +143,15 @@ def _embed(values: flags.FlagValues, overrides: dict[str, str]) -> Probed:
             )
         embed = SourceEmbedder(run, config, mesh, values.layer or "", values.pool or "")
         say(f"probe     {workdir}, step {run.step:,}, on {sources['test'].title}")
-        for note in (*test.resolved.notes, *sources["test"].notes):
+        opened = [test.resolved.notes, train.resolved.notes, val.resolved.notes if val else ()]
+        opened += [source.notes for source in sources.values()]
+        for note in dict.fromkeys(itertools.chain(*opened)):  # splits of a folder share notes
             say(f"note      {note}")
         if choice := average.describe(config_lib.read_config(workdir), weights):
             say(f"weights   {choice}")
         say(f"features  {embed.features}")
+        if where := cache_directory():
+            say(f"cache     {where} (compiled programs)")
         found = {name: embed(source) for name, source in sources.items()}
     titles = {name: source.title for name, source in sources.items()}
     parts = (found["train"], found.get("val"), found["test"])
@@ -214,23 +191,6 @@ def _open(train: Request, val: Request | None, test: Request) -> dict[str, Sourc
     return {"train": first, **opened}
 
 
-def _labelled(flag: str, embedding: Embedding) -> Labelled:
-    """Return the features and labels of an embedding.
-
-    Raises:
-      ConfigError: It has no labels, or more than one vector for each image.
-    """
-    if embedding.labels is None:
-        raise ConfigError(flag, "expected images of a split, which have labels")
-    if embedding.features.ndim != 2:
-        raise ConfigError(flag, "expected one vector for each image: embed with --pool=cls or mean")
-    return Labelled(embedding.features, embedding.labels)
-
-
-def _same_images(first: Embedding, second: Embedding) -> bool:
-    return first.facts.get("data") == second.facts.get("data") and first.ids == second.ids
-
-
 def _report(
     output: epath.Path | None,
     asked: tuple[str | None, ...],
@@ -248,28 +208,14 @@ def _report(
     Raises:
       WorkdirError: The file cannot be written.
     """
-    parts = {"train": probed.train, "val": probed.val, "test": probed.test}
-    facts = probed.train.facts
-    document = {
-        "split": probed.split,
-        **{key: facts.get(key) for key in ("layer", "pool", "weights", "model")},
-        "num_features": probed.train.features.shape[1],
-        "num_classes": len(probed.train.class_names),
-        "images": {
-            name: {"title": probed.titles[name], "count": len(part.ids)}
-            for name, part in parts.items()
-            if part is not None
-        },
-        "results": results,
-    }
-    report = {"step": facts.get("step"), "probe": document}
+    report = document(probed, results)
     if output is not None:
         with naming_failures(output, "--output"):
             write_json(output, report)
         say(f"written   {output}")
     elif probed.workdir is not None:
         name = "-".join(["probe", probed.split, *filter(None, asked)])
-        write_result(probed.workdir, facts["step"], name, report)
+        write_result(probed.workdir, report["step"], name, report)
     say(to_json(report))
 
 
@@ -285,7 +231,8 @@ def _flags() -> flags.FlagValues:
         "split",
         "",
         "The images to predict: val, test or a name in eval.sets, as the run's config has them, or "
-        "a TFDS split; by default test, or val for a run without a test split.",
+        "a TFDS split, DATASET:SPLIT or FOLDER:SPLIT; by default test, or val for a run without a "
+        "test split.",
         flag_values=values,
     )
     text = "A layer such as blocks_5; the input of the head by default."

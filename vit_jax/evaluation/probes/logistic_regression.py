@@ -36,6 +36,21 @@ class Logistic(NamedTuple):
         return self.model.predict(self.scale(features))
 
 
+def import_solver() -> tuple[Any, Any]:
+    """Return the linear models of scikit-learn, and the limits of its threads.
+
+    Raises:
+      InputMissingError: scikit-learn is not installed.
+    """
+    try:
+        linear = importlib.import_module("sklearn.linear_model")
+        threads = importlib.import_module("threadpoolctl")  # scikit-learn needs it
+    except ImportError as error:
+        hint = "run pip install 'vit_jax[analysis]', or leave it out: --probes=knn,ridge"
+        raise InputMissingError(f"the probe logistic needs scikit-learn; {hint}") from error
+    return linear, threads
+
+
 def fit_logistic(train: Labelled, penalty: float) -> Logistic:
     """Return the logistic regression of some images; float64.
 
@@ -48,12 +63,7 @@ def fit_logistic(train: Labelled, penalty: float) -> Logistic:
     Raises:
       InputMissingError: scikit-learn is not installed.
     """
-    try:
-        linear = importlib.import_module("sklearn.linear_model")
-        threads = importlib.import_module("threadpoolctl")  # scikit-learn needs it
-    except ImportError as error:
-        hint = "run pip install 'vit_jax[analysis]', or leave this probe out"
-        raise InputMissingError(f"the probe logistic needs scikit-learn; {hint}") from error
+    linear, threads = import_solver()
     scale = standardization(train.features)
     model = linear.LogisticRegression(C=1 / penalty, tol=TOLERANCE, max_iter=MAX_ITERATIONS)
     # One thread: the sums are the same on any number of cores. With few images it is faster, too.
