@@ -12,6 +12,7 @@ from vit_jax.evaluation.statistics.intervals import (
     bca_interval,
     bca_p_value,
     bootstrap,
+    mean_bootstrap,
     mean_interval,
     wilson,
 )
@@ -126,6 +127,15 @@ def test_p_values_at_the_limits():
     found = [bca_p_value(bootstrap(values, ratio, resamples=999, seed=i)) for i in range(8)]
     assert min(found) == 1 / 1000 and max(found) < 0.003
     assert math.isnan(bca_p_value(bootstrap(values[:1], ratio)))
+
+
+def test_the_p_value_of_a_difference_falls_as_it_grows():
+    found = []
+    for first_only in (5, 10, 20, 40, 97, 99):
+        values = np.zeros(100)
+        values[:first_only] = 1
+        found.append(bca_p_value(mean_bootstrap(values)))
+    assert found == sorted(found, reverse=True) and found[-1] == 1 / 2001
 
 
 def test_fifty_thousand_images_take_bounded_memory():

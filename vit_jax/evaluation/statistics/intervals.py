@@ -185,8 +185,8 @@ def bca_p_value(drawn: Bootstrap, null: float = 0.0) -> float:
     """Return the two-sided p-value of a null value.
 
     It is 1 minus the confidence of the widest BCa interval without the null value (Efron and
-    Tibshirani 1993, section 15.4), but at least 1 / (number of resamples + 1); and NaN if the
-    interval is undefined.
+    Tibshirani 1993, section 15.4), but at least 1 / (number of resamples + 1), which it also is if
+    the null value is beyond all resamples. It is NaN if the interval is undefined.
 
     Args:
       drawn: The distribution.
@@ -197,10 +197,13 @@ def bca_p_value(drawn: Bootstrap, null: float = 0.0) -> float:
     if drawn.is_constant:
         return float(drawn.estimate == null)
     resamples = len(drawn.values)
+    least = 1 / (resamples + 1)
     below = (drawn.values < null).sum() / 2 + (drawn.values <= null).sum() / 2
     shifted = float(ndtri((below + 0.5) / (resamples + 1))) - drawn.bias
-    z = shifted / (1 + drawn.acceleration * shifted) - drawn.bias
-    return max(2 * float(ndtr(-abs(z))), 1 / (resamples + 1))
+    scale = 1 + drawn.acceleration * shifted
+    if below in (0, resamples) or scale <= 0:  # the equation has a pole beyond the resamples
+        return least
+    return max(2 * float(ndtr(-abs(shifted / scale - drawn.bias))), least)
 
 
 def _resampled(
