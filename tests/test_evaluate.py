@@ -469,6 +469,8 @@ def test_the_command_evaluates_at_another_image_size(trained, capsys):
     assert code == 0
     assert "note      config.data.image_size is (12, 8) (flag), not (8, 8)" in out
     assert json.loads(out.splitlines()[-1])["eval"]["test"]["count"] == 21
+    (path,) = (workdir / "evaluations").glob("4-test-????????.json")  # not that of the run itself
+    assert json.loads(path.read_text())["settings"] == {"data.image_size": [12, 8]}
 
 
 @pytest.mark.parametrize(

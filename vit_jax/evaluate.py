@@ -21,6 +21,7 @@ from etils import epath
 from vit_jax import config as config_lib
 from vit_jax.checkpoints import average
 from vit_jax.cluster import hosts, launchers, sharding
+from vit_jax.config.identity import changed_outputs
 from vit_jax.config.printing import define_print_flag, print_config
 from vit_jax.console import cli, tables
 from vit_jax.console.progress import say
@@ -59,12 +60,16 @@ def main(values: flags.FlagValues, overrides: dict[str, str]) -> None:
     table = tables.check_output(values.table, "--table") if values.table else None
     directory = check_directory(values.report, "--report") if values.report else None
     sets = evaluate(values, requests, overrides)
+    workdir = requests[0].workdir
+    run, used = config_lib.read_config(workdir), requests[0].resolved.config
+    changed = {"settings": settings} if (settings := changed_outputs(run, used)) else {}
     for found in sets:
-        write_result(found.request.workdir, found.report["step"], found.name, found.report)
+        found.report |= changed
+        write_result(workdir, found.report["step"], found.name, found.report)
     content = _summarize(sets)
     if corruptions := content.get("corruptions"):
-        means = {"step": content["step"], "corruptions": corruptions}
-        write_result(requests[0].workdir, content["step"], "corruptions", means)
+        means = {"step": content["step"], "corruptions": corruptions, **changed}
+        write_result(workdir, content["step"], "corruptions", means)
     if table is not None:
         rows = prediction_table.join([rows for found in sets for rows in found.tables])
         tables.write_table(table, rows, flag="--table")

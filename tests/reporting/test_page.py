@@ -68,7 +68,8 @@ def test_names_from_files_are_text(tmp_path):
     )
     results = {HOSTILE: {HOSTILE: 1.0}}
     machine = {HOSTILE: HOSTILE}
-    page = render(shown._replace(folder=folder, other=folder, machine=machine, results=results))
+    shown = shown._replace(folder=folder, other=folder, machine=machine, results=results)
+    page = render(shown._replace(changed={HOSTILE: HOSTILE}))
     assert Outline(page).scripts == 1
     assert "<script>alert" not in page
     assert page.count("&lt;script&gt;alert(1)") > 20
@@ -138,3 +139,17 @@ def test_what_the_metrics_file_says_twice_counts_once(tmp_path):
         file.write('{"step": 30, "loss": 7.0, "bad": null}\n{"step": 31, "loss": NaN}\n')
     curve = read_run_folder(folder).curves["loss"]
     assert curve.steps[-1] == 30 and curve.values[-1] == 7.0
+
+
+def test_other_settings_than_those_of_the_run_are_told(tmp_path):
+    page = render(content(tmp_path, changed={"seed": 7}))
+    assert "Not with the settings of the run: seed; see below." in page
+    assert "<td>0</td><td>7</td>" in page.replace(' class="number"', "")
+    assert "that are not those of the run" not in render(content(tmp_path))
+
+
+def test_wrong_images_without_a_class_are_told(tmp_path):
+    broken = {**analysis(), "mistakes": [], "not_finite": 9}
+    assert "There are none but 9 by outputs that are not finite" in render(
+        content(tmp_path, {"test": broken})
+    )

@@ -64,6 +64,8 @@ def test_sets_that_were_evaluated_later_belong_to_the_step_of_the_results(tmp_pa
         write_run(tmp_path, results=report, name=f"evaluations/{step}-test.json")
     mapped = {"step": 2000, "label_set": "real", "eval": {"other": make_result(0.1)}}
     write_run(tmp_path, results=mapped, name="evaluations/2000-real.json")
+    smaller = {"step": 2000, "settings": {"data.image_size": [28, 28]}, "eval": mapped["eval"]}
+    write_run(tmp_path, results=smaller, name="evaluations/2000-other-0badcafe.json")
     scores = read(tmp_path).scores
     assert {label: score.top1 for label, score in scores.items()} == {"test": 0.8, "val": 0.9}
 

@@ -92,6 +92,25 @@ def shapes_outputs(key: str) -> bool:
     return section == "model" or key in OUTPUT_KEYS
 
 
+def changed_outputs(run: Config, used: Config) -> dict[str, Any]:
+    """Return the settings by path with which a run is evaluated, where results depend on them.
+
+    They are those that shape the outputs, and the data set, if the run names one.
+
+    Args:
+      run: The config of the run.
+      used: The config of the evaluation.
+    """
+    before, after = flatten(as_dict(run)), flatten(as_dict(used))
+    return {
+        key: after[key]
+        for key in sorted(after)
+        if before.get(key) != after[key]
+        and (shapes_outputs(key) or (key in ("data.name", "data.root") and before.get(key)))
+        and not is_same_function(key, before.get(key), after[key])
+    }
+
+
 def check_names(names: Iterable[str], keys: Iterable[str]) -> list[str]:
     """Check the names that are passed to `--allow_config_change`.
 

@@ -47,3 +47,4 @@ class Content(NamedTuple):
     other: RunFolder | None  # the run of `--against`
     exhibits: Mapping[str, Exhibit]  # by the label of the set
     machine: Mapping[str, str]  # what computed the report, by topic
+    changed: Mapping[str, Any] = {}  # the settings of the evaluation that are not those of the run

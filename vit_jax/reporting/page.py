@@ -50,6 +50,9 @@ def _summary(content: Content) -> Markup:
     if analyses:
         label, first = next(iter(_detailed(analyses).items()))
         parts += [tag("h3", f"Set {label}"), headline(first)]
+    if content.changed:
+        text = f"Not with the settings of the run: {', '.join(content.changed)}; see below."
+        parts.append(tag("p", text))
     if len(analyses) > 1:
         columns = {label: analysis["metrics"] for label, analysis in analyses.items()}
         parts.append(side_by_side("All sets, with 95 % intervals", columns))
@@ -82,7 +85,7 @@ def _set(id_: str, analysis: Mapping[str, Any], exhibit: Exhibit | None) -> Mark
         order = "The highest probability of a wrong class first."
         parts += [tag("p", order, class_="note"), maps, gallery(mistakes, names, exhibit)]
     else:
-        parts.append(tag("p", "There are none."))
+        parts.append(tag("p", _why_no_mistakes(analysis)))
     parts.append(tag("h3", "Least certain images"))
     order = "The smallest margin between the two most probable classes first."
     parts += [tag("p", order, class_="note"), EMPTY if mistakes else maps]
@@ -91,6 +94,12 @@ def _set(id_: str, analysis: Mapping[str, Any], exhibit: Exhibit | None) -> Mark
         chart = features(f"{id_}-features", exhibit.projection, names)
         parts += [tag("h3", "Features"), chart]
     return join(parts)
+
+
+def _why_no_mistakes(analysis: Mapping[str, Any]) -> str:
+    if broken := analysis["not_finite"]:
+        return f"There are none but {count(broken)} by outputs that are not finite, without a class."
+    return "There are none."
 
 
 def _about(analysis: Mapping[str, Any]) -> str:
@@ -111,4 +120,5 @@ def _run(content: Content) -> Markup:
     parts = [tag("h3", "Hardware and time"), tag("div", *boxes, class_="charts")]
     if analyses:
         parts += [tag("h3", "Data"), provenance.data(analyses.values())]
-    return join([*parts, tag("h3", "Settings"), provenance.settings(folder)])
+    settings = [provenance.changed_settings(content), provenance.settings(folder)]
+    return join([*parts, tag("h3", "Settings"), *settings])

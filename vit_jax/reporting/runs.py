@@ -120,7 +120,8 @@ def _evaluations(
     read = [read_object(path) for path, of_step in files.items() if of_step == step]
     found: dict[str, Any] = {}
     for report in [*(report for report, _ in read), results]:
-        if not report.get("label_set"):  # the classes of another data set
+        # A label set has other classes; with other settings, it is another evaluation.
+        if not report.get("label_set") and not report.get("settings"):
             found |= _object(report.get("eval"))
     scores = {label: _score(label, result, settings) for label, result in found.items()}
     known = {label: score for label, score in scores.items() if score is not None}

@@ -99,6 +99,7 @@ def gather(
         other=read_run_folder(epath.Path(against[0]["other"])) if against else None,
         exhibits=exhibits,
         machine=describe_machine(),
+        changed=documents[0].get("settings", {}),
     )
 
 

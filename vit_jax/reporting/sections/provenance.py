@@ -37,6 +37,17 @@ def settings(folder: RunFolder) -> Markup:
     return join([*parts, folded(f"All {len(folder.settings)} settings", everything)])
 
 
+def changed_settings(content: Content) -> Markup:
+    """Return the settings with which the run was evaluated, where they are not its own."""
+    if not content.changed:
+        return EMPTY
+    own = content.folder.settings
+    rows = [[path, _value(own.get(path)), _value(new)] for path, new in content.changed.items()]
+    caption = "Settings of this evaluation that are not those of the run"
+    names = ["setting", "of the run", "here"]
+    return table(caption, names, rows, text=names[1:], tall=True)
+
+
 def _settings(caption: str, folder: RunFolder, values: Mapping[str, Any]) -> Markup:
     rows = [[path, _value(value), folder.origins.get(path, "")] for path, value in values.items()]
     return table(caption, ["setting", "value", "set by"], rows, text=["value", "set by"], tall=True)
@@ -67,11 +78,15 @@ def data(analyses: Iterable[Mapping[str, Any]]) -> Markup:
 
 
 def machine(content: Content) -> Markup:
-    """Return what computed the report, and what the results say about the run."""
+    """Return what computed the figures of the page, and what the results say about the run."""
     results = content.folder.results
     known = {title: form(results[k]) for k, (title, form) in _RESULTS.items() if k in results}
-    facts = {**content.machine, **known}
-    return table("Hardware and run", ["fact", "value"], [*map(list, facts.items())], text=["value"])
+    figures = {"Machine of these figures": content.machine, "Training": known}
+    return join(
+        table(caption, ["fact", "value"], [*map(list, facts.items())], text=["value"])
+        for caption, facts in figures.items()
+        if facts
+    )
 
 
 def time(folder: RunFolder) -> Markup:
