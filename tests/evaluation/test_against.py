@@ -82,6 +82,15 @@ def test_the_lines_say_which_model_and_which_set():
     assert next(describe_against(found)).startswith("against   runs/b, step 2,000, on test: top-1")
 
 
+def test_a_note_says_that_few_images_differ():
+    right = np.arange(50) < 25
+    for differing, noted in ((0, False), (19, True), (20, False)):
+        other = predictions(right ^ (np.arange(50) < differing))
+        found = compare(predictions(right), other, other="b")
+        lines = list(describe_against(found))
+        assert any("few images differ" in line for line in lines) == noted
+
+
 def test_models_without_a_common_image_are_not_compared():
     with pytest.raises(DataError, match=r"^made up: b and this run could read none of the"):
         compare(predictions([True]), predictions([True], np.array([7])), other="b")

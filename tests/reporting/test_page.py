@@ -150,6 +150,6 @@ def test_other_settings_than_those_of_the_run_are_told(tmp_path):
 
 def test_wrong_images_without_a_class_are_told(tmp_path):
     broken = {**analysis(), "mistakes": [], "not_finite": 9}
-    assert "There are none but 9 by outputs that are not finite" in render(
+    assert "None but 9 by outputs that are not finite" in render(
         content(tmp_path, {"test": broken})
     )

@@ -21,7 +21,7 @@ from vit_jax.console.waiting import compiled_first
 from vit_jax.data import transforms
 from vit_jax.errors import DataError
 from vit_jax.interpretation.components import component_colours
-from vit_jax.interpretation.overview import Arrays, ImageMaps, image_maps
+from vit_jax.interpretation.overview import OF_MODEL, Arrays, ImageMaps, image_maps
 from vit_jax.viz.map_sheets import map_sheet
 
 
@@ -72,17 +72,18 @@ def draw_images(
             request = request.without(lacking)
             maps = maps._replace(components=colours[i])
             distances.append(maps.distances)
-            sheet = map_sheet(
-                os.path.basename(image.path),
-                image.pixels,
-                maps,
-                request.names,
-                caption=labels[top] if top >= 0 else "",
-                label=labels[label] if label >= 0 else "",
-                width=request.width,
-            )
-            arrays = _arrays(image, maps) if request.arrays else {}
-            write(output / image.name, sheet, arrays, image.path)
+            if set(request.names) - set(OF_MODEL):
+                sheet = map_sheet(
+                    os.path.basename(image.path),
+                    image.pixels,
+                    maps,
+                    request.names,
+                    caption=labels[top] if top >= 0 else "",
+                    label=labels[label] if label >= 0 else "",
+                    width=request.width,
+                )
+                arrays = _arrays(image, maps) if request.arrays else {}
+                write(output / image.name, sheet, arrays, image.path)
             if progress.due():
                 progress.show(len(images) + i + 1)
     finally:
@@ -102,7 +103,7 @@ def _classify(
         output = forward(trained.variables, _normalize(trained.data, image.pixels))
         height, width, num_prefix = output.grid
         patches = np.asarray(output.tokens[0, num_prefix:], np.float32)
-        if np.isfinite(patches).all():
+        if np.isfinite(patches).all() and np.isfinite(output.logits).all():
             top = int(output.logits[0].argmax()) if output.logits.size else -1
             yield Classified(image, top, patches.reshape(height, width, -1))
         else:

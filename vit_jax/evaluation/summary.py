@@ -7,6 +7,7 @@ from vit_jax.evaluation.analysis import Document
 
 PAIRS = 3  # the pairs of classes that are shown
 INDENT = " " * 10
+FEW = 20  # images on which only one of two models is right, for the bootstrap of their difference
 
 
 def describe(analysis: Document) -> Iterator[str]:
@@ -46,6 +47,8 @@ def describe_against(against: Document) -> Iterator[str]:
     only = f"{against['first_only']:,} images are right only here, {against['second_only']:,} there"
     p = against["mcnemar"]["p"]
     yield f"{INDENT}difference in points {shown}  McNemar's p {p:.2g}  ({only})"
+    if 0 < against["first_only"] + against["second_only"] < FEW:
+        yield "note      few images differ: the interval is too narrow then; go by McNemar's p"
 
 
 def _percent(metric: Document) -> str:
