@@ -97,10 +97,9 @@ def _set(id_: str, analysis: Mapping[str, Any], exhibit: Exhibit | None) -> Mark
 
 
 def _why_no_mistakes(analysis: Mapping[str, Any]) -> str:
-    if broken := analysis["not_finite"]:
-        return (
-            f"There are none but {count(broken)} by outputs that are not finite, without a class."
-        )
+    broken = analysis["not_finite"]
+    if broken:
+        return f"None but {count(broken)} by outputs that are not finite, which have no class."
     return "There are none."
 
 
