@@ -16,7 +16,7 @@ from vit_jax.errors import DataError, InputMissingError
 
 def model_of(config):
     """A model without variables, for its preprocessing."""
-    return pretrained.Pretrained(0, ("a",), models.create(**config.model), {}, config.data)
+    return pretrained.Pretrained(0, ("a",), models.create(**config.model), {}, "", config.data)
 
 
 def cut_off():

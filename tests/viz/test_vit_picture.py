@@ -31,7 +31,7 @@ def test_the_picture_shows_the_values_of_the_model(script):
     model = models.create("vit_mu4", **sizes)
     data = config_lib.Data(name="digits", image_size=(16, 16), channels=1, mean=(0.5,), std=(0.5,))
     variables = nn.unbox(models.init_variables(model, (16, 16, 1), 0))
-    pretrained = Pretrained(0, tuple("0123456789"), model, variables, data)
+    pretrained = Pretrained(0, tuple("0123456789"), model, variables, "", data)
     values = script.forward(pretrained, 3)
     images = pretrained.preprocess([script.Digits(data, "test")[3]["image"]])
     features = models.features(model, variables, images, ["blocks_0/attn/qkv", "blocks_0/attn"])
