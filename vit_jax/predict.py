@@ -34,7 +34,6 @@ from vit_jax.console.text import to_json
 from vit_jax.console.waiting import compiled_first
 from vit_jax.console.workdir import open_path
 from vit_jax.data import transforms
-from vit_jax.data.images import UnreadableError
 from vit_jax.data.reader import Reader
 from vit_jax.data.sources.in_memory import InMemory
 from vit_jax.errors import ConfigError, DataError
@@ -160,19 +159,12 @@ class Predictor:
     def _read(self, source: InMemory, size: int) -> Iterator[list[np.ndarray | str]]:
         """Yield the rows of each batch: pixels, or the reason for an unreadable image."""
         reader = Reader(source, transforms.for_evaluation(self._data))
-        generator = np.random.default_rng(0)  # required, but unused by the evaluation transform
-
-        def read(index: int) -> np.ndarray | str:
-            try:
-                return reader.read(index, generator)["image"]
-            except UnreadableError as error:
-                return " ".join(str(error).split())
-
         starts = range(0, len(source), size)
         ahead: collections.deque[Iterator[np.ndarray | str]] = collections.deque()
         with concurrent.futures.ThreadPoolExecutor(self._data.threads) as threads:
             for start in starts:
-                ahead.append(threads.map(read, range(start, min(start + size, len(source)))))
+                rows = range(start, min(start + size, len(source)))
+                ahead.append(threads.map(reader.pixels_or_reason, rows))
                 if len(ahead) > 1:
                     yield list(ahead.popleft())
             yield from map(list, ahead)

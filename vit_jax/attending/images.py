@@ -13,7 +13,6 @@ from vit_jax import config as config_lib
 from vit_jax.console.progress import say
 from vit_jax.console.waiting import waiting
 from vit_jax.data import transforms
-from vit_jax.data.images import UnreadableError
 from vit_jax.data.reader import Reader
 from vit_jax.data.sources.in_memory import InMemory
 from vit_jax.interpretation.overview import OF_MODEL
@@ -35,20 +34,13 @@ def read_images(paths: Sequence[str], data: config_lib.Data) -> list[InputImage]
       data: How the model gets its images.
     """
     reader = Reader(InMemory(paths, ("",)), transforms.for_evaluation(data))
-    generator = np.random.default_rng(0)  # required, but unused by the evaluation transform
-
-    def read(index: int) -> np.ndarray | str:
-        try:
-            return reader.read(index, generator)["image"]
-        except UnreadableError as error:
-            return " ".join(str(error).split())
-
     found = {}
     with (
         waiting("reading the images", aside=True),
         concurrent.futures.ThreadPoolExecutor(data.threads) as threads,
     ):
-        for path, pixels in zip(paths, threads.map(read, range(len(paths))), strict=True):
+        rows = threads.map(reader.pixels_or_reason, range(len(paths)))
+        for path, pixels in zip(paths, rows, strict=True):
             if isinstance(pixels, str):
                 say(f"skipped   {path}: {pixels}")
             else:

@@ -60,13 +60,17 @@ class Reader:
                 unreadable = index
         return {**row, "mask": np.bool_(has_image), "unreadable": np.int64(unreadable)}
 
-    def problem(self, index: int) -> str:
-        """Return the reason why an image cannot be read, in one line."""
+    def pixels_or_reason(self, index: int) -> np.ndarray | str:
+        """Return the transformed pixels, or in one line the reason why they cannot be read."""
         try:
-            self.read(index, np.random.default_rng(0))
+            return np.asarray(self.read(index, np.random.default_rng(0))["image"])
         except UnreadableError as error:
             return " ".join(str(error).split())
-        return "reading it failed before, but succeeds now"
+
+    def problem(self, index: int) -> str:
+        """Return the reason why an image cannot be read, in one line."""
+        found = self.pixels_or_reason(index)
+        return found if isinstance(found, str) else "reading it failed before, but succeeds now"
 
     def read(self, index: int, rng: np.random.Generator) -> Row:
         """Return the transformed image and its label.

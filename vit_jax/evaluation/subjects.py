@@ -8,8 +8,7 @@ import jax
 from etils import epath
 
 from vit_jax import config as config_lib
-from vit_jax.checkpoints import average, pretrained
-from vit_jax.console.waiting import waiting
+from vit_jax.checkpoints import pretrained
 from vit_jax.data.sources import Source
 from vit_jax.evaluation.classification import accuracy_intervals, format_metrics
 from vit_jax.evaluation.evaluators import Result, make_evaluators
@@ -104,9 +103,6 @@ def open_subject(
     Raises:
       UserError: There is no such checkpoint, or it does not fit the config.
     """
-    with waiting("verifying and restoring the checkpoint"):
-        trained = pretrained.restore(workdir, step, config, mesh, weights=weights, allowed=allowed)
+    trained = pretrained.open_run(workdir, step, config, mesh, weights=weights, allowed=allowed)
     evaluators = make_evaluators(config, trained.model, evaluator)
-    stored = config_lib.read_config(workdir)
-    evaluation = Evaluation(evaluators, config, mesh)
-    return Subject(workdir, trained, evaluation, average.kind(stored, weights))
+    return Subject(workdir, trained, Evaluation(evaluators, config, mesh), trained.weights)
